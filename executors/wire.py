@@ -1,0 +1,126 @@
+"""What travels between the broker and an executor: the launch in TaskInfo.data, the progress in TaskStatus.data.
+
+Both are JSON, versioned, and hold no secret. Mesos carries them; neither side needs a way to the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, TypeVar
+
+import msgspec
+
+from storage.errors import Invalid
+from storage.lifecycle import ClaimState
+from storage.model import Birth, ClaimId, ExternalId, VolumePlan
+
+VERSION: Final = 1
+
+RELEASED: Final = "RELEASED"
+"""The last step of a claim as its executor reports it: unmounted and detached, nothing is held any more."""
+FAILED: Final = "FAILED"
+"""The step that failed is named in `error`; whether the volume is still held is said by `held`."""
+
+
+class PlatformSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """How an executor builds the adapter of one platform."""
+
+    kind: str
+    settings: Mapping[str, str] = {}
+
+
+class HostVolume(msgspec.Struct, frozen=True, kw_only=True):
+    """A folder of the node, bound into the task's sandbox."""
+
+    host_path: str
+    container_path: str
+    read_only: bool = False
+
+
+class Launch(msgspec.Struct, frozen=True, kw_only=True):
+    """One task: what to run, as whom, and with which volumes."""
+
+    version: int = VERSION
+    cmd: str | None = None
+    """A line for /bin/sh; None where `args` says what to run."""
+    args: tuple[str, ...] = ()
+    """The program and its arguments, run without a shell."""
+    user: str | None = None
+    """Whom the task runs as; None: whom the executor runs as."""
+    env: Mapping[str, str] = {}
+    kill_grace_s: float = 3.0
+    """Between SIGTERM and SIGKILL."""
+    lease_s: float
+    """How long after its receipt the executor may begin to touch the volumes; counted on its own monotonic clock."""
+    volumes: tuple[VolumePlan, ...] = ()
+    host_volumes: tuple[HostVolume, ...] = ()
+    platforms: Mapping[str, PlatformSettings] = {}
+
+
+class Failure(msgspec.Struct, frozen=True, kw_only=True):
+    code: str
+    """The name of an error of storage.errors, such as `NotBlank`."""
+    message: str
+    advice: str = ""
+
+
+class VolumeProgress(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How far one claim has come on its node."""
+
+    claim_id: ClaimId
+    epoch: int
+    step: str
+    """A ClaimState (ATTACHING, MOUNTED, RELEASING), RELEASED or FAILED."""
+    external_id: ExternalId | None = None
+    size_mib: int | None = None
+    device: str = ""
+    birth: Birth | None = None
+    formatted: bool = False
+    """This very claim has made the filesystem."""
+    held: bool = True
+    """With FAILED: whether this node may still hold the volume."""
+    took_ms: Mapping[str, float] = {}
+    """Milliseconds of each step done: create, attach, probe, mkfs, fsck, mount, unmount, detach."""
+    error: Failure | None = None
+
+
+class Progress(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The data of one status update."""
+
+    version: int = VERSION
+    volumes: tuple[VolumeProgress, ...] = ()
+    exit_code: int | None = None
+    """The task's own, with its terminal status; negative: the signal that ended it."""
+
+
+STEPS: Final = frozenset({ClaimState.ATTACHING, ClaimState.MOUNTED, ClaimState.RELEASING, RELEASED, FAILED})
+
+_launch = msgspec.json.Decoder(Launch)
+_progress = msgspec.json.Decoder(Progress)
+
+
+def encode(message: Launch | Progress) -> bytes:
+    return msgspec.json.encode(message)
+
+
+def decode_launch(data: bytes) -> Launch:
+    """Raises Invalid, naming what is wrong, for anything but a launch of this version."""
+    return _checked("TaskInfo.data", data, _launch)
+
+
+def decode_progress(data: bytes) -> Progress:
+    """Raises Invalid, naming what is wrong, for anything but a progress of this version."""
+    return _checked("TaskStatus.data", data, _progress)
+
+
+T = TypeVar("T", Launch, Progress)
+
+
+def _checked(field: str, data: bytes, decoder: msgspec.json.Decoder[T]) -> T:
+    try:
+        message = decoder.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Invalid(field=field, value=data[:80], reason=str(error)) from error
+    if message.version != VERSION:
+        raise Invalid(field=f"{field}.version", value=message.version, reason=f"this executor and broker speak version {VERSION}")
+    return message

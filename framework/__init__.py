@@ -1,0 +1,1 @@
+"""Whoever asks for storage, and how Polly runs."""

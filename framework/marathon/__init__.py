@@ -1,0 +1,1 @@
+"""Marathon app definitions."""

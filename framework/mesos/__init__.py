@@ -1,0 +1,1 @@
+"""Polly as a Mesos framework."""

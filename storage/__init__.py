@@ -1,0 +1,1 @@
+"""The storage service: what volumes are, who may use them, and how they reach a node."""

@@ -1,0 +1,264 @@
+"""Every error that Polly raises on purpose. An error's docstring is its sentence; its fields are keyword arguments.
+
+Each class says how a program sees it: `status` is the HTTP status, `exit_code` the exit status of the
+command line. Both are read by one function each (framework/failures.py), nowhere else.
+"""
+
+from __future__ import annotations
+
+from string import Formatter
+from typing import Any, ClassVar
+
+
+class PollyError(Exception):
+    """Polly could not do this."""
+
+    status: ClassVar[int] = 500
+    exit_code: ClassVar[int] = 1
+    hint: ClassVar[str] = ""
+    """What to try, as a sentence. May use the same fields as the docstring."""
+
+    def __init__(self, **fields: Any) -> None:
+        wanted = {name for _, name, _, _ in Formatter().parse(self._sentence() + self.hint) if name}
+        if missing := wanted - fields.keys():
+            raise TypeError(f"{type(self).__name__} needs {', '.join(sorted(missing))}")
+        self.fields = fields
+        super().__init__(self._sentence().format_map(fields))
+
+    @classmethod
+    def _sentence(cls) -> str:
+        return " ".join((cls.__doc__ or cls.__name__).split())
+
+    @property
+    def advice(self) -> str:
+        """What to try next; empty where nothing more can be said."""
+        return self.hint.format_map(self.fields)
+
+    @property
+    def code(self) -> str:
+        """The name that programs see, such as `UnknownVolume`."""
+        return type(self).__name__
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_rebuild, (type(self), self.fields))
+
+
+def _rebuild(kind: type[PollyError], fields: dict[str, Any]) -> PollyError:
+    return kind(**fields)
+
+
+# --- what the caller got wrong -----------------------------------------------------------------
+
+
+class Invalid(PollyError):
+    """{field} is {value!r}: {reason}."""
+
+    status = 422
+    exit_code = 2
+
+
+class NotYet(PollyError):
+    """{field} asks for {what}, which Polly does not do yet."""
+
+    status = 422
+    exit_code = 2
+
+
+class UnknownVolume(PollyError):
+    """There is no volume {volume}."""
+
+    status = 404
+    exit_code = 4
+    hint = "List what there is with: polly volume list"
+
+
+class UnknownSnapshot(PollyError):
+    """There is no snapshot {snapshot}."""
+
+    status = 404
+    exit_code = 4
+    hint = "List what there is with: polly snapshot list"
+
+
+class UnknownClaim(PollyError):
+    """There is no live claim {claim}."""
+
+    status = 404
+    exit_code = 4
+    hint = "List what there is with: polly claim list"
+
+
+class UnknownPool(PollyError):
+    """There is no pool {pool} on platform {platform}."""
+
+    status = 404
+    exit_code = 4
+    hint = "List what there is with: polly inventory"
+
+
+class UnknownPlatform(PollyError):
+    """There is no platform {platform}."""
+
+    status = 404
+    exit_code = 4
+    hint = "Platforms are blocks [platforms.NAME] of polly.toml; list them with: polly inventory"
+
+
+class UnknownProfile(PollyError):
+    """There is no profile {profile}."""
+
+    status = 404
+    exit_code = 4
+    hint = "Profiles are blocks [profiles.NAME] of polly.toml."
+
+
+class UnknownApp(PollyError):
+    """There is no app {app}."""
+
+    status = 404
+    exit_code = 4
+    hint = "List what there is with: polly app list"
+
+
+class AlreadyExists(PollyError):
+    """{kind} {name} exists already."""
+
+    status = 409
+    exit_code = 5
+
+
+# --- what stands in the way ----------------------------------------------------------------------
+
+
+class Conflict(PollyError):
+    """{what} is not as expected: wanted {expected}, found {found}."""
+
+    status = 409
+    exit_code = 5
+
+
+class VolumeInUse(PollyError):
+    """Volume {volume} is in use by {holder}."""
+
+    status = 409
+    exit_code = 5
+
+
+class StaleEpoch(PollyError):
+    """Volume {volume} is at epoch {found}; a holder with epoch {epoch} must not touch it."""
+
+    status = 409
+    exit_code = 5
+
+
+class HasSnapshots(PollyError):
+    """Volume {volume} has snapshots: {snapshots}."""
+
+    status = 409
+    exit_code = 5
+    hint = "Delete them first with: polly snapshot delete ID"
+
+
+class PoolFull(PollyError):
+    """Pool {pool} of platform {platform} has {free_mib} MiB free, {size_mib} MiB were asked for."""
+
+    status = 507
+    exit_code = 6
+
+
+class NoSlot(PollyError):
+    """Node {node} has all {slots} attach slots of platform {platform} in use."""
+
+    status = 409
+    exit_code = 6
+
+
+class LedgerUnavailable(PollyError):
+    """The ledger {url} cannot be used: {reason}."""
+
+    status = 503
+    exit_code = 7
+    hint = "Check the --database URL, that its folder exists and is writable, and that its disk has room."
+
+
+class AlreadyLed(PollyError):
+    """Another broker ({holder}) runs this ledger's framework {scheduler}."""
+
+    status = 409
+    exit_code = 5
+    hint = "Stop the other broker first, or give this one a ledger or a framework name of its own."
+
+
+# --- the platform and the node ---------------------------------------------------------------------
+
+
+class PlatformError(PollyError):
+    """Platform {platform} failed to {action}: {reason}."""
+
+    status = 502
+    exit_code = 8
+
+
+class PlatformUnavailable(PlatformError):
+    """Platform {platform} cannot be reached to {action}: {reason}."""
+
+    status = 503
+
+
+class Unsupported(PlatformError):
+    """Platform {platform} cannot {action}: {reason}."""
+
+    status = 422
+
+
+class MissingSdk(PlatformError):
+    """Platform {platform} needs the Python package {package}, which is not installed."""
+
+    status = 503
+    hint = "Install it with: pip install 'polly-broker[{extra}]'"
+
+
+class NodeError(PollyError):
+    """{command} failed on {target}: {reason}."""
+
+    exit_code = 8
+
+
+class DeviceNotFound(NodeError):
+    """No device with serial {serial} came up on this node within {timeout_s} s."""
+
+
+class WrongDevice(NodeError):
+    """Device {device} has serial {found!r}, the volume's is {expected!r}; nothing was touched."""
+
+
+class NotBlank(NodeError):
+    """Device {device} was to be formatted but holds {found}; nothing was touched."""
+
+    hint = "Look at the device; a person must decide what becomes of the data on it."
+
+
+class NotAsBorn(NodeError):
+    """Device {device} does not match the volume's birth certificate: {what} is {found!r}, recorded was {expected!r}."""
+
+    hint = "Look at the device; it may be another volume's. Nothing was mounted."
+
+
+class DamagedFilesystem(NodeError):
+    """The filesystem on {device} needs a repair by hand: {reason}."""
+
+    hint = "Attach the volume to a machine of yours and run the filesystem's own repair tool."
+
+
+class BusyMount(NodeError):
+    """{target} cannot be unmounted: still in use after {timeout_s} s."""
+
+
+class UnsafePath(NodeError):
+    """{path!r} is not a safe path: {reason}."""
+
+    status = 422
+
+
+class LeaseExpired(NodeError):
+    """The claim's lease of {lease_s} s ended before {action}; nothing was begun."""

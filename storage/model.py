@@ -1,0 +1,292 @@
+"""What volumes, claims and their surroundings are: frozen records that every layer shares.
+
+Knows no database, no scheduler and no platform. Sizes are MiB (2**20 bytes) and say so in their names;
+instants are seconds since the epoch, UTC, as float (`*_at`), spans are seconds (`*_s`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Generic, NewType, TypeVar
+
+from storage.lifecycle import ClaimState, ProofKind, VolumeState
+
+VolumeId = NewType("VolumeId", str)
+"""Polly's own id of a volume; outlives tasks, claims and brokers."""
+ClaimId = NewType("ClaimId", str)
+SnapshotId = NewType("SnapshotId", str)
+PlacementId = NewType("PlacementId", str)
+"""One run of one instance: the Mesos task id, later a pod's or container's id."""
+WorkloadId = NewType("WorkloadId", str)
+"""What is to run: a Marathon app's id, such as `/shop/db`."""
+NodeId = NewType("NodeId", str)
+"""A node as its scheduler names it: the Mesos agent id."""
+ExternalId = NewType("ExternalId", str)
+"""The platform's own id of a volume or snapshot, such as `vol-0123456789abcdef0`."""
+
+NOTHING: Mapping[str, str] = {}
+
+
+class AccessMode(StrEnum):
+    """Which claims on one volume may coexist; CSI's names."""
+
+    SINGLE_NODE_WRITER = "SINGLE_NODE_WRITER"
+    SINGLE_NODE_READER_ONLY = "SINGLE_NODE_READER_ONLY"
+    MULTI_NODE_READER_ONLY = "MULTI_NODE_READER_ONLY"
+    MULTI_NODE_SINGLE_WRITER = "MULTI_NODE_SINGLE_WRITER"
+    MULTI_NODE_MULTI_WRITER = "MULTI_NODE_MULTI_WRITER"
+
+
+class Access(StrEnum):
+    """What one claim may do with its volume; Marathon's `mode`."""
+
+    RW = "RW"
+    RO = "RO"
+
+
+class ReclaimPolicy(StrEnum):
+    """What becomes of a volume when its workload is deleted."""
+
+    DELETE = "delete"
+    RETAIN = "retain"
+    SNAPSHOT_THEN_DELETE = "snapshot-then-delete"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holder:
+    """Who may use a volume: a workload on a node, of one scheduler."""
+
+    scheduler: str
+    """The way in, such as `mesos/polly`."""
+    placement: PlacementId
+    node: NodeId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pool:
+    """A part of a platform with its own capacity and topology."""
+
+    platform: str
+    name: str
+    capacity_mib: int
+    provisioned_mib: int = 0
+    """What the ledger's volumes in this pool add up to, planned ones included."""
+    foreign_mib: int = 0
+    """What others use of the pool's capacity, as the platform last reported it."""
+    reserve_mib: int = 0
+    """Never given out."""
+    overcommit: float = 1.0
+    """How many MiB may be provisioned for each MiB of capacity that is left after `foreign_mib` and `reserve_mib`."""
+    region: str = ""
+    zone: str = ""
+    """Empty: reachable from everywhere."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    online: bool = True
+    seen_at: float = 0.0
+
+    @property
+    def limit_mib(self) -> int:
+        return max(0, int((self.capacity_mib - self.foreign_mib - self.reserve_mib) * self.overcommit))
+
+    @property
+    def free_mib(self) -> int:
+        return max(0, self.limit_mib - self.provisioned_mib) if self.online else 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profile:
+    """A named storage class: which pools qualify and how a volume is made. Comes from polly.toml."""
+
+    name: str
+    platforms: tuple[str, ...] = ()
+    """Names of platforms; empty means any."""
+    pools: tuple[str, ...] = ()
+    """Names of pools; empty means any."""
+    pool_labels: Mapping[str, str] = field(default_factory=dict)
+    """Labels that a pool must have."""
+    filesystem: str = "ext4"
+    mkfs_options: tuple[str, ...] = ()
+    mount_options: tuple[str, ...] = ()
+    access_mode: AccessMode = AccessMode.SINGLE_NODE_WRITER
+    reclaim: ReclaimPolicy = ReclaimPolicy.RETAIN
+    min_mib: int = 1
+    max_mib: int | None = None
+    roles: tuple[str, ...] = ()
+    """Mesos roles that may use it; empty means any."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """Labels that each volume made by it gets."""
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    """The platform's own, such as `type=gp3`; handed to the adapter unread."""
+
+    def qualifies(self, pool: Pool) -> bool:
+        return (
+            (not self.platforms or pool.platform in self.platforms)
+            and (not self.pools or pool.name in self.pools)
+            and all(pool.labels.get(key) == value for key, value in self.pool_labels.items())
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Birth:
+    """A volume's birth certificate: what was on the device right after Polly formatted it. Checked before every mount."""
+
+    serial: str
+    """The device's serial, or what stands for it on the platform."""
+    filesystem: str
+    filesystem_uuid: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Volume:
+    """A piece of storage with an identity that outlives tasks."""
+
+    volume_id: VolumeId
+    name: str
+    """Unique among the volumes of the ledger: `/shop/db#0/data` for an app's own, the given name for an external one."""
+    platform: str
+    pool: str
+    size_mib: int
+    profile: str = ""
+    state: VolumeState = VolumeState.PLANNED
+    external_id: ExternalId | None = None
+    token: str = ""
+    """The idempotency token of its creation: the id of the claim, or of the request, that planned it."""
+    epoch: int = 0
+    """The fencing number of the latest claim; 0 before the first."""
+    access_mode: AccessMode = AccessMode.SINGLE_NODE_WRITER
+    filesystem: str = "ext4"
+    birth: Birth | None = None
+    """None until it was formatted (or imported with its filesystem looked at)."""
+    owner: str = ""
+    """The workload it belongs to, such as `/shop/db`; empty for one that was made or imported by hand."""
+    role: str = ""
+    region: str = ""
+    zone: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    reason: str = ""
+    """Why it is FAULTED."""
+    created_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """The durable record that one holder may use one volume."""
+
+    claim_id: ClaimId
+    volume_id: VolumeId
+    holder: Holder
+    epoch: int
+    access: Access
+    state: ClaimState
+    lease_until: float
+    reason: str = ""
+    """Why it is where it is: set with STRANDED and RELEASING."""
+    since: float = 0.0
+    """When it came into its present state."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proof:
+    """Why a claim could end: kept for ever in the event log."""
+
+    kind: ProofKind
+    evidence: str
+    """What was seen, in words: `TASK_FAILED from agent ...`, `flock free, epoch raised to 4`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    snapshot_id: SnapshotId
+    volume_id: VolumeId
+    platform: str
+    external_id: ExternalId | None
+    size_mib: int
+    token: str
+    name: str = ""
+    state: str = "READY"
+    """PENDING (the intent is stored), READY or DELETING."""
+    created_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """A machine that can hold volumes."""
+
+    node_id: NodeId
+    scheduler: str
+    hostname: str
+    region: str = ""
+    zone: str = ""
+    state: str = "UP"
+    """UP, UNREACHABLE or GONE."""
+    identities: Mapping[str, str] = field(default_factory=dict)
+    """What each platform calls this node: platform name to instance id, SDC guid, initiator."""
+    slots: Mapping[str, int] = field(default_factory=dict)
+    """How many volumes of a platform it can hold; a platform that is missing has no limit."""
+    used: Mapping[str, int] = field(default_factory=dict)
+    """How many claims on volumes of a platform it has; kept by the ledger."""
+    seen_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """One line of the append-only log: who did what to which volume, when and why."""
+
+    seq: int
+    at: float
+    actor: str
+    """`broker`, `executor`, `mesos`, `operator:NAME`, ..."""
+    what: str
+    """A verb in the past: `volume.planned`, `claim.reserved`, `claim.freed`, `volume.born`, ..."""
+    volume_id: VolumeId | None = None
+    claim_id: ClaimId | None = None
+    placement_id: PlacementId | None = None
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VolumePlan:
+    """All that a node needs to bring one volume to one task. Travels in the TaskInfo; holds no secret.
+
+    Source of the wire format: executors/wire.py.
+    """
+
+    claim_id: ClaimId
+    volume_id: VolumeId
+    name: str
+    epoch: int
+    access: Access
+    platform: str
+    pool: str
+    size_mib: int
+    token: str
+    external_id: ExternalId | None = None
+    """None: to be created (or found by its token) on this node."""
+    snapshot: ExternalId | None = None
+    """The platform's id of the snapshot that a new volume starts from."""
+    filesystem: str = "ext4"
+    mkfs_options: tuple[str, ...] = ()
+    mount_options: tuple[str, ...] = ()
+    access_mode: AccessMode = AccessMode.SINGLE_NODE_WRITER
+    birth: Birth | None = None
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    container_path: str = ""
+
+    @property
+    def may_format(self) -> bool:
+        """Only the very claim that creates a volume may format it: its id is the volume's token."""
+        return self.birth is None and self.token == self.claim_id and self.access is Access.RW
+
+
+T_co = TypeVar("T_co", covariant=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page(Generic[T_co]):
+    """Part of a long list. `after` is what to ask the next part with; None at the end."""
+
+    items: Sequence[T_co]
+    after: str | None = None

@@ -1,0 +1,1 @@
+"""The node's devices, filesystems and mounts: all that needs root is here."""

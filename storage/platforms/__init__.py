@@ -1,0 +1,1 @@
+"""Storage platforms, one adapter each."""

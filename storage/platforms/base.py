@@ -1,0 +1,175 @@
+"""What Polly asks of a storage platform: the one protocol that every adapter fulfils, with its abilities declared.
+
+Every verb is synchronous, safe to repeat, and says in its docstring what a repeat does. Every failure is one of
+storage.errors, with the vendor's own code kept in `reason`. An adapter knows no ledger, no claim table, no scheduler.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from storage.model import AccessMode, Birth, ExternalId, Page
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capabilities:
+    """What an adapter can do; everything that differs between platforms is said here, never by `if name ==`."""
+
+    snapshots: bool = False
+    clones: bool = False
+    """A new volume from a snapshot."""
+    expand_attached: bool = False
+    expand_detached: bool = False
+    fences: bool = False
+    """`fence` proves that nothing holds a volume and shuts out every older epoch."""
+    marks: bool = False
+    """The platform can hold an epoch and a birth certificate with the volume."""
+    access_modes: frozenset[AccessMode] = frozenset({AccessMode.SINGLE_NODE_WRITER, AccessMode.SINGLE_NODE_READER_ONLY})
+    min_mib: int = 1
+    max_mib: int | None = None
+    granularity_mib: int = 1
+    """Sizes are rounded up to a multiple of this."""
+    slots_per_node: int | None = None
+    """How many volumes one node can hold unless the node knows better; None: no limit."""
+    device: str = "block"
+    """What an attachment brings: `block` (a device to format and mount), `folder` (a directory, to be bound) or `nfs`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolReport:
+    name: str
+    capacity_mib: int
+    foreign_mib: int = 0
+    """Used by others than Polly's volumes."""
+    region: str = ""
+    zone: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VolumeReport:
+    external_id: ExternalId
+    pool: str
+    size_mib: int
+    serial: str
+    """What the node will see as the device's serial."""
+    token: str = ""
+    """The idempotency token it was created with; empty for a volume that Polly did not make."""
+    name: str = ""
+    epoch: int = 0
+    """The highest epoch marked on it; 0 where none is or can be."""
+    birth: Birth | None = None
+    held_by: tuple[str, ...] = ()
+    """Who holds it now, as the platform names them; for the local platform `pid NNN`-like words or `locked`."""
+    zone: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SnapshotReport:
+    external_id: ExternalId
+    volume: ExternalId
+    size_mib: int
+    token: str = ""
+    created_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreateRequest:
+    pool: str
+    size_mib: int
+    token: str
+    """Created twice with one token is created once."""
+    name: str = ""
+    snapshot: ExternalId | None = None
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attachment:
+    """A volume that has come to this node."""
+
+    external_id: ExternalId
+    device: str
+    """A block device, or a folder, or `host:/export`, as Capabilities.device says."""
+    serial: str
+    read_only: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One line of `polly doctor`."""
+
+    ok: bool
+    subject: str
+    message: str
+    mend: str = ""
+    """What to do about it."""
+
+
+class Platform(Protocol):
+    """One configured storage system. Instances are cheap; a connection is made at first use."""
+
+    @property
+    def name(self) -> str:
+        """The name of its block in polly.toml."""
+
+    @property
+    def capabilities(self) -> Capabilities: ...
+
+    def settings(self) -> Mapping[str, str]:
+        """What an executor needs to build the same adapter, without any secret."""
+
+    def pools(self) -> Sequence[PoolReport]: ...
+
+    def volumes(self, *, after: str | None = None, limit: int = 1000) -> Page[VolumeReport]:
+        """All volumes of the platform that an operator could adopt, in a stable order, part by part."""
+
+    def inspect(self, external_id: ExternalId) -> VolumeReport:
+        """Raises UnknownVolume."""
+
+    def find(self, token: str) -> VolumeReport | None:
+        """The volume that was created with this token, if there is one."""
+
+    def create(self, request: CreateRequest) -> VolumeReport:
+        """Makes a volume, or finds the one that this token has made before. Raises PoolFull, Invalid."""
+
+    def delete(self, external_id: ExternalId) -> None:
+        """Gone already is fine. Raises VolumeInUse, HasSnapshots."""
+
+    def attach(self, external_id: ExternalId, node: str, *, epoch: int, read_only: bool = False) -> Attachment:
+        """Brings the volume to this node and marks it with the epoch, where the platform can hold one.
+
+        Attached here already with the same epoch is fine. Raises VolumeInUse, StaleEpoch, UnknownVolume.
+        """
+
+    def detach(self, external_id: ExternalId, node: str) -> None:
+        """Not attached there is fine. Raises VolumeInUse while the node still has it mounted, where that can be seen."""
+
+    def fence(self, external_id: ExternalId, epoch: int) -> str | None:
+        """Proves that nothing holds the volume and refuses every holder of an epoch below `epoch` from now on.
+
+        Returns what was seen, in words, or None if something holds it. Needs Capabilities.fences.
+        """
+
+    def record_birth(self, external_id: ExternalId, birth: Birth, *, epoch: int) -> None:
+        """Stores the birth certificate with the volume; the same again is fine. Needs Capabilities.marks."""
+
+    def snapshots(self, *, after: str | None = None, limit: int = 1000) -> Page[SnapshotReport]: ...
+
+    def snapshot(self, external_id: ExternalId, *, token: str, name: str = "") -> SnapshotReport:
+        """Makes a snapshot, or finds the one that this token has made before."""
+
+    def delete_snapshot(self, snapshot: ExternalId) -> None:
+        """Gone already is fine."""
+
+    def expand(self, external_id: ExternalId, size_mib: int) -> VolumeReport:
+        """Grows the volume to at least this size; that large already is fine. Never shrinks (Invalid)."""
+
+    def check(self) -> Sequence[Finding]:
+        """What `polly doctor` prints of this platform: reachability, credentials, rights."""
+
+    def close(self) -> None: ...
