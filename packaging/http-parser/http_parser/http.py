@@ -25,7 +25,7 @@ class HttpParser:
         if self._errno == OK and not self._answer.complete:
             try:
                 self._parser.feed_data(data[:length])
-            except httptools.HttpParserError:
+            except (httptools.HttpParserError, httptools.HttpParserUpgrade):
                 self._errno = OK if self._answer.complete else MALFORMED
         return length if self._errno == OK else 0
 
