@@ -50,6 +50,8 @@ class ProofKind(StrEnum):
     """The platform says that the node's instance is stopped or deleted."""
     FENCED = "FENCED"
     """The platform says that nothing holds the volume, and refuses every holder of an older epoch from now on."""
+    NEVER_BORN = "NEVER_BORN"
+    """No birth certificate was ever stored, and without one no filesystem of it is mounted: there is nothing to lose."""
     OPERATOR_OVERRIDE = "OPERATOR_OVERRIDE"
     """A person said so, with a reason."""
 

@@ -1,0 +1,182 @@
+"""polly.toml: the framework, the platforms and the profiles, read whole and refused with a sentence that names the key.
+
+Secrets never stand in it: a key that needs one names a file. Documented in docs/operating.md.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from storage.errors import Invalid, UnknownPlatform, UnknownProfile
+from storage.model import AccessMode, Profile, ReclaimPolicy
+
+
+class FrameworkBlock(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[framework]`: how Polly registers with Mesos."""
+
+    name: str = "polly"
+    roles: tuple[str, ...] = ("*",)
+    """The roles that apps may ask for; the first is the default."""
+    user: str = ""
+    """Whom executors run as; empty: whom the broker runs as."""
+    hostname: str = ""
+    failover_timeout_s: float = 604800.0
+    """How long Mesos keeps the tasks of a broker that is away."""
+    webui_url: str = ""
+
+
+class ExecutorBlock(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[executor]`: the program on the agent, and what it takes beside each task."""
+
+    command: tuple[str, ...] = ("polly-executor",)
+    """An argument list; the program must be on every agent."""
+    cpus: float = 0.1
+    mem_mib: float = 32.0
+    environment: Mapping[str, str] = {}
+
+
+class ClaimsBlock(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[claims]`: the bounds of doubt."""
+
+    lease_s: float = 120.0
+    """How long a launch may stay unheard before Mesos is asked what became of it."""
+    fence_retry_s: float = 5.0
+    """How often a stranded volume's platform is asked whether anything still holds it."""
+
+
+class ProfileBlock(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[profiles.NAME]`: a storage class."""
+
+    platforms: tuple[str, ...] = ()
+    pools: tuple[str, ...] = ()
+    pool_labels: Mapping[str, str] = {}
+    filesystem: str = "ext4"
+    mkfs_options: tuple[str, ...] = ()
+    mount_options: tuple[str, ...] = ()
+    access_mode: AccessMode = AccessMode.SINGLE_NODE_WRITER
+    reclaim: ReclaimPolicy = ReclaimPolicy.RETAIN
+    min_mib: int = 1
+    max_mib: int | None = None
+    roles: tuple[str, ...] = ()
+    labels: Mapping[str, str] = {}
+    parameters: Mapping[str, str] = {}
+
+
+class PlatformKeys(msgspec.Struct, frozen=True, kw_only=True):
+    """The keys of `[platforms.NAME]` that are the broker's; all others are the adapter's."""
+
+    kind: str
+    agent_attribute: str = ""
+    """Only agents with this attribute reach the platform; empty: all do."""
+    agent_pattern: str = ".*"
+    """What the attribute's text must be, as a regular expression for the whole of it."""
+    reserve_mib: int = 0
+    overcommit: float = 1.0
+    slots_per_node: int | None = None
+    """How many of its volumes one agent can hold; not given: what the adapter says."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlatformConfig:
+    name: str
+    keys: PlatformKeys
+    settings: Mapping[str, Any]
+    """The adapter's own keys, as they stand in the file."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    framework: FrameworkBlock = field(default_factory=FrameworkBlock)
+    executor: ExecutorBlock = field(default_factory=ExecutorBlock)
+    claims: ClaimsBlock = field(default_factory=ClaimsBlock)
+    platforms: Mapping[str, PlatformConfig] = field(default_factory=dict)
+    profiles: Mapping[str, Profile] = field(default_factory=dict)
+
+    def profile(self, name: str) -> Profile:
+        """Raises UnknownProfile."""
+        try:
+            return self.profiles[name]
+        except KeyError:
+            raise UnknownProfile(profile=name) from None
+
+
+FILESYSTEMS = ("ext4", "xfs")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
+
+
+def load_config(path: Path) -> Config:
+    """Reads a polly.toml. Raises Invalid for a file that cannot be read and for every key that is wrong."""
+    try:
+        document = tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise Invalid(field="--config", value=str(path), reason=error.strerror or str(error)) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise Invalid(field="--config", value=str(path), reason=f"not TOML: {error}") from error
+    return parse_config(document)
+
+
+def parse_config(document: Mapping[str, Any]) -> Config:
+    """The document of a polly.toml, checked. Raises Invalid, or UnknownPlatform for a profile that names none."""
+    known = ("framework", "executor", "claims", "platforms", "profiles")
+    for key in document:
+        if key not in known:
+            raise Invalid(field=key, value="a block", reason=f"polly.toml has the blocks {', '.join(known)}")
+    platforms = {name: _platform(name, block) for name, block in _blocks(document, "platforms").items()}
+    profiles = {name: _profile(name, block) for name, block in _blocks(document, "profiles").items()}
+    for profile in profiles.values():
+        for platform in profile.platforms:
+            if platform not in platforms:
+                raise UnknownPlatform(platform=platform)
+    return Config(
+        framework=_convert("framework", document.get("framework", {}), FrameworkBlock),
+        executor=_convert("executor", document.get("executor", {}), ExecutorBlock),
+        claims=_convert("claims", document.get("claims", {}), ClaimsBlock),
+        platforms=platforms,
+        profiles=profiles,
+    )
+
+
+def _blocks(document: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
+    blocks = document.get(kind, {})
+    if not isinstance(blocks, dict) or not all(isinstance(block, dict) for block in blocks.values()):
+        raise Invalid(field=kind, value=blocks, reason=f"write blocks [{kind}.NAME]")
+    for name in blocks:
+        if not NAME.fullmatch(name):
+            raise Invalid(field=kind, value=name, reason="a name has letters, digits, '_', '.' and '-', 63 at most")
+    return blocks
+
+
+def _platform(name: str, block: Mapping[str, Any]) -> PlatformConfig:
+    ours = {key: value for key, value in block.items() if key in PlatformKeys.__struct_fields__}
+    keys = _convert(f"platforms.{name}", ours, PlatformKeys)
+    try:
+        re.compile(keys.agent_pattern)
+    except re.error as error:
+        raise Invalid(field=f"platforms.{name}.agent_pattern", value=keys.agent_pattern, reason=str(error)) from error
+    if keys.overcommit <= 0:
+        raise Invalid(field=f"platforms.{name}.overcommit", value=keys.overcommit, reason="it must be more than 0")
+    return PlatformConfig(name=name, keys=keys, settings={key: value for key, value in block.items() if key not in ours})
+
+
+def _profile(name: str, block: Mapping[str, Any]) -> Profile:
+    read = _convert(f"profiles.{name}", block, ProfileBlock)
+    if read.filesystem not in FILESYSTEMS:
+        raise Invalid(field=f"profiles.{name}.filesystem", value=read.filesystem, reason=f"Polly makes {' and '.join(FILESYSTEMS)}")
+    if read.max_mib is not None and read.max_mib < read.min_mib:
+        raise Invalid(field=f"profiles.{name}.max_mib", value=read.max_mib, reason=f"it is below min_mib, {read.min_mib}")
+    return Profile(name=name, **{key: getattr(read, key) for key in read.__struct_fields__})
+
+
+def _convert(field: str, value: Any, kind: type[Any]) -> Any:
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        reason, _, where = str(error).partition(" - at `$")
+        raise Invalid(field=field + where.rstrip("`"), value=value, reason=reason) from error

@@ -1,0 +1,63 @@
+"""What a task status says about the holder of a volume: the proof rule, as one pure function.
+
+Time is no proof, TASK_UNREACHABLE is no proof, TASK_LOST is no proof. Source of the states' meaning: Mesos' mesos.proto,
+TaskState and TaskStatus, and its reconciliation rules (a task that a registered agent does not know is TASK_GONE; one of an
+agent that the master does not know is TASK_UNKNOWN).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from storage.lifecycle import ProofKind
+from storage.model import Proof
+
+
+class Standing(Enum):
+    """How a task stands, as far as a status can tell."""
+
+    ALIVE = "alive"
+    """It may touch its volumes."""
+    ENDED = "ended"
+    """It is over, and the proof says by whose word."""
+    UNREACHABLE = "unreachable"
+    """Its agent is cut off; it may well be running."""
+    UNKNOWN = "unknown"
+    """Nobody who could know was heard."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    standing: Standing
+    proof: Proof | None = None
+    """Set with ENDED only."""
+
+
+ALIVE = frozenset({"TASK_STAGING", "TASK_STARTING", "TASK_RUNNING", "TASK_KILLING"})
+TERMINAL = frozenset({"TASK_FINISHED", "TASK_FAILED", "TASK_KILLED", "TASK_ERROR"})
+GONE = {"TASK_GONE": ProofKind.TASK_GONE, "TASK_GONE_BY_OPERATOR": ProofKind.TASK_GONE_BY_OPERATOR}
+AGENT_SIDE = frozenset({"SOURCE_EXECUTOR", "SOURCE_SLAVE", "SOURCE_AGENT"})
+
+
+def judge(state: str, source: str, *, reason: str = "", message: str = "", agent: str = "") -> Verdict:
+    """What a status means. `state`, `source` and `reason` are Mesos' names, as in TaskStatus."""
+    if state in ALIVE:
+        return Verdict(standing=Standing.ALIVE)
+    if state == "TASK_UNREACHABLE":
+        return Verdict(standing=Standing.UNREACHABLE)
+    kind = _proof_kind(state, source)
+    if kind is None:
+        return Verdict(standing=Standing.UNKNOWN)
+    said = " ".join(word for word in (state, "from", source, reason and f"({reason})", agent and f"agent {agent}", message) if word)
+    return Verdict(standing=Standing.ENDED, proof=Proof(kind=kind, evidence=said))
+
+
+def _proof_kind(state: str, source: str) -> ProofKind | None:
+    if state in GONE:
+        return GONE[state]
+    if state == "TASK_DROPPED":
+        return ProofKind.LAUNCH_RULED_OUT
+    if state in TERMINAL:
+        return ProofKind.TERMINAL_STATUS if source in AGENT_SIDE else ProofKind.LAUNCH_RULED_OUT
+    return None
