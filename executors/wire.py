@@ -41,6 +41,8 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     """One task: what to run, as whom, and with which volumes."""
 
     version: int = VERSION
+    node: str = ""
+    """What the broker and the platforms call this node: the agent's hostname. Empty: the node's own hostname."""
     cmd: str | None = None
     """A line for /bin/sh; None where `args` says what to run."""
     args: tuple[str, ...] = ()
