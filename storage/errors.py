@@ -238,6 +238,12 @@ class NotBlank(NodeError):
     hint = "Look at the device; a person must decide what becomes of the data on it."
 
 
+class NotFormatted(NodeError):
+    """Device {device} was to bring a {expected} filesystem but holds {found}; nothing was touched."""
+
+    hint = "Only a volume that Polly creates is formatted; give an imported one the filesystem that its profile names."
+
+
 class NotAsBorn(NodeError):
     """Device {device} does not match the volume's birth certificate: {what} is {found!r}, recorded was {expected!r}."""
 
@@ -251,7 +257,14 @@ class DamagedFilesystem(NodeError):
 
 
 class BusyMount(NodeError):
-    """{target} cannot be unmounted: still in use after {timeout_s} s."""
+    """{target} cannot be unmounted: still in use by {holders} after {timeout_s} s."""
+
+
+class DeviceInUse(NodeError):
+    """Device {device} is in use by {holders}; nothing was touched."""
+
+    status = 409
+    exit_code = 5
 
 
 class UnsafePath(NodeError):
