@@ -1,6 +1,12 @@
-"""What travels between the broker and an executor: the launch in TaskInfo.data, the progress in TaskStatus.data.
+"""What travels between the broker and an executor: the launch in TaskInfo.data, the progress in TaskStatus.data, and
+the receipt of a birth certificate in a framework message.
 
-Both are JSON, versioned, and hold no secret. Mesos carries them; neither side needs a way to the other.
+All are JSON, versioned, and hold no secret. Mesos carries them; neither side needs a way to the other.
+
+Why a receipt: an executor's update is acknowledged to it by its own agent, as soon as the agent has stored it, whatever
+the broker did (tried on Mesos 1.11.0). So Mesos' acknowledgement says nothing about the ledger, and the broker says
+itself, with a MESSAGE to the executor, that the birth certificate is committed. Such messages may be lost: the executor
+repeats its update until the receipt comes, and the broker answers each update that carries a birth certificate.
 """
 
 from __future__ import annotations
@@ -95,13 +101,21 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The task's own, with its terminal status; negative: the signal that ended it."""
 
 
+class Receipt(msgspec.Struct, frozen=True, kw_only=True):
+    """Broker to executor: these claims' birth certificates are committed in the ledger; their volumes may take data."""
+
+    version: int = VERSION
+    births: tuple[ClaimId, ...]
+
+
 STEPS: Final = frozenset({ClaimState.ATTACHING, ClaimState.MOUNTED, ClaimState.RELEASING, RELEASED, FAILED})
 
 _launch = msgspec.json.Decoder(Launch)
 _progress = msgspec.json.Decoder(Progress)
+_receipt = msgspec.json.Decoder(Receipt)
 
 
-def encode(message: Launch | Progress) -> bytes:
+def encode(message: Launch | Progress | Receipt) -> bytes:
     return msgspec.json.encode(message)
 
 
@@ -115,7 +129,12 @@ def decode_progress(data: bytes) -> Progress:
     return _checked("TaskStatus.data", data, _progress)
 
 
-T = TypeVar("T", Launch, Progress)
+def decode_receipt(data: bytes) -> Receipt:
+    """Raises Invalid, naming what is wrong, for anything but a receipt of this version."""
+    return _checked("MESSAGE.data", data, _receipt)
+
+
+T = TypeVar("T", Launch, Progress, Receipt)
 
 
 def _checked(field: str, data: bytes, decoder: msgspec.json.Decoder[T]) -> T:
