@@ -218,6 +218,12 @@ class MissingSdk(PlatformError):
     hint = "Install it with: pip install 'polly-broker[{extra}]'"
 
 
+class MissingPackage(MissingSdk):
+    """Platform {platform} needs the Python package {package}, which is not installed."""
+
+    hint = "Its adapter comes from {distribution}; install that with what it needs: pip install {package}"
+
+
 class NodeError(PollyError):
     """{command} failed on {target}: {reason}."""
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from storage.errors import Invalid, Unsupported
 from storage.model import AccessMode, Birth, ExternalId, Page
 
 
@@ -18,6 +19,8 @@ class Capabilities:
     """What an adapter can do; everything that differs between platforms is said here, never by `if name ==`."""
 
     snapshots: bool = False
+    snapshot_attached: bool = False
+    """A snapshot of a volume in use is what a crash at that moment would have left; without this it is refused."""
     clones: bool = False
     """A new volume from a snapshot."""
     expand_attached: bool = False
@@ -35,6 +38,15 @@ class Capabilities:
     """How many volumes one node can hold unless the node knows better; None: no limit."""
     device: str = "block"
     """What an attachment brings: `block` (a device to format and mount), `folder` (a directory, to be bound) or `nfs`."""
+
+    def fit(self, size_mib: int) -> int:
+        """The size that a volume gets when `size_mib` is asked for: never less. Raises Invalid for a size that cannot be."""
+        if size_mib <= 0:
+            raise Invalid(field="size_mib", value=size_mib, reason="a size is 1 MiB or more")
+        wanted = -(-max(size_mib, self.min_mib) // self.granularity_mib) * self.granularity_mib
+        if self.max_mib is not None and wanted > self.max_mib:
+            raise Invalid(field="size_mib", value=size_mib, reason=f"a volume of this platform has at most {self.max_mib} MiB")
+        return wanted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +123,11 @@ class Finding:
 
 
 class Platform(Protocol):
-    """One configured storage system. Instances are cheap; a connection is made at first use."""
+    """One configured storage system. Instances are cheap; a connection is made at first use.
+
+    Adapters derive from this class: the verbs that stand on a declared ability are refused here with Unsupported, so an
+    adapter writes only what its platform can do. The contract of every verb is tested by storage.platforms.contract.
+    """
 
     @property
     def name(self) -> str:
@@ -135,7 +151,11 @@ class Platform(Protocol):
         """The volume that was created with this token, if there is one."""
 
     def create(self, request: CreateRequest) -> VolumeReport:
-        """Makes a volume, or finds the one that this token has made before. Raises PoolFull, Invalid."""
+        """Makes a volume, or finds the one that this token has made before, whatever else is asked the second time.
+
+        The size is rounded up as Capabilities.fit says. From a snapshot it is at least the snapshot's (Invalid if less).
+        Raises PoolFull, UnknownPool, UnknownSnapshot, Invalid (also for a parameter that the platform does not have).
+        """
 
     def delete(self, external_id: ExternalId) -> None:
         """Gone already is fine. Raises VolumeInUse, HasSnapshots."""
@@ -149,27 +169,55 @@ class Platform(Protocol):
     def detach(self, external_id: ExternalId, node: str) -> None:
         """Not attached there is fine. Raises VolumeInUse while the node still has it mounted, where that can be seen."""
 
+    def inheritable(self, external_id: ExternalId) -> int | None:
+        """A file descriptor that keeps the volume held for as long as any process has it open.
+
+        For an adapter whose hold would not outlive its process: the executor hands it on to the task's init. None where the
+        platform or the kernel's mount holds by itself, or where nothing is attached.
+        """
+        return None
+
     def fence(self, external_id: ExternalId, epoch: int) -> str | None:
         """Proves that nothing holds the volume and refuses every holder of an epoch below `epoch` from now on.
 
-        Returns what was seen, in words, or None if something holds it. Needs Capabilities.fences.
+        Returns what was seen, in words, or None if something holds it. Needs Capabilities.fences. Raises UnknownVolume.
         """
+        raise self._unsupported(f"fence volume {external_id}", "it cannot tell who holds a volume")
 
     def record_birth(self, external_id: ExternalId, birth: Birth, *, epoch: int) -> None:
-        """Stores the birth certificate with the volume; the same again is fine. Needs Capabilities.marks."""
+        """Stores the birth certificate with the volume; the same again is fine, another one is a Conflict.
 
-    def snapshots(self, *, after: str | None = None, limit: int = 1000) -> Page[SnapshotReport]: ...
+        Needs Capabilities.marks. Raises StaleEpoch for an epoch below the one marked, UnknownVolume.
+        """
+        raise self._unsupported(f"store the birth certificate of volume {external_id}", "it keeps no marks")
+
+    def snapshots(self, *, after: str | None = None, limit: int = 1000) -> Page[SnapshotReport]:
+        """All snapshots, in a stable order, part by part."""
+        return Page(items=())
 
     def snapshot(self, external_id: ExternalId, *, token: str, name: str = "") -> SnapshotReport:
-        """Makes a snapshot, or finds the one that this token has made before."""
+        """Makes a snapshot, or finds the one that this token has made before.
+
+        Of an attached volume only with Capabilities.snapshot_attached (otherwise Unsupported). Raises UnknownVolume, PoolFull.
+        """
+        raise self._unsupported(f"snapshot volume {external_id}", "it has no snapshots")
 
     def delete_snapshot(self, snapshot: ExternalId) -> None:
         """Gone already is fine."""
+        raise self._unsupported(f"delete snapshot {snapshot}", "it has no snapshots")
 
     def expand(self, external_id: ExternalId, size_mib: int) -> VolumeReport:
-        """Grows the volume to at least this size; that large already is fine. Never shrinks (Invalid)."""
+        """Grows the volume to what Capabilities.fit makes of this size; that large already is fine. Never shrinks (Invalid).
+
+        A filesystem on it is the node's to grow. Raises UnknownVolume, PoolFull.
+        """
+        raise self._unsupported(f"expand volume {external_id}", "its volumes keep their size")
 
     def check(self) -> Sequence[Finding]:
         """What `polly doctor` prints of this platform: reachability, credentials, rights."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Drops what this instance holds open: connections, and attachments that nothing uses. Safe to repeat."""
+
+    def _unsupported(self, action: str, reason: str) -> Unsupported:
+        return Unsupported(platform=self.name, action=action, reason=reason)
