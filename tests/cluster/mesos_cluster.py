@@ -1,21 +1,15 @@
-#!/usr/bin/env python3
 """A real Apache Mesos cluster on this machine, for tests and demos: one master and any number of agents.
-
-Apache published its native library on the Python package index, as mesos.scheduler (x86-64 Linux; 1.8.1, 1.9.0,
-1.10.0 and 1.11.0 run here, older ones want a libevent that is gone). This module fetches it by name, compiles a small launcher around it (mesos_node.cc; needs g++ and
-binutils) and runs each master or agent as a process of its own, which a test can kill and start again.
 
     with MesosCluster(agents=2) as cluster:
         ... MesosSchedulerDriver(scheduler, framework, cluster.master.address) ...
         cluster.agents[0].kill(); cluster.agents[0].start()
 
-From a shell: `python mesos_cluster.py --agents 2` runs one in the foreground until Ctrl-C.
+From a shell, in the project's folder: `python -m tests.cluster.mesos_cluster --agents 2` runs one until Ctrl-C.
 
-What differs from a packaged cluster: an executor's container is a plain process (mesos-containerizer, beside
-this file, stands in for the helper program and isolates nothing), there is no built-in command executor, no
-fetcher (a CommandInfo must have no uris), and no TLS. Everything that the master decides (offers, allocation,
-operations, reconciliation, failover, operator API) is Mesos itself.
-Requires: pypi-simple.
+What differs from a packaged cluster: an executor's container is a plain process (containerizer.py stands in for the helper
+program and isolates nothing), there is no built-in command executor, no fetcher (a CommandInfo must have no uris), no TLS, and a
+master that never stands for election in ZooKeeper. Everything that the master decides (offers, allocation, operations,
+reconciliation, failover, operator API) is Mesos itself.
 """
 
 from __future__ import annotations
@@ -24,271 +18,293 @@ import argparse
 import contextlib
 import json
 import os
-import re
-import shutil
 import signal
-import socket
 import subprocess
 import sys
-import tarfile
 import tempfile
-import time
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Self
 
-HERE = Path(__file__).parent
-CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "mesos-cluster"
-DEFAULT_VERSION = "1.11.0"
+from tests.cluster.mesos_install import DEFAULT_VERSION, VERSIONS, Installed, install
+from tests.cluster.processes import Processes, kill_all
+from tests.ports import free_port, give_back
+from tests.support import eventually
 
-# Shared libraries that the published binary wants and a current system lacks: the library's name, what it
-# calls there by symbol version or by prefix. TLS and the fetcher are never used, so each call does nothing.
-ALWAYS_MISSING = {
-    "libssl.so.1.0.0": re.compile(r"(SSL_|SSLv|TLSv)\w*@OPENSSL"),
-    "libcrypto.so.1.0.0": re.compile(r"(?!SSL_|SSLv|TLSv)\w+@OPENSSL"),
-    "libcurl.so.4": re.compile(r"\w+@CURL_OPENSSL"),
-}
-OFTEN_MISSING = {  # Debian: libapr1, libsvn1, libsasl2-2. Without libsvn1 use registry="in_memory" only.
-    "libapr-1.so.0": re.compile(r"apr_\w+$"),
-    "libsvn_delta-1.so.1": re.compile(r"svn_txdelta\w+$"),
-    "libsvn_subr-1.so.1": re.compile(r"svn_(?!txdelta)\w+$"),
-    "libsasl2.so.2": re.compile(r"sasl_\w+@SASL2"),
-}
-SYMBOL_VERSIONS = {
-    "libssl.so.1.0.0": ["OPENSSL_1.0.0", "OPENSSL_1.0.1", "OPENSSL_1.0.2"],
-    "libcrypto.so.1.0.0": ["OPENSSL_1.0.0", "OPENSSL_1.0.2"],
+__all__ = ["DEFAULT_VERSION", "VERSIONS", "Agent", "AgentSpec", "MesosCluster", "Node", "install"]
+
+RESOURCES = "cpus:8;mem:8192;disk:20480;ports:[31000-32000]"
+COMMON = {
+    "ip": "127.0.0.1",
+    "logging_level": "INFO",
+    "systemd_enable_support": "false",
+    "agent_ping_timeout": "1secs",
+    "max_agent_ping_timeouts": "3",
 }
 
 
-def install(version: str = DEFAULT_VERSION, cache: Path = CACHE) -> Path:
-    """Fetches and prepares one Mesos version (about 27 MB, once) and returns its folder."""
-    home = cache / version
-    if (home / "ready").exists():
-        return home
-    cache.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=cache) as scratch:
-        build = Path(scratch) / version
-        (build / "lib").mkdir(parents=True)
-        _fetch(version, build / "libmesos.so")
-        _build_stubs(build / "libmesos.so", build / "lib")
-        subprocess.run(["g++", "-O1", "-w", "-rdynamic", "-o", build / "mesos_node", HERE / "mesos_node.cc", "-ldl"], check=True)
-        (build / "launcher").mkdir()
-        shutil.copy(HERE / "mesos-containerizer", build / "launcher")
-        (build / "ready").touch()
-        with contextlib.suppress(OSError):  # another process may have been first
-            build.rename(home)
-    return home
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentSpec:
+    """How one agent differs from the others; `flags` are any Mesos flags by their names and win over the rest."""
+
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    region: str | None = None
+    zone: str | None = None
+    resources: str | None = None
+    flags: Mapping[str, str] = field(default_factory=dict)
+
+    def all_flags(self) -> dict[str, str]:
+        flags = {"attributes": ";".join(f"{name}:{value}" for name, value in self.attributes.items()), "resources": self.resources}
+        if self.region and self.zone:
+            flags["domain"] = fault_domain(self.region, self.zone)
+        return {name: value for name, value in flags.items() if value} | dict(self.flags)
 
 
-def _fetch(version: str, target: Path) -> None:
-    from pypi_simple import PyPISimple
-
-    name = f"mesos.scheduler-{version}.linux-x86_64.tar.gz"
-    with PyPISimple() as index, tempfile.TemporaryDirectory() as folder:
-        found = [p for p in index.get_project_page("mesos.scheduler").packages if p.filename == name]
-        if not found:
-            raise LookupError(f"the package index has no {name}")
-        index.download_package(found[0], path=Path(folder) / name)
-        with tarfile.open(Path(folder) / name) as archive:
-            member = next(m for m in archive.getmembers() if m.name.endswith("/_scheduler.so"))
-            with archive.extractfile(member) as source, open(target, "wb") as file:
-                shutil.copyfileobj(source, file)
-
-
-def _build_stubs(library: Path, folder: Path) -> None:
-    """Compiles an empty stand-in for each shared library that this system lacks."""
-    listing = subprocess.run(
-        ["nm", "-D", "--undefined-only", "--with-symbol-versions", library], check=True, capture_output=True, text=True
-    ).stdout
-    wanted = [line.split()[-1].replace("@@", "@") for line in listing.splitlines()]
-    absent = {name: pattern for name, pattern in OFTEN_MISSING.items() if not _system_has(name)}
-    for name, pattern in {**ALWAYS_MISSING, **absent}.items():
-        versions: dict[str, list[str]] = {version: [] for version in SYMBOL_VERSIONS.get(name, [])}
-        for symbol in filter(pattern.match, wanted):
-            bare, _, version = symbol.partition("@")
-            versions.setdefault(version, []).append(bare)
-        source = folder / f"{name}.c"
-        script = folder / f"{name}.map"
-        source.write_text("".join(f"long {s}(void) {{ return 0; }}\n" for v in versions.values() for s in v))
-        script.write_text(
-            "".join(
-                f"{v} {{ {'global: ' + ' '.join(s + ';' for s in symbols) if symbols else ''} }};\n"
-                for v, symbols in sorted(versions.items())
-                if v
-            )
-        )
-        subprocess.run(
-            [
-                "gcc",
-                "-shared",
-                "-fPIC",
-                "-w",
-                "-o",
-                folder / name,
-                source,
-                f"-Wl,-soname,{name}",
-                *([f"-Wl,--version-script={script}"] if script.read_text() else []),
-            ],
-            check=True,
-        )
-
-
-def _system_has(name: str) -> bool:
-    return name in (subprocess.run(["/sbin/ldconfig", "-p"], capture_output=True, text=True).stdout)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+def fault_domain(region: str, zone: str) -> str:
+    """The value of the flag `domain`, for masters and agents."""
+    return json.dumps({"fault_domain": {"region": {"name": region}, "zone": {"name": zone}}})
 
 
 class Node:
-    """One master or agent process. Killing it leaves its work folder, and an agent's executors, as a crash would."""
+    """One master or agent process. It dies with this process. Started again it has the same port and the same files."""
 
-    def __init__(self, home: Path, folder: Path, arguments: list[str], flags: Mapping[str, str], port: int) -> None:
-        self.home, self.folder, self.arguments, self.flags, self.port = home, folder, arguments, dict(flags), port
+    def __init__(self, installed: Installed, folder: Path, arguments: list[str], flags: Mapping[str, str], port: int) -> None:
+        self.installed, self.folder, self.arguments, self.flags, self.port = installed, folder, arguments, dict(flags), port
         self.address = f"127.0.0.1:{port}"
         self.log = folder / "log"
         self.process: subprocess.Popen[bytes] | None = None
         folder.mkdir(parents=True, exist_ok=True)
 
     def start(self) -> None:
-        environment = {name: value for name, value in os.environ.items() if not name.startswith(("MESOS_", "LIBPROCESS_"))}
-        environment |= {
-            "LD_LIBRARY_PATH": str(self.home / "lib"),
-            "MESOS_LIBRARY": str(self.home / "libmesos.so"),
-            "LIBPROCESS_IP": "127.0.0.1",
-            "LIBPROCESS_PORT": str(self.port),
-            "LIBPROCESS_NUM_WORKER_THREADS": "4",
-            "MESOS_WORK_DIR": str(self.folder / "work"),
-        }
-        environment |= {f"MESOS_{name.upper()}": value for name, value in self.flags.items()}
+        """Starts the process and does not wait for it to answer. Does nothing if it runs."""
+        if self.running:
+            return
+        self._let_go()
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
-                [self.home / "mesos_node", *self.arguments],
-                env=environment,
-                stdin=subprocess.DEVNULL,
+                [self.installed.node, *self.arguments],
+                env=self._environment(),
+                stdin=subprocess.PIPE,  # it ends when nobody holds the other end any more
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
             )
 
     def kill(self, how: int = signal.SIGKILL) -> None:
+        """Ends the process alone, as a crash would: its files stay, and so do an agent's executors."""
         if self.process and self.process.poll() is None:
             self.process.send_signal(how)
             self.process.wait()
+        self._let_go()
 
-    def get(self, path: str) -> dict:
-        with urllib.request.urlopen(f"http://{self.address}{path}", timeout=5) as answer:
+    @property
+    def running(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+    @property
+    def pids(self) -> set[int]:
+        """The process' id, or nothing when it does not run."""
+        return {self.process.pid} if self.process and self.running else set()
+
+    def get(self, path: str, timeout_s: float = 5) -> Any:
+        """The JSON that the node answers. Raises OSError (urllib's URLError is one) when it does not."""
+        with urllib.request.urlopen(f"http://{self.address}{path}", timeout=timeout_s) as answer:
             return json.load(answer)
+
+    def last_lines(self, number: int = 10) -> str:
+        """The end of the node's log, under its path, for an error message."""
+        lines = self.log.read_text(errors="replace").splitlines(keepends=True) if self.log.exists() else []
+        return f"{self.log}:\n{''.join(lines[-number:])}"
+
+    def _environment(self) -> dict[str, str]:
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("MESOS_", "LIBPROCESS_"))}
+        ours = {
+            "MESOS_LIBRARY": str(self.installed.library),
+            "MESOS_STUBS": str(self.installed.stubs),
+            "LIBPROCESS_IP": "127.0.0.1",
+            "LIBPROCESS_PORT": str(self.port),
+            "LIBPROCESS_NUM_WORKER_THREADS": "4",
+            "MESOS_WORK_DIR": str(self.folder / "work"),
+        }
+        return inherited | ours | {f"MESOS_{name.upper()}": value for name, value in self.flags.items()}
+
+    def _let_go(self) -> None:
+        if self.process and self.process.stdin:
+            self.process.stdin.close()
+
+
+class Agent(Node):
+    """One agent, which is one machine to Mesos: what runs in its sandboxes is what runs on that machine."""
+
+    def executors(self) -> dict[str, int]:
+        """The process id of each executor that runs on this agent, by the executor's id."""
+        now = Processes.look()
+        containers = {int(file.read_text()) for file in self.folder.glob("**/containers/*/pid") if file.read_text().strip()}
+        started = (pid for pid, parent in now.parents.items() if parent in containers)
+        return {name: pid for pid in started if (name := _variable(pid, "MESOS_EXECUTOR_ID"))}
+
+    def tenants(self) -> set[int]:
+        """All processes on this machine: containers, executors, their tasks, and what these have started, daemons too."""
+        now = Processes.look()
+        found = now.at_home_in(self.folder) | now.descendants(self.pids)
+        found |= now.descendants(found)
+        return (found | now.in_sessions_of(found) | now.in_namespaces_of(found)) - self.pids
+
+    def kill_machine(self) -> None:
+        """Ends the agent and every executor and task of it at once, as the machine's death would: none sees another die."""
+        self._stop_acting()
+        kill_all(lambda: self.tenants() | self.pids)
+        self.kill()
+
+    def _stop_acting(self) -> None:
+        for pid in self.pids:
+            os.kill(pid, signal.SIGSTOP)
+
+
+def _variable(pid: int, name: str) -> str | None:
+    with contextlib.suppress(OSError):
+        for entry in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+            if entry.startswith(f"{name}=".encode()):
+                return entry.partition(b"=")[2].decode()
+    return None
 
 
 class MesosCluster:
     """A master and its agents, on free ports of the loopback interface, gone when the `with` block ends.
 
-    agents: how many, or one mapping of agent flags each, such as {"attributes": "rack:a;zone:z1"}.
+    agents: how many, or a specification of each.
+    folder: keeps work folders and logs there; without it they are gone at the end.
     registry: "replicated_log" lets the master be killed and started again; "in_memory" starts a little faster.
-    master_flags, agent_flags: any Mesos flag by its name, for all nodes of the kind.
+    port: the master's.
+    resources: of each agent, in Mesos' text form.
+    region, zone: the master's fault domain; agents that name theirs are refused by a master that has none.
+    credentials: principals and their secrets; if there are any, frameworks must authenticate themselves by HTTP basic.
+    master_flags, agent_flags: any Mesos flags by their names, for all nodes of the kind.
     """
 
     def __init__(
         self,
-        agents: int | list[Mapping[str, str]] = 1,
+        agents: int | Sequence[AgentSpec] = 1,
         *,
         version: str = DEFAULT_VERSION,
         folder: Path | None = None,
         registry: str = "in_memory",
         port: int | None = None,
-        resources: str = "cpus:8;mem:8192;disk:20480;ports:[31000-32000]",
-        master_flags: Mapping[str, str] = {},
-        agent_flags: Mapping[str, str] = {},
+        resources: str = RESOURCES,
+        region: str | None = None,
+        zone: str | None = None,
+        credentials: Mapping[str, str] | None = None,
+        master_flags: Mapping[str, str] | None = None,
+        agent_flags: Mapping[str, str] | None = None,
     ) -> None:
-        home = install(version)
-        self._temporary = None if folder else tempfile.TemporaryDirectory(prefix="mesos-cluster-", ignore_cleanup_errors=True)
-        self.folder = Path(folder or self._temporary.name).resolve()
-        common = {
-            "ip": "127.0.0.1",
-            "logging_level": "INFO",
-            "systemd_enable_support": "false",
-            "agent_ping_timeout": "1secs",
-            "max_agent_ping_timeouts": "3",
-        }
+        self.installed = install(version)
+        if registry == "replicated_log" and not self.installed.has_replicated_log:
+            raise LookupError("a replicated log needs libapr1 and libsvn1 (Debian's names)")
+        self._temporary = contextlib.ExitStack()
+        if folder is None:
+            made = tempfile.TemporaryDirectory(prefix="mesos-cluster-", ignore_cleanup_errors=True)
+            folder = Path(self._temporary.enter_context(made))
+        self.folder = folder.resolve()
+        self._ports: list[int] = []
+        flags = {"registry": registry, "quorum": "1", "hostname": "localhost"}
+        if region and zone:
+            flags["domain"] = fault_domain(region, zone)
+        flags |= self._authentication(credentials or {})
         self.master = Node(
-            home,
-            self.folder / "master",
-            ["master"],
-            common | {"registry": registry, "quorum": "1", "hostname": "localhost"} | dict(master_flags),
-            port or free_port(),
+            self.installed, self.folder / "master", ["master"], COMMON | flags | dict(master_flags or {}), port or self._free_port()
         )
-        each = [{}] * agents if isinstance(agents, int) else agents
-        launch = {
-            "launcher": "posix",
-            "isolation": "posix/cpu,posix/mem,filesystem/posix",
-            "launcher_dir": str(home / "launcher"),
-            "registry": "in_memory",
-            "resources": resources,
-        }
-        self.agents = [
-            Node(
-                home,
-                self.folder / f"agent{n}",
-                ["agent", self.master.address],
-                common | launch | {"hostname": f"agent{n}"} | dict(agent_flags) | dict(own),
-                free_port(),
-            )
-            for n, own in enumerate(each, 1)
-        ]
+        specs = [AgentSpec()] * agents if isinstance(agents, int) else agents
+        shared = self._launching() | {"resources": resources} | dict(agent_flags or {})
+        self.agents = [self._agent(number, shared | spec.all_flags()) for number, spec in enumerate(specs, 1)]
 
-    def start(self, timeout: float = 30) -> MesosCluster:
-        """Starts every node and returns once all agents have registered. Raises TimeoutError with the logs' ends."""
-        for node in (self.master, *self.agents):
-            node.start()
-        deadline = time.monotonic() + timeout
-        while time.monotonic() < deadline:
-            with contextlib.suppress(OSError, ValueError):
-                if sum(agent["active"] for agent in self.master.get("/slaves")["slaves"]) >= len(self.agents):
-                    return self
-            time.sleep(0.05)
-        logs = "\n".join(f"{node.log}:\n" + "".join(node.log.read_text().splitlines(True)[-10:]) for node in (self.master, *self.agents))
-        self.stop()
-        raise TimeoutError(f"Mesos did not come up in {timeout} s\n{logs}")
+    def start(self, timeout_s: float = 30) -> Self:
+        """Starts every node and returns once all agents have registered. Raises TimeoutError with the ends of the logs."""
+        try:
+            for node in (self.master, *self.agents):
+                node.start()
+            self.wait_agents(timeout_s=timeout_s)
+        except BaseException:
+            self.stop()
+            raise
+        return self
 
     def stop(self) -> None:
-        """Kills every node, and every executor and task that was started in one of their sandboxes."""
+        """Ends every node and all that was started in their sandboxes, at once, and leaves no process."""
+        for agent in self.agents:
+            agent._stop_acting()
+        kill_all(lambda: set().union(*(agent.tenants() | agent.pids for agent in self.agents), self.master.pids))
         for node in (*self.agents, self.master):
             node.kill()
-        for pid in self._sandboxed():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        if self._temporary:
-            self._temporary.cleanup()
+        for port in self._ports:
+            give_back(port)
+        self._temporary.close()
 
-    def _sandboxed(self) -> Iterator[int]:
-        marker = f"MESOS_SANDBOX={self.folder}/".encode()
-        for entry in Path("/proc").glob("[0-9]*/environ"):
-            with contextlib.suppress(OSError):
-                if marker in entry.read_bytes():
-                    yield int(entry.parent.name)
+    def state(self) -> dict[str, Any]:
+        """What the master knows: its /state. Raises OSError when it does not answer."""
+        state: dict[str, Any] = self.master.get("/state")
+        return state
 
-    def __enter__(self) -> MesosCluster:
+    def active_agents(self) -> list[str]:
+        """The names of the agents that are registered and connected: agent1, agent2, ..."""
+        return sorted(agent["hostname"] for agent in self.master.get("/slaves")["slaves"] if agent["active"])
+
+    def wait_agents(self, number: int | None = None, timeout_s: float = 30) -> None:
+        """Returns once exactly this many agents are active: all, if no number is given."""
+        wanted = len(self.agents) if number is None else number
+        try:
+            eventually(lambda: len(self.active_agents()) == wanted, timeout_s, f"{wanted} agents are active")
+        except TimeoutError as error:
+            logs = "\n".join(node.last_lines() for node in (self.master, *self.agents))
+            raise TimeoutError(f"{error}\n{logs}") from error
+
+    def kill_machine(self, index: int) -> None:
+        """Ends `agents[index]` with every executor and task on it, at once."""
+        self.agents[index].kill_machine()
+
+    def _agent(self, number: int, flags: Mapping[str, str]) -> Agent:
+        name = f"agent{number}"
+        own = {"hostname": name, "runtime_dir": str(self.folder / name / "run")}
+        return Agent(self.installed, self.folder / name, ["agent", self.master.address], COMMON | own | dict(flags), self._free_port())
+
+    def _launching(self) -> dict[str, str]:
+        isolation = "posix/cpu,posix/mem,filesystem/posix"
+        return {"launcher": "posix", "isolation": isolation, "launcher_dir": str(self.installed.launcher_dir), "registry": "in_memory"}
+
+    def _authentication(self, credentials: Mapping[str, str]) -> dict[str, str]:
+        if not credentials:
+            return {}
+        file = self.folder / "credentials.json"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch(mode=0o600)
+        file.write_text(json.dumps({"credentials": [{"principal": name, "secret": secret} for name, secret in credentials.items()]}))
+        return {"authenticate_http_frameworks": "true", "http_framework_authenticators": "basic", "credentials": f"file://{file}"}
+
+    def _free_port(self) -> int:
+        self._ports.append(free_port())
+        return self._ports[-1]
+
+    def __enter__(self) -> Self:
         return self.start()
 
     def __exit__(self, *exception: object) -> None:
         self.stop()
 
 
-def main() -> None:
+def main(wait: Callable[[], object] = signal.pause) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--agents", type=int, default=1)
     parser.add_argument("--port", type=int, default=5050, help="the master's port")
-    parser.add_argument("--version", default=DEFAULT_VERSION)
+    parser.add_argument("--version", default=DEFAULT_VERSION, choices=VERSIONS)
     parser.add_argument("--folder", type=Path, help="keep work folders and logs here")
     parser.add_argument("--registry", default="in_memory", choices=("in_memory", "replicated_log"))
-    parser.add_argument("--install-only", action="store_true")
+    parser.add_argument("--install-only", action="store_true", help="prepare this version, or all with --all, and end")
+    parser.add_argument("--all", action="store_true")
     options = parser.parse_args()
     if options.install_only:
-        print(install(options.version))
+        for version in VERSIONS if options.all else [options.version]:
+            print(f"Mesos {version}: {install(version).library.parent}", flush=True)
         return
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with MesosCluster(
@@ -296,7 +312,7 @@ def main() -> None:
     ) as cluster:
         print(f"master http://{cluster.master.address}, {len(cluster.agents)} agents, logs under {cluster.folder}", flush=True)
         with contextlib.suppress(KeyboardInterrupt):
-            signal.pause()
+            wait()
 
 
 if __name__ == "__main__":
