@@ -36,7 +36,12 @@ class Verdict:
 
 ALIVE = frozenset({"TASK_STAGING", "TASK_STARTING", "TASK_RUNNING", "TASK_KILLING"})
 TERMINAL = frozenset({"TASK_FINISHED", "TASK_FAILED", "TASK_KILLED", "TASK_ERROR"})
-GONE = {"TASK_GONE": ProofKind.TASK_GONE, "TASK_GONE_BY_OPERATOR": ProofKind.TASK_GONE_BY_OPERATOR}
+ENDED = {
+    **dict.fromkeys(TERMINAL, ProofKind.TERMINAL_STATUS),
+    "TASK_DROPPED": ProofKind.LAUNCH_RULED_OUT,
+    "TASK_GONE": ProofKind.TASK_GONE,
+    "TASK_GONE_BY_OPERATOR": ProofKind.TASK_GONE_BY_OPERATOR,
+}
 AGENT_SIDE = frozenset({"SOURCE_EXECUTOR", "SOURCE_SLAVE", "SOURCE_AGENT"})
 
 
@@ -46,18 +51,14 @@ def judge(state: str, source: str, *, reason: str = "", message: str = "", agent
         return Verdict(standing=Standing.ALIVE)
     if state == "TASK_UNREACHABLE":
         return Verdict(standing=Standing.UNREACHABLE)
-    kind = _proof_kind(state, source)
-    if kind is None:
+    if state not in ENDED:
         return Verdict(standing=Standing.UNKNOWN)
+    ruled_out = state in TERMINAL and source not in AGENT_SIDE and reason != "REASON_RECONCILIATION"
+    kind = ProofKind.LAUNCH_RULED_OUT if ruled_out else proof_kind(state)
     said = " ".join(word for word in (state, "from", source, reason and f"({reason})", agent and f"agent {agent}", message) if word)
     return Verdict(standing=Standing.ENDED, proof=Proof(kind=kind, evidence=said))
 
 
-def _proof_kind(state: str, source: str) -> ProofKind | None:
-    if state in GONE:
-        return GONE[state]
-    if state == "TASK_DROPPED":
-        return ProofKind.LAUNCH_RULED_OUT
-    if state in TERMINAL:
-        return ProofKind.TERMINAL_STATUS if source in AGENT_SIDE else ProofKind.LAUNCH_RULED_OUT
-    return None
+def proof_kind(state: str) -> ProofKind:
+    """The kind of proof that this final state is, said by the agent's side (a master that refuses a task rules its launch out)."""
+    return ENDED.get(state, ProofKind.TERMINAL_STATUS)

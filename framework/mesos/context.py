@@ -1,0 +1,86 @@
+"""What the parts of the scheduler share: the ledger, the picture in memory, the platforms, the driver. One per broker."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from executors.wire import PlatformSettings
+from framework.config import Config
+from framework.mesos.asking import needs_of
+from framework.mesos.instances import AppState, Picture, Waiting
+from framework.mesos.reconcile import Reconciler
+from framework.mesos.tasks import scheduler_name
+from framework.settling import Settler
+from framework.workers import Workers
+from storage.inventory import Ledger
+from storage.model import Volume
+from storage.platforms.base import Platform
+
+story = logging.getLogger("polly.story")
+"""What happens, in a person's words: one line for each thing that an operator would want to have seen."""
+
+
+class Calls(Protocol):
+    """What the scheduler asks of its driver; framework/mesos/driver.py has it. Each raises CallFailed."""
+
+    @property
+    def framework_id(self) -> str | None: ...
+    @property
+    def connected(self) -> bool: ...
+    def accept(self, offer_ids: Sequence[str], operations: Sequence[Mapping[str, Any]], *, refuse_s: float) -> None: ...
+    def decline(self, offer_ids: Sequence[str], *, refuse_s: float) -> None: ...
+    def revive(self, roles: Sequence[str] = ()) -> None: ...
+    def suppress(self, roles: Sequence[str] = ()) -> None: ...
+    def acknowledge_many(self, updates: Sequence[tuple[str, str, str]]) -> None: ...
+    def reconcile(self, tasks: Sequence[tuple[str, str | None]]) -> None: ...
+    def message(self, agent_id: str, executor_id: str, data: bytes) -> None: ...
+    def kill(self, task_id: str, agent_id: str | None, grace_s: float | None = None) -> None: ...
+
+
+@dataclass(slots=True, kw_only=True)
+class Context:
+    config: Config
+    ledger: Ledger
+    platforms: Mapping[str, Platform]
+    kinds: Mapping[str, str]
+    """Platform name to adapter kind."""
+    driver: Calls
+    workers: Workers
+    settler: Settler
+    clock: Callable[[], float]
+    ids: Callable[[], str]
+    picture: Picture = field(default_factory=Picture)
+    reconciler: Reconciler = field(default_factory=Reconciler)
+    named: dict[str, Volume | None] = field(default_factory=dict)
+    """The volumes that waiting instances need, by name; None: looked for, and not there."""
+
+    @property
+    def scheduler(self) -> str:
+        return scheduler_name(self.config)
+
+    def resolve(self, names: Collection[str]) -> Mapping[str, Volume]:
+        """The volumes of these names that exist, from memory or, for those not yet looked for, in one query."""
+        if unknown := [name for name in names if name not in self.named]:
+            found = self.ledger.volumes_named(unknown)
+            self.named.update((name, found.get(name)) for name in unknown)
+        return {name: volume for name in names if (volume := self.named[name])}
+
+    def forget(self, volumes: Iterable[Volume]) -> None:
+        """The ledger has something newer of these volumes."""
+        for volume in volumes:
+            self.named.pop(volume.name, None)
+
+    def wait(self, state: AppState, now: float, *, message: str = "") -> None:
+        """Lets the app's free slots wait."""
+        for waiting in self.picture.fill(state, now):
+            waiting.last_message = message
+
+    def forget_needs(self, state: AppState, waiting: Waiting) -> None:
+        for need in needs_of(self.config, state.app, waiting.slot):
+            self.named.pop(need.name, None)
+
+    def platform_settings(self) -> Mapping[str, PlatformSettings]:
+        return {name: PlatformSettings(kind=self.kinds[name], settings=dict(it.settings())) for name, it in self.platforms.items()}

@@ -1,0 +1,276 @@
+"""The offer cycle: OFFERS, decode, match, claim (commit), ACCEPT or DECLINE with a reasoned filter. No offer is hoarded."""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from framework.config import PlatformKeys
+from framework.marathon.ids import task_id
+from framework.mesos.asking import Need, ask_of, needs_of, obstacle
+from framework.mesos.context import Context, story
+from framework.mesos.errors import CallFailed, CallInDoubt
+from framework.mesos.instances import AppState, Task, Waiting
+from framework.mesos.tasks import claim_requests, claimed_volume, launch_of, new_task, place_request, plan_of, task_info, unborn
+from offers.ask import Ask
+from offers.matching import Match, match
+from offers.records import Offer, decode_offers
+from offers.view import PlatformView, Reach, StorageView
+from storage.inventory import Placed, PlaceRequest, Refused
+from storage.lifecycle import ProofKind
+from storage.model import Node, NodeId, Proof, Volume
+from storage.platforms.base import Capabilities
+
+logger = logging.getLogger(__name__)
+
+IDLE_REFUSE_S = 3600.0
+"""Nothing waits: reviving takes this filter back."""
+BUSY_REFUSE_S = 5.0
+"""Something waits that this offer did not fit."""
+NODE_SEEN_S = 60.0
+
+
+@dataclass(slots=True)
+class Wish:
+    """An instance that may be launched now, and what it asks."""
+
+    state: AppState
+    waiting: Waiting
+    needs: Mapping[str, Need]
+    ask: Ask
+
+
+@dataclass(slots=True)
+class _Launch:
+    """A placement that the ledger has, on its way to ACCEPT."""
+
+    match: Match
+    task: Task
+    info: dict[str, Any]
+
+
+@dataclass(slots=True)
+class OfferCycle:
+    context: Context
+    latest: dict[str, tuple[float, Offer]] = field(default_factory=dict)
+    """The latest offer of each agent and role, and when it came: for people to look at."""
+    suppressed: bool = False
+    _seen: dict[str, float] = field(default_factory=dict)
+
+    def run(self, events: Iterable[bytes], rescinded: frozenset[str]) -> None:
+        """One round over all OFFERS events that are at hand."""
+        now = self.context.clock()
+        offers = [offer for data in events for offer in decode_offers(data) if offer.id not in rescinded]
+        self.latest.update((f"{offer.agent_id} {offer.role}", (now, offer)) for offer in offers)
+        used: set[str] = set()
+        wishes: list[Wish] = []
+        try:
+            self._record_nodes(offers, now)
+            wishes = self.wishes(now)
+            if wishes and offers:
+                used = self._place(wishes, offers, now)
+        finally:
+            self._decline([offer.id for offer in offers if offer.id not in used], busy=bool(wishes))
+
+    def forget_agent(self, agent_id: str) -> None:
+        for key in [key for key, (_, offer) in self.latest.items() if offer.agent_id == agent_id]:
+            del self.latest[key]
+
+    def wishes(self, now: float) -> list[Wish]:
+        """Every instance that only offers are wanting for; what else stands in the way is noted on the others."""
+        due = list(self.context.picture.due(now))
+        wanted = [(state, waiting, needs_of(self.context.config, state.app, waiting.slot)) for state, waiting in due]
+        named = self.context.resolve([need.name for _, _, needs in wanted for need in needs])
+        wishes = []
+        for state, waiting, needs in wanted:
+            waiting.blocked = self._blocked(needs, named)
+            if not waiting.blocked:
+                ask = ask_of(self.context.config, state, waiting, needs, named)
+                wishes.append(Wish(state, waiting, {need.container_path: need for need in needs}, ask))
+        return wishes
+
+    def _blocked(self, needs: Sequence[Need], named: Mapping[str, Volume]) -> str:
+        for need in needs:
+            volume = named.get(need.name)
+            holders = self.context.picture.holders(volume.volume_id) if volume else []
+            if words := obstacle(need, volume, [(f"task {task.task_id} on {task.record.hostname}", claim) for task, claim in holders]):
+                return words
+        return ""
+
+    def storage_view(self) -> StorageView:
+        """What the platforms have, by the ledger: one query for the few pools, never one for an offer."""
+        config, platforms = self.context.config, self.context.platforms
+        views = {name: _platform_view(config.platforms[name].keys, name, it.capabilities) for name, it in platforms.items()}
+        return StorageView(
+            pools=tuple(self.context.ledger.pools()),
+            platforms=views,
+            slots=self._free_slots(views),
+            profiles=tuple(config.profiles.values()),
+        )
+
+    def _free_slots(self, views: Mapping[str, PlatformView]) -> dict[tuple[str, str], int]:
+        limits = slot_limits(views)
+        free: dict[tuple[str, str], int] = {}
+        if limits:
+            for task, claim in self.context.picture.live_claims():
+                key = (task.agent_id, task.volumes[claim.volume_id].platform)
+                if key[1] in limits:
+                    free[key] = free.get(key, limits[key[1]]) - 1
+        return free
+
+    def _place(self, wishes: Sequence[Wish], offers: Sequence[Offer], now: float) -> set[str]:
+        matching = match([wish.ask for wish in wishes], offers, self.storage_view(), self.context.picture.peers())
+        by_key = {wish.ask.key: wish for wish in wishes}
+        for key, tally in matching.tallies.items():
+            by_key[key].waiting.tally = tally
+            by_key[key].waiting.offers_seen += tally.offers
+        if not matching.matches:
+            return set()
+        launches = self._claim(matching.matches, by_key, now)
+        return self._accept(launches)
+
+    def _claim(self, matches: Sequence[Match], by_key: Mapping[str, Wish], now: float) -> list[_Launch]:
+        requests = [self._request(found, by_key[found.ask.key], now) for found in matches]
+        with self.context.ledger.begin("broker") as tx:
+            outcomes = tx.place(requests)
+        settings = self.context.platform_settings()
+        launches = []
+        for found, request, outcome in zip(matches, requests, outcomes, strict=True):
+            wish = by_key[found.ask.key]
+            if isinstance(outcome, Refused):
+                self._refused(wish, outcome)
+            else:
+                launches.append(self._launch(found, request, outcome, wish, settings, now))
+        return launches
+
+    def _request(self, found: Match, wish: Wish, now: float) -> PlaceRequest:
+        app = wish.state.app
+        claims = claim_requests(found, wish.needs, app, self.context.ids)
+        run = task_id(app.app_id, self.context.ids())
+        return place_request(found, wish.state, wish.waiting.slot, run, claims, self.context.config, now)
+
+    def _refused(self, wish: Wish, outcome: Refused) -> None:
+        wish.waiting.blocked = f"the ledger refused the claim: {outcome.error}"
+        story.warning("refused  %s: %s", wish.ask.key, outcome.error)
+        self.context.forget_needs(wish.state, wish.waiting)
+
+    def _launch(self, found: Match, request: PlaceRequest, placed: Placed, wish: Wish, settings: Mapping[str, Any], now: float) -> _Launch:
+        existing = {chosen.container_path: chosen.existing for chosen in found.volumes}
+        volumes, plans = [], []
+        for wanted, claim, chosen in zip(request.claims, placed.claims, found.volumes, strict=True):
+            volume = claimed_volume(wanted, claim, existing[chosen.container_path], now)
+            volumes.append(volume)
+            plans.append(plan_of(claim, volume, wish.needs[chosen.container_path]))
+            _tell_claim(found, volume, claim.epoch, chosen.existing)
+        app = wish.state.app
+        task = new_task(request, placed.claims, volumes)
+        launch = launch_of(app, task, plans, self.context.config, settings, wish.state.version)
+        self.context.forget(volumes)
+        self.context.picture.add_task(task)
+        return _Launch(found, task, task_info(found, task, app, launch, self.context.config, self.context.driver.framework_id or ""))
+
+    def _accept(self, launches: Sequence[_Launch]) -> set[str]:
+        """One ACCEPT for each agent and role. An offer that was in one is used, whatever came of it."""
+        groups: dict[tuple[str, ...], list[_Launch]] = defaultdict(list)
+        for launch in launches:
+            groups[launch.match.offer_ids].append(launch)
+        for offer_ids, group in groups.items():
+            operation = {"type": "LAUNCH", "launch": {"task_infos": [launch.info for launch in group]}}
+            try:
+                self.context.driver.accept(offer_ids, [operation], refuse_s=0.0)
+            except CallInDoubt as error:
+                logger.warning("%s", error)
+                self.context.reconciler.ask_about([(launch.task.task_id, launch.task.agent_id) for launch in group], self.context.clock())
+            except CallFailed as error:
+                self._rule_out([launch.task for launch in group], error)
+        return {offer_id for offer_ids in groups for offer_id in offer_ids}
+
+    def _rule_out(self, tasks: Sequence[Task], error: CallFailed) -> None:
+        """The launch surely did not reach Mesos: its claims end at once."""
+        proof = Proof(kind=ProofKind.LAUNCH_RULED_OUT, evidence=str(error))
+        with self.context.ledger.begin("broker") as tx:
+            for task in tasks:
+                for claim in task.claims.values():
+                    volume = task.volumes[claim.volume_id]
+                    tx.free(claim.claim_id, claim.epoch, proof)
+                    if unborn(volume) and volume.owner:
+                        tx.unplan(volume.volume_id)
+                tx.drop_placement(task.task_id)
+        now = self.context.clock()
+        for task in tasks:
+            self.context.picture.drop_task(task)
+            self.context.forget(task.volumes.values())
+            self.context.wait(self.context.picture.apps[task.app_id], now, message=str(error))
+
+    def _decline(self, offer_ids: Sequence[str], *, busy: bool) -> None:
+        if offer_ids:
+            try:
+                self.context.driver.decline(offer_ids, refuse_s=BUSY_REFUSE_S if busy else IDLE_REFUSE_S)
+            except CallFailed as error:
+                logger.info("%s", error)
+
+    def _record_nodes(self, offers: Sequence[Offer], now: float) -> None:
+        fresh = {offer.agent_id: offer for offer in offers if now - self._seen.get(offer.agent_id, float("-inf")) >= NODE_SEEN_S}
+        if not fresh:
+            return
+        limits = slot_limits(self.storage_view().platforms)
+        nodes = [_node(offer, self.context.scheduler, limits, now) for offer in fresh.values()]
+        with self.context.ledger.begin("mesos") as tx:
+            tx.put_nodes(nodes)
+        self._seen.update(dict.fromkeys(fresh, now))
+
+    def keep_demand(self, now: float) -> None:
+        """Suppresses offers while nothing waits, and revives them when something does."""
+        if not self.context.driver.connected:
+            return
+        wanted = any(True for _ in self.context.picture.due(now))
+        try:
+            if wanted and self.suppressed:
+                self.context.driver.revive()
+                self.suppressed = False
+            elif not wanted and not self.suppressed:
+                self.context.driver.suppress()
+                self.suppressed = True
+        except CallFailed as error:
+            logger.info("%s", error)
+
+
+def slot_limits(views: Mapping[str, PlatformView]) -> dict[str, int]:
+    """How many volumes one agent can hold, by platform, where that is limited."""
+    return {name: view.slots_per_node for name, view in views.items() if view.slots_per_node is not None}
+
+
+def _platform_view(keys: PlatformKeys, name: str, able: Capabilities) -> PlatformView:
+    return PlatformView(
+        name=name,
+        reach=Reach(field=keys.agent_attribute, pattern=keys.agent_pattern) if keys.agent_attribute else None,
+        min_mib=able.min_mib,
+        max_mib=able.max_mib,
+        granularity_mib=able.granularity_mib,
+        slots_per_node=keys.slots_per_node if keys.slots_per_node is not None else able.slots_per_node,
+        access_modes=able.access_modes,
+    )
+
+
+def _node(offer: Offer, scheduler: str, slots: Mapping[str, int], now: float) -> Node:
+    return Node(
+        node_id=NodeId(offer.agent_id),
+        scheduler=scheduler,
+        hostname=offer.hostname,
+        region=offer.region,
+        zone=offer.zone,
+        identities=dict.fromkeys(slots, offer.hostname),
+        slots=slots,
+        seen_at=now,
+    )
+
+
+def _tell_claim(found: Match, volume: Volume, epoch: int, existing: Volume | None) -> None:
+    what = "existing volume" if existing else "new volume, late bound in"
+    story.info(
+        "claim    %s epoch %d: %s %s/%s %d MiB, reserved for %s on %s",
+        volume.name, epoch, what, volume.platform, volume.pool, volume.size_mib, found.ask.key, found.hostname,
+    )  # fmt: skip

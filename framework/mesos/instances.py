@@ -1,0 +1,201 @@
+"""What the broker holds in memory: apps, the tasks that are under way, and the instances that wait. Nothing here does I/O.
+
+The ledger is the truth; this is its picture, changed only after a commit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import msgspec
+
+from framework.marathon.model import App
+from offers.ask import Peer
+from offers.matching import Tally
+from storage.lifecycle import ClaimState
+from storage.model import Claim, ClaimId, NodeId, PlacementId, Volume, VolumeId, WorkloadId
+
+
+class Phase(StrEnum):
+    """Where a task stands; the names that people and the ledger's placements see."""
+
+    LAUNCHED = "LAUNCHED"
+    STARTING = "STARTING"
+    RUNNING = "RUNNING"
+    KILLING = "KILLING"
+    UNREACHABLE = "UNREACHABLE"
+    SETTLING = "SETTLING"
+    """The task is over; its volumes are being proven free."""
+
+
+class TaskRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the ledger's placement keeps of a task beside its ids: Placement.data, as JSON."""
+
+    hostname: str
+    version: str = ""
+    region: str = ""
+    zone: str = ""
+    attributes: dict[str, str] = {}
+    ports: tuple[int, ...] = ()
+    containers: dict[str, str] = {}
+    """Volume id to containerPath."""
+    launched_at: float = 0.0
+    started_at: float = 0.0
+    unreachable_at: float = 0.0
+    killing: bool = False
+    message: str = ""
+
+
+@dataclass(slots=True)
+class Task:
+    """One run of one instance: the ledger's placement, its claims, and their volumes."""
+
+    task_id: PlacementId
+    app_id: WorkloadId
+    slot: int
+    agent_id: NodeId
+    phase: Phase
+    record: TaskRecord
+    claims: dict[ClaimId, Claim] = field(default_factory=dict)
+    volumes: dict[VolumeId, Volume] = field(default_factory=dict)
+    failed: bool = False
+    """It ended in a way that counts for the back-off."""
+
+    def peer(self) -> Peer:
+        """How the constraints of its app see it."""
+        return Peer(
+            hostname=self.record.hostname,
+            attributes=self.record.attributes,
+            region=self.record.region,
+            zone=self.record.zone,
+            agent_id=self.agent_id,
+        )
+
+
+@dataclass(slots=True)
+class Waiting:
+    """An instance without a task, and why."""
+
+    slot: int
+    since: float
+    not_before: float = 0.0
+    """Back-off: no launch before this instant."""
+    tally: Tally | None = None
+    offers_seen: int = 0
+    blocked: str = ""
+    """What stands in the way whatever is offered, in words; empty if only offers are wanting."""
+    last_message: str = ""
+    """How its last task ended."""
+
+
+@dataclass(slots=True)
+class AppState:
+    """An app as it runs."""
+
+    app: App
+    instances: int
+    version: str
+    deleting: bool = False
+    tasks: dict[PlacementId, Task] = field(default_factory=dict)
+    waiting: dict[int, Waiting] = field(default_factory=dict)
+    failures: dict[int, int] = field(default_factory=dict)
+    """Failures in a row, by slot."""
+
+    def delay_s(self, slot: int) -> float:
+        """Marathon's back-off: backoffSeconds * backoffFactor ** (failures - 1), at most maxLaunchDelaySeconds."""
+        failures = self.failures.get(slot, 0)
+        if not failures:
+            return 0.0
+        grown = self.app.backoff.seconds * self.app.backoff.factor ** min(failures - 1, 500)
+        return min(grown, self.app.backoff.max_delay_s)
+
+    def occupied(self) -> set[int]:
+        return {task.slot for task in self.tasks.values()}
+
+    def surplus(self) -> list[Task]:
+        """Tasks that scaling down or deleting the app leaves without a place."""
+        keep = 0 if self.deleting else self.instances
+        return [task for task in self.tasks.values() if task.slot >= keep]
+
+
+class Picture:
+    """All apps and tasks, findable by id."""
+
+    def __init__(self) -> None:
+        self.apps: dict[WorkloadId, AppState] = {}
+        self.tasks: dict[PlacementId, Task] = {}
+        self.by_volume: dict[VolumeId, set[ClaimId]] = {}
+        self.by_claim: dict[ClaimId, Task] = {}
+        self.reserved: dict[ClaimId, Task] = {}
+        """Claims of which nothing was heard yet: those that have a lease to watch."""
+
+    def add_task(self, task: Task) -> None:
+        self.tasks[task.task_id] = task
+        if state := self.apps.get(task.app_id):
+            state.tasks[task.task_id] = task
+            state.waiting.pop(task.slot, None)
+        for claim in task.claims.values():
+            self.by_claim[claim.claim_id] = task
+            self.by_volume.setdefault(claim.volume_id, set()).add(claim.claim_id)
+            self.put_claim(task, claim)
+
+    def drop_task(self, task: Task) -> None:
+        self.tasks.pop(task.task_id, None)
+        for claim_id in list(task.claims):
+            self.drop_claim(task, claim_id)
+        if state := self.apps.get(task.app_id):
+            state.tasks.pop(task.task_id, None)
+
+    def put_claim(self, task: Task, claim: Claim) -> None:
+        """A claim of the task in its new state."""
+        task.claims[claim.claim_id] = claim
+        if claim.state is ClaimState.RESERVED:
+            self.reserved[claim.claim_id] = task
+        else:
+            self.reserved.pop(claim.claim_id, None)
+
+    def drop_claim(self, task: Task, claim_id: ClaimId) -> None:
+        self.reserved.pop(claim_id, None)
+        self.by_claim.pop(claim_id, None)
+        if claim := task.claims.pop(claim_id, None):
+            holders = self.by_volume.get(claim.volume_id, set())
+            holders.discard(claim_id)
+            if not holders:
+                self.by_volume.pop(claim.volume_id, None)
+
+    def fill(self, state: AppState, now: float) -> list[Waiting]:
+        """Makes every free slot of the app wait, drops those beyond its instances, and returns the new ones."""
+        wanted = set() if state.deleting else set(range(state.instances)) - state.occupied()
+        for slot in set(state.waiting) - wanted:
+            del state.waiting[slot]
+        new = [Waiting(slot, now, not_before=now + state.delay_s(slot)) for slot in sorted(wanted - set(state.waiting))]
+        state.waiting.update((waiting.slot, waiting) for waiting in new)
+        return new
+
+    def due(self, now: float) -> Iterator[tuple[AppState, Waiting]]:
+        """The instances that may be launched now, in the order in which they began to wait."""
+        found = [(state, waiting) for state in self.apps.values() for waiting in state.waiting.values() if waiting.not_before <= now]
+        return iter(sorted(found, key=lambda pair: (pair[1].since, pair[0].app.app_id, pair[1].slot)))
+
+    def next_due(self, now: float) -> float | None:
+        """When the next instance comes out of its back-off."""
+        later = (w.not_before for state in self.apps.values() for w in state.waiting.values() if w.not_before > now)
+        return min(later, default=None)
+
+    def peers(self) -> Mapping[str, list[Peer]]:
+        """By app id, what its tasks occupy, for UNIQUE, CLUSTER, GROUP_BY and MAX_PER."""
+        return {app_id: [task.peer() for task in state.tasks.values()] for app_id, state in self.apps.items() if state.tasks}
+
+    def live_claims(self) -> Iterable[tuple[Task, Claim]]:
+        return ((task, claim) for task in self.tasks.values() for claim in task.claims.values())
+
+    def holders(self, volume_id: VolumeId) -> list[tuple[Task, Claim]]:
+        found = (self.by_claim[claim_id] for claim_id in self.by_volume.get(volume_id, ()))
+        return [(task, claim) for task in found for claim in task.claims.values() if claim.volume_id == volume_id]
+
+
+def claim_state(phase: Phase) -> ClaimState:
+    """Where a claim stands whose task is heard alive in this phase."""
+    return {Phase.RUNNING: ClaimState.MOUNTED, Phase.KILLING: ClaimState.RELEASING}.get(phase, ClaimState.ATTACHING)

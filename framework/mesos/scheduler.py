@@ -1,0 +1,125 @@
+"""The scheduler: takes what the driver heard and what people asked, in order, one batch at a time. The broker thread's own."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+
+from framework.mesos.apps import Apps
+from framework.mesos.context import Context, story
+from framework.mesos.cycle import OfferCycle
+from framework.mesos.errors import CallFailed
+from framework.mesos.events import Disconnected, Errored, Event, Failed, Message, Offers, Rescinded, Status, Subscribed, Updated
+from framework.mesos.statuses import Statuses
+from storage.errors import LedgerUnavailable
+
+logger = logging.getLogger(__name__)
+
+Item = Event | Callable[[], None]
+"""An event of the driver, or a call that another thread wants made in the broker's thread."""
+
+FRAMEWORK_ID = "framework_id"
+
+
+class Scheduler:
+    def __init__(self, context: Context, *, reclaim: Callable[[str], None], gave_up: Callable[[str], None]) -> None:
+        self._context = context
+        self._gave_up = gave_up
+        self.statuses = Statuses(context)
+        self.cycle = OfferCycle(context)
+        self.apps = Apps(context, reclaim=reclaim)
+
+    def handle(self, items: Sequence[Item]) -> None:
+        """One batch: calls and updates in their order, then one round over the offers that are still good."""
+        statuses: list[Status] = []
+        offers: list[bytes] = []
+        rescinded: set[str] = set()
+        for item in items:
+            match item:
+                case Updated():
+                    statuses.append(item.status)
+                case Offers():
+                    offers.append(item.data)
+                case Rescinded():
+                    rescinded.add(item.offer_id)
+                case Subscribed() | Disconnected():
+                    offers.clear()
+                    self._flush(statuses)
+                    self._connection(item)
+                case _:
+                    self._flush(statuses)
+                    self._other(item)
+        self._flush(statuses)
+        if offers:
+            self._guarded(lambda: self.cycle.run(offers, frozenset(rescinded)))
+
+    def tick(self, now: float) -> None:
+        """What time brings: kills, leases, replacements, reconciliation, settling, demand."""
+        self._guarded(lambda: self.apps.tick(now))
+        self._guarded(lambda: self._context.settler.run(now, self.statuses.settled))
+        self._reconcile(now)
+        self.cycle.keep_demand(now)
+
+    def next_at(self, now: float) -> float | None:
+        """The next instant at which `tick` has something to do."""
+        context = self._context
+        instants = (self.apps.next_at(), context.settler.next_at(), context.reconciler.next_at(), context.picture.next_due(now))
+        return min((instant for instant in instants if instant is not None), default=None)
+
+    def _flush(self, statuses: list[Status]) -> None:
+        if statuses:
+            batch = list(statuses)
+            statuses.clear()
+            self._guarded(lambda: self.statuses.apply(batch))
+
+    def _connection(self, event: Subscribed | Disconnected) -> None:
+        if isinstance(event, Disconnected):
+            story.warning("lost     the Mesos master: %s", event.reason)
+            return
+        story.info("mesos    registered as framework %s with the master at %s", event.framework_id, _master(event))
+        self.cycle.suppressed = False
+        self._guarded(lambda: self._keep_id(event.framework_id))
+        now = self._context.clock()
+        tasks = self._context.picture.tasks.values()
+        self._context.reconciler.ask_about([(task.task_id, task.agent_id) for task in tasks], now)
+        self._context.reconciler.subscribed(now)
+
+    def _keep_id(self, framework_id: str) -> None:
+        with self._context.ledger.begin("mesos") as tx:
+            tx.put_setting(f"{self._context.scheduler} {FRAMEWORK_ID}", framework_id)
+
+    def _other(self, item: Failed | Message | Errored | Callable[[], None]) -> None:
+        match item:
+            case Failed(executor_id=None):
+                story.warning("agent    %s is gone from the cluster", item.agent_id)
+                self.cycle.forget_agent(item.agent_id)
+            case Failed():
+                logger.info("executor %s on agent %s ended with wait status %s", item.executor_id, item.agent_id, item.status)
+            case Message():
+                logger.info("a message from executor %s is not understood", item.executor_id)
+            case Errored():
+                story.error("refused  the Mesos master will not have this framework: %s", item.message)
+                self._gave_up(item.message)
+            case _:
+                item()
+
+    def _reconcile(self, now: float) -> None:
+        if not self._context.driver.connected:
+            return
+        for tasks in self._context.reconciler.due(now):
+            try:
+                self._context.driver.reconcile(tasks)
+            except CallFailed as error:
+                logger.info("%s", error)
+
+    def _guarded(self, step: Callable[[], None]) -> None:
+        """A ledger that cannot store stops this step and no other: nothing of it was done, and Mesos will say it again."""
+        try:
+            step()
+        except LedgerUnavailable as error:
+            story.error("ledger   %s", error)
+
+
+def _master(event: Subscribed) -> str:
+    address = event.master.get("address", {})
+    return f"{address.get('hostname') or address.get('ip', '?')}:{address.get('port', '?')}"
