@@ -234,7 +234,7 @@ class MesosCluster:
         """Ends every node and all that was started in their sandboxes, at once, and leaves no process."""
         for agent in self.agents:
             agent._stop_acting()
-        kill_all(lambda: set().union(*(agent.tenants() | agent.pids for agent in self.agents), self.master.pids))
+        kill_all(lambda: self.master.pids.union(*(agent.tenants() | agent.pids for agent in self.agents)))
         for node in (*self.agents, self.master):
             node.kill()
         for port in self._ports:
