@@ -1,0 +1,85 @@
+# The whole of Polly's upkeep. `make` alone lists what there is.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+VENV := .venv
+PY := $(VENV)/bin/python
+READY := $(VENV)/ready
+HTTP_PARSER := $(shell find packaging/http-parser -name '*.py' -o -name '*.toml')
+JOBS ?= 2
+TESTS ?= tests
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help setup debian debian-demo mesos mesos-all check test test-quick test-cluster demo bench dist clean
+
+help: ## this list
+	@awk -F ':[^#]*## ' '/^[a-z-]+:[^#]*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY) ## make .venv with Polly, editable, and all that its development needs
+
+$(READY): pyproject.toml $(HTTP_PARSER)
+	@for python in $(PYTHON) python3 python3.13 python3.12 python3.11; do \
+	    if $$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null; then found=$$python; break; fi; \
+	done; \
+	if [ -z "$${found:-}" ]; then echo "Polly needs Python 3.11, 3.12 or 3.13; PYTHON=/its/path names one." >&2; exit 1; fi; \
+	if [ ! -x $(PY) ]; then \
+	    echo "Making $(VENV) with $$($$found --version)"; \
+	    $$found -m venv $(VENV) || { echo "Debian has the missing part of Python in python3-venv." >&2; rm -rf $(VENV); exit 1; }; \
+	fi
+	@echo "Installing Polly and its tools into $(VENV), about a minute the first time"
+	@$(PY) -m pip install -q ./packaging/http-parser -e '.[dev,postgresql]'
+	@$(PY) -m pip check
+	@touch $@
+
+debian: ## install the Debian packages that the tests need (as root; else say which are missing)
+	@echo "Looking for the Debian packages that the tests need"
+	@packaging/debian.sh test
+
+debian-demo:
+	@packaging/debian.sh demo
+
+mesos: setup
+	@echo "Making Apache Mesos ready, about 27 MB the first time"
+	@$(PY) -m tests.cluster.mesos_cluster --install-only
+
+mesos-all: setup
+	@echo "Making Apache Mesos ready in all versions, about 110 MB the first time"
+	@$(PY) -m tests.cluster.mesos_cluster --install-only --all
+
+check: setup ## format, lint, types and layers
+	@echo "Checking the format" && $(VENV)/bin/ruff format --check -q .
+	@echo "Checking the style" && $(VENV)/bin/ruff check -q .
+	@echo "Checking the types" && $(VENV)/bin/mypy
+	@echo "Checking the layers" && $(VENV)/bin/lint-imports --no-cache | sed -n '/^Contracts/,$$p'
+
+test: setup debian mesos-all test-quick test-cluster ## the whole suite, with all that it needs
+
+test-quick: setup ## only what needs no Mesos
+	@echo "Running the unit, property and contract tests, $(JOBS) at a time"
+	@$(PY) -m pytest $(TESTS) -m 'not cluster' -n $(JOBS)
+
+test-cluster: setup ## only what runs on a real Mesos
+	@echo "Running the tests on a real Mesos, $(JOBS) at a time"
+	@$(PY) -m pytest $(TESTS) -m cluster -n $(JOBS)
+
+demo: debian-demo mesos ## a stateful app on a real Mesos survives its agent (ONCE=1: end by itself)
+	@exec $(PY) examples/demo.py $(if $(ONCE),--once)
+
+bench: setup mesos ## measure (ONLY=P1: this alone; OUT=FILE: JSON too)
+	@exec $(PY) -m tests.bench $(if $(ONLY),--only $(ONLY)) $(if $(OUT),-o $(OUT))
+
+dist: setup ## build wheels and source archives, install them into an empty environment and try them
+	@rm -rf dist && echo "Building the distributions"
+	@$(PY) -m build -q --no-isolation --outdir dist .
+	@$(PY) -m build -q --no-isolation --outdir dist packaging/http-parser
+	@echo "Installing them into an empty environment"
+	@scratch=$$(mktemp -d); trap 'rm -rf "$$scratch"' EXIT; \
+	$(PY) -m venv "$$scratch" && "$$scratch/bin/pip" install -q --find-links dist polly-broker && "$$scratch/bin/pip" check; \
+	"$$scratch/bin/python" -c 'import executors, framework, offers, pymesos, storage'; \
+	"$$scratch/bin/polly" --help >/dev/null; ls dist
+
+clean: ## remove what make made here (not Mesos' cache folder, ~/.cache/mesos-cluster)
+	@rm -rf $(VENV) dist build .demo .bench .mypy_cache .ruff_cache .import_linter_cache .hypothesis .pytest_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
