@@ -1,0 +1,89 @@
+"""polly.toml: what is read, and the sentence that each mistake gets."""
+
+from pathlib import Path
+
+import pytest
+
+from framework.config import load_config, parse_config
+from storage.errors import Invalid, PollyError, UnknownPlatform
+from storage.model import AccessMode, ReclaimPolicy
+
+WHOLE = """
+[framework]
+name = "shop"
+roles = ["shop", "*"]
+
+[executor]
+command = ["/usr/bin/python3", "/opt/polly-executor.pyz"]
+mem_mib = 48
+
+[claims]
+lease_s = 30
+
+[platforms.disks]
+kind = "local"
+root = "/srv/polly"
+agent_attribute = "rack"
+agent_pattern = "a|b"
+overcommit = 1.5
+slots_per_node = 16
+
+[profiles.fast]
+platforms = ["disks"]
+filesystem = "xfs"
+mkfs_options = ["-K"]
+access_mode = "SINGLE_NODE_WRITER"
+reclaim = "snapshot-then-delete"
+min_mib = 300
+parameters = { type = "gp3" }
+"""
+
+
+def test_a_whole_file(tmp_path: Path) -> None:
+    path = tmp_path / "polly.toml"
+    path.write_text(WHOLE)
+    config = load_config(path)
+    assert config.framework.roles == ("shop", "*")
+    assert config.executor.command[0] == "/usr/bin/python3"
+    assert config.claims.lease_s == 30
+    disks = config.platforms["disks"]
+    assert dict(disks.settings) == {"root": "/srv/polly"}
+    assert (disks.keys.agent_attribute, disks.keys.overcommit, disks.keys.slots_per_node) == ("rack", 1.5, 16)
+    fast = config.profile("fast")
+    assert (fast.filesystem, fast.reclaim, fast.access_mode) == ("xfs", ReclaimPolicy.SNAPSHOT_THEN_DELETE, AccessMode.SINGLE_NODE_WRITER)
+    assert fast.parameters == {"type": "gp3"}
+
+
+def test_an_empty_file_is_a_broker_without_storage() -> None:
+    config = parse_config({})
+    assert (config.framework.name, dict(config.platforms), dict(config.profiles)) == ("polly", {}, {})
+
+
+@pytest.mark.parametrize(
+    ("document", "error", "words"),
+    [
+        ({"platfroms": {}}, Invalid, "platfroms"),
+        ({"framework": {"rolle": "x"}}, Invalid, "rolle"),
+        ({"claims": {"lease_s": "long"}}, Invalid, "claims.lease_s is"),
+        ({"platforms": {"p": {"root": "/x"}}}, Invalid, "kind"),
+        ({"platforms": {"p": {"kind": "local", "agent_pattern": "("}}}, Invalid, "platforms.p.agent_pattern"),
+        ({"platforms": {"p": {"kind": "local", "overcommit": 0}}}, Invalid, "platforms.p.overcommit"),
+        ({"platforms": {"bad name": {"kind": "local"}}}, Invalid, "bad name"),
+        ({"platforms": {"p": 7}}, Invalid, "platforms.NAME"),
+        ({"profiles": {"f": {"filesystem": "ntfs"}}}, Invalid, "profiles.f.filesystem"),
+        ({"profiles": {"f": {"reclaim": "burn"}}}, Invalid, "profiles.f.reclaim"),
+        ({"profiles": {"f": {"min_mib": 5, "max_mib": 4}}}, Invalid, "profiles.f.max_mib"),
+        ({"profiles": {"f": {"platforms": ["nowhere"]}}}, UnknownPlatform, "nowhere"),
+    ],
+)
+def test_mistakes_name_the_key(document: dict[str, object], error: type[PollyError], words: str) -> None:
+    with pytest.raises(error, match=words.replace(".", r"\.")):
+        parse_config(document)
+
+
+def test_a_file_that_is_not_there_or_not_toml(tmp_path: Path) -> None:
+    with pytest.raises(Invalid, match="No such file"):
+        load_config(tmp_path / "absent.toml")
+    (tmp_path / "bad.toml").write_text("= nothing")
+    with pytest.raises(Invalid, match="not TOML"):
+        load_config(tmp_path / "bad.toml")

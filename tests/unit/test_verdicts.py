@@ -1,0 +1,41 @@
+"""The proof rule, state by state."""
+
+import pytest
+
+from framework.mesos.verdicts import Standing, judge
+from storage.lifecycle import ProofKind
+
+ALIVE, ENDED, UNREACHABLE, UNKNOWN = Standing.ALIVE, Standing.ENDED, Standing.UNREACHABLE, Standing.UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("state", "source", "reason", "standing", "kind"),
+    [
+        ("TASK_STAGING", "SOURCE_MASTER", "REASON_RECONCILIATION", ALIVE, None),
+        ("TASK_STARTING", "SOURCE_EXECUTOR", "", ALIVE, None),
+        ("TASK_RUNNING", "SOURCE_EXECUTOR", "", ALIVE, None),
+        ("TASK_KILLING", "SOURCE_EXECUTOR", "", ALIVE, None),
+        ("TASK_FINISHED", "SOURCE_EXECUTOR", "", ENDED, ProofKind.TERMINAL_STATUS),
+        ("TASK_FAILED", "SOURCE_SLAVE", "REASON_EXECUTOR_TERMINATED", ENDED, ProofKind.TERMINAL_STATUS),
+        ("TASK_KILLED", "SOURCE_AGENT", "", ENDED, ProofKind.TERMINAL_STATUS),
+        ("TASK_ERROR", "SOURCE_MASTER", "REASON_TASK_INVALID", ENDED, ProofKind.LAUNCH_RULED_OUT),
+        ("TASK_FINISHED", "SOURCE_MASTER", "REASON_RECONCILIATION", ENDED, ProofKind.TERMINAL_STATUS),
+        ("TASK_DROPPED", "SOURCE_MASTER", "REASON_INVALID_OFFERS", ENDED, ProofKind.LAUNCH_RULED_OUT),
+        ("TASK_GONE", "SOURCE_MASTER", "REASON_RECONCILIATION", ENDED, ProofKind.TASK_GONE),
+        ("TASK_GONE_BY_OPERATOR", "SOURCE_MASTER", "", ENDED, ProofKind.TASK_GONE_BY_OPERATOR),
+        ("TASK_UNREACHABLE", "SOURCE_MASTER", "REASON_SLAVE_REMOVED", UNREACHABLE, None),
+        ("TASK_UNKNOWN", "SOURCE_MASTER", "REASON_RECONCILIATION", UNKNOWN, None),
+        ("TASK_LOST", "SOURCE_MASTER", "", UNKNOWN, None),
+        ("TASK_OF_A_LATER_MESOS", "SOURCE_MASTER", "", UNKNOWN, None),
+    ],
+)
+def test_what_a_status_proves(state: str, source: str, reason: str, standing: Standing, kind: ProofKind | None) -> None:
+    verdict = judge(state, source, reason=reason)
+    assert verdict.standing is standing
+    assert (verdict.proof.kind if verdict.proof else None) is kind
+
+
+def test_the_evidence_says_who_said_what() -> None:
+    verdict = judge("TASK_FAILED", "SOURCE_SLAVE", reason="REASON_EXECUTOR_TERMINATED", message="exited with 1", agent="A1")
+    assert verdict.proof
+    assert verdict.proof.evidence == "TASK_FAILED from SOURCE_SLAVE (REASON_EXECUTOR_TERMINATED) agent A1 exited with 1"
