@@ -1,0 +1,192 @@
+"""Where the leading Mesos master is: an address as given, or what the masters wrote into ZooKeeper. Knows no Mesos call."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+from urllib.parse import unquote, urlsplit
+
+from kazoo.client import KazooClient
+from kazoo.exceptions import KazooException, NoNodeError
+from kazoo.handlers.threading import KazooTimeoutError
+from kazoo.retry import KazooRetry
+
+from storage.errors import Invalid
+
+MASTER_PORT: Final = 5050
+NODE_PREFIX: Final = "json.info_"
+"""What a master's node is called, before its sequence number; the lowest number leads."""
+ANSWER_S: Final = 5.0
+RETRY_S: Final = 1.0
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Address:
+    """One master."""
+
+    host: str
+    port: int = MASTER_PORT
+    tls: bool = False
+
+    @property
+    def netloc(self) -> str:
+        """`host:port`, as a Host header wants it."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    def __str__(self) -> str:
+        return self.netloc
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ZooKeeperUri:
+    """Where the masters elect their leader."""
+
+    hosts: str
+    """`h1:p,h2:p`"""
+    path: str
+    credentials: str | None = field(default=None, repr=False)
+    """`user:password` of the digest scheme."""
+
+    def __str__(self) -> str:
+        return f"zk://{self.hosts}{self.path}"
+
+
+def parse_master(text: str) -> Address | ZooKeeperUri:
+    """`host[:port]`, `[ipv6]:port`, `http(s)://host:port` or `zk://[user:password@]h1:p,h2:p/path`. Raises Invalid."""
+    scheme, separator, rest = text.strip().rpartition("://")
+    if scheme in ("zk", "zoo"):
+        return _zookeeper(rest)
+    if scheme not in ("", "http", "https") or (separator and not scheme):
+        raise Invalid(
+            field="master", value=scheme, reason="the address of a master begins with http://, https:// or zk://, or has no scheme"
+        )
+    return parse_address(rest, tls=scheme == "https")
+
+
+def parse_address(text: str, *, tls: bool = False) -> Address:
+    """`host`, `host:port`, `[ipv6]:port` or a bare IPv6 address, with or without a path behind. Raises Invalid."""
+    bare_ipv6 = text.count(":") > 1 and not text.startswith("[")
+    try:
+        parts = urlsplit(f"//[{text}]" if bare_ipv6 else f"//{text}")
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise Invalid(field="master", value=text, reason=str(error)) from error
+    if not host or parts.username is not None:
+        raise Invalid(field="master", value=text.rpartition("@")[2], reason="wanted is host:port; a principal is an option of its own")
+    return Address(host=host, port=port or MASTER_PORT, tls=tls)
+
+
+def _zookeeper(rest: str) -> ZooKeeperUri:
+    authority, slash, path = rest.partition("/")
+    credentials, _, hosts = authority.rpartition("@")
+    if not hosts or not slash or not path.strip("/"):
+        raise Invalid(field="master", value=f"zk://{hosts}{slash}{path}", reason="wanted is zk://host:port,host:port/path")
+    if credentials and ":" not in credentials:
+        raise Invalid(field="master", value=f"zk://***@{hosts}/{path}", reason="wanted is user:password before the @")
+    return ZooKeeperUri(hosts=hosts, path="/" + path.strip("/"), credentials=unquote(credentials) or None)
+
+
+def parse_master_info(data: bytes, *, tls: bool) -> Address:
+    """The address in the MasterInfo that a master wrote; by name under TLS, so that its certificate can be checked. Raises ValueError."""
+    address: Any = json.loads(data).get("address") or {}
+    host = (address.get("hostname") if tls else None) or address.get("ip") or address.get("hostname")
+    port = address.get("port")
+    if not isinstance(host, str) or not isinstance(port, int):
+        raise ValueError("the leader's MasterInfo has no address")
+    return Address(host=host, port=port, tls=tls)
+
+
+class LeaderWatch:
+    """Follows the election in ZooKeeper on a thread of its own, and tells each new leader, or None and why there is none.
+
+    While ZooKeeper can't be reached, the leader last seen may well lead on: nothing is told.
+    """
+
+    def __init__(self, uri: ZooKeeperUri, tell: Callable[[Address | None, str], None], *, tls: bool = False) -> None:
+        self._uri, self._tell, self._tls = uri, tell, tls
+        self._told: tuple[Address | None, str] | None = None
+        self._look = threading.Event()
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="polly-leader-watch", daemon=True)
+        forever = KazooRetry(max_tries=-1, delay=0.2, backoff=2, max_delay=5)
+        self._client = KazooClient(
+            hosts=uri.hosts,
+            connection_retry=forever,
+            auth_data=[("digest", uri.credentials)] if uri.credentials else None,
+            logger=_quiet_logger(),
+        )
+
+    def start(self) -> None:
+        """Returns at once, whether or not ZooKeeper can be reached."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Returns at once; nothing is told from now on."""
+        self._stopped.set()
+        self._look.set()
+
+    def _run(self) -> None:
+        self._client.add_listener(self._wake)
+        self._client.start_async()
+        try:
+            while self._carry_on():
+                try:
+                    self._settle(self._leader(), f"no master leads in {self._uri}")
+                except (KazooException, KazooTimeoutError, ValueError) as error:
+                    self._doubt(f"{self._uri} does not say which master leads: {error or type(error).__name__}")
+                    self._stopped.wait(RETRY_S)
+                else:
+                    self._look.wait()
+        finally:
+            self._client.stop()
+            self._client.close()
+
+    def _carry_on(self) -> bool:
+        """Looks at `_stopped` last, so that a stop() between the two is seen here or wakes the next wait."""
+        self._look.clear()
+        return not self._stopped.is_set()
+
+    def _wake(self, *_: object) -> None:
+        """Something changed, in ZooKeeper or in the session with it (whose watches are gone if it is a new one)."""
+        self._look.set()
+
+    def _leader(self) -> Address | None:
+        try:
+            children: Sequence[str] = self._ask(self._client.get_children_async, self._uri.path, self._wake)
+            masters = [child for child in children if child.startswith(NODE_PREFIX)]
+            if not masters:
+                return None
+            data, _ = self._ask(self._client.get_async, f"{self._uri.path}/{min(masters)}", None)
+            return parse_master_info(data, tls=self._tls)
+        except NoNodeError:
+            if self._ask(self._client.exists_async, self._uri.path, self._wake):
+                self._look.set()
+            return None
+
+    @staticmethod
+    def _ask(question: Callable[..., Any], path: str, watch: Callable[..., None] | None) -> Any:
+        return question(path, watch=watch).get(timeout=ANSWER_S)
+
+    def _settle(self, leader: Address | None, reason: str) -> None:
+        if self._told != (leader, reason) and not self._stopped.is_set():
+            self._told = (leader, reason)
+            logger.info("The leading master of %s: %s", self._uri, leader or "none")
+            self._tell(leader, reason)
+
+    def _doubt(self, reason: str) -> None:
+        logger.warning("%s", reason)
+        if self._told is None or self._told[0] is None:
+            self._settle(None, reason)
+
+
+def _quiet_logger() -> logging.Logger:
+    """kazoo's own words at INFO and below are of its protocol."""
+    quiet = logging.getLogger(f"{__name__}.zookeeper")
+    quiet.setLevel(logging.WARNING)
+    return quiet
