@@ -35,6 +35,7 @@ END_ALL = b"K"
 CLONE_NEWNS = 0x00020000
 MS_NOSUID, MS_NODEV, MS_NOEXEC = 0x2, 0x4, 0x8
 MS_REC, MS_SLAVE = 0x4000, 0x80000
+MNT_DETACH = 2
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 
@@ -58,6 +59,9 @@ class Libc:
     def mount(self, source: str | None, target: str, kind: str | None, flags: int) -> None:
         words = [None if word is None else os.fsencode(word) for word in (source, target, kind)]
         self._checked(f"mount {target}", self._libc.mount(*words, ctypes.c_ulong(flags), None))
+
+    def hide(self, target: str) -> None:
+        self._checked(f"umount {target}", self._libc.umount2(os.fsencode(target), MNT_DETACH))
 
     def prctl(self, option: int, value: int) -> None:
         self._checked("prctl", self._libc.prctl(option, ctypes.c_ulong(value), 0, 0, 0))
@@ -158,7 +162,7 @@ class Init:
     def _start(self, specification: dict[str, Any], keep: list[int]) -> bool:
         try:
             if self._namespaced:
-                self._enter_namespace()
+                self._enter_namespace(specification["hide"])
             self._task, refusal = _spawn(specification, keep, self._libc, namespaced=self._namespaced)
         except OSError as error:
             refusal = ("prepare the task's namespaces", str(error))
@@ -168,9 +172,11 @@ class Init:
         self._say({"started": self._task})
         return True
 
-    def _enter_namespace(self) -> None:
+    def _enter_namespace(self, hide: list[str]) -> None:
         self._libc.unshare(CLONE_NEWNS)
         self._libc.mount(None, "/", None, MS_REC | MS_SLAVE)
+        for folder in hide:
+            self._libc.hide(folder)
         try:
             self._libc.mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
         except OSError as error:  # inside some containers; the task runs, and its ps shows the machine's processes
@@ -238,7 +244,7 @@ def _become_task(specification: dict[str, Any], keep: list[int], libc: Libc, par
         os.setsid()
         os.umask(0o022)
         _reset_signals()
-        _close_all_but(keep)
+        close_all_but(keep)
         step = "become the task's user"
         if specification["user"]:
             _become_user(*specification["user"])
@@ -264,7 +270,8 @@ def _reset_signals() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
-def _close_all_but(keep: list[int]) -> None:
+def close_all_but(keep: list[int]) -> None:
+    """Closes every descriptor above standard error that is not in `keep`."""
     wanted = sorted(keep)
     for low, high in zip([2, *wanted], [*wanted, _HIGHEST_FD], strict=True):
         os.closerange(low + 1, high)
