@@ -1,0 +1,89 @@
+"""Adapters by their names: `kind = "local"` in polly.toml becomes a class, which is imported only then.
+
+Third parties bring an adapter as an entry point of the group `polly.platforms`, named by its kind. Polly's own kinds come
+first, so that no other distribution can take one over. An adapter whose SDK is not installed says what to install.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
+
+from storage.errors import Invalid, MissingPackage, MissingSdk, PlatformError
+from storage.platforms.base import Platform
+from storage.platforms.options import read_options
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+GROUP: Final = "polly.platforms"
+
+
+class Adapter(Protocol):
+    """What a kind's name leads to: a class that is made from a platform's name and its options."""
+
+    Options: type[DataclassInstance]
+
+    def __call__(self, name: str, options: Any, /) -> Platform: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Builtin:
+    module: str
+    attribute: str
+    extra: str = ""
+    """Which extra of Polly's distribution brings the SDK; empty where none is needed."""
+
+
+BUILTIN: Final[Mapping[str, Builtin]] = {
+    "local": Builtin(module="storage.platforms.local", attribute="LocalPlatform"),
+}
+
+
+def kinds() -> tuple[str, ...]:
+    """The names that `kind` may have here, sorted; nothing is imported for it."""
+    return tuple(sorted({*BUILTIN, *(entry.name for entry in entry_points(group=GROUP))}))
+
+
+def adapter(name: str, kind: str) -> Adapter:
+    """The adapter of this kind, imported now; `name` is the platform's, for the errors.
+
+    Raises Invalid for an unknown kind, MissingSdk where a package is not installed, PlatformError where the adapter cannot
+    be imported for another reason.
+    """
+    if builtin := BUILTIN.get(kind):
+        return _load_builtin(name, builtin)
+    for entry in entry_points(group=GROUP, name=kind):
+        return _load_foreign(name, entry)
+    raise Invalid(field=f"platforms.{name}.kind", value=kind, reason=f"known kinds are {', '.join(kinds())}")
+
+
+def build(name: str, kind: str, settings: Mapping[str, object]) -> Platform:
+    """The platform `[platforms.NAME]`. `settings` are the adapter's own keys, from polly.toml or from Platform.settings().
+
+    Raises what `adapter` raises, and Invalid for a setting that is unknown, missing or wrong. Connects to nothing.
+    """
+    made = adapter(name, kind)
+    return made(name, read_options(made.Options, f"platforms.{name}", settings))
+
+
+def _load_builtin(name: str, builtin: Builtin) -> Adapter:
+    try:
+        return cast(Adapter, getattr(import_module(builtin.module), builtin.attribute))
+    except ModuleNotFoundError as error:
+        if not builtin.extra:
+            raise
+        raise MissingSdk(platform=name, action="load", reason=str(error), package=error.name, extra=builtin.extra) from error
+
+
+def _load_foreign(name: str, entry: EntryPoint) -> Adapter:
+    source = entry.dist.name if entry.dist else entry.value
+    try:
+        return cast(Adapter, entry.load())
+    except ModuleNotFoundError as error:
+        raise MissingPackage(platform=name, action="load", reason=str(error), package=error.name, extra="", distribution=source) from error
+    except Exception as error:
+        raise PlatformError(platform=name, action=f"load the adapter of {source}", reason=f"{type(error).__name__}: {error}") from error
