@@ -168,6 +168,8 @@ class Volume:
     reason: str = ""
     """Why it is FAULTED."""
     created_at: float = 0.0
+    snapshot: ExternalId | None = None
+    """The platform's id of the snapshot that it starts from; kept, for as long as it is unborn it may have to start again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
