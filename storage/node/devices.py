@@ -1,0 +1,252 @@
+"""Block devices: found by what they are, never by the name that somebody asked for, and looked at twice before use.
+
+Links under /dev/disk/by-id can be stale and device names are used again, so a device counts only if sysfs says the
+volume's serial of it. The roots of /dev and /sys are passed in; nothing here needs udev.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import re
+import stat
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from storage.errors import DeviceInUse, DeviceNotFound, NodeError, UnsafePath, WrongDevice
+from storage.node.pace import Pace
+
+BLKGETSIZE64: Final = 0x80081272
+BLKFLSBUF: Final = 0x1261
+LOOP_SET_CAPACITY: Final = 0x4C07
+
+PLAIN_NAME: Final = re.compile(r"[A-Za-z0-9]+")
+VIRTIO_SERIAL: Final = 20
+"""Bytes of a serial that a virtio disk can show; the rest is cut off."""
+
+
+def is_block(path: Path) -> bool:
+    with suppress(OSError):
+        return stat.S_ISBLK(path.stat().st_mode)
+    return False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Roots:
+    """Where the kernel's trees are, and how to tell a block device."""
+
+    dev: Path = Path("/dev")
+    sys: Path = Path("/sys")
+    proc: Path = Path("/proc")
+    is_block: Callable[[Path], bool] = is_block
+
+
+# --- which device ----------------------------------------------------------------------------------------
+
+
+def find(serial: str, *, hint: str = "", roots: Roots, pace: Pace, timeout_s: float) -> str:
+    """The path of the device with this serial, such as /dev/nvme1n1; waits for it until `timeout_s` seconds are over.
+
+    `hint` is where it should be: a device's path or a link to one. A hint that leads to another device is stale and is
+    passed over, for a while; links under by-id and then all of sysfs are looked through. Raises DeviceNotFound, or
+    WrongDevice if the hint led to another device to the end, or UnsafePath.
+    """
+    if not serial:
+        raise WrongDevice(device=hint or "?", found="", expected="(none was given)")
+    found: list[str] = []
+
+    def came_up() -> bool:
+        found.extend(name for name in _candidates(serial, hint, roots) if matches(serial, name, roots))
+        return bool(found)
+
+    if pace.until(came_up, timeout_s=timeout_s):
+        return str(roots.dev / found[0])
+    stale = _resolve(Path(hint), roots) if hint else None
+    if stale:
+        raise WrongDevice(device=str(roots.dev / stale), found=" or ".join(serials(stale, roots)), expected=serial)
+    raise DeviceNotFound(serial=serial, timeout_s=timeout_s)
+
+
+def verify(device: str, serial: str, roots: Roots) -> str:
+    """`device` with its links resolved, if it is a block device of this serial. Raises WrongDevice, UnsafePath."""
+    name = _resolve(Path(device), roots)
+    if name is None or not matches(serial, name, roots):
+        raise WrongDevice(device=device, found=" or ".join(serials(name, roots)) if name else "", expected=serial)
+    return str(roots.dev / name)
+
+
+def serials(name: str, roots: Roots) -> tuple[str, ...]:
+    """All that sysfs offers as the serial of device `name`, such as `nvme1n1`."""
+    block = roots.sys / "block" / name
+    if backing := _text(block / "loop" / "backing_file"):
+        file = Path(backing.removesuffix(" (deleted)"))
+        return (str(file), file.name, file.stem)
+    said = [_text(block / place) for place in ("serial", "device/serial", "wwid", "device/wwid")]
+    return tuple(dict.fromkeys(serial for serial in [*said, _page_80(block)] if serial))
+
+
+def matches(serial: str, name: str, roots: Roots) -> bool:
+    """Whether device `name` is the one with this serial."""
+    cut = serial[:VIRTIO_SERIAL] if name.startswith("vd") else serial
+    return cut in serials(name, roots)
+
+
+def _candidates(serial: str, hint: str, roots: Roots) -> Iterator[str]:
+    by_id = roots.dev / "disk" / "by-id"
+    links = [by_id / name for name in _listed(by_id) if serial in name or serial[:VIRTIO_SERIAL] in name]
+    if hint and (name := _resolve(Path(hint), roots)):
+        yield name
+    for link in links:
+        with suppress(UnsafePath):
+            if name := _resolve(link, roots):
+                yield name
+    for name in _listed(roots.sys / "block"):
+        if PLAIN_NAME.fullmatch(name) and roots.is_block(roots.dev / name):
+            yield name
+
+
+def _resolve(path: Path, roots: Roots) -> str | None:
+    """The plain name of the device that `path` leads to; None if it leads nowhere. Raises UnsafePath outside of /dev."""
+    try:
+        real = path.resolve(strict=True)
+    except (OSError, RuntimeError):
+        return None
+    if real.parent != roots.dev.resolve() or not PLAIN_NAME.fullmatch(real.name):
+        raise UnsafePath(path=str(path), reason=f"it leads to {real}, which is no plain device under {roots.dev}")
+    if not roots.is_block(real):
+        raise UnsafePath(path=str(path), reason="it is no block device")
+    return real.name
+
+
+def _page_80(block: Path) -> str:
+    """The unit serial number as a SCSI disk gives it: four bytes of header, then text."""
+    with suppress(OSError):
+        return (block / "device" / "vpd_pg80").read_bytes()[4:].decode("ascii", "ignore").strip("\0 \n")
+    return ""
+
+
+def _text(file: Path) -> str:
+    with suppress(OSError, UnicodeDecodeError):
+        return file.read_text().strip("\0 \n")
+    return ""
+
+
+def _listed(folder: Path) -> list[str]:
+    with suppress(OSError):
+        return sorted(os.listdir(folder))
+    return []
+
+
+# --- who else uses it --------------------------------------------------------------------------------------
+
+
+def refuse_held(device: str, roots: Roots) -> None:
+    """Raises DeviceInUse if another block device (dm, md, bcache) is built on this one."""
+    if held_by := _listed(roots.sys / "block" / Path(device).name / "holders"):
+        raise DeviceInUse(device=device, holders=", ".join(held_by))
+
+
+@contextmanager
+def exclusively(device: str) -> Iterator[int]:
+    """A file descriptor for reading that the kernel gives to nobody while a mount, mkfs or other exclusive use goes on.
+
+    Raises DeviceInUse if there is such a use, in any mount namespace; NodeError if the device cannot be opened.
+    """
+    fd = _open(device, os.O_RDONLY | os.O_EXCL)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def shared(device: str) -> Iterator[int]:
+    """A file descriptor for reading beside other users. Raises NodeError."""
+    fd = _open(device, os.O_RDONLY)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def in_use(device: str) -> bool:
+    """Whether the kernel has it in exclusive use: mounted in any namespace, or being written by mkfs. Raises NodeError."""
+    try:
+        with exclusively(device):
+            return False
+    except DeviceInUse:
+        return True
+
+
+def _open(device: str, flags: int) -> int:
+    try:
+        return os.open(device, flags | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError as error:
+        if error.errno == errno.EBUSY:
+            raise DeviceInUse(device=device, holders="a mount or another program on this node") from error
+        raise NodeError(command="open", target=device, reason=os.strerror(error.errno or 0)) from error
+
+
+# --- its size and its buffers --------------------------------------------------------------------------------
+
+
+def size_bytes(device: str) -> int:
+    """The size of the device now, in bytes. Raises NodeError."""
+    with shared(device) as fd:
+        answer = _ioctl(device, fd, BLKGETSIZE64, bytes(8))
+    size: int = struct.unpack("=Q", answer)[0]
+    return size
+
+
+def flush(device: str) -> None:
+    """Writes and forgets what the kernel has in buffers of the device. Raises NodeError."""
+    with shared(device) as fd:
+        _ioctl(device, fd, BLKFLSBUF)
+
+
+def rescan_size(device: str, roots: Roots) -> None:
+    """Lets the kernel see that the device has grown; safe at any time. Raises NodeError."""
+    block = roots.sys / "block" / Path(device).name
+    if (block / "loop").is_dir():
+        with shared(device) as fd:
+            _ioctl(device, fd, LOOP_SET_CAPACITY)
+    for verb in ("device/rescan", "device/rescan_controller"):
+        if (block / verb).exists():
+            _write(block / verb, "1")
+
+
+def rescan_hosts(roots: Roots) -> None:
+    """Lets every SCSI host look for new disks; NVMe and virtio come by themselves. Raises NodeError."""
+    hosts = roots.sys / "class" / "scsi_host"
+    for host in _listed(hosts):
+        _write(hosts / host / "scan", "- - -")
+
+
+def forget(device: str, roots: Roots) -> None:
+    """Removes a SCSI disk from the kernel after its unmount and before its unmapping; nothing for other kinds.
+
+    A disk that is unmapped first stays as a ghost, which the next one under the same number is taken for.
+    """
+    verb = roots.sys / "block" / Path(device).name / "device" / "delete"
+    if verb.exists():
+        flush(device)
+        _write(verb, "1")
+
+
+def _ioctl(device: str, fd: int, request: int, argument: bytes = b"") -> bytes:
+    try:
+        return fcntl.ioctl(fd, request, argument)
+    except OSError as error:
+        raise NodeError(command=f"ioctl {request:#x}", target=device, reason=os.strerror(error.errno or 0)) from error
+
+
+def _write(file: Path, words: str) -> None:
+    try:
+        file.write_text(words)
+    except OSError as error:
+        raise NodeError(command="write", target=str(file), reason=os.strerror(error.errno or 0)) from error

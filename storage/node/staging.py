@@ -1,0 +1,317 @@
+"""The one sequence that every way in shares: a volume comes to this node, is proved to be itself, and is mounted.
+
+create or find by token, attach, find the device, compare it with the birth certificate or, for a new one, make the
+filesystem and have its birth stored, check, mount. Whatever fails is undone in reverse; an error says by
+`may_be_held(error)` whether this node may still hold the volume. All is safe to repeat, after a SIGKILL at any point too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from storage.errors import DeviceInUse, NodeError, PollyError, StaleEpoch, UnknownVolume, Unsupported, VolumeInUse
+from storage.model import Access, AccessMode, Birth, ExternalId, VolumePlan
+from storage.node import births, devices, filesystems, folders, mountinfo, mounts, options, releasing
+from storage.node.births import Verdict
+from storage.node.journal import Journal
+from storage.node.pace import Deadline
+from storage.node.staged import OnBirth, Staged, stored_elsewhere
+from storage.node.steps import Machine, OnStep, Steps, ignore
+from storage.node.targets import Target
+from storage.platforms.base import Attachment, CreateRequest, Platform, VolumeReport
+
+OTHERS: Final = (VolumeInUse, StaleEpoch, UnknownVolume)
+"""Refusals of attach after which the volume is surely not ours; a detach could take it from under its holder."""
+BACK_OUT_S: Final = 10.0
+
+
+def stage(
+    plan: VolumePlan,
+    platform: Platform,
+    node_name: str,
+    *,
+    staging_dir: Path,
+    deadline: Deadline,
+    journal: Journal,
+    on_step: OnStep = ignore,
+    on_birth: OnBirth = stored_elsewhere,
+    machine: Machine | None = None,
+) -> Staged:
+    """Brings the volume to this node and mounts it at `staging_dir`/CLAIM. Staged already by this claim is fine.
+
+    Nothing begins after `deadline`. A failure is undone and raised as the PollyError that it is, with what went wrong
+    while undoing in its notes; ask may_be_held(error). Raises LeaseExpired, NotBlank, NotAsBorn, NotFormatted,
+    WrongDevice, DeviceNotFound, DeviceInUse, DamagedFilesystem, UnsafePath, NodeError, and what the platform raises.
+    """
+    machine = machine or Machine()
+    steps = Steps(subject=plan.claim_id, journal=journal, on_step=on_step, pace=machine.pace, deadline=deadline)
+    staging_dir.mkdir(mode=0o700, exist_ok=True)
+    attempt = _Attempt(plan, platform, node_name, Target.below(staging_dir, plan.claim_id), steps, on_birth, machine)
+    with releasing.alone(staging_dir, plan.volume_id, deadline.left_s, machine.pace):
+        try:
+            return attempt.bring()
+        except BaseException as error:
+            raised = attempt.back_out(error)
+            if raised is error:
+                raise
+            raise raised from error
+
+
+class _Attempt:
+    """One try to stage one volume, and what must be undone if it fails."""
+
+    def __init__(
+        self, plan: VolumePlan, platform: Platform, node: str, target: Target, steps: Steps, on_birth: OnBirth, machine: Machine
+    ) -> None:
+        self.plan, self.platform, self.node, self.target = plan, platform, node, target
+        self.steps, self.on_birth, self.machine = steps, on_birth, machine
+        self.read_only = plan.access is Access.RO
+        self.known = plan.birth
+        self.new_mib = plan.size_mib
+        """The size that a new volume has got from its platform."""
+        self.attached: ExternalId | None = None
+        self.device = ""
+        self.was_mounted = False
+        """An earlier attempt of the same claim had mounted it; it may be in use already."""
+
+    def bring(self) -> Staged:
+        kind = self.platform.capabilities.device
+        self._refuse_early(kind)
+        external_id = self._created()
+        attachment = self._attach(external_id)
+        bring = self._bring_folder if kind == "folder" else self._bring_device
+        return bring(external_id, attachment)
+
+    def _refuse_early(self, kind: str) -> None:
+        """What no device could change."""
+        action = f"stage volume {self.plan.name}"
+        if kind not in ("block", "folder"):
+            raise Unsupported(platform=self.platform.name, action=action, reason=f"this node does not know {kind} volumes")
+        if kind == "folder":
+            return
+        filesystems.kind_of(self.plan.filesystem)
+        options.check_mount(self.plan.mount_options)
+        options.check_mkfs(self.plan.filesystem, self.plan.mkfs_options)
+        if self.plan.access_mode in (AccessMode.MULTI_NODE_MULTI_WRITER, AccessMode.MULTI_NODE_SINGLE_WRITER):
+            reason = f"{self.plan.filesystem} cannot be written on one node while another has it mounted"
+            raise Unsupported(platform=self.platform.name, action=action, reason=reason)
+        if not self.machine.may_mount:
+            raise Unsupported(platform=self.platform.name, action=action, reason="mounting a device needs root")
+
+    @property
+    def filesystem(self) -> str:
+        """What the volume has, or is to get."""
+        return self.known.filesystem if self.known else self.plan.filesystem
+
+    # --- to the node -------------------------------------------------------------------------------------
+
+    def _created(self) -> ExternalId:
+        if self.plan.external_id is not None and not self.plan.may_format:
+            return self.plan.external_id
+        with self.steps.step("create", durable=True, platform=self.platform.name, token=self.plan.token):
+            report = self._report()
+        if self.known is None and report.birth is not None and report.birth.serial == report.serial:
+            self.known = report.birth
+        self.new_mib = report.size_mib
+        if report.size_mib < self.plan.size_mib:
+            reason = f"volume {report.external_id} has {report.size_mib} MiB, {self.plan.size_mib} MiB were asked for"
+            raise NodeError(command="create", target=self.plan.name, reason=reason)
+        return report.external_id
+
+    def _report(self) -> VolumeReport:
+        plan = self.plan
+        if plan.external_id is not None:
+            return self.platform.inspect(plan.external_id)
+        if not plan.may_format:
+            found = self.platform.find(plan.token)
+            if found is None:
+                raise UnknownVolume(volume=plan.name)
+            return found
+        return self.platform.create(
+            CreateRequest(
+                pool=plan.pool,
+                size_mib=plan.size_mib,
+                token=plan.token,
+                name=plan.name,
+                snapshot=plan.snapshot,
+                parameters=plan.parameters,
+                labels=plan.labels,
+            )
+        )
+
+    def _attach(self, external_id: ExternalId) -> Attachment:
+        with self.steps.step("attach", durable=True, external_id=external_id, epoch=self.plan.epoch):
+            self.attached = external_id
+            try:
+                attachment = self.platform.attach(external_id, self.node, epoch=self.plan.epoch, read_only=self.read_only)
+            except OTHERS:
+                self.attached = None
+                raise
+            if self.platform.capabilities.device == "block":
+                self.device = self._find_device(attachment)
+        return attachment
+
+    def _find_device(self, attachment: Attachment) -> str:
+        wait_s = min(self.steps.deadline.left_s if self.steps.deadline else 0.0, self.machine.device_wait_s)
+        roots, pace = self.machine.roots, self.machine.pace
+        return devices.find(attachment.serial, hint=attachment.device, roots=roots, pace=pace, timeout_s=wait_s)
+
+    # --- a block device ------------------------------------------------------------------------------------
+
+    def _bring_device(self, external_id: ExternalId, attachment: Attachment) -> Staged:
+        verdict, contents_uuid = self._probe(attachment)
+        uuid = self._prepare(verdict, contents_uuid)
+        birth = self.known or Birth(serial=attachment.serial, filesystem=self.plan.filesystem, filesystem_uuid=uuid)
+        staged = Staged(
+            plan=self.plan,
+            external_id=external_id,
+            size_mib=devices.size_bytes(self.device) // filesystems.MIB,
+            device=self.device,
+            birth=birth,
+            formatted=verdict in (Verdict.FORMAT, Verdict.FINISHED),
+            took_ms=dict(self.steps.took_ms),
+        )
+        self._tell_birth(staged)
+        self._mount(verdict)
+        self._grow(verdict)
+        return replace(staged, path=str(self.target), took_ms=dict(self.steps.took_ms))
+
+    def _probe(self, attachment: Attachment) -> tuple[Verdict, str]:
+        with self.steps.step("probe", device=self.device):
+            devices.verify(self.device, attachment.serial, self.machine.roots)
+            devices.refuse_held(self.device, self.machine.roots)
+            self._see_growth()
+            found = mountinfo.top(str(self.target), mountinfo.read(self.machine.roots.proc))
+            self.was_mounted = found is not None and found.device == mounts.device_number(self.device)
+            contents = filesystems.look(self.device, alone=not (self.was_mounted or self.read_only))
+            verdict = births.judge(
+                self.plan,
+                contents,
+                known=self.known,
+                serial=attachment.serial,
+                device=self.device,
+                filesystem=self.filesystem,
+            )
+            if verdict is not Verdict.FORMAT:
+                filesystems.superblock(self.device, self.filesystem)
+        return verdict, contents.uuid
+
+    def _see_growth(self) -> None:
+        if devices.size_bytes(self.device) < self.plan.size_mib * filesystems.MIB:
+            devices.rescan_size(self.device, self.machine.roots)
+
+    def _prepare(self, verdict: Verdict, uuid: str) -> str:
+        """Makes the filesystem, or makes sure that one of unknown history is whole. Returns its UUID."""
+        kind, run = filesystems.kind_of(self.filesystem), self.machine.run
+        if verdict is Verdict.FORMAT:
+            return self._format()
+        if self.was_mounted or verdict is Verdict.BORN:
+            return uuid
+        with self.steps.step("fsck", device=self.device):
+            if verdict is Verdict.CLONE:
+                return kind.identify(self.device, births.filesystem_uuid(self.plan), self.target, run)
+            kind.audit(self.device, run)
+        return uuid
+
+    def _format(self) -> str:
+        plan, uuid = self.plan, births.filesystem_uuid(self.plan)
+        with self.steps.step("mkfs", durable=True, device=self.device, filesystem=plan.filesystem, uuid=uuid):
+            filesystems.make(
+                self.device,
+                plan.filesystem,
+                uuid=uuid,
+                mkfs_options=plan.mkfs_options,
+                size_mib=self.new_mib,
+                is_shared=plan.access_mode is AccessMode.MULTI_NODE_READER_ONLY,
+                run=self.machine.run,
+            )
+        return uuid
+
+    def _tell_birth(self, staged: Staged) -> None:
+        """Stores a birth certificate with the platform and the broker, before the filesystem is first mounted."""
+        if self.plan.birth is not None:
+            return
+        with self.steps.step("birth", durable=True, uuid=staged.birth.filesystem_uuid):
+            if self.platform.capabilities.marks and not self.read_only:
+                self.platform.record_birth(staged.external_id, staged.birth, epoch=self.plan.epoch)
+            self.on_birth(staged)
+
+    def _mount(self, verdict: Verdict) -> None:
+        kind = filesystems.kind_of(self.filesystem)
+        if verdict in (Verdict.BORN, Verdict.ADOPT) and not (self.read_only or self.was_mounted):
+            with self.steps.step("fsck", device=self.device):
+                kind.check(self.device, self.machine.run)
+        chosen = options.check_mount(self.plan.mount_options)
+        # Readers of one volume may have a device each, on one node; xfs takes them for an accident otherwise.
+        chosen = chosen.also("nouuid") if self.read_only and kind.name == "xfs" else chosen
+        with self.steps.step("mount", device=self.device, target=str(self.target)):
+            mounts.mount_device(self.device, kind.name, self.target, chosen, read_only=self.read_only, proc=self.machine.roots.proc)
+
+    def _grow(self, verdict: Verdict) -> None:
+        if self.read_only or verdict is Verdict.FORMAT or not filesystems.needs_growth(self.device, self.filesystem):
+            return
+        with self.steps.step("grow", device=self.device):
+            filesystems.kind_of(self.filesystem).grow(self.device, str(self.target), self.machine.run)
+
+    # --- a folder --------------------------------------------------------------------------------------------
+
+    def _bring_folder(self, external_id: ExternalId, attachment: Attachment) -> Staged:
+        with self.steps.step("probe", folder=attachment.device):
+            contents = folders.look(attachment.device)
+            verdict = births.judge(
+                self.plan, contents, known=self.known, serial=attachment.serial, device=attachment.device, filesystem=folders.FOLDER
+            )
+        uuid = contents.uuid
+        if verdict in (Verdict.FORMAT, Verdict.CLONE) or not uuid:
+            uuid = births.filesystem_uuid(self.plan)
+            with self.steps.step("mkfs", durable=True, folder=attachment.device, uuid=uuid):
+                folders.mark(attachment.device, uuid, may_write=not self.read_only)
+        staged = Staged(
+            plan=self.plan,
+            external_id=external_id,
+            size_mib=self.new_mib,
+            device=attachment.device,
+            birth=self.known or Birth(serial=attachment.serial, filesystem=folders.FOLDER, filesystem_uuid=uuid),
+            path=attachment.device,
+            is_folder=True,
+            formatted=verdict in (Verdict.FORMAT, Verdict.FINISHED),
+            took_ms=dict(self.steps.took_ms),
+        )
+        self._tell_birth(staged)
+        return replace(staged, took_ms=dict(self.steps.took_ms))
+
+    # --- back out ----------------------------------------------------------------------------------------------
+
+    def back_out(self, error: BaseException) -> BaseException:
+        """Undoes what was done, in reverse. Returns the error to raise: the same, or a NodeError around a foreign one."""
+        raised = self._as_ours(error)
+        problem = self._undo(error)
+        if problem is not None and problem is not error:
+            raised.add_note(f"and while it was undone: {problem}")
+        if isinstance(raised, PollyError):
+            raised.fields["held"] = problem is not None
+        return raised
+
+    def _undo(self, error: BaseException) -> BaseException | None:
+        """Why the node may still hold the volume; None if it surely does not."""
+        if self.attached is None:
+            return None
+        if self.was_mounted or isinstance(error, DeviceInUse):
+            return error
+        steps = Steps(subject=self.steps.subject, journal=self.steps.journal, on_step=self.steps.on_step, pace=self.steps.pace)
+        try:
+            if self.device:
+                releasing.unmount(self.target, steps, self.machine, device=self.device, timeout_s=BACK_OUT_S, force=False)
+            releasing.detach(
+                self.attached, self.platform, self.node, self.device, steps, self.machine, timeout_s=BACK_OUT_S, is_shared=self.read_only
+            )
+        except Exception as problem:
+            return problem
+        return None
+
+    def _as_ours(self, error: BaseException) -> BaseException:
+        if isinstance(error, PollyError) or not isinstance(error, Exception):
+            return error
+        return NodeError(command="stage", target=self.plan.name, reason=f"{type(error).__name__}: {error}")

@@ -1,0 +1,64 @@
+"""One step of bringing or releasing a volume: allowed by the lease, journalled before and after, timed, told to who asked."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from storage.node import commands
+from storage.node.commands import Run
+from storage.node.devices import Roots
+from storage.node.journal import Journal
+from storage.node.pace import Deadline, Pace
+
+OnStep = Callable[[str, float], None]
+"""Called after each step with its name and the milliseconds that it took."""
+
+
+def ignore(step: str, took_ms: float) -> None:
+    """Tells nobody."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """The node as it is used: where the kernel's trees are, how time passes, how tools are run, what we may do."""
+
+    roots: Roots = field(default_factory=Roots)
+    pace: Pace = field(default_factory=Pace)
+    run: Run = commands.run
+    may_mount: bool = field(default_factory=lambda: os.geteuid() == 0)
+    device_wait_s: float = 60.0
+    """How long an attached device may take to come up."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Steps:
+    """The steps of one claim on one node, with what they took."""
+
+    subject: str
+    journal: Journal
+    on_step: OnStep
+    pace: Pace
+    deadline: Deadline | None = None
+    """None: releasing knows no lease."""
+    took_ms: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def step(self, name: str, *, durable: bool = False, **facts: Any) -> Iterator[None]:
+        """Runs the body as a step. `durable`: its effect outlives the machine's death. Raises LeaseExpired before anything is begun."""
+        if self.deadline is not None:
+            self.deadline.begin(name)
+        self.journal.intent(name, self.subject, durable=durable, **facts)
+        began = self.pace.now()
+        try:
+            yield
+        except BaseException as error:
+            self.journal.failure(name, self.subject, error)
+            raise
+        took = (self.pace.now() - began) * 1000
+        self.took_ms[name] = round(self.took_ms.get(name, 0.0) + took, 3)
+        self.journal.result(name, self.subject, took_ms=round(took, 3))
+        self.on_step(name, took)
