@@ -58,11 +58,11 @@ test: setup debian mesos-all test-quick test-cluster ## the whole suite, with al
 
 test-quick: setup ## only what needs no Mesos
 	@echo "Running the unit, property and contract tests, $(JOBS) at a time"
-	@$(PY) -m pytest $(TESTS) -m 'not cluster' -n $(JOBS)
+	@$(PY) -m pytest $(TESTS) -m 'not cluster' -n $(JOBS) --dist worksteal
 
 test-cluster: setup ## only what runs on a real Mesos
 	@echo "Running the tests on a real Mesos, $(JOBS) at a time"
-	@$(PY) -m pytest $(TESTS) -m cluster -n $(JOBS)
+	@$(PY) -m pytest $(TESTS) -m cluster -n $(JOBS) --dist worksteal
 
 demo: debian-demo mesos ## a stateful app on a real Mesos survives its agent (ONCE=1: end by itself)
 	@exec $(PY) examples/demo.py $(if $(ONCE),--once)

@@ -270,7 +270,13 @@ class MesosCluster:
 
     def _launching(self) -> dict[str, str]:
         isolation = "posix/cpu,posix/mem,filesystem/posix"
-        return {"launcher": "posix", "isolation": isolation, "launcher_dir": str(self.installed.launcher_dir), "registry": "in_memory"}
+        return {
+            "launcher": "posix",
+            "isolation": isolation,
+            "launcher_dir": str(self.installed.launcher_dir),
+            "registry": "in_memory",
+            "switch_user": "true" if os.geteuid() == 0 else "false",  # only root can
+        }
 
     def _authentication(self, credentials: Mapping[str, str]) -> dict[str, str]:
         if not credentials:

@@ -6,6 +6,7 @@ import base64
 import http.client
 import json
 import os
+import pwd
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -29,7 +30,7 @@ class Framework:
     def __init__(self, address: str, headers: Mapping[str, str] | None = None) -> None:
         self._address, self._headers = address, {"Content-Type": "application/json"} | dict(headers or {})
         self._connection = http.client.HTTPConnection(address, timeout=20)
-        info = {"user": "root" if os.geteuid() == 0 else os.environ.get("USER", "nobody"), "name": "fixture", "checkpoint": True}
+        info = {"user": pwd.getpwuid(os.geteuid()).pw_name, "name": "fixture", "checkpoint": True}
         body = json.dumps({"type": "SUBSCRIBE", "subscribe": {"framework_info": info}})
         self._connection.request("POST", "/api/v1/scheduler", body, self._headers)
         self.answer = self._connection.getresponse()
