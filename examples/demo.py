@@ -63,7 +63,7 @@ class Demo:
             f'[platforms.disks]\nkind = "local"\nroot = "{self.folder / "images"}"\nformat = "{"image" if is_root else "folder"}"\n\n'
             '[profiles.fast]\nplatforms = ["disks"]\nfilesystem = "ext4"\nreclaim = "delete"\n'
         )
-        print(f"{config}:\n" + "".join(f"    {line}\n" for line in config.read_text().splitlines()) + (ROOT_WORDS if is_root else FOLDER_WORDS))
+        print(f"{config}:", *(f"    {line}" for line in config.read_text().splitlines()), ROOT_WORDS if is_root else FOLDER_WORDS, sep="\n")
         return config
 
     def start_broker(self, master: str, config: Path) -> None:
@@ -72,7 +72,7 @@ class Demo:
         print("$ " + " ".join(command), flush=True)
         self.broker = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
         threading.Thread(target=self._relay, args=(self.broker,), daemon=True).start()
-        self.until("the broker answers", lambda: self.get("/ping") is not None)
+        self.until("the broker answers", lambda: self.get("/v2/info") is not None)
 
     def _relay(self, broker: subprocess.Popen[str]) -> None:
         for line in broker.stderr or ():
@@ -139,7 +139,8 @@ def survive(demo: Demo, cluster: MesosCluster) -> bool:
     step("What the ledger's event log says of the volume")
     demo.run("events", "--volume", "/counter#0/data")
     survived = after == before + 1 and second["host"] != first["host"]
-    step(f"The count went from {before} on {first['host']} to {after} on {second['host']}: the data {'survived' if survived else 'is LOST'}")
+    verdict = "survived" if survived else "is LOST"
+    step(f"The count went from {before} on {first['host']} to {after} on {second['host']}: the data {verdict}")
     return survived
 
 

@@ -1,118 +1,76 @@
-"""Joins the parts: the ledger, the platforms, the driver, the scheduler, and the one thread in which all decisions are made."""
+"""`polly broker`: joins the parts, runs them until a signal or a fault ends them, and takes them down in order."""
 
 from __future__ import annotations
 
 import logging
-import queue
+import os
+import pwd
+import random
+import signal
+import socket
+import sys
 import threading
-import time
-import uuid
-from collections.abc import Callable, Mapping
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeout
-from contextlib import ExitStack
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
-from framework.config import Config
-from framework.mesos.context import Calls, Context
-from framework.mesos.scheduler import FRAMEWORK_ID, Item, Scheduler
-from framework.mesos.tasks import scheduler_name
-from framework.settling import Settler
-from framework.volumes import Volumes
-from framework.workers import Outcome, Workers
-from storage.errors import BrokerBusy, PollyError
-from storage.inventory import Ledger
+import msgspec
+
+from framework.config import Config, load_config
+from framework.desk import Desk
+from framework.engine import Engine, Parts
+from framework.mesos.driver import Driver
+from framework.mesos.scheduler import Item
+from framework.rest.app import create_app
+from framework.rest.server import serve
+from framework.service import BrokerOptions
+from storage.errors import Invalid, PollyError
+from storage.inventory import open_ledger
 from storage.platforms.base import Platform
 from storage.platforms.registry import build
 
 logger = logging.getLogger(__name__)
-T = TypeVar("T")
 
-BATCH = 4096
-"""Events handled in one go, at most."""
-IDLE_S = 5.0
-TICK_S = 0.1
-"""How often `tick` looks around while events keep coming."""
-SYNC_POOLS_S = 30.0
-RESUME_S = 15.0
-ANSWER_S = 30.0
+CAPABILITIES = ("MULTI_ROLE", "RESERVATION_REFINEMENT", "PARTITION_AWARE", "REGION_AWARE", "TASK_KILLING_STATE")
 
 
-class Loop:
-    """The broker's thread: takes events and calls off one queue, in order; everything else only puts them there."""
+class RefusedByMesos(PollyError):
+    """The Mesos master will not have this framework: {reason}."""
 
-    def __init__(self, *, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._queue: queue.SimpleQueue[Item | None] = queue.SimpleQueue()
-        self._thread: threading.Thread | None = None
-        self.failed: BaseException | None = None
-        self.ended = threading.Event()
-
-    def post(self, item: Item) -> None:
-        """From any thread; never blocks."""
-        self._queue.put(item)
-
-    def start(self, handle: Callable[[list[Item]], None], tick: Callable[[float], None], next_at: Callable[[float], float | None]) -> None:
-        self._thread = threading.Thread(target=self._run, args=(handle, tick, next_at), name="polly-broker")
-        self._thread.start()
-
-    def stop(self) -> None:
-        """What is queued already is still handled."""
-        self._queue.put(None)
-        if self._thread and self._thread is not threading.current_thread():
-            self._thread.join()
-
-    def _run(self, handle: Callable[[list[Item]], None], tick: Callable[[float], None], next_at: Callable[[float], float | None]) -> None:
-        try:
-            ticked = float("-inf")
-            while True:
-                items, more = self._take(next_at(self._clock()), ticked)
-                handle(items)
-                now = self._clock()
-                if not items or now - ticked >= TICK_S or not all(_is_event(item) for item in items):
-                    tick(now)
-                    ticked = now
-                if not more:
-                    return
-        except BaseException as error:
-            # A fault here is a fault of the program. The ledger holds every decision, so ending and starting again is safe; going on may not be.
-            logger.critical("the broker's thread failed; the broker ends, its tasks live on", exc_info=True)
-            self.failed = error
-        finally:
-            self.ended.set()
-
-    def _take(self, due_at: float | None, ticked: float) -> tuple[list[Item], bool]:
-        now = self._clock()
-        wait_s = IDLE_S if due_at is None else min(IDLE_S, max(due_at - now, ticked + TICK_S - now, 0.0))
-        items: list[Item] = []
-        try:
-            item = self._queue.get(timeout=wait_s) if wait_s > 0 else self._queue.get_nowait()
-            while item is not None:
-                items.append(item)
-                if len(items) >= BATCH:
-                    return items, True
-                item = self._queue.get_nowait()
-        except queue.Empty:
-            return items, True
-        return items, False
+    exit_code = 9
+    hint = "Check --role, --principal and --secret-file; after a failover timeout has ended, a new framework name is needed."
 
 
-def _is_event(item: Item) -> bool:
-    return not callable(item)
+class BrokerFailed(PollyError):
+    """The broker ended by a fault of its own: {reason}. Its tasks live on."""
+
+    exit_code = 70
+    hint = "Start it again: it goes on from the ledger. The log above says what happened."
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Parts:
-    """What a broker is made of; tests put their own in."""
+def framework_info(config: Config, framework_id: str | None) -> dict[str, Any]:
+    """The Mesos v1 FrameworkInfo. With the id of an earlier life, its tasks are taken up again."""
+    block = config.framework
+    info: dict[str, Any] = {
+        "name": block.name,
+        "user": block.user or _user(),
+        "roles": list(block.roles),
+        "checkpoint": True,
+        "failover_timeout": block.failover_timeout_s,
+        "hostname": block.hostname or socket.gethostname(),
+        "capabilities": [{"type": name} for name in CAPABILITIES],
+    }
+    if block.webui_url:
+        info["webui_url"] = block.webui_url
+    if framework_id:
+        info["id"] = {"value": framework_id}
+    return info
 
-    config: Config
-    ledger: Ledger
-    make_driver: Callable[[str | None, Callable[[Item], None]], Any]
-    """(framework id of an earlier life, where events go) -> framework.mesos.driver.Driver."""
-    platforms: Mapping[str, Platform]
-    clock: Callable[[], float] = time.time
-    ids: Callable[[], str] = lambda: str(uuid.uuid4())
+
+def _user() -> str:
+    return pwd.getpwuid(os.geteuid()).pw_name
 
 
 def build_platforms(config: Config) -> dict[str, Platform]:
@@ -120,117 +78,82 @@ def build_platforms(config: Config) -> dict[str, Platform]:
     return {name: build(name, {"kind": block.keys.kind, **block.settings}) for name, block in config.platforms.items()}
 
 
-class Broker:
-    """One running broker. `start` leads the ledger's framework until `stop`."""
-
-    def __init__(self, parts: Parts) -> None:
-        self.parts = parts
-        self.config, self.ledger, self.platforms = parts.config, parts.ledger, parts.platforms
-        self.name = scheduler_name(parts.config)
-        self.loop = Loop(clock=parts.clock)
-        self.gave_up = ""
-        self._stack = ExitStack()
-
-    def start(self, who: str) -> None:
-        """Raises AlreadyLed where another broker runs this framework on the same ledger."""
-        with ExitStack() as stack:
-            stack.enter_context(self.ledger.lead(self.name, who))
-            with self.ledger.begin("broker") as tx:
-                tx.put_profiles(list(self.config.profiles.values()))
-            self.workers = Workers(self.loop.post)
-            stack.callback(self.workers.close)
-            self.driver = self.parts.make_driver(self.ledger.setting(f"{self.name} {FRAMEWORK_ID}"), self.loop.post)
-            self._assemble(self.driver)
-            self.scheduler.apps.restore(self.ledger.restore(self.name), self.parts.clock())
-            self.sync_pools_now()
-            self._stack = stack.pop_all()
-        self.loop.start(self._handle, self._tick, self._next_at)
-        self.driver.start()
-
-    def _assemble(self, driver: Calls) -> None:
-        parts = self.parts
-        settler = Settler(self.platforms, self.workers, clock=parts.clock, retry_s=self.config.claims.fence_retry_s)
-        self.context = Context(
-            config=self.config,
-            ledger=self.ledger,
-            platforms=self.platforms,
-            kinds={name: block.keys.kind for name, block in self.config.platforms.items()},
-            driver=driver,
-            workers=self.workers,
-            settler=settler,
-            clock=parts.clock,
-            ids=parts.ids,
-        )
-        self.volumes = Volumes(
-            self.config, self.ledger, self.platforms, self.workers, clock=parts.clock, ids=parts.ids, changed=self.context.forget
-        )
-        self.scheduler = Scheduler(self.context, reclaim=lambda owner: self.volumes.reclaim(owner, "broker"), gave_up=self._give_up)
-        self._due = {"resume": 0.0, "pools": parts.clock() + SYNC_POOLS_S}
-
-    def sync_pools_now(self) -> None:
-        """Before the first offer: without pools nothing could be placed."""
-        for name, platform in self.platforms.items():
-            try:
-                self.volumes.store_pools(name, platform.pools())
-            except PollyError as error:
-                logger.warning("the pools of platform %s cannot be read yet: %s", name, error)
-
-    def stop(self, *, failover: bool = True) -> None:
-        """Ends the broker. Its tasks live on, unless `failover` is False: then Mesos ends the framework and them."""
-        self.driver.stop(failover=failover)
-        self.loop.stop()
-        self._stack.close()
-
-    def _give_up(self, reason: str) -> None:
-        self.gave_up = reason
-        self.loop.ended.set()
-
-    def _handle(self, items: list[Item]) -> None:
-        self.scheduler.handle(items)
-
-    def _tick(self, now: float) -> None:
-        self.scheduler.tick(now)
-        if now >= self._due["resume"]:
-            self._due["resume"] = now + RESUME_S
-            self.volumes.resume()
-        if now >= self._due["pools"]:
-            self._due["pools"] = now + SYNC_POOLS_S
-            self.volumes.sync_pools()
-
-    def _next_at(self, now: float) -> float | None:
-        return min((*self._due.values(), self.scheduler.next_at(now) or float("inf")))
-
-    # --- calls from other threads -----------------------------------------------------------------
-
-    def ask(self, call: Callable[[], T]) -> T:
-        """Makes the call in the broker's thread and waits for its value or error."""
-        return self.ask_later(lambda reply: reply(_outcome(call)))
-
-    def ask_later(self, call: Callable[[Callable[[Outcome[T]], None]], None]) -> T:
-        """Like `ask`, for verbs that reply when a platform has answered."""
-        future: Future[T] = Future()
-
-        def reply(outcome: Outcome[T]) -> None:
-            if outcome.error is not None:
-                future.set_exception(outcome.error)
-            else:
-                future.set_result(outcome.get())
-
-        def item() -> None:
-            try:
-                call(reply)
-            except PollyError as error:
-                future.set_exception(error)
-
-        self.loop.post(item)
-        try:
-            return future.result(timeout=ANSWER_S)
-        except FutureTimeout:
-            raise BrokerBusy(timeout_s=ANSWER_S) from None
-
-
-def _outcome(call: Callable[[], T]) -> Outcome[T]:
+def run(options: BrokerOptions) -> None:
+    """Runs until SIGTERM or SIGINT, which leave the tasks alone. Raises PollyError for what ends it otherwise."""
+    config = load_config(options.config)
+    if options.roles:
+        config = replace(config, framework=msgspec.structs.replace(config.framework, roles=options.roles))
+    tell_the_story()
+    ledger = open_ledger(options.database)
     try:
-        return Outcome(call())
-    except PollyError as error:
-        return Outcome[T](error=error)
+        parts = Parts(config=config, ledger=ledger, make_driver=_driver_maker(options, config), platforms=build_platforms(config))
+        engine = Engine(parts)
+        engine.start(who=f"process {os.getpid()} on {socket.gethostname()}")
+        try:
+            _serve(engine, options)
+        finally:
+            engine.stop()
+    finally:
+        ledger.close()
+
+
+def _serve(engine: Engine, options: BrokerOptions) -> None:
+    server = serve(create_app(Desk(engine), engine.ledger, token=options.token), options.host, options.port, token=options.token)
+    logger.info("the HTTP API listens on %s", server.url)
+    try:
+        with _until_signal(engine.loop.ended.set):
+            engine.loop.ended.wait()
+    finally:
+        server.stop()
+    if engine.gave_up:
+        raise RefusedByMesos(reason=engine.gave_up)
+    if engine.loop.failed is not None:
+        raise BrokerFailed(reason=f"{type(engine.loop.failed).__name__}: {engine.loop.failed}")
+
+
+def _driver_maker(options: BrokerOptions, config: Config) -> Callable[[str | None, Callable[[Item], None]], Driver]:
+    secret = _secret(options.secret_file) if options.secret_file else None
+
+    def make(framework_id: str | None, sink: Callable[[Item], None]) -> Driver:
+        return Driver(
+            master=options.master,
+            framework=framework_info(config, framework_id),
+            sink=sink,
+            principal=options.principal or None,
+            secret=secret,
+            rng=random.SystemRandom(),
+        )
+
+    return make
+
+
+def _secret(path: Path) -> str:
+    try:
+        return path.read_text("utf-8").strip()
+    except OSError as error:
+        raise Invalid(field="--secret-file", value=str(path), reason=error.strerror or str(error)) from error
+
+
+@contextmanager
+def _until_signal(end: Callable[[], None]) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = [signal.signal(number, lambda *_: end()) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+
+
+def tell_the_story() -> None:
+    """Log lines for people on stderr: a time, and what happened."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    root = logging.getLogger()
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    for noisy in ("httpx", "kazoo", "alembic", "uvicorn"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypeVar
 
+from storage.inventory import Ledger, NewVolume, Orphan, VolumeFilter
+
 from framework.config import Config
+from framework.service import ImportOrder, VolumeOrder
 from framework.workers import Outcome, Workers
 from storage.errors import Invalid, PollyError, PoolFull, UnknownPlatform, UnknownVolume, Unsupported
-from storage.inventory import Ledger, NewVolume, Orphan, VolumeFilter
 from storage.lifecycle import VolumeState
 from storage.model import AccessMode, ExternalId, Pool, Profile, ReclaimPolicy, Snapshot, SnapshotId, Volume, VolumeId
 from storage.platforms.base import CreateRequest, Platform, PoolReport, SnapshotReport, VolumeReport
@@ -22,17 +24,6 @@ from storage.platforms.base import CreateRequest, Platform, PoolReport, Snapshot
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 Reply = Callable[[Outcome[T]], None]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Creation:
-    """What `polly volume create` asks for."""
-
-    name: str
-    profile: str
-    size_mib: int | None = None
-    """Needed unless a snapshot gives it."""
-    snapshot: SnapshotId | None = None
 
 
 class Volumes:
@@ -60,8 +51,8 @@ class Volumes:
         except KeyError:
             raise UnknownPlatform(platform=name) from None
 
-    def create(self, wanted: Creation, actor: str, reply: Reply[Volume]) -> None:
-        """Takes capacity for a volume. An empty one is made by its first claim, on the node that first needs it; one from a snapshot at once."""
+    def create(self, wanted: VolumeOrder, actor: str, reply: Reply[Volume]) -> None:
+        """Takes capacity for a volume. An empty one is made by its first claim, on the node; one from a snapshot is made at once."""
         profile = self._config.profile(wanted.profile)
         if wanted.snapshot is not None:
             self._restore(wanted, profile, self._ledger.snapshot(wanted.snapshot), actor, reply)
@@ -97,13 +88,15 @@ class Volumes:
             raise PoolFull(pool=best.name, platform=best.platform, free_mib=best.free_mib, size_mib=size_mib)
         return best
 
-    def _restore(self, wanted: Creation, profile: Profile, snapshot: Snapshot, actor: str, reply: Reply[Volume]) -> None:
+    def _restore(self, wanted: VolumeOrder, profile: Profile, snapshot: Snapshot, actor: str, reply: Reply[Volume]) -> None:
         source = self._ledger.volume(snapshot.volume_id)
         platform = self.platform(snapshot.platform)
         size_mib = _checked_size(wanted.size_mib or snapshot.size_mib, profile)
         pool = next((p for p in self._ledger.pools(snapshot.platform) if p.name == source.pool), None)
         if not platform.capabilities.clones or pool is None or snapshot.external_id is None:
-            raise Unsupported(platform=snapshot.platform, action="make a volume from a snapshot", reason="it has no clones, or the pool is gone")
+            raise Unsupported(
+                platform=snapshot.platform, action="make a volume from a snapshot", reason="it has no clones, or the pool is gone"
+            )
         token, external = self._ids(), snapshot.external_id
         with self._ledger.begin(actor) as tx:
             planned = tx.plan(self._new(wanted.name, profile, pool, size_mib), token=token)
@@ -216,20 +209,20 @@ class Volumes:
 
         self._run(f"volume {volume.volume_id}", lambda: platform.expand(external, size_mib), done, reply)
 
-    def adopt(self, platform: str, external_id: str, name: str, profile: str, actor: str, reply: Reply[Volume]) -> None:
+    def adopt(self, order: ImportOrder, actor: str, reply: Reply[Volume]) -> None:
         """Takes over a volume that Polly did not make. Its filesystem is looked at, never made."""
-        where, by = self.platform(platform), self._config.profile(profile)
+        where, by = self.platform(order.platform), self._config.profile(order.profile)
 
         def done(outcome: Outcome[VolumeReport]) -> None:
             report = outcome.get()
-            pool = next((p for p in self._ledger.pools(platform) if p.name == report.pool), None)
-            volume = _imported(report, name, platform, by, VolumeId(self._ids()), pool, self._clock())
+            pool = next((p for p in self._ledger.pools(order.platform) if p.name == report.pool), None)
+            volume = _imported(report, order, by, VolumeId(self._ids()), pool, self._clock())
             with self._ledger.begin(actor) as tx:
                 adopted = tx.adopt(volume)
             self._changed([adopted])
             reply(Outcome(adopted))
 
-        self._run(f"import {platform} {external_id}", lambda: where.inspect(ExternalId(external_id)), done, reply)
+        self._run(f"import {order.platform} {order.external_id}", lambda: where.inspect(ExternalId(order.external_id)), done, reply)
 
     def reclaim(self, owner: str, actor: str) -> None:
         """What becomes of the volumes of an app that is deleted: as the reclaim policy of each one's profile says."""
@@ -352,11 +345,11 @@ def _adopted(report: VolumeReport, name: str, planned: Volume, source: Volume) -
     )
 
 
-def _imported(report: VolumeReport, name: str, platform: str, profile: Profile, volume_id: VolumeId, pool: Pool | None, now: float) -> Volume:
+def _imported(report: VolumeReport, order: ImportOrder, profile: Profile, volume_id: VolumeId, pool: Pool | None, now: float) -> Volume:
     return Volume(
         volume_id=volume_id,
-        name=name,
-        platform=platform,
+        name=order.name,
+        platform=order.platform,
         pool=report.pool,
         size_mib=report.size_mib,
         profile=profile.name,

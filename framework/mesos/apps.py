@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 import msgspec
+from storage.inventory import Restored, Workload
 
 from framework.marathon.ids import timestamp
 from framework.marathon.model import App
@@ -22,7 +23,6 @@ from framework.mesos.statuses import placement_of
 from framework.mesos.tasks import decode_record
 from framework.mesos.verdicts import proof_kind
 from storage.errors import AlreadyExists, Invalid, UnknownApp
-from storage.inventory import Restored, Workload
 from storage.lifecycle import ClaimState
 from storage.model import Claim, Proof, Volume, WorkloadId
 

@@ -45,7 +45,9 @@ def profile_of(config: Config, app: App, volume: PersistentVolume | ExternalVolu
         if volume.driver in config.platforms:
             return Profile(name="", platforms=(volume.driver,))
         known = sorted({*config.profiles, *config.platforms})
-        raise Invalid(field="driver", value=volume.driver, reason=f"name a profile or a platform of polly.toml: {', '.join(known) or 'it has none'}")
+        raise Invalid(
+            field="driver", value=volume.driver, reason=f"name a profile or a platform of polly.toml: {', '.join(known) or 'it has none'}"
+        )
     if volume.profile is not None:
         return config.profile(volume.profile)
     if DEFAULT_PROFILE in config.profiles:

@@ -5,17 +5,20 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
+
+from storage.inventory import Ledger
 
 from executors.wire import PlatformSettings
 from framework.config import Config
 from framework.mesos.asking import needs_of
+from framework.mesos.calls import Acceptance
+from framework.mesos.errors import CallFailed
 from framework.mesos.instances import AppState, Picture, Waiting
 from framework.mesos.reconcile import Reconciler
 from framework.mesos.tasks import scheduler_name
 from framework.settling import Settler
 from framework.workers import Workers
-from storage.inventory import Ledger
 from storage.model import Volume
 from storage.platforms.base import Platform
 
@@ -30,7 +33,9 @@ class Calls(Protocol):
     def framework_id(self) -> str | None: ...
     @property
     def connected(self) -> bool: ...
-    def accept(self, offer_ids: Sequence[str], operations: Sequence[Mapping[str, Any]], *, refuse_s: float) -> None: ...
+    @property
+    def master(self) -> str | None: ...
+    def accept_many(self, acceptances: Sequence[Acceptance], *, refuse_s: float) -> list[CallFailed | None]: ...
     def decline(self, offer_ids: Sequence[str], *, refuse_s: float) -> None: ...
     def revive(self, roles: Sequence[str] = ()) -> None: ...
     def suppress(self, roles: Sequence[str] = ()) -> None: ...

@@ -8,9 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from storage.inventory import Placed, PlaceRequest, Refused
+
 from framework.config import PlatformKeys
 from framework.marathon.ids import task_id
 from framework.mesos.asking import Need, ask_of, needs_of, obstacle
+from framework.mesos.calls import Acceptance
 from framework.mesos.context import Context, story
 from framework.mesos.errors import CallFailed, CallInDoubt
 from framework.mesos.instances import AppState, Task, Waiting
@@ -19,7 +22,6 @@ from offers.ask import Ask
 from offers.matching import Match, match
 from offers.records import Offer, decode_offers
 from offers.view import PlatformView, Reach, StorageView
-from storage.inventory import Placed, PlaceRequest, Refused
 from storage.lifecycle import ProofKind
 from storage.model import Node, NodeId, Proof, Volume
 from storage.platforms.base import Capabilities
@@ -53,10 +55,20 @@ class _Launch:
 
 
 @dataclass(slots=True)
+class Seen:
+    """An offer as people may look at it afterwards."""
+
+    offer: Offer
+    at: float
+    fate: str = ""
+    tasks: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
 class OfferCycle:
     context: Context
-    latest: dict[str, tuple[float, Offer]] = field(default_factory=dict)
-    """The latest offer of each agent and role, and when it came: for people to look at."""
+    latest: dict[str, Seen] = field(default_factory=dict)
+    """The latest offer of each agent and role."""
     suppressed: bool = False
     _seen: dict[str, float] = field(default_factory=dict)
 
@@ -64,8 +76,9 @@ class OfferCycle:
         """One round over all OFFERS events that are at hand."""
         now = self.context.clock()
         offers = [offer for data in events for offer in decode_offers(data) if offer.id not in rescinded]
-        self.latest.update((f"{offer.agent_id} {offer.role}", (now, offer)) for offer in offers)
-        used: set[str] = set()
+        seen = {offer.id: Seen(offer, now) for offer in offers}
+        self.latest.update((f"{it.offer.agent_id} {it.offer.role}", it) for it in seen.values())
+        used: Mapping[str, tuple[str, ...]] = {}
         wishes: list[Wish] = []
         try:
             self._record_nodes(offers, now)
@@ -73,10 +86,12 @@ class OfferCycle:
             if wishes and offers:
                 used = self._place(wishes, offers, now)
         finally:
-            self._decline([offer.id for offer in offers if offer.id not in used], busy=bool(wishes))
+            self._decline([offer_id for offer_id in seen if offer_id not in used], busy=bool(wishes))
+            for offer_id, it in seen.items():
+                it.fate, it.tasks = ("accepted", used[offer_id]) if offer_id in used else ("declined", ())
 
     def forget_agent(self, agent_id: str) -> None:
-        for key in [key for key, (_, offer) in self.latest.items() if offer.agent_id == agent_id]:
+        for key in [key for key, seen in self.latest.items() if seen.offer.agent_id == agent_id]:
             del self.latest[key]
 
     def wishes(self, now: float) -> list[Wish]:
@@ -121,19 +136,20 @@ class OfferCycle:
                     free[key] = free.get(key, limits[key[1]]) - 1
         return free
 
-    def _place(self, wishes: Sequence[Wish], offers: Sequence[Offer], now: float) -> set[str]:
+    def _place(self, wishes: Sequence[Wish], offers: Sequence[Offer], now: float) -> Mapping[str, tuple[str, ...]]:
+        """Returns the offers that were accepted, each with the tasks that were launched on it."""
         matching = match([wish.ask for wish in wishes], offers, self.storage_view(), self.context.picture.peers())
         by_key = {wish.ask.key: wish for wish in wishes}
-        for key, tally in matching.tallies.items():
-            by_key[key].waiting.tally = tally
-            by_key[key].waiting.offers_seen += tally.offers
+        for key in matching.tallies:
+            by_key[key].waiting.tallies = matching.tallies
+            by_key[key].waiting.offers_seen += len(offers)
         if not matching.matches:
-            return set()
-        launches = self._claim(matching.matches, by_key, now)
+            return {}
+        launches = self._claim(matching.matches, by_key, {offer.agent_id: offer for offer in offers}, now)
         return self._accept(launches)
 
-    def _claim(self, matches: Sequence[Match], by_key: Mapping[str, Wish], now: float) -> list[_Launch]:
-        requests = [self._request(found, by_key[found.ask.key], now) for found in matches]
+    def _claim(self, matches: Sequence[Match], by_key: Mapping[str, Wish], agents: Mapping[str, Offer], now: float) -> list[_Launch]:
+        requests = [self._request(found, by_key[found.ask.key], agents[found.agent_id], now) for found in matches]
         with self.context.ledger.begin("broker") as tx:
             outcomes = tx.place(requests)
         settings = self.context.platform_settings()
@@ -146,11 +162,11 @@ class OfferCycle:
                 launches.append(self._launch(found, request, outcome, wish, settings, now))
         return launches
 
-    def _request(self, found: Match, wish: Wish, now: float) -> PlaceRequest:
+    def _request(self, found: Match, wish: Wish, offer: Offer, now: float) -> PlaceRequest:
         app = wish.state.app
         claims = claim_requests(found, wish.needs, app, self.context.ids)
         run = task_id(app.app_id, self.context.ids())
-        return place_request(found, wish.state, wish.waiting.slot, run, claims, self.context.config, now)
+        return place_request(found, offer, wish.state, wish.waiting.slot, run, claims, self.context.config, now)
 
     def _refused(self, wish: Wish, outcome: Refused) -> None:
         wish.waiting.blocked = f"the ledger refused the claim: {outcome.error}"
@@ -172,21 +188,21 @@ class OfferCycle:
         self.context.picture.add_task(task)
         return _Launch(found, task, task_info(found, task, app, launch, self.context.config, self.context.driver.framework_id or ""))
 
-    def _accept(self, launches: Sequence[_Launch]) -> set[str]:
+    def _accept(self, launches: Sequence[_Launch]) -> Mapping[str, tuple[str, ...]]:
         """One ACCEPT for each agent and role. An offer that was in one is used, whatever came of it."""
         groups: dict[tuple[str, ...], list[_Launch]] = defaultdict(list)
         for launch in launches:
             groups[launch.match.offer_ids].append(launch)
-        for offer_ids, group in groups.items():
-            operation = {"type": "LAUNCH", "launch": {"task_infos": [launch.info for launch in group]}}
-            try:
-                self.context.driver.accept(offer_ids, [operation], refuse_s=0.0)
-            except CallInDoubt as error:
+        acceptances = [Acceptance(offer_ids=offer_ids, operations=[_launch_operation(group)]) for offer_ids, group in groups.items()]
+        outcomes = self.context.driver.accept_many(acceptances, refuse_s=0.0)
+        for group, error in zip(groups.values(), outcomes, strict=True):
+            if isinstance(error, CallInDoubt):
                 logger.warning("%s", error)
                 self.context.reconciler.ask_about([(launch.task.task_id, launch.task.agent_id) for launch in group], self.context.clock())
-            except CallFailed as error:
+            elif error is not None:
                 self._rule_out([launch.task for launch in group], error)
-        return {offer_id for offer_ids in groups for offer_id in offer_ids}
+        tasks = {offer_ids: tuple(launch.task.task_id for launch in group) for offer_ids, group in groups.items()}
+        return {offer_id: tasks[offer_ids] for offer_ids in groups for offer_id in offer_ids}
 
     def _rule_out(self, tasks: Sequence[Task], error: CallFailed) -> None:
         """The launch surely did not reach Mesos: its claims end at once."""
@@ -266,6 +282,10 @@ def _node(offer: Offer, scheduler: str, slots: Mapping[str, int], now: float) ->
         slots=slots,
         seen_at=now,
     )
+
+
+def _launch_operation(group: Sequence[_Launch]) -> dict[str, Any]:
+    return {"type": "LAUNCH", "launch": {"task_infos": [launch.info for launch in group]}}
 
 
 def _tell_claim(found: Match, volume: Volume, epoch: int, existing: Volume | None) -> None:

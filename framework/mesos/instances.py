@@ -13,7 +13,7 @@ import msgspec
 
 from framework.marathon.model import App
 from offers.ask import Peer
-from offers.matching import Tally
+from offers.tally import Tally
 from storage.lifecycle import ClaimState
 from storage.model import Claim, ClaimId, NodeId, PlacementId, Volume, VolumeId, WorkloadId
 
@@ -82,7 +82,8 @@ class Waiting:
     since: float
     not_before: float = 0.0
     """Back-off: no launch before this instant."""
-    tally: Tally | None = None
+    tallies: Mapping[str, Tally] = field(default_factory=dict)
+    """The latest round's refusals, by the ask's key; one is counted when it is looked at."""
     offers_seen: int = 0
     blocked: str = ""
     """What stands in the way whatever is offered, in words; empty if only offers are wanting."""

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator, Sequence
 
 import msgspec
+from storage.inventory import Placement, Transaction
 
 from executors.wire import Progress, Receipt, decode_progress, encode
 from framework.mesos.context import Context, story
@@ -17,7 +18,6 @@ from framework.mesos.updates import Effect, effect_of
 from framework.mesos.verdicts import ALIVE, Standing, judge
 from framework.settling import StillHeld
 from storage.errors import Conflict, Invalid, UnknownClaim
-from storage.inventory import Placement, Transaction
 from storage.lifecycle import ClaimState
 from storage.model import Claim, ClaimId, PlacementId, Proof
 
@@ -31,7 +31,7 @@ class Statuses:
         self._context = context
 
     def apply(self, statuses: Sequence[Status]) -> None:
-        """Stores what the updates say, then acknowledges them. A ledger that cannot store leaves them unacknowledged: Mesos sends them again."""
+        """Stores what the updates say, then acknowledges them. What the ledger cannot store is not acknowledged: Mesos sends it again."""
         for group in _one_per_task(statuses):
             births = [(status, birth) for status in group if (birth := _births(_progress(status)))]
             pairs = [(status, self._effect(status)) for status in group]
@@ -242,5 +242,3 @@ def _tell(task: Task, status: Status, progress: Progress | None) -> None:
         error = f": {volume.error.message}" if volume.error else ""
         story.info("volume   %s epoch %d %s%s", name, volume.epoch, what, error)
     story.info("%-8s %s on %s%s", words, task.task_id, task.record.hostname, f": {status.message}" if status.message else "")
-
-

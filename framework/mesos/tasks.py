@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import msgspec
+from storage.inventory import ClaimRequest, NewVolume, Placement, PlaceRequest
 
 from executors.wire import HostVolume, Launch, PlatformSettings, encode
 from framework.config import Config
@@ -15,8 +16,9 @@ from framework.marathon.environment import task_environment
 from framework.marathon.model import App
 from framework.mesos.asking import Need
 from framework.mesos.instances import AppState, Phase, Task, TaskRecord
+from offers.constraints import attribute_text
 from offers.matching import ChosenVolume, Match
-from storage.inventory import ClaimRequest, NewVolume, Placement, PlaceRequest
+from offers.records import Offer
 from storage.model import Access, AccessMode, Claim, ClaimId, NodeId, PlacementId, Volume, VolumeId, VolumePlan
 
 DEFAULT_GRACE_S = 3.0
@@ -60,14 +62,21 @@ def _access_mode(need: Need) -> AccessMode:
 
 
 def place_request(
-    match: Match, state: AppState, slot: int, task_id: PlacementId, claims: tuple[ClaimRequest, ...], config: Config, now: float
+    match: Match,
+    offer: Offer,
+    state: AppState,
+    slot: int,
+    task_id: PlacementId,
+    claims: tuple[ClaimRequest, ...],
+    config: Config,
+    now: float,
 ) -> PlaceRequest:
     record = TaskRecord(
         hostname=match.hostname,
         version=state.version,
-        region=match.region,
-        zone=match.zone,
-        attributes=dict(match.attributes),
+        region=offer.region,
+        zone=offer.zone,
+        attributes={attribute.name: attribute_text(attribute) for attribute in offer.attributes},
         ports=match.ports,
         containers={claim.volume_id: chosen.container_path for claim, chosen in zip(claims, match.volumes, strict=True)},
         launched_at=now,

@@ -1,0 +1,181 @@
+"""What people and programs ask of the running broker, answered: framework/service.py's protocol over the broker's thread."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from typing import Any
+
+import msgspec
+
+from framework.engine import Engine
+from framework.marathon.model import App
+from framework.mesos.asking import instance_key
+from framework.mesos.cycle import Seen
+from framework.mesos.instances import AppState, Phase, Waiting
+from framework.service import BrokerInfo, Explanation, ImportOrder, OfferView, RefusalCount, VolumeOrder, WaitingInstance
+from offers.overlay import overlay
+from offers.tally import Tally
+from storage.errors import Conflict, PollyError, UnknownClaim
+from storage.lifecycle import ClaimState, ProofKind
+from storage.model import ClaimId, Proof, Snapshot, SnapshotId, Volume
+from storage.platforms.base import Finding
+
+OVERRIDABLE = (ClaimState.STRANDED, ClaimState.RELEASING)
+
+
+class Desk:
+    """Fulfils framework.service.Broker."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def info(self) -> BrokerInfo:
+        return self._engine.ask(self._info)
+
+    def _info(self) -> BrokerInfo:
+        config, driver = self._engine.config.framework, self._engine.driver
+        return BrokerInfo(
+            version=version("polly-broker"),
+            scheduler=self._engine.name,
+            framework_name=config.name,
+            framework_id=driver.framework_id or "",
+            master=driver.master or "",
+            connected=driver.connected,
+            roles=config.roles,
+            hostname=config.hostname,
+        )
+
+    # --- apps -----------------------------------------------------------------------------------
+
+    def run_app(self, definition: Mapping[str, Any], actor: str) -> App:
+        return self._engine.ask(lambda: self._engine.scheduler.apps.run(definition, actor).app)
+
+    def scale(self, app_id: str, instances: int, actor: str) -> App:
+        return self._engine.ask(lambda: self._engine.scheduler.apps.scale(app_id, instances, actor).app)
+
+    def delete_app(self, app_id: str, actor: str) -> None:
+        self._engine.ask(lambda: self._engine.scheduler.apps.delete(app_id, actor))
+
+    def explain(self, app_id: str) -> Explanation:
+        return self._engine.ask(lambda: self._explain(self._engine.scheduler.apps.app(app_id)))
+
+    def _explain(self, state: AppState) -> Explanation:
+        self._engine.scheduler.cycle.wishes(self._engine.parts.clock())
+        settling = [_settling(state, task.slot) for task in state.tasks.values() if task.phase in (Phase.SETTLING, Phase.UNREACHABLE)]
+        waiting = [_waiting(state.app.app_id, it) for it in state.waiting.values()]
+        running = sum(task.phase is Phase.RUNNING for task in state.tasks.values())
+        return Explanation(
+            app_id=state.app.app_id,
+            instances=state.instances,
+            running=running,
+            staging=len(state.tasks) - running - len(settling),
+            waiting=tuple(sorted(settling + waiting, key=lambda it: it.slot)),
+            deleting=state.deleting,
+        )
+
+    # --- offers ---------------------------------------------------------------------------------
+
+    def offers(self) -> Sequence[OfferView]:
+        return self._engine.ask(self._offers)
+
+    def _offers(self) -> Sequence[OfferView]:
+        cycle = self._engine.scheduler.cycle
+        storage = cycle.storage_view()
+        wanted = [v.existing for wish in cycle.wishes(self._engine.parts.clock()) for v in wish.ask.volumes if v.existing]
+        return [_offer_view(seen, overlay([seen.offer], storage, wanted)) for seen in cycle.latest.values()]
+
+    # --- volumes --------------------------------------------------------------------------------
+
+    def create_volume(self, order: VolumeOrder, actor: str) -> Volume:
+        return self._engine.ask_later(lambda reply: self._engine.volumes.create(order, actor, reply))
+
+    def import_volume(self, order: ImportOrder, actor: str) -> Volume:
+        return self._engine.ask_later(lambda reply: self._engine.volumes.adopt(order, actor, reply))
+
+    def delete_volume(self, volume: str, actor: str) -> None:
+        self._engine.ask_later(lambda reply: self._engine.volumes.delete(volume, actor, reply))
+
+    def expand_volume(self, volume: str, size_mib: int, actor: str) -> Volume:
+        return self._engine.ask_later(lambda reply: self._engine.volumes.expand(volume, size_mib, actor, reply))
+
+    def snapshot_volume(self, volume: str, name: str, actor: str) -> Snapshot:
+        return self._engine.ask_later(lambda reply: self._engine.volumes.snapshot(volume, name, actor, reply))
+
+    def delete_snapshot(self, snapshot: SnapshotId, actor: str) -> None:
+        self._engine.ask_later(lambda reply: self._engine.volumes.delete_snapshot(snapshot, actor, reply))
+
+    def release_claim(self, claim: ClaimId, reason: str, actor: str) -> None:
+        self._engine.ask(lambda: self._release(claim, reason, actor))
+
+    def _release(self, claim_id: ClaimId, reason: str, actor: str) -> None:
+        task = self._engine.context.picture.by_claim.get(claim_id)
+        if task is None:
+            raise UnknownClaim(claim=claim_id)
+        claim = task.claims[claim_id]
+        if claim.state not in OVERRIDABLE:
+            raise Conflict(what=f"claim {claim_id}", expected=" or ".join(OVERRIDABLE), found=claim.state)
+        proof = Proof(kind=ProofKind.OPERATOR_OVERRIDE, evidence=f"{actor}: {reason}")
+        self._engine.scheduler.statuses.settled(claim, proof)
+
+    # --- the whole ------------------------------------------------------------------------------
+
+    def doctor(self) -> Sequence[Finding]:
+        info = self.info()
+        found = [
+            Finding(
+                ok=info.connected,
+                subject="mesos",
+                message=f"registered with {info.master} as {info.framework_id}" if info.connected else "not registered with a Mesos master",
+                mend="" if info.connected else "Check --master, and the broker's log for what the master says.",
+            ),
+            *(_counter(name, count) for name, count in self._engine.ledger.counters().items()),
+        ]
+        for name, platform in self._engine.platforms.items():
+            try:
+                found.extend(platform.check())
+            except PollyError as error:
+                found.append(Finding(ok=False, subject=f"platform {name}", message=str(error), mend=error.advice))
+        return found
+
+
+def _counter(name: str, count: int) -> Finding:
+    words = name.replace("_", " ")
+    return Finding(
+        ok=not count, subject="ledger", message=f"{words}: {count}", mend="" if not count else "See: polly events, polly claim list"
+    )
+
+
+def _settling(state: AppState, slot: int) -> WaitingInstance:
+    task = next(task for task in state.tasks.values() if task.slot == slot)
+    reasons = [f"volume {task.volumes[claim.volume_id].name} is {claim.state}: {claim.reason}" for claim in task.claims.values()]
+    words = "; ".join(reasons) or f"task {task.task_id} is {task.phase} on {task.record.hostname}"
+    return WaitingInstance(
+        slot=slot, since=task.record.unreachable_at or task.record.launched_at, blocked=words, last_message=task.record.message
+    )
+
+
+def _waiting(app_id: str, it: Waiting) -> WaitingInstance:
+    tally = it.tallies.get(instance_key(app_id, it.slot))
+    return WaitingInstance(
+        slot=it.slot,
+        since=it.since,
+        offers_seen=it.offers_seen,
+        offers_refused=tally.offers if tally else 0,
+        refusals=_refusals(tally) if tally else (),
+        next_try_at=it.not_before,
+        blocked=it.blocked,
+        last_message=it.last_message,
+    )
+
+
+def _refusals(tally: Tally) -> tuple[RefusalCount, ...]:
+    return tuple(
+        RefusalCount(reason=refusal.value, words=refusal.words, count=count, example=tally.examples.get(refusal, ""))
+        for refusal, count in tally.counts.items()
+    )
+
+
+def _offer_view(seen: Seen, resources: Sequence[Mapping[str, Any]]) -> OfferView:
+    offer = msgspec.to_builtins(seen.offer)
+    return OfferView(offer=offer, overlay=tuple(resources), received_at=seen.at, fate=seen.fate, tasks=seen.tasks)

@@ -1,0 +1,231 @@
+"""The running broker: the one thread in which all decisions are made, what it works with, and how other threads ask it."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from framework.config import Config
+from framework.failures import BrokerBusy
+from framework.mesos.context import Calls, Context
+from framework.mesos.scheduler import FRAMEWORK_ID, Item, Scheduler
+from framework.mesos.tasks import scheduler_name
+from framework.settling import Settler
+from framework.volumes import Volumes
+from framework.workers import Outcome, Workers
+from storage.errors import PollyError
+from storage.inventory import Ledger
+from storage.platforms.base import Platform
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+BATCH = 4096
+"""Events handled in one go, at most."""
+IDLE_S = 5.0
+TICK_S = 0.1
+"""How often `tick` looks around while events keep coming."""
+SYNC_POOLS_S = 30.0
+RESUME_S = 15.0
+ANSWER_S = 30.0
+
+
+class Loop:
+    """The broker's thread: takes events and calls off one queue, in order; everything else only puts them there."""
+
+    def __init__(self, *, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._queue: queue.SimpleQueue[Item | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self.failed: BaseException | None = None
+        self.ended = threading.Event()
+
+    def post(self, item: Item) -> None:
+        """From any thread; never blocks."""
+        self._queue.put(item)
+
+    def start(self, handle: Callable[[list[Item]], None], tick: Callable[[float], None], next_at: Callable[[float], float | None]) -> None:
+        self._thread = threading.Thread(target=self._run, args=(handle, tick, next_at), name="polly-broker")
+        self._thread.start()
+
+    def stop(self) -> None:
+        """What is queued already is still handled."""
+        self._queue.put(None)
+        if self._thread and self._thread is not threading.current_thread():
+            self._thread.join()
+
+    def _run(self, handle: Callable[[list[Item]], None], tick: Callable[[float], None], next_at: Callable[[float], float | None]) -> None:
+        try:
+            ticked = float("-inf")
+            while True:
+                items, more = self._take(next_at(self._clock()), ticked)
+                handle(items)
+                now = self._clock()
+                if not items or now - ticked >= TICK_S or not all(_is_event(item) for item in items):
+                    tick(now)
+                    ticked = now
+                if not more:
+                    return
+        except BaseException as error:
+            # A fault here is the program's own. The ledger holds every decision: to end and start again is safe, to go on may not be.
+            logger.critical("the broker's thread failed; the broker ends, its tasks live on", exc_info=True)
+            self.failed = error
+        finally:
+            self.ended.set()
+
+    def _take(self, due_at: float | None, ticked: float) -> tuple[list[Item], bool]:
+        now = self._clock()
+        wait_s = IDLE_S if due_at is None else min(IDLE_S, max(due_at - now, ticked + TICK_S - now, 0.0))
+        items: list[Item] = []
+        try:
+            item = self._queue.get(timeout=wait_s) if wait_s > 0 else self._queue.get_nowait()
+            while item is not None:
+                items.append(item)
+                if len(items) >= BATCH:
+                    return items, True
+                item = self._queue.get_nowait()
+        except queue.Empty:
+            return items, True
+        return items, False
+
+
+def _is_event(item: Item) -> bool:
+    return not callable(item)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What a broker is made of; tests put their own in."""
+
+    config: Config
+    ledger: Ledger
+    make_driver: Callable[[str | None, Callable[[Item], None]], Any]
+    """(framework id of an earlier life, where events go) -> framework.mesos.driver.Driver."""
+    platforms: Mapping[str, Platform]
+    clock: Callable[[], float] = time.time
+    ids: Callable[[], str] = lambda: str(uuid.uuid4())
+
+
+class Engine:
+    """One running broker. `start` leads the ledger's framework until `stop`."""
+
+    def __init__(self, parts: Parts) -> None:
+        self.parts = parts
+        self.config, self.ledger, self.platforms = parts.config, parts.ledger, parts.platforms
+        self.name = scheduler_name(parts.config)
+        self.loop = Loop(clock=parts.clock)
+        self.gave_up = ""
+        self._stack = ExitStack()
+
+    def start(self, who: str) -> None:
+        """Raises AlreadyLed where another broker runs this framework on the same ledger."""
+        with ExitStack() as stack:
+            stack.enter_context(self.ledger.lead(self.name, who))
+            with self.ledger.begin("broker") as tx:
+                tx.put_profiles(list(self.config.profiles.values()))
+            self.workers = Workers(self.loop.post)
+            stack.callback(self.workers.close)
+            self.driver = self.parts.make_driver(self.ledger.setting(f"{self.name} {FRAMEWORK_ID}"), self.loop.post)
+            self._assemble(self.driver)
+            self.scheduler.apps.restore(self.ledger.restore(self.name), self.parts.clock())
+            self.sync_pools_now()
+            self._stack = stack.pop_all()
+        self.loop.start(self._handle, self._tick, self._next_at)
+        self.driver.start()
+
+    def _assemble(self, driver: Calls) -> None:
+        parts = self.parts
+        settler = Settler(self.platforms, self.workers, clock=parts.clock, retry_s=self.config.claims.fence_retry_s)
+        self.context = Context(
+            config=self.config,
+            ledger=self.ledger,
+            platforms=self.platforms,
+            kinds={name: block.keys.kind for name, block in self.config.platforms.items()},
+            driver=driver,
+            workers=self.workers,
+            settler=settler,
+            clock=parts.clock,
+            ids=parts.ids,
+        )
+        self.volumes = Volumes(
+            self.config, self.ledger, self.platforms, self.workers, clock=parts.clock, ids=parts.ids, changed=self.context.forget
+        )
+        self.scheduler = Scheduler(self.context, reclaim=lambda owner: self.volumes.reclaim(owner, "broker"), gave_up=self._give_up)
+        self._due = {"resume": 0.0, "pools": parts.clock() + SYNC_POOLS_S}
+
+    def sync_pools_now(self) -> None:
+        """Before the first offer: without pools nothing could be placed."""
+        for name, platform in self.platforms.items():
+            try:
+                self.volumes.store_pools(name, platform.pools())
+            except PollyError as error:
+                logger.warning("the pools of platform %s cannot be read yet: %s", name, error)
+
+    def stop(self, *, failover: bool = True) -> None:
+        """Ends the broker. Its tasks live on, unless `failover` is False: then Mesos ends the framework and them."""
+        self.driver.stop(failover=failover)
+        self.loop.stop()
+        self._stack.close()
+
+    def _give_up(self, reason: str) -> None:
+        self.gave_up = reason
+        self.loop.ended.set()
+
+    def _handle(self, items: list[Item]) -> None:
+        self.scheduler.handle(items)
+
+    def _tick(self, now: float) -> None:
+        self.scheduler.tick(now)
+        if now >= self._due["resume"]:
+            self._due["resume"] = now + RESUME_S
+            self.volumes.resume()
+        if now >= self._due["pools"]:
+            self._due["pools"] = now + SYNC_POOLS_S
+            self.volumes.sync_pools()
+
+    def _next_at(self, now: float) -> float | None:
+        return min((*self._due.values(), self.scheduler.next_at(now) or float("inf")))
+
+    # --- calls from other threads -----------------------------------------------------------------
+
+    def ask(self, call: Callable[[], T]) -> T:
+        """Makes the call in the broker's thread and waits for its value or error."""
+        return self.ask_later(lambda reply: reply(_outcome(call)))
+
+    def ask_later(self, call: Callable[[Callable[[Outcome[T]], None]], None]) -> T:
+        """Like `ask`, for verbs that reply when a platform has answered."""
+        future: Future[T] = Future()
+
+        def reply(outcome: Outcome[T]) -> None:
+            if outcome.error is not None:
+                future.set_exception(outcome.error)
+            else:
+                future.set_result(outcome.get())
+
+        def item() -> None:
+            try:
+                call(reply)
+            except PollyError as error:
+                future.set_exception(error)
+
+        self.loop.post(item)
+        try:
+            return future.result(timeout=ANSWER_S)
+        except FutureTimeout:
+            raise BrokerBusy(timeout_s=ANSWER_S) from None
+
+
+def _outcome(call: Callable[[], T]) -> Outcome[T]:
+    try:
+        return Outcome(call())
+    except PollyError as error:
+        return Outcome[T](error=error)

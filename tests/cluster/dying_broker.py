@@ -1,0 +1,84 @@
+"""A broker that kills itself with SIGKILL at a named point, for the tests: `python -m tests.cluster.dying_broker POINT broker ...`.
+
+A point is WHEN:WHAT[:N], the N-th time (1 unless given) that it is passed:
+
+* `before:place` and `after:place`: the commit in which claims are reserved; likewise `advance`, `created`, `born`, `free`,
+  `put_workload`, `deleting`: the commit in which the ledger's transaction did that;
+* `before:ACCEPT`, `after:ACCEPT`: the call to Mesos; likewise ACKNOWLEDGE, MESSAGE, DECLINE, RECONCILE, KILL.
+
+The program under test has no such points itself: they are put around its ledger's transactions and its driver's channel.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from framework.mesos.channel import Call, CallChannel
+from storage.inventory import Ledger, Transaction
+
+VERBS = ("place", "advance", "created", "born", "free", "put_workload", "deleting")
+
+
+class Trap:
+    def __init__(self, point: str) -> None:
+        self.when, self.what, *number = point.split(":")
+        self.left = int(number[0]) if number else 1
+
+    def passing(self, when: str, what: str) -> None:
+        if (when, what) == (self.when, self.what):
+            self.left -= 1
+            if self.left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+
+def arm(trap: Trap) -> None:
+    done: set[str] = set()
+
+    def noting(verb: str) -> Any:
+        original = getattr(Transaction, verb)
+
+        def call(self: Transaction, *arguments: Any, **options: Any) -> Any:
+            done.add(verb)
+            return original(self, *arguments, **options)
+
+        return call
+
+    for verb in VERBS:
+        setattr(Transaction, verb, noting(verb))
+    begin = Ledger.begin
+
+    @contextlib.contextmanager
+    def trapped(self: Ledger, actor: str) -> Iterator[Transaction]:
+        done.clear()
+        with begin(self, actor) as tx:
+            yield tx
+            for verb in done:
+                trap.passing("before", verb)
+        for verb in done:
+            trap.passing("after", verb)
+
+    Ledger.begin = trapped  # type: ignore[method-assign]
+    send = CallChannel.send
+
+    def sending(self: CallChannel, calls: Sequence[Call]) -> Any:
+        for call in calls:
+            trap.passing("before", call.name)
+        answer = send(self, calls)
+        for call in calls:
+            trap.passing("after", call.name)
+        return answer
+
+    CallChannel.send = sending  # type: ignore[method-assign]
+
+
+if __name__ == "__main__":
+    arm(Trap(sys.argv[1]))
+    from framework.cli import main
+
+    sys.argv = ["polly", *sys.argv[2:]]
+    main()
