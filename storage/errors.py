@@ -181,14 +181,6 @@ class LedgerUnavailable(PollyError):
     hint = "Check the --database URL, that its folder exists and is writable, and that its disk has room."
 
 
-class BrokerBusy(PollyError):
-    """The broker gave no answer within {timeout_s} s; what was asked may still be done."""
-
-    status = 504
-    exit_code = 7
-    hint = "Look at what became of it, and at the broker's log, before asking again."
-
-
 class AlreadyLed(PollyError):
     """Another broker ({holder}) runs this ledger's framework {scheduler}."""
 
