@@ -154,7 +154,9 @@ class _Subscription(MesosSchedulerDriver):  # type: ignore[misc]  # pymesos has 
             raise
         except Redirected as redirection:
             self._hop(redirection.address)
-        except (Lost, BadRecord, OSError) as error:
+        except OSError as error:
+            self._drop(error.strerror or str(error))
+        except (Lost, BadRecord) as error:
             self._drop(str(error))
         except Exception as error:
             logger.exception("The Mesos driver starts over")
@@ -256,8 +258,8 @@ class Driver(Caller):
         self._silent = False
         self._version: tuple[int, ...] = ()
         self._watch: LeaderWatch | None = None
-        info = {"principal": principal} | dict(framework) if principal else framework
-        self._subscription = _Subscription(self, info, _basic(principal, secret))
+        self._principal = principal
+        self._subscription = _Subscription(self, self._with_principal(framework), _basic(principal, secret))
 
     @property
     def framework_id(self) -> str | None:
@@ -302,11 +304,13 @@ class Driver(Caller):
                 self._tear_down(channel)
         finally:
             self._subscription.stop()
+            self._session_ended("the driver was stopped")  # one may have begun meanwhile
 
     def update_framework(self, framework: Mapping[str, Any]) -> None:
         """Changes the FrameworkInfo, now and for later subscriptions. Mesos 1.9 or later; roles may change, user and checkpoint not."""
-        self._call(lambda framework_id: calls.update_framework(framework_id, dict(framework) | {"id": {"value": framework_id}}))
-        self._subscription.replace_framework(framework)
+        info = self._with_principal(framework)
+        self._call(lambda framework_id: calls.update_framework(framework_id, info | {"id": {"value": framework_id}}))
+        self._subscription.replace_framework(info)
 
     def joined(self, session: Session, event: Subscribed) -> None:
         """Calls can be made before the sink hears of it."""
@@ -330,6 +334,9 @@ class Driver(Caller):
             self._sink(event)
         except Exception:
             logger.exception("The sink of the Mesos driver raised; %s is lost", type(event).__name__)
+
+    def _with_principal(self, framework: Mapping[str, Any]) -> dict[str, Any]:
+        return ({"principal": self._principal} if self._principal else {}) | dict(framework)
 
     def _tear_down(self, channel: CallChannel | None) -> None:
         if channel is None:
