@@ -8,17 +8,18 @@ import os
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from storage.errors import StaleEpoch, UnknownVolume, VolumeInUse
 from storage.model import Access, Birth, ClaimId, ExternalId, Page, VolumeId, VolumePlan
-from storage.platforms.base import Attachment, Capabilities, CreateRequest, Platform, PoolReport, VolumeReport
+from storage.platforms.base import Attachment, Capabilities, CreateRequest, Finding, Platform, PoolReport, VolumeReport
 
 MIB = 1 << 20
 
 
-def plan(claim: str = "claim-1", **changes: object) -> VolumePlan:
+def plan(claim: str = "claim-1", **changes: Any) -> VolumePlan:
     """A plan that creates its volume; `changes` are fields of VolumePlan."""
-    fields: dict[str, object] = {
+    fields: dict[str, Any] = {
         "claim_id": ClaimId(claim),
         "volume_id": VolumeId("vol-1"),
         "name": "/app#0/data",
@@ -29,10 +30,10 @@ def plan(claim: str = "claim-1", **changes: object) -> VolumePlan:
         "size_mib": 64,
         "token": claim,
     }
-    return VolumePlan(**(fields | changes))  # type: ignore[arg-type]
+    return VolumePlan(**(fields | changes))
 
 
-def again(staged_birth: Birth, claim: str = "claim-2", **changes: object) -> VolumePlan:
+def again(staged_birth: Birth, claim: str = "claim-2", **changes: Any) -> VolumePlan:
     """A later claim on the volume that `plan()` has made."""
     return plan(claim, **({"token": "claim-1", "external_id": ExternalId("claim-1"), "birth": staged_birth, "epoch": 2} | changes))
 
@@ -79,7 +80,8 @@ class LoopPlatform(Platform):
         return self.inspect(ExternalId(request.token))
 
     def find(self, token: str) -> VolumeReport | None:
-        return self.inspect(ExternalId(token)) if self.image(token).exists() else None
+        there = self.image(token).exists() or (self.folder / token).is_dir()
+        return self.inspect(ExternalId(token)) if there else None
 
     def inspect(self, external_id: ExternalId) -> VolumeReport:
         marks = self._marks(external_id)
@@ -115,8 +117,11 @@ class LoopPlatform(Platform):
         fields = {"serial": birth.serial, "filesystem": birth.filesystem, "filesystem_uuid": birth.filesystem_uuid}
         self._mark(external_id, birth=fields)
 
-    def check(self) -> Sequence[object]:  # type: ignore[override]
+    def check(self) -> Sequence[Finding]:
         return ()
+
+    def close(self) -> None:
+        """Nothing is open."""
 
     def device(self, external_id: str) -> str | None:
         """The loop device that the volume has now."""
@@ -130,7 +135,7 @@ class LoopPlatform(Platform):
         number = os.stat(device).st_rdev
         return f"{os.major(number)}:{os.minor(number)}"
 
-    def _marks(self, external_id: str) -> dict[str, object]:  # type: ignore[type-arg]
+    def _marks(self, external_id: str) -> dict[str, Any]:
         file = self.folder / f"{external_id}.json"
         return json.loads(file.read_text()) if file.exists() else {}
 

@@ -36,6 +36,11 @@ def filesystem_uuid(plan: VolumePlan) -> str:
     return str(uuid5(OURS, f"{plan.volume_id}/{plan.claim_id}"))
 
 
+def made_by(plan: VolumePlan, birth: Birth) -> bool:
+    """Whether this very claim has made the filesystem of this birth certificate."""
+    return plan.may_format and plan.snapshot is None and birth.filesystem_uuid == filesystem_uuid(plan)
+
+
 def judge(plan: VolumePlan, contents: Contents, *, known: Birth | None, serial: str, device: str, filesystem: str) -> Verdict:
     """What to do with `device`, whose serial was verified. Raises NotAsBorn, NotBlank, NotFormatted.
 

@@ -15,6 +15,7 @@ import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -61,7 +62,7 @@ def find(serial: str, *, hint: str = "", roots: Roots, pace: Pace, timeout_s: fl
     found: list[str] = []
 
     def came_up() -> bool:
-        found.extend(name for name in _candidates(serial, hint, roots) if matches(serial, name, roots))
+        found.extend(islice((name for name in _candidates(serial, hint, roots) if matches(serial, name, roots)), 1))
         return bool(found)
 
     if pace.until(came_up, timeout_s=timeout_s):
@@ -70,14 +71,6 @@ def find(serial: str, *, hint: str = "", roots: Roots, pace: Pace, timeout_s: fl
     if stale:
         raise WrongDevice(device=str(roots.dev / stale), found=" or ".join(serials(stale, roots)), expected=serial)
     raise DeviceNotFound(serial=serial, timeout_s=timeout_s)
-
-
-def verify(device: str, serial: str, roots: Roots) -> str:
-    """`device` with its links resolved, if it is a block device of this serial. Raises WrongDevice, UnsafePath."""
-    name = _resolve(Path(device), roots)
-    if name is None or not matches(serial, name, roots):
-        raise WrongDevice(device=device, found=" or ".join(serials(name, roots)) if name else "", expected=serial)
-    return str(roots.dev / name)
 
 
 def serials(name: str, roots: Roots) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ filesystem and have its birth stored, check, mount. Whatever fails is undone in 
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -51,7 +52,8 @@ def stage(
     attempt = _Attempt(plan, platform, node_name, Target.below(staging_dir, plan.claim_id), steps, on_birth, machine)
     with releasing.alone(staging_dir, plan.volume_id, deadline.left_s, machine.pace):
         try:
-            return attempt.bring()
+            with attempt.opened:
+                return attempt.bring()
         except BaseException as error:
             raised = attempt.back_out(error)
             if raised is error:
@@ -73,6 +75,8 @@ class _Attempt:
         """The size that a new volume has got from its platform."""
         self.attached: ExternalId | None = None
         self.device = ""
+        self.opened = ExitStack()
+        """Keeps the device open meanwhile: the kernel drops what it has read of a device with its last descriptor."""
         self.was_mounted = False
         """An earlier attempt of the same claim had mounted it; it may be in use already."""
 
@@ -151,6 +155,7 @@ class _Attempt:
                 raise
             if self.platform.capabilities.device == "block":
                 self.device = self._find_device(attachment)
+                self.opened.enter_context(devices.shared(self.device))
         return attachment
 
     def _find_device(self, attachment: Attachment) -> str:
@@ -170,7 +175,7 @@ class _Attempt:
             size_mib=devices.size_bytes(self.device) // filesystems.MIB,
             device=self.device,
             birth=birth,
-            formatted=verdict in (Verdict.FORMAT, Verdict.FINISHED),
+            formatted=births.made_by(self.plan, birth),
             took_ms=dict(self.steps.took_ms),
         )
         self._tell_birth(staged)
@@ -180,7 +185,6 @@ class _Attempt:
 
     def _probe(self, attachment: Attachment) -> tuple[Verdict, str]:
         with self.steps.step("probe", device=self.device):
-            devices.verify(self.device, attachment.serial, self.machine.roots)
             devices.refuse_held(self.device, self.machine.roots)
             self._see_growth()
             found = mountinfo.top(str(self.target), mountinfo.read(self.machine.roots.proc))
@@ -268,15 +272,16 @@ class _Attempt:
             uuid = births.filesystem_uuid(self.plan)
             with self.steps.step("mkfs", durable=True, folder=attachment.device, uuid=uuid):
                 folders.mark(attachment.device, uuid, may_write=not self.read_only)
+        birth = self.known or Birth(serial=attachment.serial, filesystem=folders.FOLDER, filesystem_uuid=uuid)
         staged = Staged(
             plan=self.plan,
             external_id=external_id,
             size_mib=self.new_mib,
             device=attachment.device,
-            birth=self.known or Birth(serial=attachment.serial, filesystem=folders.FOLDER, filesystem_uuid=uuid),
+            birth=birth,
             path=attachment.device,
             is_folder=True,
-            formatted=verdict in (Verdict.FORMAT, Verdict.FINISHED),
+            formatted=births.made_by(self.plan, birth),
             took_ms=dict(self.steps.took_ms),
         )
         self._tell_birth(staged)

@@ -1,0 +1,217 @@
+"""Finding devices in made-up trees of /dev and /sys: by serial, past stale links and foreign serials, refused when held."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from storage.errors import DeviceInUse, DeviceNotFound, NodeError, UnsafePath, WrongDevice
+from storage.node import devices
+from storage.node.devices import Roots
+from storage.node.pace import Pace
+
+
+@dataclass
+class Trees:
+    """Fake /dev and /sys. A regular file under /dev stands for a block device, unless its name is in `not_block`."""
+
+    root: Path
+    not_block: frozenset[str] = frozenset()
+
+    @property
+    def roots(self) -> Roots:
+        return Roots(dev=self.root / "dev", sys=self.root / "sys", is_block=lambda path: path.is_file() and path.name not in self.not_block)
+
+    def device(self, name: str, **files: str) -> str:
+        """A device whose sysfs folder holds `files` (`/` in their names written as `__`)."""
+        (self.root / "dev" / name).touch()
+        (self.root / "sys" / "block" / name).mkdir(parents=True)
+        for file, text in files.items():
+            self.sys(name, file.replace("__", "/"), text)
+        return str(self.root / "dev" / name)
+
+    def sys(self, name: str, file: str, text: str = "") -> Path:
+        path = self.root / "sys" / "block" / name / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="latin-1")
+        return path
+
+    def link(self, name: str, target: str) -> str:
+        path = self.root / "dev" / "disk" / "by-id" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+        path.symlink_to(target)
+        return str(path)
+
+
+@pytest.fixture
+def trees(tmp_path: Path) -> Trees:
+    (tmp_path / "dev").mkdir()
+    return Trees(tmp_path)
+
+
+class FakeTime:
+    """Time that passes only by waiting; `then` happens with the second wait."""
+
+    def __init__(self, then: object = None) -> None:
+        self.at, self.waits, self.then = 0.0, 0, then
+
+    def wait(self, seconds: float) -> None:
+        self.at += seconds
+        self.waits += 1
+        if self.waits == 2 and callable(self.then):
+            self.then()
+
+    @property
+    def pace(self) -> Pace:
+        return Pace(now=lambda: self.at, wait=self.wait)
+
+
+def find(trees: Trees, serial: str, hint: str = "", timeout_s: float = 0.0, time: FakeTime | None = None) -> str:
+    return devices.find(serial, hint=hint, roots=trees.roots, pace=(time or FakeTime()).pace, timeout_s=timeout_s)
+
+
+@pytest.mark.parametrize(
+    ("name", "files", "serial"),
+    [
+        ("nvme1n1", {"device__serial": "vol0123456789abcdef0 \n"}, "vol0123456789abcdef0"),
+        ("nvme2n1", {"serial": "vol1"}, "vol1"),
+        ("vdb", {"serial": "0a1b2c3d-0a1b-2c3d-4"}, "0a1b2c3d-0a1b-2c3d-4e5f-60718293a4b5"),
+        ("sdc", {"device__wwid": "naa.600508b1001c"}, "naa.600508b1001c"),
+        ("sdd", {"device__vpd_pg80": "\0\x80\0\x08VB123456"}, "VB123456"),
+        ("loop3", {"loop__backing_file": "/srv/pool/vol-9.img\n"}, "vol-9"),
+        ("loop4", {"loop__backing_file": "/srv/pool/vol-8.img\n"}, "/srv/pool/vol-8.img"),
+    ],
+)
+def test_a_device_is_found_by_its_serial_wherever_sysfs_has_it(trees: Trees, name: str, files: dict[str, str], serial: str) -> None:
+    trees.device("sda", serial="another")
+    device = trees.device(name, **files)
+
+    assert find(trees, serial) == device
+    assert find(trees, serial, hint=device) == device
+
+
+def test_a_link_is_followed_to_the_plain_device(trees: Trees) -> None:
+    device = trees.device("nvme1n1", serial="vol1")
+    link = trees.link("nvme-Amazon_Elastic_Block_Store_vol1", "../../nvme1n1")
+
+    assert find(trees, "vol1", hint=link) == device
+
+
+def test_a_stale_link_is_passed_over_when_the_right_device_is_there(trees: Trees) -> None:
+    trees.device("nvme1n1", serial="another")
+    device = trees.device("nvme2n1", serial="vol1")
+    link = trees.link("nvme-Amazon_Elastic_Block_Store_vol1", "../../nvme1n1")
+
+    assert find(trees, "vol1", hint=link) == device
+
+
+def test_a_stale_link_that_stays_is_the_wrong_device(trees: Trees) -> None:
+    trees.device("nvme1n1", serial="another")
+    link = trees.link("nvme-Amazon_Elastic_Block_Store_vol1", "../../nvme1n1")
+
+    with pytest.raises(WrongDevice, match="'another', the volume's is 'vol1'"):
+        find(trees, "vol1", hint=link, timeout_s=2.0)
+
+
+def test_a_link_that_is_mended_meanwhile_is_waited_for(trees: Trees) -> None:
+    trees.device("nvme1n1", serial="another")
+    link = trees.link("nvme-x_vol1", "../../nvme1n1")
+
+    def mend() -> None:
+        trees.device("nvme2n1", serial="vol1")
+        trees.link("nvme-x_vol1", "../../nvme2n1")
+
+    time = FakeTime(then=mend)
+    assert find(trees, "vol1", hint=link, timeout_s=60.0, time=time) == str(trees.roots.dev / "nvme2n1")
+    assert time.at < 2.0
+
+
+def test_a_device_that_never_comes_is_not_found_at_the_deadline(trees: Trees) -> None:
+    time = FakeTime()
+
+    with pytest.raises(DeviceNotFound, match=r"serial vol1 came up on this node within 3.0 s"):
+        find(trees, "vol1", hint=str(trees.roots.dev / "nvme1n1"), timeout_s=3.0, time=time)
+    assert time.at == pytest.approx(3.0)
+
+
+def test_no_serial_is_no_wildcard(trees: Trees) -> None:
+    trees.device("sda")
+
+    with pytest.raises(WrongDevice):
+        find(trees, "", hint=str(trees.roots.dev / "sda"))
+
+
+def test_a_hint_that_leaves_dev_is_refused(trees: Trees) -> None:
+    (trees.root / "image").touch()
+    (trees.root / "dev" / "mapper").mkdir()
+    (trees.root / "dev" / "mapper" / "vg-lv").touch()
+
+    for target in (trees.root / "image", trees.root / "dev" / "mapper" / "vg-lv"):
+        with pytest.raises(UnsafePath, match="no plain device"):
+            find(trees, "vol1", hint=trees.link("x_vol1", str(target)))
+
+
+def test_a_hint_that_is_no_block_device_is_refused(trees: Trees) -> None:
+    device = trees.device("null1", serial="vol1")
+    trees.not_block = frozenset({"null1"})
+
+    with pytest.raises(UnsafePath, match="no block device"):
+        find(trees, "vol1", hint=device)
+    with pytest.raises(DeviceNotFound):
+        find(trees, "vol1")
+
+
+def test_a_link_of_another_kind_does_not_stop_the_search(trees: Trees) -> None:
+    (trees.root / "dev" / "dm-0").touch()
+    trees.link("dm-name-vol1", "../../dm-0")
+    device = trees.device("sdb", serial="vol1")
+
+    assert find(trees, "vol1") == device
+
+
+def test_a_device_that_another_is_built_on_is_refused(trees: Trees) -> None:
+    device = trees.device("sdb", serial="vol1")
+    devices.refuse_held(device, trees.roots)
+    trees.sys("sdb", "holders/dm-3")
+
+    with pytest.raises(DeviceInUse, match="in use by dm-3"):
+        devices.refuse_held(device, trees.roots)
+
+
+def test_rescans_write_what_the_kernel_wants_where_the_kind_has_it(trees: Trees) -> None:
+    scsi, nvme, virtio = trees.device("sdb"), trees.device("nvme1n1"), trees.device("vdb")
+    verb = trees.sys("sdb", "device/rescan")
+    controller = trees.sys("nvme1n1", "device/rescan_controller")
+    host = trees.root / "sys" / "class" / "scsi_host" / "host0"
+    host.mkdir(parents=True)
+    (host / "scan").touch()
+
+    for device in (scsi, nvme, virtio):
+        devices.rescan_size(device, trees.roots)
+    devices.rescan_hosts(trees.roots)
+
+    assert (verb.read_text(), controller.read_text(), (host / "scan").read_text()) == ("1", "1", "- - -")
+
+
+def test_only_a_scsi_disk_is_forgotten(trees: Trees, monkeypatch: pytest.MonkeyPatch) -> None:
+    flushed: list[str] = []
+    monkeypatch.setattr(devices, "flush", flushed.append)
+    scsi, nvme = trees.device("sdb"), trees.device("nvme1n1")
+    verb = trees.sys("sdb", "device/delete")
+
+    devices.forget(scsi, trees.roots)
+    devices.forget(nvme, trees.roots)
+
+    assert (verb.read_text(), flushed) == ("1", [scsi])
+
+
+def test_the_size_of_what_is_no_device_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+
+    with pytest.raises(NodeError, match="ioctl 0x80081272 failed"):
+        devices.size_bytes(str(tmp_path / "file"))
+    with pytest.raises(NodeError, match="No such file"):
+        devices.size_bytes(str(tmp_path / "missing"))
