@@ -51,6 +51,8 @@ class Folder:
 
     def made(self, name: str) -> Folder:
         """The sub-folder, made if it is not there; that it is there survives a power cut."""
+        if found := self.sub_or_none(name):
+            return found
         with contextlib.suppress(FileExistsError):
             os.mkdir(_component(name), FOLDER_MODE, dir_fd=self.fd)
             self.sync()

@@ -109,11 +109,11 @@ class Store:
         with self.pool_or_refuse(root, pool) as place, place.made(layout.NEW) as new:
             _sweep(new)
             name, stage = _locked_folder(new, self.ids)
-            try:
-                with stage:
+            with stage:
+                try:
                     yield stage
-            finally:
-                new.remove(name)
+                finally:
+                    new.remove(name)
 
     def page(self, root: Folder, after: str | None, limit: int, *, wanted: Callable[[str], Spot | None]) -> tuple[list[Spot], str | None]:
         """Up to `limit` things in a stable order, and the cursor of the last if there may be more. Reads one shard at a time."""
@@ -180,8 +180,15 @@ def _locked_folder(new: Folder, ids: Callable[[], str]) -> tuple[str, Folder]:
     """A new folder that shows by its lock that its maker lives."""
     while True:
         name = ids()
-        stage = new.made(name)
-        there = locked(stage.fd, fcntl.LOCK_EX) and new.stat(name)
-        if there and there.st_ino == os.fstat(stage.fd).st_ino:
-            return name, stage
-        stage.__exit__(None, None, None)
+        with contextlib.suppress(FileNotFoundError):  # swept by another process before it was locked
+            if stage := _lock_in_place(new, name):
+                return name, stage
+
+
+def _lock_in_place(new: Folder, name: str) -> Folder | None:
+    stage = new.made(name)
+    there = locked(stage.fd, fcntl.LOCK_EX) and new.stat(name)
+    if there and there.st_ino == os.fstat(stage.fd).st_ino:
+        return stage
+    os.close(stage.fd)
+    return None

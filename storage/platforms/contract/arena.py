@@ -1,0 +1,232 @@
+"""What a rule works with: two adapters on one storage system, as two nodes have them, and the faults that can be made."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, NoReturn
+
+import pytest
+
+from storage.errors import PlatformUnavailable, PollyError
+from storage.model import ExternalId
+from storage.platforms.base import Attachment, CreateRequest, Platform, VolumeReport
+
+_OFFSET = 1 << 20
+"""Where the suite writes on a block device."""
+
+
+class Hooks:
+    """What an adapter's test says about it. Only `make` must be written; the others have values that fit many."""
+
+    pool: ClassVar[str] = "default"
+    size_mib: ClassVar[int] = 8
+    """Of the volumes that the suite makes; twice that must fit as well."""
+    many: ClassVar[int] = 1000
+    """How many volumes are made to be listed; fewer where each one costs."""
+    nodes: ClassVar[tuple[str, str]] = ("node-a", "node-b")
+    """Two nodes as the platform knows them: they must be there."""
+    parameters: ClassVar[dict[str, str]] = {}
+    """Parameters that a volume is made with."""
+    has_data: ClassVar[bool] = True
+    """Whether `write` and `read` work, so that the suite can look at what is on a volume."""
+    secrets: ClassVar[tuple[str, ...]] = ()
+    """Texts that must never leave the adapter: passwords, keys, tokens."""
+
+    @pytest.fixture
+    def storage(self, tmp_path: Path) -> Any:
+        """The storage system, new for each rule: a folder, a server's address, whatever `make` needs."""
+        return tmp_path
+
+    def make(self, storage: Any) -> Platform:
+        """A new adapter on the storage system, as a process that has just started has it."""
+        raise NotImplementedError("write make(), which gives the adapter to be tested")
+
+    def fill(self, arena: Arena) -> int:
+        """Leaves the pool without room for a volume of the size that is returned."""
+        pool = next(pool for pool in arena.here.pools() if pool.name == self.pool)
+        return pool.capacity_mib + arena.here.capabilities.granularity_mib
+
+    def write(self, storage: Any, attachment: Attachment, data: bytes) -> None:
+        """Puts data on an attached volume, so that it is there after the next detach."""
+        with open(_place(attachment, os.O_WRONLY | os.O_CREAT), "wb") as file:
+            file.seek(_offset(attachment))
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def read(self, storage: Any, attachment: Attachment, length: int) -> bytes:
+        with open(_place(attachment, os.O_RDONLY), "rb") as file:
+            file.seek(_offset(attachment))
+            return file.read(length)
+
+    def losing(self, storage: Any, platform: Platform, verb: str) -> AbstractContextManager[Platform]:
+        """The platform, whose next answer to `verb` is lost on the way: it was done, and PlatformUnavailable is raised.
+
+        An adapter that speaks over a network should lose the answer there, not here.
+        """
+        return contextlib.nullcontext(LostReply(platform, verb))
+
+    def throttling(self, storage: Any) -> AbstractContextManager[object] | None:
+        """The storage system refuses calls for a while, as its rate limits do; None if it has none."""
+        return None
+
+    def expiring(self, storage: Any) -> AbstractContextManager[object] | None:
+        """The credentials that the adapters have are no longer good, and good again afterwards; None if there are none."""
+        return None
+
+    @contextlib.contextmanager
+    def opened(self, storage: Any) -> Iterator[Arena]:
+        arena = Arena(case=self, storage=storage, here=self.make(storage), there=self.make(storage))
+        try:
+            yield arena
+        finally:
+            arena.here.close()
+            arena.there.close()
+
+    @pytest.fixture
+    def arena(self, storage: Any) -> Iterator[Arena]:
+        with self.opened(storage) as arena:
+            yield arena
+
+
+@dataclass(slots=True, kw_only=True)
+class Arena:
+    case: Hooks
+    storage: Any
+    here: Platform
+    there: Platform
+    prefix: str = field(default_factory=lambda: os.urandom(4).hex())
+    """Of this rule's tokens, for a storage system that others use too."""
+
+    @property
+    def node(self) -> str:
+        return self.case.nodes[0]
+
+    @property
+    def elsewhere(self) -> str:
+        return self.case.nodes[1]
+
+    def token(self, label: str) -> str:
+        return f"{self.prefix}-{label}"
+
+    def request(
+        self, label: str = "volume", *, size_mib: int | None = None, snapshot: ExternalId | None = None, **more: Any
+    ) -> CreateRequest:
+        return CreateRequest(
+            pool=more.pop("pool", self.case.pool),
+            size_mib=size_mib or self.case.size_mib,
+            token=self.token(label),
+            name=self.token(label),
+            snapshot=snapshot,
+            parameters={**self.case.parameters, **more.pop("parameters", {})},
+            **more,
+        )
+
+    def create(self, label: str = "volume", *, size_mib: int | None = None, snapshot: ExternalId | None = None) -> VolumeReport:
+        return self.here.create(self.request(label, size_mib=size_mib, snapshot=snapshot))
+
+    def created(self, label: str = "volume") -> ExternalId:
+        return self.create(label).external_id
+
+    def attach(self, volume: ExternalId, *, epoch: int = 1, read_only: bool = False) -> Attachment:
+        return self.here.attach(volume, self.node, epoch=epoch, read_only=read_only)
+
+    def detach(self, volume: ExternalId) -> None:
+        self.here.detach(volume, self.node)
+
+    def restart(self) -> None:
+        """The process on this node ends and a new one starts: all that its adapter remembered is gone."""
+        self.here.close()
+        self.here = self.case.make(self.storage)
+
+    def lose(self, verb: str, *arguments: Any, **options: Any) -> None:
+        """Calls a verb whose answer gets lost."""
+        with (
+            self.case.losing(self.storage, self.here, verb) as platform,
+            refused(PlatformUnavailable, f"the lost reply of {verb} is reported"),
+        ):
+            getattr(platform, verb)(*arguments, **options)
+
+    def repeats(self) -> Iterator[str]:
+        """First the same process repeats what it is in doubt about, then one that was started anew."""
+        yield "same"
+        yield "restarted"
+
+    def again(self, how: str) -> None:
+        if how == "restarted":
+            self.restart()
+
+    def volumes(self, limit: int = 500) -> Iterator[VolumeReport]:
+        yield from _all(self.here.volumes, limit)
+
+    def needs(self, *abilities: str) -> None:
+        """Leaves the rule out for an adapter that does not declare an ability."""
+        for ability in abilities:
+            if not getattr(self.here.capabilities, ability):
+                self.leave_out(f"does not declare {ability}")
+
+    def leave_out(self, reason: str) -> NoReturn:
+        pytest.skip(f"{type(self.here).__name__} {reason}")
+
+    def write(self, attachment: Attachment, data: bytes) -> None:
+        if self.case.has_data:
+            self.case.write(self.storage, attachment, data)
+
+    def holds(self, attachment: Attachment, data: bytes) -> bool:
+        """Whether the data is on the volume; true where the suite cannot look."""
+        return not self.case.has_data or self.case.read(self.storage, attachment, len(data)) == data
+
+
+class LostReply:
+    """A platform whose next answer to one verb is lost."""
+
+    def __init__(self, platform: Platform, verb: str) -> None:
+        self._platform, self._verb = platform, verb
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._platform, name)
+        return self._losing(found) if name == self._verb else found
+
+    def _losing(self, call: Callable[..., object]) -> Callable[..., object]:
+        def run(*arguments: Any, **options: Any) -> object:
+            call(*arguments, **options)
+            raise PlatformUnavailable(platform=self._platform.name, action=self._verb, reason="the reply was lost")
+
+        return run
+
+
+@contextlib.contextmanager
+def refused(kind: type[PollyError] | tuple[type[PollyError], ...], rule: str) -> Iterator[None]:
+    """What is done inside must raise one of these errors, and no other."""
+    names = " or ".join(one.__name__ for one in (kind if isinstance(kind, tuple) else (kind,)))
+    try:
+        yield
+    except kind:
+        return
+    except Exception as error:
+        raise AssertionError(f"{rule}: {type(error).__name__} was raised, not {names}") from error
+    raise AssertionError(f"{rule}: {names} was not raised")
+
+
+def _all(list_part: Callable[..., Any], limit: int) -> Iterator[Any]:
+    after: str | None = None
+    while True:
+        page = list_part(after=after, limit=limit)
+        yield from page.items
+        after = page.after
+        if after is None:
+            return
+
+
+def _place(attachment: Attachment, flags: int) -> int:
+    device = Path(attachment.device)
+    return os.open(device / "contract-data" if device.is_dir() else device, flags | os.O_CLOEXEC, 0o600)
+
+
+def _offset(attachment: Attachment) -> int:
+    return 0 if Path(attachment.device).is_dir() else _OFFSET

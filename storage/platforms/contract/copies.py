@@ -1,0 +1,133 @@
+"""Rules about snapshots, and volumes made from them."""
+
+from __future__ import annotations
+
+from storage.errors import HasSnapshots, Invalid, UnknownSnapshot, UnknownVolume, Unsupported
+from storage.model import ExternalId
+from storage.platforms.base import SnapshotReport
+from storage.platforms.contract.arena import Arena, refused
+from storage.platforms.contract.creating import NOWHERE
+
+NO_SNAPSHOT = ExternalId("no-such-snapshot")
+
+
+class SnapshotRules:
+    def test_snapshot_twice_with_one_token_is_one(self, arena: Arena) -> None:
+        arena.needs("snapshots")
+        made = arena.create()
+        first = arena.here.snapshot(made.external_id, token=arena.token("snap"))
+        second = arena.there.snapshot(made.external_id, token=arena.token("snap"))
+        assert first == second, "one token made two snapshots"
+        assert (first.volume, first.size_mib, first.token) == (made.external_id, made.size_mib, arena.token("snap")), "a report is wrong"
+        assert [one.external_id for one in _snapshots_of(arena, made.external_id)] == [first.external_id], "a second snapshot was left"
+
+    def test_snapshots_are_listed_in_parts(self, arena: Arena) -> None:
+        arena.needs("snapshots")
+        volume = arena.created()
+        made = [arena.here.snapshot(volume, token=arena.token(f"snap-{number}")).external_id for number in range(5)]
+        listed = [one.external_id for one in _snapshots_of(arena, volume)]
+        assert sorted(listed) == sorted(made), "snapshots are left out or listed twice"
+
+    def test_delete_with_snapshots_is_refused(self, arena: Arena) -> None:
+        arena.needs("snapshots")
+        volume = arena.created()
+        snapshot = arena.here.snapshot(volume, token=arena.token("snap")).external_id
+        with refused(HasSnapshots, "deleting a volume with snapshots is refused"):
+            arena.there.delete(volume)
+        arena.here.delete_snapshot(snapshot)
+        arena.here.delete(volume)
+        assert arena.here.find(arena.token("volume")) is None, "a volume without snapshots was not deleted"
+
+    def test_delete_snapshot_twice_is_fine(self, arena: Arena) -> None:
+        arena.needs("snapshots")
+        volume = arena.created()
+        snapshot = arena.here.snapshot(volume, token=arena.token("snap")).external_id
+        for platform in (arena.here, arena.here, arena.there):
+            platform.delete_snapshot(snapshot)
+        assert not _snapshots_of(arena, volume), "a deleted snapshot is listed"
+
+    def test_snapshot_of_an_unknown_volume_is_refused(self, arena: Arena) -> None:
+        arena.needs("snapshots")
+        with refused(UnknownVolume, "a snapshot of a volume that is not there is refused"):
+            arena.here.snapshot(NOWHERE, token=arena.token("snap"))
+
+    def test_snapshot_of_an_attached_volume_is_as_declared(self, arena: Arena) -> None:
+        arena.needs("snapshots")
+        volume = arena.created()
+        attachment = arena.attach(volume)
+        arena.write(attachment, b"before")
+        if not arena.here.capabilities.snapshot_attached:
+            with refused(Unsupported, "a snapshot of an attached volume that would be torn is refused"):
+                arena.there.snapshot(volume, token=arena.token("snap"))
+            assert not _snapshots_of(arena, volume), "a refused snapshot was left behind"
+            return
+        snapshot = arena.there.snapshot(volume, token=arena.token("snap"))
+        arena.write(attachment, b"after!")
+        assert arena.here.inspect(volume).held_by, "a snapshot detached the volume"
+        _holds_copy(arena, snapshot, b"before")
+
+    def test_snapshot_keeps_what_was_there(self, arena: Arena) -> None:
+        arena.needs("snapshots", "clones")
+        volume = arena.created()
+        arena.write(arena.attach(volume, epoch=1), b"before")
+        arena.detach(volume)
+        snapshot = arena.here.snapshot(volume, token=arena.token("snap"))
+        arena.write(arena.attach(volume, epoch=2), b"after!")
+        arena.detach(volume)
+        _holds_copy(arena, snapshot, b"before")
+        assert arena.holds(arena.attach(volume, epoch=3), b"after!"), "a copy changed its origin"
+
+
+class CloneRules:
+    def test_volume_from_a_snapshot_may_be_larger(self, arena: Arena) -> None:
+        arena.needs("snapshots", "clones")
+        snapshot = arena.here.snapshot(arena.created(), token=arena.token("snap"))
+        made = arena.create("copy", size_mib=2 * arena.case.size_mib, snapshot=snapshot.external_id)
+        assert made.size_mib == arena.here.capabilities.fit(2 * arena.case.size_mib), "a volume from a snapshot has another size"
+        assert made.external_id != snapshot.volume, "a volume from a snapshot is its origin"
+
+    def test_volume_from_a_snapshot_is_never_smaller(self, arena: Arena) -> None:
+        arena.needs("snapshots", "clones")
+        origin = arena.create(size_mib=2 * arena.case.size_mib)
+        snapshot = arena.here.snapshot(origin.external_id, token=arena.token("snap"))
+        with refused(Invalid, "a volume smaller than its snapshot is refused"):
+            arena.create("copy", size_mib=arena.case.size_mib, snapshot=snapshot.external_id)
+        assert arena.here.find(arena.token("copy")) is None, "a refused volume was left behind"
+
+    def test_volume_from_an_unknown_snapshot_is_refused(self, arena: Arena) -> None:
+        arena.needs("snapshots", "clones")
+        with refused(UnknownSnapshot, "a volume from a snapshot that is not there is refused"):
+            arena.create("copy", snapshot=NO_SNAPSHOT)
+        assert arena.here.find(arena.token("copy")) is None, "a refused volume was left behind"
+
+    def test_volume_outlives_its_snapshot_and_origin(self, arena: Arena) -> None:
+        arena.needs("snapshots", "clones")
+        volume = arena.created()
+        arena.write(arena.attach(volume), b"kept")
+        arena.detach(volume)
+        snapshot = arena.here.snapshot(volume, token=arena.token("snap"))
+        copy = arena.create("copy", snapshot=snapshot.external_id).external_id
+        arena.here.delete_snapshot(snapshot.external_id)
+        arena.here.delete(volume)
+        assert arena.holds(arena.attach(copy), b"kept"), "a copy went with its origin"
+
+
+def _snapshots_of(arena: Arena, volume: ExternalId) -> list[SnapshotReport]:
+    seen: list[SnapshotReport] = []
+    after: str | None = None
+    while True:
+        page = arena.here.snapshots(after=after, limit=2)
+        assert len(page.items) <= 2, f"a part of 2 snapshots has {len(page.items)}"
+        seen += page.items
+        if page.after is None:
+            return [one for one in seen if one.volume == volume]
+        after = page.after
+
+
+def _holds_copy(arena: Arena, snapshot: SnapshotReport, data: bytes) -> None:
+    """A volume made from the snapshot has the data."""
+    if not arena.here.capabilities.clones:
+        return
+    copy = arena.create("copy", snapshot=snapshot.external_id).external_id
+    assert arena.holds(arena.attach(copy, epoch=1), data), "a volume from a snapshot does not have what was there then"
+    arena.detach(copy)

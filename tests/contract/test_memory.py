@@ -1,0 +1,44 @@
+"""The platform in memory keeps the whole contract."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import pytest
+
+from storage.platforms.base import Attachment, Platform
+from storage.platforms.contract import Arena, PlatformContract
+from storage.platforms.testing import MemoryPlatform, MemoryStorage
+
+
+class TestMemory(PlatformContract):
+    @pytest.fixture
+    def storage(self) -> MemoryStorage:
+        return MemoryStorage()
+
+    def make(self, storage: MemoryStorage) -> Platform:
+        return MemoryPlatform(storage=storage)
+
+    def fill(self, arena: Arena) -> int:
+        arena.create("filling-1", size_mib=4096)
+        arena.create("filling-2", size_mib=4000)
+        return 98
+
+    def write(self, storage: MemoryStorage, attachment: Attachment, data: bytes) -> None:
+        storage.data[attachment.external_id] = data
+
+    def read(self, storage: MemoryStorage, attachment: Attachment, length: int) -> bytes:
+        return storage.data[attachment.external_id][:length]
+
+    @contextlib.contextmanager
+    def throttling(self, storage: MemoryStorage) -> Iterator[None]:
+        storage.throttle = 3
+        yield
+        assert storage.throttle == 0
+
+    @contextlib.contextmanager
+    def expiring(self, storage: MemoryStorage) -> Iterator[None]:
+        storage.expired = True
+        yield
+        storage.expired = False
