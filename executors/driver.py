@@ -37,6 +37,7 @@ _sigint = signal.getsignal(signal.SIGINT)
 from pymesos.executor import MesosExecutorDriver  # noqa: E402
 
 signal.signal(signal.SIGINT, _sigint)
+logging.getLogger("pymesos").handlers.clear()  # it gives itself one; the program decides where logs go
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,8 @@ would cost each task 10 ms of CPU. The socket's end of file, however the executo
 
 namespaced (root): it is pid 1 of a PID namespace, so the kernel kills whatever is left of the task when it ends, a
 daemon included. It takes a mount namespace of its own (a copy of the executor's, taken when the task starts) with
-/proc mounted fresh. The executor has also asked for its death signal.
+/proc mounted fresh. The executor has also asked for its death signal. The task's own process takes one mount namespace
+more where volumes lie over paths of the machine.
 
 plain (no root): it is the reaper of every descendant (PR_SET_CHILD_SUBREAPER) and kills them all when it ends by
 itself. Limits, which only root can lift: whoever kills init itself with SIGKILL ends the task's own process (its
@@ -33,11 +34,14 @@ END_TASK = b"T"
 END_ALL = b"K"
 
 CLONE_NEWNS = 0x00020000
-MS_NOSUID, MS_NODEV, MS_NOEXEC = 0x2, 0x4, 0x8
-MS_REC, MS_SLAVE = 0x4000, 0x80000
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC = 0x1, 0x2, 0x4, 0x8
+MS_REMOUNT, MS_NOATIME, MS_NODIRATIME, MS_BIND = 0x20, 0x400, 0x800, 0x1000
+MS_REC, MS_SLAVE, MS_RELATIME = 0x4000, 0x80000, 0x200000
+ST_RELATIME = 0x1000
 MNT_DETACH = 2
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
+PR_SET_NO_NEW_PRIVS = 38
 
 _LENGTH_BYTES = 4
 _HIGHEST_FD = 1 << 20
@@ -60,11 +64,12 @@ class Libc:
         words = [None if word is None else os.fsencode(word) for word in (source, target, kind)]
         self._checked(f"mount {target}", self._libc.mount(*words, ctypes.c_ulong(flags), None))
 
-    def hide(self, target: str) -> None:
-        self._checked(f"umount {target}", self._libc.umount2(os.fsencode(target), MNT_DETACH))
+    def umount(self, target: str, flags: int) -> None:
+        self._checked(f"umount {target}", self._libc.umount2(os.fsencode(target), flags))
 
     def prctl(self, option: int, value: int) -> None:
-        self._checked("prctl", self._libc.prctl(option, ctypes.c_ulong(value), 0, 0, 0))
+        arguments = [ctypes.c_ulong(number) for number in (value, 0, 0, 0)]
+        self._checked("prctl", self._libc.prctl(option, *arguments))
 
     def _checked(self, what: str, result: int) -> None:
         if result != 0:
@@ -162,7 +167,7 @@ class Init:
     def _start(self, specification: dict[str, Any], keep: list[int]) -> bool:
         try:
             if self._namespaced:
-                self._enter_namespace(specification["hide"])
+                self._enter_namespace()
             self._task, refusal = _spawn(specification, keep, self._libc, namespaced=self._namespaced)
         except OSError as error:
             refusal = ("prepare the task's namespaces", str(error))
@@ -172,11 +177,9 @@ class Init:
         self._say({"started": self._task})
         return True
 
-    def _enter_namespace(self, hide: list[str]) -> None:
+    def _enter_namespace(self) -> None:
         self._libc.unshare(CLONE_NEWNS)
         self._libc.mount(None, "/", None, MS_REC | MS_SLAVE)
-        for folder in hide:
-            self._libc.hide(folder)
         try:
             self._libc.mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
         except OSError as error:  # inside some containers; the task runs, and its ps shows the machine's processes
@@ -246,8 +249,14 @@ def _become_task(specification: dict[str, Any], keep: list[int], libc: Libc, par
         _reset_signals()
         close_all_but(keep)
         step = "become the task's user"
-        if specification["user"]:
-            _become_user(*specification["user"])
+        user = specification["user"]
+        if user:
+            _take_groups(*user)
+        step = "mount what the task alone sees"
+        _arrange_mounts(specification["binds"], specification["hide"], libc)
+        step = "become the task's user"
+        if user:
+            os.setresuid(user[1], user[1], user[1])
         if parent:
             _die_with(parent, libc)
         step = f"enter {specification['cwd']}"
@@ -277,10 +286,35 @@ def close_all_but(keep: list[int]) -> None:
         os.closerange(low + 1, high)
 
 
-def _become_user(name: str, uid: int, gid: int) -> None:
+def _take_groups(name: str, uid: int, gid: int) -> None:
     os.initgroups(name, gid)
     os.setresgid(gid, gid, gid)
-    os.setresuid(uid, uid, uid)
+
+
+def _arrange_mounts(binds: list[tuple[str, str, bool]], hide: list[str], libc: Libc) -> None:
+    """Puts folders over paths of the machine, and takes mounts away, for the task alone.
+
+    A volume may come to lie over /etc or /usr, so this happens after the last thing that is read or loaded as root, in a
+    namespace that no process of ours is in, and no set-user-id program that then trusts those files gives any right.
+    """
+    if not (binds or hide):
+        return
+    libc.unshare(CLONE_NEWNS)
+    for source, target, read_only in binds:
+        libc.mount(source, target, None, MS_BIND)
+        if read_only:
+            libc.mount(None, target, None, MS_BIND | MS_REMOUNT | MS_RDONLY | _flags_of(target))
+    for folder in hide:
+        libc.umount(folder, MNT_DETACH)
+    if binds:
+        libc.prctl(PR_SET_NO_NEW_PRIVS, 1)
+
+
+def _flags_of(folder: str) -> int:
+    """What a remount must repeat in order not to drop it."""
+    found = os.statvfs(folder).f_flag
+    same = found & (MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_NOATIME | MS_NODIRATIME)
+    return same | (MS_RELATIME if found & ST_RELATIME else 0)
 
 
 def _die_with(parent: int, libc: Libc) -> None:

@@ -29,6 +29,8 @@ class Program:
     cwd: str
     user: tuple[str, int, int] | None = None
     """Name, uid and gid to change to, with all the user's groups; None: stay."""
+    binds: tuple[tuple[str, str, bool], ...] = ()
+    """Folders that the task alone sees over paths of the machine: the folder, the path, whether it is read-only there."""
     hide: tuple[str, ...] = ()
     """Mounts of the executor that the task has no use for."""
 
@@ -76,6 +78,7 @@ class TaskProcess:
         self.pid = pid
         self._socket = ours
         self._pidfd = os.pidfd_open(pid)
+        self._told = False
 
     def start(self, program: Program, inbox: Callable[[TaskEvent], None], *, descriptors: Sequence[int] = ()) -> None:
         """Runs the program; what becomes of it comes to `inbox`, from a thread of its own. `descriptors` stay open below it."""
@@ -84,9 +87,11 @@ class TaskProcess:
             "env": program.env,
             "cwd": program.cwd,
             "user": program.user,
+            "binds": list(program.binds),
             "hide": list(program.hide),
             "descriptors": len(descriptors),
         }
+        self._told = True
         threading.Thread(target=self._watch, args=(inbox,), name="task", daemon=True).start()
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # init is gone; the watcher says so
             self._socket.sendall(init.frame(specification))
@@ -105,9 +110,11 @@ class TaskProcess:
         self._order(init.END_ALL)
 
     def discard(self) -> None:
-        """Ends an init that was never told to start anything, and waits for it."""
-        self._socket.close()
-        self._reap()
+        """Ends init, and with it all that it holds; waits for one that was never told to start anything."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        if not self._told:
+            self._reap()
 
     def _order(self, order: bytes) -> None:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
