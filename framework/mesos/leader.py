@@ -11,7 +11,7 @@ from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
 from kazoo.client import KazooClient
-from kazoo.exceptions import KazooException, NoNodeError
+from kazoo.exceptions import ConnectionLoss, KazooException, NoNodeError
 from kazoo.handlers.threading import KazooTimeoutError
 from kazoo.retry import KazooRetry
 
@@ -20,7 +20,7 @@ from storage.errors import Invalid
 MASTER_PORT: Final = 5050
 NODE_PREFIX: Final = "json.info_"
 """What a master's node is called, before its sequence number; the lowest number leads."""
-ANSWER_S: Final = 5.0
+ANSWER_S: Final = 3.0
 RETRY_S: Final = 1.0
 
 logger = logging.getLogger(__name__)
@@ -111,10 +111,11 @@ class LeaderWatch:
     def __init__(self, uri: ZooKeeperUri, tell: Callable[[Address | None, str], None], *, tls: bool = False) -> None:
         self._uri, self._tell, self._tls = uri, tell, tls
         self._told: tuple[Address | None, str] | None = None
+        self._doubted = ""
         self._look = threading.Event()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="polly-leader-watch", daemon=True)
-        forever = KazooRetry(max_tries=-1, delay=0.2, backoff=2, max_delay=5)
+        forever = KazooRetry(max_tries=-1, delay=0.2, backoff=2, max_delay=2)
         self._client = KazooClient(
             hosts=uri.hosts,
             connection_retry=forever,
@@ -134,14 +135,16 @@ class LeaderWatch:
     def _run(self) -> None:
         self._client.add_listener(self._wake)
         self._client.start_async()
+        self._look.wait(ANSWER_S)
         try:
             while self._carry_on():
                 try:
                     self._settle(self._leader(), f"no master leads in {self._uri}")
                 except (KazooException, KazooTimeoutError, ValueError) as error:
                     self._doubt(f"{self._uri} does not say which master leads: {error or type(error).__name__}")
-                    self._stopped.wait(RETRY_S)
+                    self._look.wait(RETRY_S)
                 else:
+                    self._doubted = ""
                     self._look.wait()
         finally:
             self._client.stop()
@@ -157,17 +160,19 @@ class LeaderWatch:
         self._look.set()
 
     def _leader(self) -> Address | None:
-        try:
-            children: Sequence[str] = self._ask(self._client.get_children_async, self._uri.path, self._wake)
-            masters = [child for child in children if child.startswith(NODE_PREFIX)]
-            if not masters:
-                return None
-            data, _ = self._ask(self._client.get_async, f"{self._uri.path}/{min(masters)}", None)
-            return parse_master_info(data, tls=self._tls)
-        except NoNodeError:
-            if self._ask(self._client.exists_async, self._uri.path, self._wake):
-                self._look.set()
-            return None
+        if not self._client.connected:
+            raise ConnectionLoss("it can't be reached")
+        while True:
+            try:
+                children: Sequence[str] = self._ask(self._client.get_children_async, self._uri.path, self._wake)
+                masters = [child for child in children if child.startswith(NODE_PREFIX)]
+                if not masters:
+                    return None
+                data, _ = self._ask(self._client.get_async, f"{self._uri.path}/{min(masters)}", None)
+                return parse_master_info(data, tls=self._tls)
+            except NoNodeError:  # the leader's node went between the two questions, or the masters have made no path yet
+                if not self._ask(self._client.exists_async, self._uri.path, self._wake):
+                    return None
 
     @staticmethod
     def _ask(question: Callable[..., Any], path: str, watch: Callable[..., None] | None) -> Any:
@@ -180,7 +185,9 @@ class LeaderWatch:
             self._tell(leader, reason)
 
     def _doubt(self, reason: str) -> None:
-        logger.warning("%s", reason)
+        if reason != self._doubted:
+            logger.warning("%s", reason)
+        self._doubted = reason
         if self._told is None or self._told[0] is None:
             self._settle(None, reason)
 
