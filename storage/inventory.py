@@ -1,0 +1,115 @@
+"""The ledger: the only truth about who may use what, and the only way to change it.
+
+Reads are methods of `Ledger`; every change is a method of the `Transaction` that `Ledger.begin` opens. The database
+guards each transition, this code explains what it refused. One process writes to a SQLite ledger at a time and the
+others wait; on PostgreSQL writers meet only at the rows that they share.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from storage.errors import PollyError
+from storage.ledger.claiming import Advance, Release
+from storage.ledger.engine import Database
+from storage.ledger.leadership import check_terms, led
+from storage.ledger.migrate import prepare
+from storage.ledger.overview import Overview
+from storage.ledger.records import (
+    ClaimFilter,
+    ClaimRequest,
+    NewVolume,
+    Orphan,
+    Placed,
+    Placement,
+    PlaceRequest,
+    Refused,
+    Restored,
+    VolumeFilter,
+    Workload,
+)
+from storage.ledger.transaction import Transaction
+
+__all__ = [
+    "Advance",
+    "ClaimFilter",
+    "ClaimRequest",
+    "Ledger",
+    "NewVolume",
+    "Orphan",
+    "PlaceRequest",
+    "Placed",
+    "Placement",
+    "Refused",
+    "Release",
+    "Restored",
+    "Transaction",
+    "VolumeFilter",
+    "Workload",
+    "open_ledger",
+]
+
+
+def open_ledger(url: str, *, clock: Callable[[], float] = time.time, read_only: bool = False) -> Ledger:
+    """Opens the ledger at `sqlite:///FILE` or `postgresql://USER:PASSWORD@HOST/DATABASE`, and makes or migrates it if need be.
+
+    With `read_only` nothing is made, migrated or written. Raises LedgerUnavailable for everything that is wrong with the
+    database or the URL.
+    """
+    database = Database(url, read_only=read_only)
+    try:
+        prepare(database)
+    except PollyError:
+        database.close()
+        raise
+    return Ledger(database, clock)
+
+
+class Ledger(Overview):
+    """One opened ledger. Threads may share it; a forked child may not."""
+
+    def __init__(self, database: Database, clock: Callable[[], float]) -> None:
+        self._database = database
+        self._clock = clock
+        self._terms: dict[str, int] = {}
+
+    def __repr__(self) -> str:
+        return f"Ledger({self.url})"
+
+    @property
+    def url(self) -> str:
+        """Where it is, without the password."""
+        return self._database.shown
+
+    @contextmanager
+    def begin(self, actor: str) -> Iterator[Transaction]:
+        """One transaction: committed when the block ends, rolled back whole on any exception or refusal.
+
+        `actor` is who does it, for the event log. Every line and instant of it is the clock's at its beginning. It is not
+        nested: a second one inside waits for the first and fails. Raises LedgerUnavailable, and AlreadyLed in a process
+        whose leadership has gone to another.
+        """
+        with self._database.writing() as session:
+            check_terms(session, self._terms)
+            transaction = Transaction(session, actor=actor, now=self._clock())
+            yield transaction
+            transaction.flush()
+
+    @contextmanager
+    def lead(self, scheduler: str, who: str) -> Iterator[None]:
+        """Makes this process the only one that runs the scheduler, until the block ends or the process dies.
+
+        Raises AlreadyLed with the name of the one that runs it.
+        """
+        with led(self._database, scheduler, who, self._clock()) as term:
+            self._terms[scheduler] = term
+            try:
+                yield
+            finally:
+                self._terms.pop(scheduler, None)
+
+    def close(self) -> None:
+        """Closes every connection. Safe to repeat."""
+        self._database.close()

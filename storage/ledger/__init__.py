@@ -1,0 +1,1 @@
+"""The ledger's parts. Only storage.inventory imports them, and everybody else imports that."""

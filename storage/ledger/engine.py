@@ -1,0 +1,266 @@
+"""The connections to the ledger's database, and what may go wrong with them. Knows no table.
+
+Every failure of the database itself comes out as LedgerUnavailable with the URL as it may be shown; a broken constraint,
+a deadlock and a lock that does not come are a Conflict. After an error the connection is thrown away, so that nothing of a
+broken transaction can reach the next one.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Final, NoReturn
+from urllib.parse import quote, quote_plus
+
+from sqlalchemy import Connection, Engine, Executable, create_engine, event, exc
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.pool import QueuePool
+
+from storage.errors import Conflict, Invalid, LedgerUnavailable, PollyError
+from storage.ledger.bulk import Batch, Lookup
+
+BUSY_S: Final = 10
+"""How long a writer waits for another process that writes."""
+CACHE_KIB: Final = 64 * 1024
+CHECKPOINT_PAGES: Final = 16_384
+"""How many pages (64 MiB) the write-ahead log may gather before they go to the database file: fewer, larger write-backs."""
+LOST_RACES: Final = {"40001", "40P01", "55P03"}
+"""PostgreSQL's codes of a serialisation failure, a deadlock and a lock timeout."""
+
+
+class Database:
+    """One ledger's database: a pool of writing and one of reading connections."""
+
+    def __init__(self, url: str, *, read_only: bool) -> None:
+        self.url = _checked(url)
+        self.shown = self.url.render_as_string(hide_password=True)
+        self.is_sqlite = self.url.get_backend_name() == "sqlite"
+        self.path = Path(self.url.database or "").absolute() if self.is_sqlite else None
+        self.read_only = read_only
+        self._make()
+
+    def __repr__(self) -> str:
+        return f"Database({self.shown})"
+
+    def _make(self) -> None:
+        if self.path:
+            mode = "ro" if self.read_only else "rw"
+            self.writer = _sqlite_engine(self.path, mode, writes=True)
+            self.reader = _sqlite_engine(self.path, mode, writes=False)
+        else:
+            self.writer = _postgresql_engine(self.url, "READ COMMITTED")
+            self.reader = _postgresql_engine(self.url, "REPEATABLE READ").execution_options(postgresql_readonly=True)
+
+    @contextmanager
+    def writing(self) -> Iterator[Session]:
+        """One transaction that writes: committed at the end, rolled back on any exception."""
+        if self.read_only:
+            self.fail("it was opened for reading only")
+        with self._session(self.writer) as session:
+            yield session
+
+    @contextmanager
+    def reading(self) -> Iterator[Session]:
+        """One transaction that sees the ledger as of one moment and blocks nobody."""
+        with self._session(self.reader) as session:
+            yield session
+
+    @contextmanager
+    def _session(self, engine: Engine) -> Iterator[Session]:
+        with self.translated(), engine.connect() as connection:
+            try:
+                with connection.begin():
+                    session = Session(self, connection)
+                    yield session
+                    if session.failed:
+                        raise session.failed
+            except (exc.DBAPIError, LedgerUnavailable):
+                connection.invalidate()
+                raise
+
+    @contextmanager
+    def translated(self) -> Iterator[None]:
+        """Turns the database's errors into Polly's."""
+        try:
+            yield
+        except exc.SQLAlchemyError as error:
+            raise self.translate(error) from error
+
+    def translate(self, error: exc.SQLAlchemyError) -> PollyError:
+        reason = self._scrubbed(error)
+        if isinstance(error, exc.IntegrityError):
+            return Conflict(what="the ledger", expected="rows that its constraints allow", found=reason)
+        if isinstance(error, exc.DataError):
+            return Invalid(field="a value", value="", reason=f"the ledger cannot store it: {reason}")
+        if isinstance(error, exc.DBAPIError) and getattr(error.orig, "sqlstate", None) in LOST_RACES:
+            return Conflict(what="the ledger", expected="its rows to itself", found=reason)
+        return LedgerUnavailable(url=self.shown, reason=reason)
+
+    def fail(self, reason: str) -> NoReturn:
+        raise LedgerUnavailable(url=self.shown, reason=reason)
+
+    def _scrubbed(self, error: Exception) -> str:
+        said = str(getattr(error, "orig", None) or error).strip() or type(error).__name__
+        reason = said.splitlines()[0]
+        password = str(self.url.password or "")
+        for form in {password, quote(password, safe=""), quote_plus(password)} - {""}:
+            reason = reason.replace(form, "***")
+        return reason
+
+    def close(self) -> None:
+        """Closes every connection; SQLite brings its statistics up to date first."""
+        if self.is_sqlite and not self.read_only:
+            with suppress(PollyError), self.writing() as session:
+                session.connection.exec_driver_sql("PRAGMA analysis_limit = 400")
+                session.connection.exec_driver_sql("PRAGMA optimize")
+        self.writer.dispose()
+        self.reader.dispose()
+
+
+class Session:
+    """What the ledger's code does with one open transaction. Raises Polly's errors only.
+
+    Once something has `failed` outside a savepoint, the transaction is not committed, even if the caller swallows the error.
+    """
+
+    __slots__ = ("_database", "_saved", "connection", "failed")
+
+    def __init__(self, database: Database, connection: Connection) -> None:
+        self._database = database
+        self._saved = 0
+        self.connection = connection
+        self.failed: PollyError | None = None
+
+    def _raise(self, error: exc.SQLAlchemyError) -> NoReturn:
+        translated = self._database.translate(error)
+        if not self._saved:
+            self.failed = translated
+        raise translated from error
+
+    @property
+    def is_sqlite(self) -> bool:
+        return self._database.is_sqlite
+
+    def run(self, batch: Batch, rows: Sequence[tuple[Any, ...]]) -> int:
+        """Runs one statement for many rows, each in the order of the batch's columns; the number of rows that it changed."""
+        if not rows:
+            return 0
+        try:
+            if self.is_sqlite:
+                return self.connection.exec_driver_sql(batch.sqlite, list(rows)).rowcount
+            return self.connection.exec_driver_sql(batch.postgresql, (batch.document(rows),)).rowcount
+        except exc.SQLAlchemyError as error:
+            self._raise(error)
+
+    def find(self, lookup: Lookup, keys: Sequence[str]) -> list[Any]:
+        """The rows that a lookup finds for these keys, in no promised order."""
+        found: list[Any] = []
+        try:
+            for sql, parameters in lookup.calls(keys, sqlite=self.is_sqlite):
+                found.extend(self.connection.exec_driver_sql(sql, parameters))
+        except exc.SQLAlchemyError as error:
+            self._raise(error)
+        return found
+
+    def execute(self, statement: Executable) -> int:
+        """Runs a statement; the number of rows that it changed."""
+        try:
+            return self.connection.execute(statement).rowcount
+        except exc.SQLAlchemyError as error:
+            self._raise(error)
+
+    def all(self, statement: Executable) -> Sequence[Any]:
+        try:
+            return self.connection.execute(statement).all()
+        except exc.SQLAlchemyError as error:
+            self._raise(error)
+
+    def first(self, statement: Executable) -> Any:
+        rows = self.all(statement)
+        return rows[0] if rows else None
+
+    @contextmanager
+    def savepoint(self) -> Iterator[None]:
+        """What is done inside is undone when it raises; what was before stays."""
+        self._saved += 1
+        try:
+            with self._database.translated(), self.connection.begin_nested():
+                yield
+        finally:
+            self._saved -= 1
+
+
+def _checked(url: str) -> URL:
+    """The URL with its driver, and with a password only where it is hidden when shown."""
+    try:
+        parsed = make_url(url)
+    except (exc.ArgumentError, ValueError) as error:
+        raise LedgerUnavailable(url=url.partition("://")[0] + "://...", reason="this is not a database URL") from error
+    backend = parsed.drivername.partition("+")[0]
+    if backend == "sqlite":
+        return _checked_sqlite(parsed)
+    if backend not in ("postgresql", "postgres"):
+        raise LedgerUnavailable(
+            url=parsed.render_as_string(), reason="a ledger is in SQLite (sqlite:///FILE) or PostgreSQL (postgresql://...)"
+        )
+    if password := parsed.query.get("password"):
+        parsed = parsed.set(password=password if isinstance(password, str) else password[0]).difference_update_query(["password"])
+    return parsed.set(drivername="postgresql+psycopg")
+
+
+def _checked_sqlite(url: URL) -> URL:
+    shown = url.render_as_string()
+    if not url.database or url.database == ":memory:" or url.database.startswith("file:"):
+        raise LedgerUnavailable(url=shown, reason="a ledger is a file: sqlite:///FILE, or sqlite:////ABSOLUTE/FILE")
+    if url.host or url.username or url.query:
+        raise LedgerUnavailable(url=shown, reason="a SQLite URL has a file and nothing else: sqlite:///FILE")
+    return url.set(drivername="sqlite")
+
+
+def _sqlite_engine(path: Path, mode: str, *, writes: bool) -> Engine:
+    address = f"file:{quote(os.fspath(path))}?mode={mode}"
+
+    def connect() -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            address, uri=True, timeout=BUSY_S, isolation_level=None, check_same_thread=False, cached_statements=256
+        )
+        settings = [f"cache_size = -{CACHE_KIB}", "temp_store = MEMORY"]
+        settings += (
+            ["synchronous = FULL", "foreign_keys = ON", f"wal_autocheckpoint = {CHECKPOINT_PAGES}"] if writes else ["query_only = ON"]
+        )
+        for setting in settings:
+            connection.execute(f"PRAGMA {setting}")
+        return connection
+
+    size = {"pool_size": 1, "max_overflow": 0} if writes else {"pool_size": 4, "max_overflow": 28}
+    engine = create_engine("sqlite://", creator=connect, poolclass=QueuePool, pool_timeout=BUSY_S, hide_parameters=True, **size)
+    _begin_with(engine, "BEGIN IMMEDIATE" if writes else "BEGIN")
+    return engine
+
+
+def _begin_with(engine: Engine, statement: str) -> None:
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        connection.exec_driver_sql(statement)
+
+
+def _postgresql_engine(url: URL, isolation: Any) -> Engine:
+    waits = {} if "connect_timeout" in url.query else {"connect_timeout": BUSY_S}
+    try:
+        engine = create_engine(url, isolation_level=isolation, pool_pre_ping=True, hide_parameters=True, connect_args=waits)
+    except ImportError as error:
+        reason = "PostgreSQL needs the Python package psycopg; install it with: pip install 'polly-broker[postgresql]'"
+        raise LedgerUnavailable(url=url.render_as_string(), reason=reason) from error
+    _on_connect(engine, lambda cursor: cursor.execute(f"SET lock_timeout = '{BUSY_S}s'"))
+    return engine
+
+
+def _on_connect(engine: Engine, do: Callable[[Any], object]) -> None:
+    @event.listens_for(engine, "connect")
+    def connected(connection: Any, _: object) -> None:
+        with connection.cursor() as cursor:
+            do(cursor)
+        connection.commit()

@@ -1,0 +1,190 @@
+"""What may be read of the ledger. Each read is a transaction of its own and blocks nobody; lists come in parts."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, Final, TypeVar
+
+from sqlalchemy import Select, select, text
+
+from storage import schema
+from storage.errors import UnknownSnapshot, UnknownVolume
+from storage.ledger import rows
+from storage.ledger.bulk import lookup
+from storage.ledger.engine import Database
+from storage.ledger.records import ClaimFilter, Orphan, Placement, VolumeFilter, Workload
+from storage.ledger.writer import LIVE
+from storage.lifecycle import VolumeState
+from storage.model import (
+    Claim,
+    ClaimId,
+    Event,
+    Node,
+    Page,
+    PlacementId,
+    Pool,
+    Profile,
+    Snapshot,
+    SnapshotId,
+    Volume,
+    VolumeId,
+    WorkloadId,
+)
+
+NAMED: Final = lookup(rows.VOLUME, "FROM volumes WHERE volumes.name {among}")
+PARTIAL: Final = {"owner": "volumes.owner <> ''", "role": "volumes.role <> ''", "state": "volumes.state <> 'AVAILABLE'"}
+"""What SQLite must read in a query to use the index that has only such rows."""
+T = TypeVar("T")
+
+
+class Reads:
+    """The reading half of the ledger."""
+
+    _database: Database
+
+    def _all(self, statement: Any) -> Sequence[Any]:
+        with self._database.reading() as session:
+            return session.all(statement)
+
+    def setting(self, key: str) -> str | None:
+        found = self._all(select(schema.settings.c.value).where(schema.settings.c.key == key))
+        return found[0].value if found else None
+
+    def pools(self, platform: str | None = None) -> list[Pool]:
+        table = schema.pools
+        statement = select(table).order_by(table.c.platform, table.c.name)
+        return [rows.pool(row) for row in self._all(_with(statement, table, platform=platform))]
+
+    def profiles(self) -> list[Profile]:
+        table = schema.profiles
+        return [rows.profile(row.body) for row in self._all(select(table.c.body).order_by(table.c.name))]
+
+    def volume(self, volume_id_or_name: str) -> Volume:
+        """By its id, or else by its name. Raises UnknownVolume."""
+        table = schema.volumes.c
+        for column in (table.volume_id, table.name):
+            if found := self._all(select(*rows.VOLUME).where(column == volume_id_or_name)):
+                return rows.volume(found[0])
+        raise UnknownVolume(volume=volume_id_or_name)
+
+    def volumes(self, filter: VolumeFilter = VolumeFilter(), *, after: str | None = None, limit: int = 100) -> Page[Volume]:  # noqa: A002, B008
+        """Volumes in the order of their creation, `limit` at a time; as fast with a million of them as with a few."""
+        found = self._all(_volumes(filter, after, limit))
+        return _page(found, limit, rows.volume, lambda row: row.number)
+
+    def volumes_named(self, names: Collection[str]) -> dict[str, Volume]:
+        """Those of these names that are there, by name."""
+        with self._database.reading() as session:
+            return {volume.name: volume for volume in map(rows.volume, session.find(NAMED, sorted(set(names))))}
+
+    def claims(self, filter: ClaimFilter = ClaimFilter(), *, after: str | None = None, limit: int = 100) -> Page[Claim]:  # noqa: A002, B008
+        """Live claims in the order of their ids, `limit` at a time."""
+        table, f = schema.claims, filter
+        statement = select(*rows.CLAIM).order_by(table.c.claim_id).limit(limit + 1)
+        statement = _with(statement, table, platform=f.platform, state=f.state, node_id=f.node, scheduler=f.scheduler)
+        statement = _with(statement, table, volume_id=f.volume_id, placement_id=f.placement_id)
+        if after is not None:
+            statement = statement.where(table.c.claim_id > after)
+        return _page(self._all(statement), limit, rows.claim, lambda row: row.claim_id)
+
+    def claims_on(self, volume_ids: Collection[VolumeId]) -> dict[VolumeId, list[Claim]]:
+        """The live claims on each of these volumes that has any, by epoch."""
+        found: dict[VolumeId, list[Claim]] = defaultdict(list)
+        with self._database.reading() as session:
+            for row in session.find(LIVE, sorted(set(volume_ids))):
+                claim = rows.claim(row)
+                found[claim.volume_id].append(claim)
+        return dict(found)
+
+    def workloads(self, scheduler: str | None = None) -> list[Workload]:
+        table = schema.workloads
+        statement = select(table).order_by(table.c.scheduler, table.c.workload_id)
+        return [rows.workload(row) for row in self._all(_with(statement, table, scheduler=scheduler))]
+
+    def placements(self, scheduler: str | None = None, workload: WorkloadId | None = None) -> list[Placement]:
+        table = schema.placements
+        statement = select(*rows.PLACEMENT).order_by(table.c.workload_id, table.c.slot, table.c.placement_id)
+        return [rows.placement(row) for row in self._all(_with(statement, table, scheduler=scheduler, workload_id=workload))]
+
+    def nodes(self, scheduler: str | None = None) -> list[Node]:
+        with self._database.reading() as session:
+            return _nodes(session.all, scheduler)
+
+    def snapshots(self, volume_id: VolumeId | None = None, *, after: str | None = None, limit: int = 100) -> Page[Snapshot]:
+        """Snapshots in the order of their ids, `limit` at a time."""
+        table = schema.snapshots
+        statement = _with(select(table).order_by(table.c.snapshot_id).limit(limit + 1), table, volume_id=volume_id)
+        if after is not None:
+            statement = statement.where(table.c.snapshot_id > after)
+        return _page(self._all(statement), limit, rows.snapshot, lambda row: row.snapshot_id)
+
+    def snapshot(self, snapshot_id: SnapshotId) -> Snapshot:
+        """Raises UnknownSnapshot."""
+        found = self._all(select(schema.snapshots).where(schema.snapshots.c.snapshot_id == snapshot_id))
+        if not found:
+            raise UnknownSnapshot(snapshot=snapshot_id)
+        return rows.snapshot(found[0])
+
+    def events(
+        self,
+        *,
+        volume_id: VolumeId | None = None,
+        placement_id: PlacementId | None = None,
+        claim_id: ClaimId | None = None,
+        after: int | str | None = None,
+        limit: int = 100,
+        newest_first: bool = False,
+    ) -> Page[Event]:
+        """Lines of the event log, `limit` at a time, from the oldest or from the newest on; also of what is gone."""
+        table = schema.events
+        order = table.c.seq.desc() if newest_first else table.c.seq
+        statement = select(*rows.EVENT).order_by(order).limit(limit + 1)
+        statement = _with(statement, table, volume_id=volume_id, placement_id=placement_id, claim_id=claim_id)
+        if after is not None:
+            statement = statement.where(table.c.seq < int(after) if newest_first else table.c.seq > int(after))
+        return _page(self._all(statement), limit, rows.event, lambda row: row.seq)
+
+    def orphans(self) -> list[Orphan]:
+        """What is to be deleted on the platforms, the oldest first."""
+        table = schema.orphans
+        return [rows.orphan(row) for row in self._all(select(table).order_by(table.c.since, table.c.platform, table.c.token))]
+
+
+def _with(statement: Select[Any], table: Any, **values: str | None) -> Select[Any]:
+    """Adds `column = value` for each value that is given."""
+    for name, value in values.items():
+        if value is not None:
+            statement = statement.where(table.c[name] == str(value))
+    return statement
+
+
+def _volumes(f: VolumeFilter, after: str | None, limit: int) -> Select[Any]:
+    table, labels = schema.volumes, schema.volume_labels
+    statement = select(*rows.VOLUME).order_by(table.c.number).limit(limit + 1)
+    statement = _with(statement, table, platform=f.platform, pool=f.pool, profile=f.profile, zone=f.zone, name=f.name)
+    statement = _with(statement, table, state=f.state, owner=f.owner, role=f.role)
+    for name in ("owner", "role"):
+        if getattr(f, name):
+            statement = statement.where(text(PARTIAL[name]))
+    if f.state not in (None, VolumeState.AVAILABLE):
+        statement = statement.where(text(PARTIAL["state"]))
+    for key, value in f.labels.items():
+        statement = statement.where(table.c.number.in_(select(labels.c.number).where(labels.c.key == key, labels.c.value == value)))
+    return statement.where(table.c.number > int(after)) if after is not None else statement
+
+
+def _page(found: Sequence[Any], limit: int, read: Callable[[Any], T], key: Callable[[Any], object]) -> Page[T]:
+    """One row more than `limit` was asked for, to know whether there is a next part."""
+    more = len(found) > limit
+    items = [read(row) for row in found[:limit]]
+    return Page(items=items, after=str(key(found[limit - 1])) if more else None)
+
+
+def _nodes(read: Callable[[Any], Sequence[Any]], scheduler: str | None) -> list[Node]:
+    nodes, slots = schema.nodes, schema.node_slots
+    counted: dict[tuple[str, str], list[Any]] = defaultdict(list)
+    for row in read(_with(select(slots).order_by(slots.c.platform), slots, scheduler=scheduler)):
+        counted[row.scheduler, row.node_id].append(row)
+    found = read(_with(select(nodes).order_by(nodes.c.scheduler, nodes.c.node_id), nodes, scheduler=scheduler))
+    return [rows.node(row, counted[row.scheduler, row.node_id]) for row in found]

@@ -1,0 +1,151 @@
+"""What goes into the ledger and comes out of it besides the records of storage.model. Knows no database."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from storage.errors import PollyError
+from storage.lifecycle import ClaimState, VolumeState
+from storage.model import Access, AccessMode, Claim, ClaimId, ExternalId, Node, NodeId, PlacementId, Volume, VolumeId, WorkloadId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewVolume:
+    """A volume to be planned: capacity is taken now, the platform makes it later."""
+
+    volume_id: VolumeId
+    name: str
+    platform: str
+    pool: str
+    size_mib: int
+    profile: str = ""
+    access_mode: AccessMode = AccessMode.SINGLE_NODE_WRITER
+    filesystem: str = "ext4"
+    owner: str = ""
+    role: str = ""
+    region: str = ""
+    zone: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    snapshot: ExternalId | None = None
+    """The platform's id of the snapshot that it starts from."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimRequest:
+    """One volume for one placement."""
+
+    claim_id: ClaimId
+    volume_id: VolumeId
+    access: Access
+    epoch: int = 0
+    """The volume's epoch as last read; the claim gets the next one. 0 for a new volume."""
+    new: NewVolume | None = None
+    """Plan this volume in the same transaction; the claim's id becomes its token."""
+    renew: bool = False
+    """The volume is there but unborn: it starts over under this claim's token, and what it was becomes an orphan."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    """One run of one instance of a workload."""
+
+    placement_id: PlacementId
+    scheduler: str
+    workload: WorkloadId
+    slot: int
+    """Which instance, from 0."""
+    node: NodeId
+    state: str
+    """In the words of the front end."""
+    data: str = "{}"
+    """JSON of the front end; the ledger does not read it."""
+    created_at: float = 0.0
+    updated_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workload:
+    """What is to run."""
+
+    scheduler: str
+    workload_id: WorkloadId
+    spec: str
+    """JSON of the front end; the ledger does not read it."""
+    instances: int
+    version: str = ""
+    state: str = ""
+    created_at: float = 0.0
+    updated_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlaceRequest:
+    """A placement with a claim for each of its volumes: all of it or nothing."""
+
+    placement: Placement
+    claims: tuple[ClaimRequest, ...] = ()
+    lease_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placed:
+    placement_id: PlacementId
+    claims: tuple[Claim, ...]
+    """In the order of the request."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refused:
+    placement_id: PlacementId
+    error: PollyError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Orphan:
+    """What a token may have made on a platform, and nobody needs."""
+
+    platform: str
+    token: str
+    external_id: ExternalId | None
+    """None: nobody has seen it; the platform finds it by its token, or has nothing."""
+    since: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VolumeFilter:
+    """Which volumes to list; None means any."""
+
+    platform: str | None = None
+    pool: str | None = None
+    profile: str | None = None
+    zone: str | None = None
+    state: VolumeState | None = None
+    owner: str | None = None
+    role: str | None = None
+    name: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """Labels that a volume must have, all of them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimFilter:
+    """Which live claims to list; None means any."""
+
+    platform: str | None = None
+    state: ClaimState | None = None
+    node: NodeId | None = None
+    scheduler: str | None = None
+    volume_id: VolumeId | None = None
+    placement_id: PlacementId | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restored:
+    """All that one scheduler's broker needs to go on after a death, as of one moment."""
+
+    workloads: list[Workload]
+    placements: list[Placement]
+    claims: list[tuple[Claim, Volume]]
+    """Every live claim of the scheduler, with its volume."""
+    nodes: list[Node]

@@ -1,0 +1,13 @@
+"""One transaction of the ledger, put together from its parts."""
+
+from __future__ import annotations
+
+from storage.ledger.claiming import Claiming
+from storage.ledger.snapshots import Snapshots
+from storage.ledger.surroundings import Surroundings
+from storage.ledger.volumes import Volumes
+
+
+class Transaction(Claiming, Volumes, Snapshots, Surroundings):
+    """What may be written. Every transition is a guarded statement; when a guard does not hold, the verb raises one of
+    storage.errors and nothing of the transaction is committed. Only `place` answers with refusals instead."""
