@@ -305,7 +305,8 @@ class _Attempt:
             return None
         if self.was_mounted or isinstance(error, DeviceInUse):
             return error
-        steps = Steps(subject=self.steps.subject, journal=self.steps.journal, on_step=self.steps.on_step, pace=self.steps.pace)
+        # Not told to on_step: it may be what has failed, or has called the whole thing off.
+        steps = Steps(subject=self.steps.subject, journal=self.steps.journal, on_step=ignore, pace=self.steps.pace)
         try:
             if self.device:
                 releasing.unmount(self.target, steps, self.machine, device=self.device, timeout_s=BACK_OUT_S, force=False)
