@@ -75,7 +75,7 @@ def _user() -> str:
 
 def build_platforms(config: Config) -> dict[str, Platform]:
     """The adapters of polly.toml. Raises Invalid, MissingSdk."""
-    return {name: build(name, {"kind": block.keys.kind, **block.settings}) for name, block in config.platforms.items()}
+    return {name: build(name, block.keys.kind, block.settings) for name, block in config.platforms.items()}
 
 
 def run(options: BrokerOptions) -> None:

@@ -14,7 +14,7 @@ from framework.mesos.asking import instance_key
 from framework.mesos.cycle import Seen
 from framework.mesos.instances import AppState, Phase, Waiting
 from framework.service import BrokerInfo, Explanation, ImportOrder, OfferView, RefusalCount, VolumeOrder, WaitingInstance
-from offers.overlay import overlay
+from offers.overlay import overlay_resources, overlays
 from offers.tally import Tally
 from storage.errors import Conflict, PollyError, UnknownClaim
 from storage.lifecycle import ClaimState, ProofKind
@@ -83,27 +83,28 @@ class Desk:
         cycle = self._engine.scheduler.cycle
         storage = cycle.storage_view()
         wanted = [v.existing for wish in cycle.wishes(self._engine.parts.clock()) for v in wish.ask.volumes if v.existing]
-        return [_offer_view(seen, overlay([seen.offer], storage, wanted)) for seen in cycle.latest.values()]
+        found = overlays([seen.offer for seen in cycle.latest.values()], storage, wanted)
+        return [_offer_view(seen, overlay_resources(found[seen.offer.agent_id], role=seen.offer.role)) for seen in cycle.latest.values()]
 
     # --- volumes --------------------------------------------------------------------------------
 
     def create_volume(self, order: VolumeOrder, actor: str) -> Volume:
-        return self._engine.ask_later(lambda reply: self._engine.volumes.create(order, actor, reply))
+        return self._engine.ask_later(lambda: self._engine.volumes.create(order, actor))
 
     def import_volume(self, order: ImportOrder, actor: str) -> Volume:
-        return self._engine.ask_later(lambda reply: self._engine.volumes.adopt(order, actor, reply))
+        return self._engine.ask_later(lambda: self._engine.volumes.adopt(order, actor))
 
     def delete_volume(self, volume: str, actor: str) -> None:
-        self._engine.ask_later(lambda reply: self._engine.volumes.delete(volume, actor, reply))
+        self._engine.ask_later(lambda: self._engine.volumes.delete(volume, actor))
 
     def expand_volume(self, volume: str, size_mib: int, actor: str) -> Volume:
-        return self._engine.ask_later(lambda reply: self._engine.volumes.expand(volume, size_mib, actor, reply))
+        return self._engine.ask_later(lambda: self._engine.volumes.expand(volume, size_mib, actor))
 
     def snapshot_volume(self, volume: str, name: str, actor: str) -> Snapshot:
-        return self._engine.ask_later(lambda reply: self._engine.volumes.snapshot(volume, name, actor, reply))
+        return self._engine.ask_later(lambda: self._engine.volumes.snapshot(volume, name, actor))
 
     def delete_snapshot(self, snapshot: SnapshotId, actor: str) -> None:
-        self._engine.ask_later(lambda reply: self._engine.volumes.delete_snapshot(snapshot, actor, reply))
+        self._engine.ask_later(lambda: self._engine.volumes.delete_snapshot(snapshot, actor))
 
     def release_claim(self, claim: ClaimId, reason: str, actor: str) -> None:
         self._engine.ask(lambda: self._release(claim, reason, actor))

@@ -16,12 +16,13 @@ from typing import Any, TypeVar
 
 from framework.config import Config
 from framework.failures import BrokerBusy
+from framework.janitor import Janitor
 from framework.mesos.context import Calls, Context
 from framework.mesos.scheduler import FRAMEWORK_ID, Item, Scheduler
 from framework.mesos.tasks import scheduler_name
 from framework.settling import Settler
-from framework.volumes import Volumes
-from framework.workers import Outcome, Workers
+from framework.volumes import Volumes, fulfilled
+from framework.workers import Workers
 from storage.errors import PollyError
 from storage.inventory import Ledger
 from storage.platforms.base import Platform
@@ -137,7 +138,7 @@ class Engine:
             self.driver = self.parts.make_driver(self.ledger.setting(f"{self.name} {FRAMEWORK_ID}"), self.loop.post)
             self._assemble(self.driver)
             self.scheduler.apps.restore(self.ledger.restore(self.name), self.parts.clock())
-            self.sync_pools_now()
+            self.janitor.sync_pools_now()
             self._stack = stack.pop_all()
         self.loop.start(self._handle, self._tick, self._next_at)
         self.driver.start()
@@ -159,16 +160,9 @@ class Engine:
         self.volumes = Volumes(
             self.config, self.ledger, self.platforms, self.workers, clock=parts.clock, ids=parts.ids, changed=self.context.forget
         )
-        self.scheduler = Scheduler(self.context, reclaim=lambda owner: self.volumes.reclaim(owner, "broker"), gave_up=self._give_up)
+        self.janitor = Janitor(self.config, self.ledger, dict(self.platforms), self.volumes, self.workers)
+        self.scheduler = Scheduler(self.context, reclaim=self.janitor.reclaim, gave_up=self._give_up)
         self._due = {"resume": 0.0, "pools": parts.clock() + SYNC_POOLS_S}
-
-    def sync_pools_now(self) -> None:
-        """Before the first offer: without pools nothing could be placed."""
-        for name, platform in self.platforms.items():
-            try:
-                self.volumes.store_pools(name, platform.pools())
-            except PollyError as error:
-                logger.warning("the pools of platform %s cannot be read yet: %s", name, error)
 
     def stop(self, *, failover: bool = True) -> None:
         """Ends the broker. Its tasks live on, unless `failover` is False: then Mesos ends the framework and them."""
@@ -187,10 +181,10 @@ class Engine:
         self.scheduler.tick(now)
         if now >= self._due["resume"]:
             self._due["resume"] = now + RESUME_S
-            self.volumes.resume()
+            self.janitor.resume()
         if now >= self._due["pools"]:
             self._due["pools"] = now + SYNC_POOLS_S
-            self.volumes.sync_pools()
+            self.janitor.sync_pools()
 
     def _next_at(self, now: float) -> float | None:
         return min((*self._due.values(), self.scheduler.next_at(now) or float("inf")))
@@ -199,33 +193,26 @@ class Engine:
 
     def ask(self, call: Callable[[], T]) -> T:
         """Makes the call in the broker's thread and waits for its value or error."""
-        return self.ask_later(lambda reply: reply(_outcome(call)))
+        return self.ask_later(lambda: fulfilled(call()))
 
-    def ask_later(self, call: Callable[[Callable[[Outcome[T]], None]], None]) -> T:
-        """Like `ask`, for verbs that reply when a platform has answered."""
-        future: Future[T] = Future()
+    def ask_later(self, call: Callable[[], Future[T]]) -> T:
+        """Like `ask`, for verbs whose value comes when a platform has answered. Raises BrokerBusy if that takes too long."""
+        answer: Future[T] = Future()
 
-        def reply(outcome: Outcome[T]) -> None:
-            if outcome.error is not None:
-                future.set_exception(outcome.error)
+        def hand_on(done: Future[T]) -> None:
+            if (error := done.exception()) is not None:
+                answer.set_exception(error)
             else:
-                future.set_result(outcome.get())
+                answer.set_result(done.result())
 
         def item() -> None:
             try:
-                call(reply)
+                call().add_done_callback(hand_on)
             except PollyError as error:
-                future.set_exception(error)
+                answer.set_exception(error)
 
         self.loop.post(item)
         try:
-            return future.result(timeout=ANSWER_S)
+            return answer.result(timeout=ANSWER_S)
         except FutureTimeout:
             raise BrokerBusy(timeout_s=ANSWER_S) from None
-
-
-def _outcome(call: Callable[[], T]) -> Outcome[T]:
-    try:
-        return Outcome(call())
-    except PollyError as error:
-        return Outcome[T](error=error)

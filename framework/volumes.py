@@ -1,33 +1,30 @@
-"""What is done to volumes apart from claims: create, delete, snapshot, expand, import, and the reclaiming of what nobody needs.
+"""What people ask to have done to volumes: create, delete, snapshot, expand, import.
 
 Each verb stores its intent, calls the platform in a worker, and stores the result. What a death of the broker or a platform's
-failure leaves half done is taken up again from the stored intent by `resume`.
+failure leaves half done is taken up again from the stored intent by framework/janitor.py.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import replace
-from typing import TypeVar
-
-from storage.inventory import Ledger, NewVolume, Orphan, VolumeFilter
+from typing import Any, TypeVar
 
 from framework.config import Config
 from framework.service import ImportOrder, VolumeOrder
 from framework.workers import Outcome, Workers
 from storage.errors import Invalid, PollyError, PoolFull, UnknownPlatform, UnknownVolume, Unsupported
+from storage.inventory import Ledger, NewVolume
 from storage.lifecycle import VolumeState
-from storage.model import AccessMode, ExternalId, Pool, Profile, ReclaimPolicy, Snapshot, SnapshotId, Volume, VolumeId
-from storage.platforms.base import CreateRequest, Platform, PoolReport, SnapshotReport, VolumeReport
+from storage.model import ExternalId, Pool, Profile, Snapshot, SnapshotId, Volume, VolumeId
+from storage.platforms.base import CreateRequest, Platform, SnapshotReport, VolumeReport
 
-logger = logging.getLogger(__name__)
 T = TypeVar("T")
-Reply = Callable[[Outcome[T]], None]
 
 
 class Volumes:
-    """All methods are the broker thread's; replies come there too."""
+    """All methods are the broker thread's; the futures that they return are fulfilled there too."""
 
     def __init__(
         self,
@@ -42,7 +39,6 @@ class Volumes:
     ) -> None:
         self._config, self._ledger, self._platforms, self._workers = config, ledger, platforms, workers
         self._clock, self._ids, self._changed = clock, ids, changed
-        self._busy: set[str] = set()
 
     def platform(self, name: str) -> Platform:
         """Raises UnknownPlatform."""
@@ -51,18 +47,19 @@ class Volumes:
         except KeyError:
             raise UnknownPlatform(platform=name) from None
 
-    def create(self, wanted: VolumeOrder, actor: str, reply: Reply[Volume]) -> None:
+    # --- create ---------------------------------------------------------------------------------
+
+    def create(self, order: VolumeOrder, actor: str) -> Future[Volume]:
         """Takes capacity for a volume. An empty one is made by its first claim, on the node; one from a snapshot is made at once."""
-        profile = self._config.profile(wanted.profile)
-        if wanted.snapshot is not None:
-            self._restore(wanted, profile, self._ledger.snapshot(wanted.snapshot), actor, reply)
-            return
-        size_mib = _checked_size(wanted.size_mib, profile)
+        profile = self._config.profile(order.profile)
+        if order.snapshot is not None:
+            return self._restore(order, profile, self._ledger.snapshot(order.snapshot), actor)
+        size_mib = _checked_size(order.size_mib, profile)
         pool = self._roomiest(profile, size_mib)
         with self._ledger.begin(actor) as tx:
-            volume = tx.plan(self._new(wanted.name, profile, pool, size_mib), token=self._ids())
+            volume = tx.plan(self._new(order.name, profile, pool, size_mib), token=self._ids())
         self._changed([volume])
-        reply(Outcome(volume))
+        return fulfilled(volume)
 
     def _new(self, name: str, profile: Profile, pool: Pool, size_mib: int) -> NewVolume:
         return NewVolume(
@@ -88,67 +85,86 @@ class Volumes:
             raise PoolFull(pool=best.name, platform=best.platform, free_mib=best.free_mib, size_mib=size_mib)
         return best
 
-    def _restore(self, wanted: VolumeOrder, profile: Profile, snapshot: Snapshot, actor: str, reply: Reply[Volume]) -> None:
-        source = self._ledger.volume(snapshot.volume_id)
+    def _restore(self, order: VolumeOrder, profile: Profile, snapshot: Snapshot, actor: str) -> Future[Volume]:
         platform = self.platform(snapshot.platform)
-        size_mib = _checked_size(wanted.size_mib or snapshot.size_mib, profile)
-        pool = next((p for p in self._ledger.pools(snapshot.platform) if p.name == source.pool), None)
-        if not platform.capabilities.clones or pool is None or snapshot.external_id is None:
-            raise Unsupported(
-                platform=snapshot.platform, action="make a volume from a snapshot", reason="it has no clones, or the pool is gone"
-            )
+        pool = self._pool_of(snapshot, profile)
+        if not platform.capabilities.clones or snapshot.external_id is None:
+            reason = "the platform has no clones" if snapshot.external_id else f"snapshot {snapshot.snapshot_id} is {snapshot.state}"
+            raise Unsupported(platform=snapshot.platform, action="make a volume from a snapshot", reason=reason)
+        size_mib = _checked_size(order.size_mib or snapshot.size_mib, profile)
         token, external = self._ids(), snapshot.external_id
         with self._ledger.begin(actor) as tx:
-            planned = tx.plan(self._new(wanted.name, profile, pool, size_mib), token=token)
-        request = CreateRequest(pool=pool.name, size_mib=size_mib, token=token, name=wanted.name, snapshot=external, labels=profile.labels)
+            planned = tx.plan(self._new(order.name, profile, pool, size_mib), token=token)
+        request = CreateRequest(
+            pool=pool.name,
+            size_mib=size_mib,
+            token=token,
+            name=order.name,
+            snapshot=external,
+            parameters=profile.parameters,
+            labels=profile.labels,
+        )
 
-        def done(outcome: Outcome[VolumeReport]) -> None:
+        def store(report: VolumeReport) -> Volume:
+            made = replace(planned, external_id=report.external_id, size_mib=report.size_mib, state=VolumeState.AVAILABLE, token="")
             with self._ledger.begin(actor) as tx:
                 tx.unplan(planned.volume_id)
-                volume = tx.adopt(_adopted(outcome.get(), planned.name, planned, source)) if outcome.error is None else None
-                tx.drop_orphan(planned.platform, token) if volume else None
-            reply(Outcome(volume) if volume else Outcome(error=outcome.error))
+                tx.drop_orphan(planned.platform, token)
+                return tx.adopt(made)
 
-        self._run(f"volume {planned.volume_id}", lambda: platform.create(request), done, reply)
+        def undo() -> None:
+            with self._ledger.begin(actor) as tx:
+                tx.unplan(planned.volume_id)
 
-    def delete(self, name: str, actor: str, reply: Reply[None]) -> None:
+        return self._run(f"volume {planned.volume_id}", lambda: platform.create(request), store, undo)
+
+    def _pool_of(self, snapshot: Snapshot, profile: Profile) -> Pool:
+        pools = [pool for pool in self._ledger.pools(snapshot.platform) if profile.qualifies(pool)]
+        if not pools:
+            raise Invalid(field="profile", value=profile.name, reason=f"none of its pools is on {snapshot.platform}, where the snapshot is")
+        return max(pools, key=lambda pool: (pool.free_mib, pool.name))
+
+    # --- delete, snapshot, expand, import -------------------------------------------------------
+
+    def delete(self, name: str, actor: str, *, keep_snapshots: bool = False) -> Future[None]:
+        """Raises VolumeInUse while it is claimed, and HasSnapshots unless those are to be kept."""
         volume = self._ledger.volume(name)
         with self._ledger.begin(actor) as tx:
             if volume.external_id is None:
                 tx.unplan(volume.volume_id)
             else:
-                tx.deleting(volume.volume_id)
+                tx.deleting(volume.volume_id, keep_snapshots=keep_snapshots)
         self._changed([volume])
-        if volume.external_id is None:
-            reply(Outcome(None))
-        else:
-            self._delete(volume, volume.external_id, actor, reply)
+        return fulfilled(None) if volume.external_id is None else self.go_on_deleting(volume, volume.external_id, actor)
 
-    def _delete(self, volume: Volume, external_id: ExternalId, actor: str, reply: Reply[None]) -> None:
+    def go_on_deleting(self, volume: Volume, external_id: ExternalId, actor: str) -> Future[None]:
+        """The platform's part of a delete whose intent is stored. A refusal gives the volume back."""
         platform = self.platform(volume.platform)
 
-        def done(outcome: Outcome[None]) -> None:
+        def job() -> None:
+            try:
+                platform.delete(external_id)
+            except UnknownVolume:
+                return
+
+        def store(_: None) -> None:
             with self._ledger.begin(actor) as tx:
-                if outcome.error is None or isinstance(outcome.error, UnknownVolume):
-                    tx.deleted(volume.volume_id)
-                    reply(Outcome(None))
-                    return
+                tx.deleted(volume.volume_id)
+
+        def undo() -> None:
+            with self._ledger.begin(actor) as tx:
                 tx.mend(volume.volume_id)
-            reply(outcome)
 
-        self._run(f"volume {volume.volume_id}", lambda: platform.delete(external_id), done, reply)
+        return self._run(f"volume {volume.volume_id}", job, store, undo)
 
-    def snapshot(self, name: str, label: str, actor: str, reply: Reply[Snapshot]) -> None:
+    def snapshot(self, name: str, label: str, actor: str) -> Future[Snapshot]:
         volume = self._ledger.volume(name)
-        platform = self.platform(volume.platform)
-        if not platform.capabilities.snapshots or volume.external_id is None:
-            raise Unsupported(platform=volume.platform, action="snapshot", reason="it has no snapshots, or the volume is not made yet")
-        snapshot = self._plan_snapshot(volume, label, actor)
-        self._snapshot(platform, volume.external_id, snapshot, actor, reply)
-
-    def _plan_snapshot(self, volume: Volume, label: str, actor: str) -> Snapshot:
+        platform, external = self.platform(volume.platform), volume.external_id
+        if not platform.capabilities.snapshots or external is None:
+            reason = "the platform has no snapshots" if external else "the volume was never used, so it is not made yet"
+            raise Unsupported(platform=volume.platform, action=f"make a snapshot of {volume.name}", reason=reason)
         token = self._ids()
-        snapshot = Snapshot(
+        planned = Snapshot(
             snapshot_id=SnapshotId(token),
             volume_id=volume.volume_id,
             platform=volume.platform,
@@ -160,40 +176,36 @@ class Volumes:
             created_at=self._clock(),
         )
         with self._ledger.begin(actor) as tx:
-            tx.plan_snapshot(snapshot)
-        return snapshot
+            tx.plan_snapshot(planned)
 
-    def _snapshot(self, platform: Platform, external: ExternalId, snapshot: Snapshot, actor: str, reply: Reply[Snapshot]) -> None:
-        def done(outcome: Outcome[SnapshotReport]) -> None:
-            if outcome.error is None:
-                made = outcome.get()
-                with self._ledger.begin(actor) as tx:
-                    tx.snapshot_made(snapshot.snapshot_id, made.external_id, made.size_mib, made.created_at)
-                reply(Outcome(self._ledger.snapshot(snapshot.snapshot_id)))
-            else:
-                with self._ledger.begin(actor) as tx:
-                    tx.snapshot_deleted(snapshot.snapshot_id)
-                reply(Outcome(error=outcome.error))
+        def store(made: SnapshotReport) -> Snapshot:
+            with self._ledger.begin(actor) as tx:
+                tx.snapshot_made(planned.snapshot_id, made.external_id, made.size_mib, made.created_at)
+            return self._ledger.snapshot(planned.snapshot_id)
 
-        job = f"volume {snapshot.volume_id}"
-        self._run(job, lambda: platform.snapshot(external, token=snapshot.token, name=snapshot.name), done, reply)
+        def undo() -> None:
+            with self._ledger.begin(actor) as tx:
+                tx.snapshot_deleted(planned.snapshot_id)
 
-    def delete_snapshot(self, name: str, actor: str, reply: Reply[None]) -> None:
-        snapshot = self._ledger.snapshot(SnapshotId(name))
-        platform = self.platform(snapshot.platform)
+        return self._run(f"volume {volume.volume_id}", lambda: platform.snapshot(external, token=token, name=label), store, undo)
+
+    def delete_snapshot(self, snapshot_id: SnapshotId, actor: str) -> Future[None]:
+        snapshot = self._ledger.snapshot(snapshot_id)
+        platform, external = self.platform(snapshot.platform), snapshot.external_id
         with self._ledger.begin(actor) as tx:
             tx.snapshot_deleting(snapshot.snapshot_id)
 
-        def done(outcome: Outcome[None]) -> None:
-            if outcome.error is None:
-                with self._ledger.begin(actor) as tx:
-                    tx.snapshot_deleted(snapshot.snapshot_id)
-            reply(outcome)
+        def job() -> None:
+            if external is not None:
+                platform.delete_snapshot(external)
 
-        external = snapshot.external_id
-        self._run(f"volume {snapshot.volume_id}", lambda: platform.delete_snapshot(external) if external else None, done, reply)
+        def store(_: None) -> None:
+            with self._ledger.begin(actor) as tx:
+                tx.snapshot_deleted(snapshot.snapshot_id)
 
-    def expand(self, name: str, size_mib: int, actor: str, reply: Reply[Volume]) -> None:
+        return self._run(f"volume {snapshot.volume_id}", job, store)
+
+    def expand(self, name: str, size_mib: int, actor: str) -> Future[Volume]:
         """Capacity is taken first; the same call again goes on where the platform failed. The filesystem grows with the next mount."""
         volume = self._ledger.volume(name)
         platform, external = self.platform(volume.platform), volume.external_id
@@ -201,127 +213,42 @@ class Volumes:
             grown = tx.resize(volume.volume_id, size_mib)
         self._changed([grown])
         if external is None:
-            reply(Outcome(grown))
-            return
+            return fulfilled(grown)
+        return self._run(f"volume {volume.volume_id}", lambda: platform.expand(external, size_mib), lambda _: grown)
 
-        def done(outcome: Outcome[VolumeReport]) -> None:
-            reply(Outcome(grown) if outcome.error is None else Outcome(error=outcome.error))
-
-        self._run(f"volume {volume.volume_id}", lambda: platform.expand(external, size_mib), done, reply)
-
-    def adopt(self, order: ImportOrder, actor: str, reply: Reply[Volume]) -> None:
+    def adopt(self, order: ImportOrder, actor: str) -> Future[Volume]:
         """Takes over a volume that Polly did not make. Its filesystem is looked at, never made."""
-        where, by = self.platform(order.platform), self._config.profile(order.profile)
+        platform, profile = self.platform(order.platform), self._config.profile(order.profile)
 
-        def done(outcome: Outcome[VolumeReport]) -> None:
-            report = outcome.get()
-            pool = next((p for p in self._ledger.pools(order.platform) if p.name == report.pool), None)
-            volume = _imported(report, order, by, VolumeId(self._ids()), pool, self._clock())
+        def store(report: VolumeReport) -> Volume:
+            pool = next((pool for pool in self._ledger.pools(order.platform) if pool.name == report.pool), None)
             with self._ledger.begin(actor) as tx:
-                adopted = tx.adopt(volume)
-            self._changed([adopted])
-            reply(Outcome(adopted))
+                volume = tx.adopt(_imported(report, order, profile, VolumeId(self._ids()), pool, self._clock()))
+            self._changed([volume])
+            return volume
 
-        self._run(f"import {order.platform} {order.external_id}", lambda: where.inspect(ExternalId(order.external_id)), done, reply)
+        return self._run(f"import {order.platform} {order.external_id}", lambda: platform.inspect(ExternalId(order.external_id)), store)
 
-    def reclaim(self, owner: str, actor: str) -> None:
-        """What becomes of the volumes of an app that is deleted: as the reclaim policy of each one's profile says."""
-        for volume in self._owned(owner):
-            profile = self._config.profiles.get(volume.profile)
-            policy = profile.reclaim if profile else ReclaimPolicy.RETAIN
-            if volume.external_id is None or volume.birth is None:
-                with self._ledger.begin(actor) as tx:
-                    tx.unplan(volume.volume_id)
-            elif policy is ReclaimPolicy.DELETE:
-                self._try(lambda volume=volume: self.delete(volume.volume_id, actor, _log_failure))  # type: ignore[misc]
-            elif policy is ReclaimPolicy.SNAPSHOT_THEN_DELETE:
-                self._try(lambda volume=volume: self._snapshot_then_delete(volume, actor))  # type: ignore[misc]
+    def _run(self, key: str, job: Callable[[], Any], store: Callable[[Any], T], undo: Callable[[], None] | None = None) -> Future[T]:
+        """Calls the platform in a worker, then stores the result, or undoes the intent and hands on the error."""
+        future: Future[T] = Future()
 
-    def _snapshot_then_delete(self, volume: Volume, actor: str) -> None:
-        self.snapshot(volume.name, f"before deleting {volume.owner}", actor, _log_failure)
-
-    def _owned(self, owner: str) -> list[Volume]:
-        found, after = [], None
-        while True:
-            page = self._ledger.volumes(VolumeFilter(owner=owner), after=after, limit=1000)
-            found.extend(page.items)
-            after = page.after
-            if after is None:
-                return found
-
-    def resume(self) -> None:
-        """Goes on with every stored intent: volumes to delete, and what unborn claims have left on the platforms."""
-        for volume in self._ledger.volumes(VolumeFilter(state=VolumeState.DELETING), limit=1000).items:
-            if volume.external_id and volume.volume_id not in self._busy:
-                self._try(lambda v=volume, e=volume.external_id: self._delete(v, e, "broker", _log_failure))  # type: ignore[misc]
-        for orphan in self._ledger.orphans():
-            if orphan.token not in self._busy and orphan.platform in self._platforms:
-                self._discard(orphan)
-
-    def _discard(self, orphan: Orphan) -> None:
-        platform = self._platforms[orphan.platform]
-        self._busy.add(orphan.token)
-
-        def job() -> None:
-            if found := platform.find(orphan.token):
-                platform.delete(found.external_id)
-
-        def done(outcome: Outcome[None]) -> None:
-            self._busy.discard(orphan.token)
-            if outcome.error is None:
-                with self._ledger.begin("broker") as tx:
-                    tx.drop_orphan(orphan.platform, orphan.token)
-            else:
-                logger.warning("what the token %s made on %s cannot be deleted yet: %s", orphan.token, orphan.platform, outcome.error)
-
-        self._workers.submit(f"orphan {orphan.token}", job, done)
-
-    def sync_pools(self) -> None:
-        """Asks every platform for its pools' capacity, each in its turn."""
-        for name, platform in self._platforms.items():
-            if name not in self._busy:
-                self._busy.add(name)
-                self._workers.submit(f"platform {name}", platform.pools, lambda outcome, name=name: self._synced(name, outcome))  # type: ignore[misc]
-
-    def _synced(self, name: str, outcome: Outcome[Sequence[PoolReport]]) -> None:
-        self._busy.discard(name)
-        if outcome.error is not None:
-            logger.warning("the pools of platform %s cannot be read: %s", name, outcome.error)
-            return
-        self.store_pools(name, outcome.get())
-
-    def store_pools(self, name: str, reports: Sequence[PoolReport]) -> None:
-        """What a platform says of its pools, with what polly.toml says of them."""
-        keys = self._config.platforms[name].keys
-        pools = [report.name for report in reports]
-        with self._ledger.begin("broker") as tx:
-            tx.sync_pools(
-                name, reports, reserve_mib=dict.fromkeys(pools, keys.reserve_mib), overcommit=dict.fromkeys(pools, keys.overcommit)
-            )
-
-    def _run(self, key: str, job: Callable[[], T], done: Callable[[Outcome[T]], None], reply: Reply[object]) -> None:
-        """Runs a job; an error of its own or of storing its result goes to the one who asked."""
-        self._busy.add(key)
-
-        def finished(outcome: Outcome[T]) -> None:
-            self._busy.discard(key)
+        def done(outcome: Outcome[Any]) -> None:
             try:
-                done(outcome)
+                if outcome.error is not None and undo is not None:
+                    undo()
+                future.set_result(store(outcome.get()))
             except PollyError as error:
-                reply(Outcome(error=error))
+                future.set_exception(error)
 
-        self._workers.submit(key, job, finished)
-
-    def _try(self, verb: Callable[[], None]) -> None:
-        try:
-            verb()
-        except PollyError as error:
-            logger.warning("%s", error)
+        self._workers.submit(key, job, done)
+        return future
 
 
-def _log_failure(outcome: Outcome[object]) -> None:
-    if outcome.error is not None:
-        logger.warning("%s", outcome.error)
+def fulfilled(value: T) -> Future[T]:
+    future: Future[T] = Future()
+    future.set_result(value)
+    return future
 
 
 def _checked_size(size_mib: int | None, profile: Profile) -> int:
@@ -331,18 +258,6 @@ def _checked_size(size_mib: int | None, profile: Profile) -> int:
         top = "no maximum" if profile.max_mib is None else f"{profile.max_mib} MiB"
         raise Invalid(field="size", value=f"{size_mib} MiB", reason=f"profile {profile.name} allows {profile.min_mib} MiB to {top}")
     return size_mib
-
-
-def _adopted(report: VolumeReport, name: str, planned: Volume, source: Volume) -> Volume:
-    return replace(
-        planned,
-        name=name,
-        external_id=report.external_id,
-        size_mib=report.size_mib,
-        state=VolumeState.AVAILABLE,
-        token="",
-        filesystem=source.filesystem,
-    )
 
 
 def _imported(report: VolumeReport, order: ImportOrder, profile: Profile, volume_id: VolumeId, pool: Pool | None, now: float) -> Volume:
@@ -356,7 +271,7 @@ def _imported(report: VolumeReport, order: ImportOrder, profile: Profile, volume
         state=VolumeState.AVAILABLE,
         external_id=report.external_id,
         epoch=report.epoch,
-        access_mode=AccessMode(profile.access_mode),
+        access_mode=profile.access_mode,
         filesystem=profile.filesystem,
         birth=report.birth,
         region=pool.region if pool else "",

@@ -13,16 +13,17 @@ from threading import Lock
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 logger = logging.getLogger(__name__)
 
 
-class Outcome(Generic[T]):
+class Outcome(Generic[T_co]):
     """What a job came to: its value, or the error that it raised."""
 
-    def __init__(self, value: T | None = None, error: Exception | None = None) -> None:
+    def __init__(self, value: T_co | None = None, error: Exception | None = None) -> None:
         self._value, self.error = value, error
 
-    def get(self) -> T:
+    def get(self) -> T_co:
         """The value. Raises the job's error."""
         if self.error is not None:
             raise self.error

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 import msgspec
-from storage.inventory import Restored, Workload
 
 from framework.marathon.ids import timestamp
 from framework.marathon.model import App
@@ -23,6 +22,7 @@ from framework.mesos.statuses import placement_of
 from framework.mesos.tasks import decode_record
 from framework.mesos.verdicts import proof_kind
 from storage.errors import AlreadyExists, Invalid, UnknownApp
+from storage.inventory import Restored, Workload
 from storage.lifecycle import ClaimState
 from storage.model import Claim, Proof, Volume, WorkloadId
 
@@ -44,10 +44,10 @@ class Apps:
     def run(self, definition: object, actor: str) -> AppState:
         """Takes up a new app. Raises InvalidApp, NotYet, AlreadyExists, UnknownProfile."""
         now = self._context.clock()
-        app = self._checked(read_app(definition))
+        app = replace(self._checked(read_app(definition)), version=timestamp(now))
         if app.app_id in self._context.picture.apps:
             raise AlreadyExists(kind="App", name=app.app_id)
-        state = AppState(app, app.instances, timestamp(now))
+        state = AppState(app, app.instances, app.version or "")
         self._store(state, actor, "app.created")
         self._context.picture.apps[WorkloadId(app.app_id)] = state
         self._context.wait(state, now)

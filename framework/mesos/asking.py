@@ -12,7 +12,7 @@ from framework.mesos.instances import AppState, Waiting
 from offers.ask import Ask, Constraint, PortAsk, VolumeAsk
 from storage.errors import Invalid
 from storage.lifecycle import VolumeState
-from storage.model import Access, AccessMode, Claim, Profile, Volume, VolumeId
+from storage.model import Access, AccessMode, Claim, Profile, Volume, VolumeId, WorkloadId
 
 Named = Mapping[str, Volume]
 HoldersOf = Callable[[VolumeId], Iterable[tuple[str, Claim]]]
@@ -125,7 +125,7 @@ def ask_of(config: Config, state: AppState, waiting: Waiting, needs: Iterable[Ne
     app = state.app
     return Ask(
         key=instance_key(app.app_id, waiting.slot),
-        workload=app.app_id,
+        workload=WorkloadId(app.app_id),
         role=app.role or config.framework.roles[0],
         cpus=app.cpus,
         mem_mib=app.mem_mib,

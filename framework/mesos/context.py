@@ -7,8 +7,6 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from storage.inventory import Ledger
-
 from executors.wire import PlatformSettings
 from framework.config import Config
 from framework.mesos.asking import needs_of
@@ -19,6 +17,7 @@ from framework.mesos.reconcile import Reconciler
 from framework.mesos.tasks import scheduler_name
 from framework.settling import Settler
 from framework.workers import Workers
+from storage.inventory import Ledger
 from storage.model import Volume
 from storage.platforms.base import Platform
 

@@ -8,8 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from storage.inventory import Placed, PlaceRequest, Refused
-
 from framework.config import PlatformKeys
 from framework.marathon.ids import task_id
 from framework.mesos.asking import Need, ask_of, needs_of, obstacle
@@ -22,6 +20,7 @@ from offers.ask import Ask
 from offers.matching import Match, match
 from offers.records import Offer, decode_offers
 from offers.view import PlatformView, Reach, StorageView
+from storage.inventory import Placed, PlaceRequest, Refused
 from storage.lifecycle import ProofKind
 from storage.model import Node, NodeId, Proof, Volume
 from storage.platforms.base import Capabilities
@@ -183,7 +182,7 @@ class OfferCycle:
             _tell_claim(found, volume, claim.epoch, chosen.existing)
         app = wish.state.app
         task = new_task(request, placed.claims, volumes)
-        launch = launch_of(app, task, plans, self.context.config, settings, wish.state.version)
+        launch = launch_of(app, task, plans, self.context.config, settings)
         self.context.forget(volumes)
         self.context.picture.add_task(task)
         return _Launch(found, task, task_info(found, task, app, launch, self.context.config, self.context.driver.framework_id or ""))

@@ -185,7 +185,7 @@ class Picture:
         later = (w.not_before for state in self.apps.values() for w in state.waiting.values() if w.not_before > now)
         return min(later, default=None)
 
-    def peers(self) -> Mapping[str, list[Peer]]:
+    def peers(self) -> Mapping[WorkloadId, list[Peer]]:
         """By app id, what its tasks occupy, for UNIQUE, CLUSTER, GROUP_BY and MAX_PER."""
         return {app_id: [task.peer() for task in state.tasks.values()] for app_id, state in self.apps.items() if state.tasks}
 

@@ -6,7 +6,6 @@ import logging
 from collections.abc import Iterator, Sequence
 
 import msgspec
-from storage.inventory import Placement, Transaction
 
 from executors.wire import Progress, Receipt, decode_progress, encode
 from framework.mesos.context import Context, story
@@ -18,6 +17,7 @@ from framework.mesos.updates import Effect, effect_of
 from framework.mesos.verdicts import ALIVE, Standing, judge
 from framework.settling import StillHeld
 from storage.errors import Conflict, Invalid, UnknownClaim
+from storage.inventory import Placement, Transaction
 from storage.lifecycle import ClaimState
 from storage.model import Claim, ClaimId, PlacementId, Proof
 

@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import Any
 
 import msgspec
-from storage.inventory import ClaimRequest, NewVolume, Placement, PlaceRequest
 
 from executors.wire import HostVolume, Launch, PlatformSettings, encode
 from framework.config import Config
@@ -19,7 +18,8 @@ from framework.mesos.instances import AppState, Phase, Task, TaskRecord
 from offers.constraints import attribute_text
 from offers.matching import ChosenVolume, Match
 from offers.records import Offer
-from storage.model import Access, AccessMode, Claim, ClaimId, NodeId, PlacementId, Volume, VolumeId, VolumePlan
+from storage.inventory import ClaimRequest, NewVolume, Placement, PlaceRequest
+from storage.model import Access, AccessMode, Claim, ClaimId, NodeId, PlacementId, Volume, VolumeId, VolumePlan, WorkloadId
 
 DEFAULT_GRACE_S = 3.0
 
@@ -84,7 +84,7 @@ def place_request(
     placement = Placement(
         placement_id=task_id,
         scheduler=scheduler_name(config),
-        workload=state.app.app_id,
+        workload=WorkloadId(state.app.app_id),
         slot=slot,
         node=NodeId(match.agent_id),
         state=Phase.LAUNCHED,
@@ -163,16 +163,14 @@ def plan_of(claim: Claim, volume: Volume, need: Need) -> VolumePlan:
     )
 
 
-def launch_of(
-    app: App, task: Task, plans: Sequence[VolumePlan], config: Config, settings: Mapping[str, PlatformSettings], version: str
-) -> Launch:
+def launch_of(app: App, task: Task, plans: Sequence[VolumePlan], config: Config, settings: Mapping[str, PlatformSettings]) -> Launch:
     platforms = {plan.platform: settings[plan.platform] for plan in plans}
     return Launch(
         node=task.record.hostname,
         cmd=app.cmd,
         args=app.args,
         user=app.user,
-        env=task_environment(app, task_id=task.task_id, host=task.record.hostname, ports=task.record.ports, version=version),
+        env=task_environment(app, task_id=task.task_id, host=task.record.hostname, ports=task.record.ports),
         kill_grace_s=app.kill_grace_s if app.kill_grace_s is not None else DEFAULT_GRACE_S,
         lease_s=config.claims.lease_s,
         volumes=tuple(plans),

@@ -8,11 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
-from storage.inventory import Transaction
-
 from executors.wire import FAILED, RELEASED, Progress, VolumeProgress
 from framework.mesos.instances import Phase, Task, claim_state
 from framework.mesos.verdicts import Standing, Verdict
+from storage.inventory import Transaction
 from storage.lifecycle import ClaimState, ProofKind, VolumeState, may_follow
 from storage.model import Birth, Claim, ClaimId, ExternalId, Proof, Volume, VolumeId
 
