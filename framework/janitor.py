@@ -116,9 +116,8 @@ class Janitor:
         keys = self._config.platforms[name].keys
         pools = [report.name for report in reports]
         with self._ledger.begin(ACTOR) as tx:
-            tx.sync_pools(
-                name, reports, reserve_mib=dict.fromkeys(pools, keys.reserve_mib), overcommit=dict.fromkeys(pools, keys.overcommit)
-            )
+            reserves, factors = dict.fromkeys(pools, keys.reserve_mib), dict.fromkeys(pools, keys.overcommit)
+            tx.sync_pools(name, reports, reserve_mib=reserves, overcommit=factors)
 
     def _all(self, wanted: VolumeFilter) -> Iterator[Volume]:
         after: str | None = None

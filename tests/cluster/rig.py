@@ -68,7 +68,7 @@ class Rig:
 
     def start_broker(self, *, die_at: str = "", wait: bool = True) -> None:
         """`die_at` names a point of tests/cluster/dying_broker.py at which the broker kills itself with SIGKILL."""
-        module = ["-m", "tests.cluster.dying_broker", die_at] if die_at else ["-m", "framework.cli"]
+        module = ["-m", "tests.cluster.dying_broker", die_at] if die_at else ["-c", "from framework.cli import main; main()"]
         arguments = ["broker", "--master", self.cluster.master.address, "--database", self.database, "--config", str(self.config)]
         command = [sys.executable, *module, *arguments, "--listen", f"127.0.0.1:{self.port}"]
         with open(self.log, "ab") as log:
