@@ -18,7 +18,7 @@ from storage.node.holders import holders, is_under
 from storage.node.mountinfo import Mount
 from storage.node.options import MOUNT_FLAGS, MOUNT_SHOWN, MountOptions
 from storage.node.pace import Pace
-from storage.node.targets import FOLDER, Target, empty_folder, remove_folder
+from storage.node.targets import FOLDER, Target, empty_folder
 
 PROC: Final = Path("/proc")
 BROKEN: Final = frozenset({errno.EUCLEAN, errno.EBADMSG, errno.EIO})
@@ -134,7 +134,7 @@ def _detach_quietly(target: Target) -> None:
 def unmount(
     target: Target, *, device: str | None = None, timeout_s: float = 10.0, force: bool = False, pace: Pace, proc: Path = PROC
 ) -> bool:
-    """Unmounts what is at `target`, waits while it is busy, reads back, removes the empty folder. Whether there was a mount.
+    """Unmounts what is at `target`, waits while it is busy, reads back. Whether there was a mount. The folder stays.
 
     `device` (major:minor) is what must be mounted there: anything else is not ours and stays (NodeError). With `force`
     a mount that is busy to the end is taken out of sight (lazily), which does not mean that nothing uses it any more.
@@ -142,7 +142,6 @@ def unmount(
     """
     found = mountinfo.top(str(target), mountinfo.read(proc))
     if found is None:
-        remove_folder(target)
         return False
     if device is not None and found.device != device:
         raise NodeError(command="umount", target=str(target), reason=f"device {found.device} is mounted there, not ours ({device})")
@@ -152,7 +151,6 @@ def unmount(
         _try_umount(target, syscalls.MNT_DETACH)
     if left := mountinfo.top(str(target), mountinfo.read(proc)):
         raise NodeError(command="umount", target=str(target), reason=f"device {left.device} is still mounted there")
-    remove_folder(target)
     return True
 
 

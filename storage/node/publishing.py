@@ -11,7 +11,7 @@ from storage.errors import NodeError, UnsafePath
 from storage.node import mounts
 from storage.node.staged import Staged
 from storage.node.steps import Machine
-from storage.node.targets import Target
+from storage.node.targets import Target, remove_folder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,8 +64,8 @@ def unpublish(
     if os.path.islink(str(place)):
         with place.parent() as parent:
             os.unlink(place.name, dir_fd=parent)
-    elif os.path.isdir(str(place)):
-        mounts.unmount(place, timeout_s=timeout_s, force=force, pace=machine.pace, proc=machine.roots.proc)
+    elif os.path.isdir(str(place)) and mounts.unmount(place, timeout_s=timeout_s, force=force, pace=machine.pace, proc=machine.roots.proc):
+        remove_folder(place)
 
 
 def _give(folder: str, owner: tuple[int, int]) -> None:

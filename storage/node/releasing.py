@@ -17,7 +17,7 @@ from storage.node import devices, mountinfo, mounts
 from storage.node.journal import Journal
 from storage.node.pace import Pace
 from storage.node.steps import Machine, OnStep, Steps, ignore
-from storage.node.targets import Target
+from storage.node.targets import Target, remove_folder
 from storage.platforms.base import Platform
 
 
@@ -50,6 +50,7 @@ def unstage(
         if known is not None:
             is_shared = plan.access is Access.RO
             detach(known, platform, node_name, device, steps, machine, timeout_s=timeout_s, is_shared=is_shared)
+        remove_folder(target)
     return dict(steps.took_ms)
 
 

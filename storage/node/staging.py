@@ -20,7 +20,7 @@ from storage.node.journal import Journal
 from storage.node.pace import Deadline
 from storage.node.staged import OnBirth, Staged, stored_elsewhere
 from storage.node.steps import Machine, OnStep, Steps, ignore
-from storage.node.targets import Target
+from storage.node.targets import Target, remove_folder
 from storage.platforms.base import Attachment, CreateRequest, Platform, VolumeReport
 
 OTHERS: Final = (VolumeInUse, StaleEpoch, UnknownVolume)
@@ -313,6 +313,7 @@ class _Attempt:
             releasing.detach(
                 self.attached, self.platform, self.node, self.device, steps, self.machine, timeout_s=BACK_OUT_S, is_shared=self.read_only
             )
+            remove_folder(self.target)
         except Exception as problem:
             return problem
         return None

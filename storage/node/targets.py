@@ -94,7 +94,10 @@ def empty_folder(target: Target) -> Iterator[str]:
 
 
 def remove_folder(target: Target) -> None:
-    """Removes an empty target; one that is missing, not empty or mounted on stays as it is."""
+    """Removes an empty target; one that is missing, not empty or mounted on stays as it is.
+
+    Only for a target that is mounted on in no other namespace either: the kernel takes such a mount away with the folder.
+    """
     with suppress(FileNotFoundError, UnsafePath), target.parent() as parent:
         try:
             os.rmdir(target.name, dir_fd=parent)
