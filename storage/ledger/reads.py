@@ -83,7 +83,7 @@ class Reads:
         table, f = schema.claims, filter
         statement = select(*rows.CLAIM).order_by(table.c.claim_id).limit(limit + 1)
         statement = _with(statement, table, platform=f.platform, state=f.state, node_id=f.node, scheduler=f.scheduler)
-        statement = _with(statement, table, volume_id=f.volume_id, placement_id=f.placement_id)
+        statement = _with(statement, table, volume_id=f.volume_id, placement_id=f.placement_id, claim_id=f.claim_id)
         if after is not None:
             statement = statement.where(table.c.claim_id > after)
         return _page(self._all(statement), limit, rows.claim, lambda row: row.claim_id)

@@ -138,6 +138,18 @@ class ClaimFilter:
     scheduler: str | None = None
     volume_id: VolumeId | None = None
     placement_id: PlacementId | None = None
+    claim_id: ClaimId | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolUse:
+    """What live claims hold of one pool."""
+
+    platform: str
+    pool: str
+    claims: int
+    volumes_mib: int
+    """The sizes of the volumes that are claimed, each counted once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
