@@ -52,7 +52,7 @@ check: setup ## format, lint, types and layers
 	@echo "Checking the format" && $(VENV)/bin/ruff format --check -q .
 	@echo "Checking the style" && $(VENV)/bin/ruff check -q .
 	@echo "Checking the types" && $(VENV)/bin/mypy
-	@echo "Checking the layers" && $(VENV)/bin/lint-imports --no-cache | tail -n +10  # without the logo
+	@echo "Checking the layers" && $(VENV)/bin/lint-imports --no-cache --no-logo
 
 test: setup debian mesos-all test-quick test-cluster ## the whole suite, with all that it needs
 

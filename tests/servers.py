@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import itertools
+import json
 import os
 import pwd
 import shutil
@@ -19,6 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import psycopg
+from kazoo.client import KazooClient
 from psycopg import sql
 
 from tests.ports import free_port, give_back
@@ -139,7 +141,7 @@ class ZooKeeper:
         )
 
     def start(self) -> ZooKeeper:
-        """Returns when the server says that it is well."""
+        """Returns when the server serves clients; it listens a moment earlier, and a client that comes then is left to wait."""
         arguments = ["-Xmx64m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", f"{self._folder}:{ZOOKEEPER_JAR}"]
         with open(self._folder / "log", "ab") as log:
             self._process = subprocess.Popen(
@@ -149,7 +151,7 @@ class ZooKeeper:
                 stderr=log,
                 preexec_fn=_die_with_parent(signal.SIGKILL),
             )
-        eventually(self._is_ok, 30, "ZooKeeper answers")
+        eventually(self._serves, 30, "ZooKeeper serves")
         return self
 
     def kill(self) -> None:
@@ -158,15 +160,34 @@ class ZooKeeper:
             self._process.kill()
             self._process.wait()
 
+    def announce(self, master: str, path: str = "/mesos") -> str:
+        """Writes down a Mesos master (HOST:PORT) as the leader, as it would itself; returns the zk:// address to look there.
+
+        Masters that were announced before lose to it, as those whose session ended.
+        """
+        host, _, port = master.rpartition(":")
+        info = {"address": {"ip": host, "port": int(port), "hostname": host}, "hostname": host, "port": int(port), "id": master}
+        client = KazooClient(self.address)
+        client.start(timeout=10)
+        try:
+            client.ensure_path(path)
+            for name in client.get_children(path):
+                client.delete(f"{path}/{name}")
+            client.create(f"{path}/json.info_", json.dumps(info).encode(), sequence=True)
+        finally:
+            client.stop()
+            client.close()
+        return f"zk://{self.address}{path}"
+
     def stop(self) -> None:
         self.kill()
         shutil.rmtree(self._folder, ignore_errors=True)
         give_back(self._port)
 
-    def _is_ok(self) -> bool:
-        with socket.create_connection(("127.0.0.1", self._port), timeout=2) as connection:
-            connection.sendall(b"ruok")
-            return connection.recv(4) == b"imok"
+    def _serves(self) -> bool:
+        with socket.create_connection(("127.0.0.1", self._port), timeout=2) as connection, connection.makefile("rb") as answer:
+            connection.sendall(b"srvr")
+            return b"Mode: standalone" in answer.read()
 
 
 def _postgres_programs() -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -90,6 +91,19 @@ def test_zookeeper_keeps_its_address_and_its_nodes_over_a_crash(zookeeper: ZooKe
     assert client.retry(client.get_children, "/mesos") == ["json.info_0000000001"]
     client.stop()
     client.close()
+
+
+def test_zookeeper_names_the_master_that_was_announced_last(zookeeper: ZooKeeper) -> None:
+    zookeeper.announce("127.0.0.1:5050")
+    assert zookeeper.announce("127.0.0.1:5051") == f"zk://{zookeeper.address}/mesos"
+    client = KazooClient(zookeeper.address)
+    client.start(timeout=10)
+    names = client.get_children("/mesos")
+    written = [json.loads(client.get(f"/mesos/{name}")[0]) for name in names]
+    client.stop()
+    client.close()
+    assert [name[:10] for name in names] == ["json.info_"]
+    assert [info["address"] for info in written] == [{"ip": "127.0.0.1", "port": 5051, "hostname": "127.0.0.1"}]
 
 
 @pytest.mark.root
