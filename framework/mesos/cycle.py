@@ -69,6 +69,8 @@ class OfferCycle:
     latest: dict[str, Seen] = field(default_factory=dict)
     """The latest offer of each agent and role."""
     suppressed: bool = False
+    filtered: bool = False
+    """Offers were declined since the last revive, so some agents are not offered for a while."""
     _seen: dict[str, float] = field(default_factory=dict)
 
     def run(self, events: Iterable[bytes], rescinded: frozenset[str]) -> None:
@@ -222,6 +224,7 @@ class OfferCycle:
 
     def _decline(self, offer_ids: Sequence[str], *, busy: bool) -> None:
         if offer_ids:
+            self.filtered = True
             try:
                 self.context.driver.decline(offer_ids, refuse_s=BUSY_REFUSE_S if busy else IDLE_REFUSE_S)
             except CallFailed as error:
@@ -238,19 +241,23 @@ class OfferCycle:
         self._seen.update(dict.fromkeys(fresh, now))
 
     def keep_demand(self, now: float) -> None:
-        """Suppresses offers while nothing waits, and revives them when something does."""
+        """Suppresses offers while nothing waits. Revives them for each instance that begins to wait, so that no filter is in its way."""
         if not self.context.driver.connected:
             return
-        wanted = any(True for _ in self.context.picture.due(now))
+        due = [waiting for _, waiting in self.context.picture.due(now)]
+        fresh = [waiting for waiting in due if not waiting.announced]
         try:
-            if wanted and self.suppressed:
+            if fresh and (self.suppressed or self.filtered):
                 self.context.driver.revive()
-                self.suppressed = False
-            elif not wanted and not self.suppressed:
+                self.suppressed = self.filtered = False
+            elif not due and not self.suppressed:
                 self.context.driver.suppress()
                 self.suppressed = True
         except CallFailed as error:
             logger.info("%s", error)
+            return
+        for waiting in fresh:
+            waiting.announced = True
 
 
 def slot_limits(views: Mapping[str, PlatformView]) -> dict[str, int]:

@@ -85,6 +85,8 @@ class Waiting:
     tallies: Mapping[str, Tally] = field(default_factory=dict)
     """The latest round's refusals, by the ask's key; one is counted when it is looked at."""
     offers_seen: int = 0
+    announced: bool = False
+    """Offers were revived for it, or none was filtered."""
     blocked: str = ""
     """What stands in the way whatever is offered, in words; empty if only offers are wanting."""
     last_message: str = ""

@@ -77,7 +77,7 @@ class Scheduler:
             story.warning("lost     the Mesos master: %s", event.reason)
             return
         story.info("mesos    registered as framework %s with the master at %s", event.framework_id, _master(event))
-        self.cycle.suppressed = False
+        self.cycle.suppressed = self.cycle.filtered = False
         self._guarded(lambda: self._keep_id(event.framework_id))
         now = self._context.clock()
         tasks = self._context.picture.tasks.values()

@@ -142,7 +142,7 @@ class Rig:
 
     def count(self, task_id: str) -> int:
         """Waits for what the task says it has counted to."""
-        pattern = f"agent*/work/slaves/*/frameworks/*/executors/{task_id}/runs/latest/stdout"
+        pattern = f"agent*/work/agents/*/work/slaves/*/frameworks/*/executors/{task_id}/runs/latest/stdout"
 
         def said() -> int:
             lines = [
