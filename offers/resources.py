@@ -1,0 +1,228 @@
+"""Resource arithmetic as Mesos has it: scalars in thousandths, ranges with both ends, reservations that stay what they are.
+
+Only plain resources are ever used: whatever is revocable, shared, a persistent volume, a disk with a source, a resource
+provider's own, or reserved with labels (which some framework put there to find it again) is left alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeVar
+
+from offers.records import UNRESERVED, Offer, Resource
+
+Json = dict[str, Any]
+
+SCALARS = ("cpus", "mem", "disk", "gpus")
+PORTS = "ports"
+
+
+def to_milli(value: float) -> int:
+    """Mesos' fixed point: thousandths, halves rounded up. Amounts are never negative."""
+    return int(value * 1000 + 0.5)
+
+
+def from_milli(milli: int) -> float:
+    return milli / 1000
+
+
+def reserved_for(resource: Resource) -> str:
+    """The role of the newest reservation, in either form; `*` for none."""
+    if resource.reservations:
+        return str(resource.reservations[-1].get("role", UNRESERVED))
+    return resource.role or UNRESERVED
+
+
+def is_plain(resource: Resource) -> bool:
+    if resource.revocable is not None or resource.shared is not None or resource.provider_id is not None:
+        return False
+    if resource.disk is not None and not resource.disk.keys().isdisjoint(("source", "persistence", "volume")):
+        return False
+    if resource.reservations:
+        return "labels" not in resource.reservations[-1]
+    return resource.reservation is None or "labels" not in resource.reservation
+
+
+def serves(reserved: str, role: str) -> bool:
+    """Whether a reservation for `reserved` may be used by `role`: none at all, the role's own, or an ancestor's."""
+    return reserved in (UNRESERVED, role) or role.startswith(reserved + "/")
+
+
+def accepts(accepted: frozenset[str] | None, reserved: str, role: str) -> bool:
+    """Marathon's acceptedResourceRoles, for a resource that serves `role`."""
+    if accepted is None or reserved in accepted:
+        return True
+    return reserved != UNRESERVED and role in accepted
+
+
+def usable(resource: Resource, role: str) -> bool:
+    """Whether a task of `role` may be given this resource at all."""
+    allocated = resource.allocation_info
+    return is_plain(resource) and (allocated is None or allocated.role == role) and serves(reserved_for(resource), role)
+
+
+def stamp(resource: Resource) -> Json:
+    """The resource as Mesos wants it back, without its amount."""
+    made: Json = {"name": resource.name, "type": resource.type}
+    if resource.allocation_info is not None:
+        made["allocation_info"] = {"role": resource.allocation_info.role}
+    if resource.reservations:
+        made["reservations"] = [dict(reservation) for reservation in resource.reservations]
+    if resource.role is not None:
+        made["role"] = resource.role
+    if resource.reservation is not None:
+        made["reservation"] = dict(resource.reservation)
+    return made
+
+
+class Lot:
+    """What is left of one scalar resource under one reservation, in thousandths."""
+
+    __slots__ = ("_stamp", "kind", "left", "reserved")
+
+    def __init__(self, kind: Resource) -> None:
+        self.kind, self.reserved, self.left = kind, reserved_for(kind), 0
+        self._stamp: Json | None = None
+
+    def add(self, resource: Resource) -> None:
+        self.left += to_milli(resource.scalar.value) if resource.scalar is not None else 0
+
+    def take(self, milli: int) -> Json:
+        self.left -= milli
+        if self._stamp is None:
+            self._stamp = stamp(self.kind)
+        return {**self._stamp, "scalar": {"value": from_milli(milli)}}
+
+
+class PortLot:
+    """The ports left under one reservation: sorted ranges that neither touch nor overlap."""
+
+    __slots__ = ("kind", "left", "ranges", "reserved")
+
+    def __init__(self, kind: Resource) -> None:
+        self.kind, self.reserved, self.left = kind, reserved_for(kind), 0
+        self.ranges: list[tuple[int, int]] = []
+
+    def add(self, resource: Resource) -> None:
+        if resource.ranges is not None:
+            self.ranges = merged([*self.ranges, *[(part.begin, part.end) for part in resource.ranges.range]])
+            self.left = sum([end - begin + 1 for begin, end in self.ranges])
+
+    def holds(self, port: int) -> bool:
+        return any(begin <= port <= end for begin, end in self.ranges)
+
+    def at(self, index: int) -> int:
+        """The port that has `index` free ones before it. Raises IndexError past the last."""
+        for begin, end in self.ranges:
+            if index <= end - begin:
+                return begin + index
+            index -= end - begin + 1
+        raise IndexError(index)
+
+    def remove(self, port: int) -> None:
+        for index, (begin, end) in enumerate(self.ranges):
+            if begin <= port <= end:
+                self.ranges[index : index + 1] = [part for part in ((begin, port - 1), (port + 1, end)) if part[0] <= part[1]]
+                self.left -= 1
+                return
+
+    def taken(self, ports: Iterable[int]) -> Json:
+        """These ports of the lot as Mesos writes them."""
+        ranges = merged([(port, port) for port in ports])
+        return {**stamp(self.kind), "ranges": {"range": [{"begin": begin, "end": end} for begin, end in ranges]}}
+
+
+def merged(ranges: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The same numbers in as few ranges as can be, sorted."""
+    made: list[tuple[int, int]] = []
+    for begin, end in sorted(ranges):
+        if made and begin <= made[-1][1] + 1:
+            made[-1] = (made[-1][0], max(end, made[-1][1]))
+        else:
+            made.append((begin, end))
+    return made
+
+
+class Lots:
+    """All that one agent offers to one role, by name and reservation, the most particular reservation first."""
+
+    __slots__ = ("ports", "scalars")
+
+    def __init__(self, offers: Sequence[Offer], role: str) -> None:
+        self.scalars: dict[str, list[Lot]] = {name: [] for name in SCALARS}
+        self.ports: list[PortLot] = []
+        for offer in offers:
+            for resource in offer.resources:
+                if usable(resource, role):
+                    self._add(resource)
+        for lots in self.scalars.values():
+            if len(lots) > 1:
+                lots.sort(key=_particular)
+        self.ports.sort(key=_particular)
+
+    def _add(self, resource: Resource) -> None:
+        if resource.scalar is not None:
+            if resource.name in self.scalars:
+                _lot_of(self.scalars[resource.name], Lot, resource).add(resource)
+        elif resource.name == PORTS:
+            _lot_of(self.ports, PortLot, resource).add(resource)
+
+
+L = TypeVar("L", Lot, PortLot)
+
+
+def _lot_of(lots: list[L], make: type[L], resource: Resource) -> L:
+    """The lot that this resource adds to: Mesos adds up what differs in nothing but the amount."""
+    for lot in lots:
+        if _same_kind(lot.kind, resource):
+            return lot
+    lots.append(make(resource))
+    return lots[-1]
+
+
+def _same_kind(one: Resource, other: Resource) -> bool:
+    return one.reservations == other.reservations and one.role == other.role and one.reservation == other.reservation
+
+
+def _particular(lot: Lot | PortLot) -> tuple[bool, int, str]:
+    return (lot.reserved == UNRESERVED, -lot.reserved.count("/"), lot.reserved)
+
+
+def carve(lots: Iterable[Lot], milli: int, accepted: frozenset[str] | None, role: str, into: list[Json]) -> None:
+    """Takes this much out of the lots in their order, as resources. The caller has made sure that they hold it."""
+    for lot in lots:
+        if milli <= 0:
+            return
+        if lot.left > 0 and (accepted is None or accepts(accepted, lot.reserved, role)):
+            part = milli if milli < lot.left else lot.left
+            into.append(lot.take(part))
+            milli -= part
+
+
+def take_ports(lots: Sequence[PortLot], wanted: Sequence[int], exact: frozenset[int], start: int) -> tuple[tuple[int, ...], list[Json]]:
+    """Takes one port for each of `wanted`: those in `exact` as they are, the others any. The caller has made sure that there are enough.
+
+    start: which of the free ports is the first choice for any, counted round and round.
+    """
+    given: list[list[int]] = [[] for _ in lots]
+    for port in sorted(exact):
+        index = next(index for index, lot in enumerate(lots) if lot.holds(port))
+        _take_port(lots, index, port, given)
+    ports = tuple([port if port in exact else _take_port(lots, *_any_port(lots, start), given) for port in wanted])
+    return ports, [lot.taken(taken) for lot, taken in zip(lots, given, strict=True) if taken]
+
+
+def _take_port(lots: Sequence[PortLot], index: int, port: int, given: list[list[int]]) -> int:
+    lots[index].remove(port)
+    given[index].append(port)
+    return port
+
+
+def _any_port(lots: Sequence[PortLot], start: int) -> tuple[int, int]:
+    """Which lot, and which of its ports."""
+    offset = start and start % sum(lot.left for lot in lots)
+    for index, lot in enumerate(lots):
+        if offset < lot.left:
+            return index, lot.at(offset)
+        offset -= lot.left
+    raise IndexError(start)
