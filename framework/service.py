@@ -1,0 +1,186 @@
+"""What people and programs ask of a running broker: the protocol under the HTTP API, and the records that it answers with.
+
+The broker fulfils it in framework/broker.py. What can be read from the ledger is no part of it: see framework/source.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from framework.marathon.model import App
+from storage.model import ClaimId, Snapshot, SnapshotId, Volume
+from storage.platforms.base import Finding
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrokerOptions:
+    """The command line of `polly broker`, parsed."""
+
+    master: str
+    """`HOST:PORT` or `zk://...`."""
+    database: str
+    config: Path
+    roles: tuple[str, ...] = ()
+    """Empty: as polly.toml says."""
+    principal: str = ""
+    secret_file: Path | None = None
+    host: str = "127.0.0.1"
+    port: int = 7070
+    token: str | None = None
+    """What every request must bear; None only where the API listens on loopback."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrokerInfo:
+    version: str
+    scheduler: str
+    """The ledger's name for this framework, such as `mesos/polly`."""
+    framework_name: str
+    framework_id: str = ""
+    """Empty before it was ever registered."""
+    master: str = ""
+    connected: bool = False
+    roles: tuple[str, ...] = ()
+    hostname: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VolumeOrder:
+    """A volume to be made by hand."""
+
+    name: str
+    profile: str
+    size_mib: int | None = None
+    """Needed unless a snapshot gives it."""
+    snapshot: SnapshotId | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportOrder:
+    """A volume of a platform that Polly did not make, to be taken over."""
+
+    platform: str
+    external_id: str
+    name: str
+    profile: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefusalCount:
+    """How many offers were refused for one reason."""
+
+    reason: str
+    """The refusal's name, such as ZONE."""
+    words: str
+    """The same for people: `in the wrong zone`."""
+    count: int
+    example: str = ""
+    """One such offer, in a sentence."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaitingInstance:
+    slot: int
+    since: float
+    offers_seen: int = 0
+    """Since it began to wait."""
+    offers_refused: int = 0
+    """Of the latest offers; `refusals` adds up to it."""
+    refusals: tuple[RefusalCount, ...] = ()
+    next_try_at: float = 0.0
+    """The end of its back-off; in the past if it only waits for an offer."""
+    blocked: str = ""
+    """What stands in the way whatever is offered; empty if only offers are wanting."""
+    last_message: str = ""
+    """How its last task ended."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explanation:
+    """Why the instances of an app that do not run wait."""
+
+    app_id: str
+    instances: int
+    running: int
+    staging: int
+    waiting: tuple[WaitingInstance, ...] = ()
+    deleting: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OfferView:
+    """One of the latest offers, with what Polly would add to it."""
+
+    offer: Mapping[str, Any]
+    """As Mesos sent it, decoded."""
+    overlay: tuple[Mapping[str, Any], ...] = ()
+    """Mesos resources that are Polly's own."""
+    received_at: float = 0.0
+    fate: str = ""
+    """What became of it: accepted, declined, rescinded; empty while it is looked at."""
+    tasks: tuple[str, ...] = field(default=())
+    """The tasks launched on it."""
+
+    def with_overlay(self) -> dict[str, Any]:
+        """The offer as Mesos JSON, the overlay among its resources."""
+        found: dict[str, Any] = _filled({**self.offer, "resources": [*self.offer.get("resources", ()), *self.overlay]})
+        return found
+
+
+def _filled(value: Any) -> Any:
+    """Without the fields that are absent."""
+    if isinstance(value, Mapping):
+        return {name: _filled(item) for name, item in value.items() if item is not None}
+    return [_filled(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+class Broker(Protocol):
+    """Every method may be called from any thread and blocks until the broker's thread has answered, for a bounded time.
+
+    All raise PollyError: what each says, LedgerUnavailable, and BrokerBusy when no answer came in time. `actor` is who
+    asks, such as `operator:jane`, for the event log.
+    """
+
+    def info(self) -> BrokerInfo: ...
+
+    def run_app(self, definition: Mapping[str, Any], actor: str) -> App:
+        """Takes up a new app. Raises InvalidApp, NotYet, Invalid, AlreadyExists, UnknownProfile."""
+
+    def scale(self, app_id: str, instances: int, actor: str) -> App:
+        """Raises UnknownApp, InvalidApp, Invalid."""
+
+    def delete_app(self, app_id: str, actor: str) -> None:
+        """Kills all its tasks; its volumes are reclaimed as their profiles say. Raises UnknownApp."""
+
+    def explain(self, app_id: str) -> Explanation:
+        """Raises UnknownApp."""
+
+    def offers(self) -> Sequence[OfferView]:
+        """The latest offer of each agent."""
+
+    def create_volume(self, order: VolumeOrder, actor: str) -> Volume:
+        """Raises UnknownProfile, UnknownSnapshot, Invalid, AlreadyExists, PoolFull."""
+
+    def import_volume(self, order: ImportOrder, actor: str) -> Volume:
+        """Raises UnknownPlatform, UnknownProfile, UnknownVolume, AlreadyExists."""
+
+    def delete_volume(self, volume: str, actor: str) -> None:
+        """By id or name. Raises UnknownVolume, VolumeInUse, HasSnapshots, PlatformError."""
+
+    def expand_volume(self, volume: str, size_mib: int, actor: str) -> Volume:
+        """By id or name. Raises UnknownVolume, PoolFull, Invalid, PlatformError."""
+
+    def snapshot_volume(self, volume: str, name: str, actor: str) -> Snapshot:
+        """By id or name. Raises UnknownVolume, Unsupported, PlatformError."""
+
+    def delete_snapshot(self, snapshot: SnapshotId, actor: str) -> None:
+        """Raises UnknownSnapshot, PlatformError."""
+
+    def release_claim(self, claim: ClaimId, reason: str, actor: str) -> None:
+        """A person says that the holder of a STRANDED claim is gone, and why. Raises UnknownClaim, Conflict."""
+
+    def doctor(self) -> Sequence[Finding]:
+        """What is right and wrong with the running broker, its Mesos, its ledger and its platforms."""

@@ -1,0 +1,286 @@
+"""Where what is shown comes from: one protocol, fulfilled by the ledger itself (here) and by a broker's HTTP API (framework/client.py).
+
+Everything here is read only, and every list that can be long comes in pages.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
+
+from framework.mesos.instances import Phase
+from framework.mesos.tasks import decode_record
+from storage.errors import Invalid, UnknownApp, UnknownClaim, UnknownPlatform
+from storage.inventory import ClaimFilter, Ledger, Placement, PoolUse, VolumeFilter, Workload
+from storage.model import Claim, ClaimId, Event, Node, Page, PlacementId, Pool, Profile, Snapshot, Volume, VolumeId
+
+T = TypeVar("T")
+PAGE = 1000
+"""How many records a program asks for at once."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskView:
+    """One run of one instance of an app."""
+
+    task_id: str
+    app_id: str
+    slot: int
+    state: str
+    """A framework.mesos.instances.Phase."""
+    node: str
+    hostname: str = ""
+    region: str = ""
+    zone: str = ""
+    ports: tuple[int, ...] = ()
+    version: str = ""
+    launched_at: float = 0.0
+    started_at: float = 0.0
+    """0 before it ran."""
+    volumes: Mapping[str, str] = field(default_factory=dict)
+    """Volume id to containerPath."""
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppView:
+    """An app as the ledger has it."""
+
+    app_id: str
+    spec: Mapping[str, Any]
+    """The definition as Marathon's JSON."""
+    version: str
+    instances: int
+    state: str
+    """RUNNING or DELETING."""
+    created_at: float
+    tasks: tuple[TaskView, ...] = ()
+
+    def count(self, *states: Phase) -> int:
+        return sum(task.state in states for task in self.tasks)
+
+    @property
+    def running(self) -> int:
+        return self.count(Phase.RUNNING)
+
+    @property
+    def staged(self) -> int:
+        return self.count(Phase.LAUNCHED, Phase.STARTING)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolView:
+    """A pool, with what live claims hold of it."""
+
+    pool: Pool
+    free_mib: int
+    claimed_mib: int
+    claims: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlatformView:
+    """What a platform's pools add up to."""
+
+    name: str
+    pools: int
+    capacity_mib: int
+    provisioned_mib: int
+    free_mib: int
+    claimed_mib: int
+    claims: int
+    online: bool
+    """All its pools are."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventFilter:
+    """None: any."""
+
+    volume: str | None = None
+    """Its id or name."""
+    claim: str | None = None
+    task: str | None = None
+
+
+class Source(Protocol):
+    """Raises LedgerUnavailable or BrokerUnavailable from every method, beside what each says."""
+
+    def apps(self) -> Sequence[AppView]: ...
+
+    def app(self, app_id: str) -> AppView:
+        """Raises UnknownApp."""
+
+    def pools(self, platform: str | None = None) -> Sequence[PoolView]:
+        """Raises UnknownPlatform for one that has no pool."""
+
+    def profiles(self) -> Sequence[Profile]: ...
+
+    def volume(self, volume: str) -> Volume:
+        """By id or name. Raises UnknownVolume."""
+
+    def volumes(self, only: VolumeFilter, *, after: str | None = None, limit: int = PAGE) -> Page[Volume]: ...
+
+    def claim(self, claim: str) -> Claim:
+        """A live one. Raises UnknownClaim."""
+
+    def claims(self, only: ClaimFilter, *, after: str | None = None, limit: int = PAGE) -> Page[Claim]: ...
+
+    def snapshots(self, volume: str | None = None, *, after: str | None = None, limit: int = PAGE) -> Page[Snapshot]:
+        """All, or those of one volume by id or name. Raises UnknownVolume."""
+
+    def nodes(self) -> Sequence[Node]: ...
+
+    def events(self, only: EventFilter, *, after: str | None = None, limit: int = PAGE, newest_first: bool = False) -> Page[Event]:
+        """Raises UnknownVolume."""
+
+    def close(self) -> None: ...
+
+
+class LedgerSource:
+    """Reads the ledger. `scheduler` narrows apps and nodes to one framework's; None: all that share the ledger."""
+
+    def __init__(self, ledger: Ledger, scheduler: str | None = None) -> None:
+        self._ledger, self._scheduler = ledger, scheduler
+
+    def apps(self) -> list[AppView]:
+        placements: dict[tuple[str, str], list[Placement]] = {}
+        for placement in self._ledger.placements(self._scheduler):
+            placements.setdefault((placement.scheduler, placement.workload), []).append(placement)
+        workloads = sorted(self._ledger.workloads(self._scheduler), key=lambda workload: workload.workload_id)
+        return [_app_view(workload, placements.get((workload.scheduler, workload.workload_id), ())) for workload in workloads]
+
+    def app(self, app_id: str) -> AppView:
+        wanted = "/" + app_id.strip("/")
+        for workload in self._ledger.workloads(self._scheduler):
+            if workload.workload_id == wanted:
+                return _app_view(workload, self._ledger.placements(workload.scheduler, workload.workload_id))
+        raise UnknownApp(app=wanted)
+
+    def pools(self, platform: str | None = None) -> list[PoolView]:
+        pools = self._ledger.pools(platform)
+        if platform is not None and not pools:
+            raise UnknownPlatform(platform=platform)
+        held = {(use.platform, use.pool): use for use in self._ledger.in_use()}
+        views = (_pool_view(pool, held.get((pool.platform, pool.name))) for pool in pools)
+        return sorted(views, key=lambda view: (view.pool.platform, view.pool.name))
+
+    def profiles(self) -> list[Profile]:
+        return sorted(self._ledger.profiles(), key=lambda profile: profile.name)
+
+    def volume(self, volume: str) -> Volume:
+        return self._ledger.volume(volume)
+
+    def volumes(self, only: VolumeFilter, *, after: str | None = None, limit: int = PAGE) -> Page[Volume]:
+        return self._ledger.volumes(only, after=_number(after), limit=limit)
+
+    def claim(self, claim: str) -> Claim:
+        found = self._ledger.claims(ClaimFilter(claim_id=ClaimId(claim)), limit=1).items
+        if not found:
+            raise UnknownClaim(claim=claim)
+        return found[0]
+
+    def claims(self, only: ClaimFilter, *, after: str | None = None, limit: int = PAGE) -> Page[Claim]:
+        return self._ledger.claims(only, after=after, limit=limit)
+
+    def snapshots(self, volume: str | None = None, *, after: str | None = None, limit: int = PAGE) -> Page[Snapshot]:
+        return self._ledger.snapshots(self._volume_id(volume), after=after, limit=limit)
+
+    def nodes(self) -> list[Node]:
+        return sorted(self._ledger.nodes(self._scheduler), key=lambda node: (node.hostname, node.node_id))
+
+    def events(self, only: EventFilter, *, after: str | None = None, limit: int = PAGE, newest_first: bool = False) -> Page[Event]:
+        return self._ledger.events(
+            volume_id=self._volume_id(only.volume),
+            claim_id=None if only.claim is None else ClaimId(only.claim),
+            placement_id=None if only.task is None else PlacementId(only.task),
+            after=_number(after),
+            limit=limit,
+            newest_first=newest_first,
+        )
+
+    def _volume_id(self, volume: str | None) -> VolumeId | None:
+        return None if volume is None else self._ledger.volume(volume).volume_id
+
+    def close(self) -> None:
+        self._ledger.close()
+
+
+def _number(after: str | None) -> str | None:
+    """Where a list goes on that is in the order of its making. Raises Invalid."""
+    if after is not None and not (after.isascii() and after.isdecimal() and len(after) < 19):
+        raise Invalid(field="after", value=after, reason="here it is the number that the last part of the list named")
+    return after
+
+
+def _app_view(workload: Workload, placements: Iterable[Placement]) -> AppView:
+    tasks = sorted((_task_view(placement) for placement in placements), key=lambda task: (task.slot, task.launched_at))
+    return AppView(
+        app_id=workload.workload_id,
+        spec=json.loads(workload.spec),
+        version=workload.version,
+        instances=workload.instances,
+        state=workload.state,
+        created_at=workload.created_at,
+        tasks=tuple(tasks),
+    )
+
+
+def _task_view(placement: Placement) -> TaskView:
+    record = decode_record(placement.data)
+    return TaskView(
+        task_id=placement.placement_id,
+        app_id=placement.workload,
+        slot=placement.slot,
+        state=placement.state,
+        node=placement.node,
+        hostname=record.hostname,
+        region=record.region,
+        zone=record.zone,
+        ports=record.ports,
+        version=record.version,
+        launched_at=record.launched_at,
+        started_at=record.started_at,
+        volumes=record.containers,
+        message=record.message,
+    )
+
+
+def _pool_view(pool: Pool, use: PoolUse | None) -> PoolView:
+    claimed_mib, claims = (use.volumes_mib, use.claims) if use else (0, 0)
+    return PoolView(pool=pool, free_mib=pool.free_mib, claimed_mib=claimed_mib, claims=claims)
+
+
+def platforms(pools: Iterable[PoolView]) -> list[PlatformView]:
+    """The platforms that these pools belong to, added up."""
+    found: dict[str, list[PoolView]] = {}
+    for view in pools:
+        found.setdefault(view.pool.platform, []).append(view)
+    return [_platform_view(name, views) for name, views in found.items()]
+
+
+def _platform_view(name: str, views: Sequence[PoolView]) -> PlatformView:
+    return PlatformView(
+        name=name,
+        pools=len(views),
+        capacity_mib=sum(view.pool.capacity_mib for view in views),
+        provisioned_mib=sum(view.pool.provisioned_mib for view in views),
+        free_mib=sum(view.free_mib for view in views),
+        claimed_mib=sum(view.claimed_mib for view in views),
+        claims=sum(view.claims for view in views),
+        online=all(view.pool.online for view in views),
+    )
+
+
+def pages(ask: Callable[[str | None, int], Page[T]], *, after: str | None = None, limit: int | None = None) -> Iterator[Page[T]]:
+    """All parts of a long list from `after` on, until `limit` records were given; each is asked for when it is wanted."""
+    left = limit
+    while True:
+        page = ask(after, PAGE if left is None else min(PAGE, left))
+        yield page
+        after = page.after
+        left = None if left is None else left - len(page.items)
+        if after is None or (left is not None and left <= 0):
+            return
