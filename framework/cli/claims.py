@@ -1,0 +1,111 @@
+"""`polly claim`: who may use which volume."""
+
+from __future__ import annotations
+
+import time
+
+import click
+
+from framework.cli.options import asks, pages_through, reads
+from framework.cli.output import Column, Facts, Output
+from framework.cli.words import age, moment
+from framework.client import BrokerClient
+from framework.source import Source, pages
+from storage.inventory import ClaimFilter
+from storage.lifecycle import ClaimState
+from storage.model import Claim, NodeId
+
+NO_CLAIMS = (
+    "No live claim is there, or none that passes the filters. "
+    "A claim comes with a task that uses a volume; polly events tells of those that ended."
+)
+
+
+@click.group()
+def claim() -> None:
+    """Look at claims, and release one whose holder is gone."""
+
+
+@claim.command("list")
+@click.option("--platform", help="Only claims on volumes of this platform.")
+@click.option("--state", type=click.Choice([*ClaimState], case_sensitive=False), help="Only claims in this state.")
+@click.option("--node", metavar="NODE-ID", help="Only claims of this node.")
+@click.option("--volume", metavar="VOLUME", help="Only claims on this volume, by id or name.")
+@pages_through
+@reads
+def list_claims(
+    platform: str | None,
+    state: str | None,
+    node: str | None,
+    volume: str | None,
+    after: str | None,
+    limit: int | None,
+    source: Source,
+    out: Output,
+) -> None:
+    """List the live claims."""
+    only = ClaimFilter(
+        platform=platform,
+        state=None if state is None else ClaimState(state.upper()),
+        node=None if node is None else NodeId(node),
+        volume_id=None if volume is None else source.volume(volume).volume_id,
+    )
+    found = pages(lambda key, many: source.claims(only, after=key, limit=many), after=after, limit=limit)
+    out.pages(claim_columns(), found, empty=NO_CLAIMS)
+
+
+def claim_columns() -> list[Column[Claim]]:
+    now = time.time()
+    return [
+        Column("CLAIM", lambda claim: claim.claim_id),
+        Column("VOLUME", lambda claim: claim.volume_id),
+        Column("STATE", lambda claim: claim.state),
+        Column("FOR", lambda claim: age(claim.since, now), right=True),
+        Column("EPOCH", lambda claim: str(claim.epoch), right=True),
+        Column("ACCESS", lambda claim: claim.access),
+        Column("NODE", lambda claim: claim.holder.node),
+        Column("TASK", lambda claim: claim.holder.placement),
+        Column("WHY", lambda claim: claim.reason),
+    ]
+
+
+@claim.command("show")
+@click.argument("claim_id", metavar="CLAIM")
+@reads
+def show(claim_id: str, source: Source, out: Output) -> None:
+    """Show one live claim."""
+    found = source.claim(claim_id)
+    out.record(found, lambda: _facts(found))
+
+
+def _facts(claim: Claim) -> Facts:
+    return [
+        ("claim", claim.claim_id),
+        ("volume", claim.volume_id),
+        ("state", f"{claim.state}: {claim.reason}" if claim.reason else claim.state),
+        ("since", moment(claim.since)),
+        ("epoch", str(claim.epoch)),
+        ("access", claim.access),
+        ("task", claim.holder.placement),
+        ("node", claim.holder.node),
+        ("scheduler", claim.holder.scheduler),
+        ("lease until", moment(claim.lease_until)),
+    ]
+
+
+@claim.command("release")
+@click.argument("claim_id", metavar="CLAIM")
+@click.option("--because", required=True, metavar="TEXT", help="How you know that the holder is gone; kept for ever in the event log.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@asks
+def release(claim_id: str, because: str, yes: bool, broker: BrokerClient, out: Output) -> None:
+    """Say that the holder of a STRANDED claim is gone, so that its volume goes to somebody else.
+
+    If the holder lives and writes, the volume's data is lost. Polly cannot check what you say.
+    """
+    found = broker.claim(claim_id)
+    if not yes:
+        danger = f"If it still writes, volume {found.volume_id} is lost."
+        click.confirm(f"Is task {found.holder.placement} on node {found.holder.node} surely gone? {danger}", abort=True, err=True)
+    broker.release_claim(claim_id, because)
+    out.record({"claim_id": claim_id, "released": True}, lambda: [("released", f"{claim_id}; volume {found.volume_id} is free")])

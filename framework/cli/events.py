@@ -1,0 +1,48 @@
+"""`polly events`: who did what to which volume, when and why."""
+
+from __future__ import annotations
+
+import click
+
+from framework.cli.options import pages_through, reads
+from framework.cli.output import Column, Output
+from framework.cli.words import moment
+from framework.source import EventFilter, Source, pages
+from storage.model import Event
+
+NO_EVENTS = "No event is there, or none that passes the filters. The log begins with the first volume, claim or app."
+
+
+@click.command()
+@click.option("--volume", metavar="VOLUME", help="Only what happened to this volume, by id or name.")
+@click.option("--claim", metavar="CLAIM", help="Only what happened to this claim.")
+@click.option("--task", metavar="TASK", help="Only what this task had a part in.")
+@click.option("--newest-first", is_flag=True, help="Begin with the latest.")
+@pages_through
+@reads
+def events(
+    volume: str | None,
+    claim: str | None,
+    task: str | None,
+    newest_first: bool,
+    after: str | None,
+    limit: int | None,
+    source: Source,
+    out: Output,
+) -> None:
+    """Show the event log, the oldest first."""
+    only = EventFilter(volume=volume, claim=claim, task=task)
+    found = pages(lambda key, many: source.events(only, after=key, limit=many, newest_first=newest_first), after=after, limit=limit)
+    out.pages(event_columns(), found, empty=NO_EVENTS)
+
+
+def event_columns() -> list[Column[Event]]:
+    return [
+        Column("AT", lambda event: moment(event.at)),
+        Column("WHAT", lambda event: event.what),
+        Column("WHO", lambda event: event.actor),
+        Column("VOLUME", lambda event: event.volume_id or ""),
+        Column("CLAIM", lambda event: event.claim_id or ""),
+        Column("TASK", lambda event: event.placement_id or ""),
+        Column("WHY", lambda event: event.why),
+    ]

@@ -1,0 +1,123 @@
+"""Options that many commands share, and how they become a source to read from, a broker to ask, and an output."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from framework.cli.output import FORMS, Output
+from framework.cli.words import parse_size
+from framework.client import BrokerClient
+from framework.source import Source
+from framework.tokens import read_token
+from storage.errors import Invalid, PollyError
+
+Command = Callable[..., None]
+DEFAULT_BROKER = "http://127.0.0.1:7070"
+
+
+class Size(click.ParamType[int]):
+    """A size in MiB: 512MiB, 10GiB, 1.5TiB."""
+
+    name = "SIZE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        try:
+            return value if isinstance(value, int) else parse_size(value)
+        except PollyError as error:
+            self.fail(str(error), param, ctx)
+
+
+class Label(click.ParamType[tuple[str, str]]):
+    """NAME=VALUE."""
+
+    name = "NAME=VALUE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
+        name, equals, text = value.partition("=")
+        if not name or not equals:
+            self.fail(f"{value!r} is not NAME=VALUE", param, ctx)
+        return name, text
+
+
+_output = click.option("-o", "--output", type=click.Choice(FORMS), default="table", show_default=True, help="How to print the answer.")
+_broker = click.option(
+    "--broker",
+    envvar="POLLY_BROKER",
+    default=DEFAULT_BROKER,
+    show_default=True,
+    metavar="URL",
+    show_envvar=True,
+    help="The broker's HTTP API.",
+)
+_database = click.option(
+    "--database", envvar="POLLY_DATABASE", metavar="URL", show_envvar=True, help="Read this ledger itself, so that no broker need run."
+)
+_token = click.option(
+    "--token-file",
+    envvar="POLLY_TOKEN_FILE",
+    type=click.Path(path_type=Path),
+    show_envvar=True,
+    help="Holds the token that the broker wants.",
+)
+
+
+def reads(command: Command) -> Command:
+    """A command that shows something: called with `source` and `out`, from the ledger or from a broker."""
+
+    @_output
+    @_database
+    @_broker
+    @_token
+    @functools.wraps(command)
+    def wrapped(*args: Any, output: str, database: str | None, broker: str, token_file: Path | None, **kwargs: Any) -> None:
+        with open_source(database, broker, token_file) as source:
+            command(*args, source=source, out=Output(output), **kwargs)
+
+    return wrapped
+
+
+def asks(command: Command) -> Command:
+    """A command that only a running broker can answer: called with `broker` and `out`."""
+
+    @_output
+    @_broker
+    @_token
+    @functools.wraps(command)
+    def wrapped(*args: Any, output: str, broker: str, token_file: Path | None, **kwargs: Any) -> None:
+        with closing(open_broker(broker, token_file)) as client:
+            command(*args, broker=client, out=Output(output), **kwargs)
+
+    return wrapped
+
+
+def pages_through(command: Command) -> Command:
+    """A command that lists what may be long: called with `after` and `limit`."""
+    after = click.option("--after", metavar="KEY", help="Go on after this; the last part of a list says what to give here.")
+    limit = click.option("--limit", type=click.IntRange(1), help="Print at most so many; without it, all.")
+    return after(limit(command))
+
+
+@contextmanager
+def open_source(database: str | None, broker: str, token_file: Path | None) -> Iterator[Source]:
+    """The ledger where one is named, else the broker."""
+    with closing(_ledger_source(database) if database else open_broker(broker, token_file)) as source:
+        yield source
+
+
+def _ledger_source(database: str) -> Source:
+    from framework.source import LedgerSource
+    from storage.inventory import open_ledger
+
+    return LedgerSource(open_ledger(database, read_only=True))
+
+
+def open_broker(url: str, token_file: Path | None) -> BrokerClient:
+    if not url.startswith(("http://", "https://")):
+        raise Invalid(field="--broker", value=url, reason="it is a URL such as " + DEFAULT_BROKER)
+    return BrokerClient(url, read_token(token_file) if token_file else None)

@@ -1,0 +1,162 @@
+"""How answers are printed: tables for people, tab-separated lines in a pipe, JSON and YAML for programs.
+
+Lists are streamed part by part, so that a million volumes are no more work for the memory than a hundred.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Generic, TypeVar
+
+import click
+
+from framework.cli.words import clean
+from framework.records import plain
+from storage.model import Page
+
+T = TypeVar("T")
+FORMS: Final = ("table", "json", "yaml")
+
+
+@dataclass(frozen=True, slots=True)
+class Column(Generic[T]):
+    title: str
+    cell: Callable[[T], str]
+    right: bool = False
+
+
+Facts = Sequence[tuple[str, str]]
+"""Names and values of one record."""
+
+
+class Output:
+    def __init__(self, form: str) -> None:
+        self.form = form
+
+    @property
+    def for_people(self) -> bool:
+        return self.form == "table"
+
+    def say(self, sentence: str) -> None:
+        """What was done; programs read the record instead."""
+        if self.for_people:
+            click.echo(clean(sentence))
+
+    def hint(self, sentence: str) -> None:
+        """What to do next: beside the answer, never in it."""
+        click.echo(clean(sentence), err=True)
+
+    # --- one record -----------------------------------------------------------------------------
+
+    def record(self, record: object, facts: Callable[[], Facts]) -> None:
+        if self.form == "json":
+            click.echo(_json(plain(record)))
+        elif self.form == "yaml":
+            click.echo(_yaml(plain(record)), nl=False)
+        else:
+            self.facts(facts())
+
+    def facts(self, facts: Facts) -> None:
+        width = max((len(name) for name, _ in facts), default=0)
+        for name, value in facts:
+            click.echo(f"{click.style(name.ljust(width), bold=True)}  {clean(value)}".rstrip())
+
+    # --- many records -----------------------------------------------------------------------------
+
+    def table(self, columns: Sequence[Column[T]], parts: Iterable[Sequence[T]], *, empty: str, form: Callable[[T], Any] = plain) -> None:
+        """`empty` says what to do next where there is nothing; `form` makes a record plain for programs."""
+        printer = {"json": _print_json, "yaml": _print_yaml}.get(self.form)
+        if printer:
+            printer([form(record) for record in part] for part in parts)
+        elif not self._print_table(columns, parts):
+            self.hint(empty)
+
+    def pages(self, columns: Sequence[Column[T]], parts: Iterable[Page[T]], *, empty: str) -> None:
+        """A list that comes in pages. Where it was cut short, says how to go on."""
+        after: list[str | None] = [None]
+
+        def items() -> Iterator[Sequence[T]]:
+            for page in parts:
+                after[0] = page.after
+                yield page.items
+
+        self.table(columns, items(), empty=empty)
+        if after[0] is not None:
+            self.hint(f"There is more; go on with: --after {after[0]}")
+
+    def _print_table(self, columns: Sequence[Column[T]], parts: Iterable[Sequence[T]]) -> bool:
+        printer = _RichTable(columns) if sys.stdout.isatty() else _TabbedTable(columns)
+        any_rows = False
+        for part in parts:
+            if part:
+                printer.print([[clean(column.cell(record)) for column in columns] for record in part], header=not any_rows)
+                any_rows = True
+        return any_rows
+
+
+class _TabbedTable(Generic[T]):
+    def __init__(self, columns: Sequence[Column[T]]) -> None:
+        self._titles = [column.title for column in columns]
+
+    def print(self, rows: Iterable[Sequence[str]], *, header: bool) -> None:
+        if header:
+            click.echo("\t".join(self._titles))
+        for row in rows:
+            click.echo("\t".join(cell or "-" for cell in row))
+
+
+class _RichTable(Generic[T]):
+    """The first part sets the least width of each column, so that the parts of a long list stay in line."""
+
+    def __init__(self, columns: Sequence[Column[T]]) -> None:
+        self._columns = columns
+        self._widths = [0] * len(columns)
+
+    def print(self, rows: Sequence[Sequence[str]], *, header: bool) -> None:
+        from rich import box
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        self._widths = [max(width, *(len(row[at]) for row in rows)) for at, width in enumerate(self._widths)]
+        table = Table(box=box.SIMPLE_HEAD if header else None, show_header=header, pad_edge=False)
+        for column, width in zip(self._columns, self._widths, strict=True):
+            table.add_column(
+                column.title, justify="right" if column.right else "left", min_width=min(width, 24), overflow="fold", no_wrap=False
+            )
+        for row in rows:
+            table.add_row(*(Text(cell or "-") for cell in row))
+        Console(file=sys.stdout).print(table)
+
+
+def _print_json(parts: Iterable[Sequence[Any]]) -> None:
+    separator = "[\n"
+    for part in parts:
+        for record in part:
+            click.echo(separator + _json(record), nl=False)
+            separator = ",\n"
+    click.echo("[]" if separator == "[\n" else "\n]")
+
+
+def _print_yaml(parts: Iterable[Sequence[Any]]) -> None:
+    nothing = True
+    for part in parts:
+        if part:
+            click.echo(_yaml(list(part)), nl=False)
+            nothing = False
+    if nothing:
+        click.echo("[]")
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False)
+
+
+def _yaml(value: Any) -> str:
+    import yaml
+
+    text: str = yaml.safe_dump(value, sort_keys=False, allow_unicode=True, default_flow_style=False)
+    return text

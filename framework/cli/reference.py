@@ -1,0 +1,64 @@
+"""docs/cli.md, made from the commands themselves: `python -m framework.cli.reference > docs/cli.md`."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+
+import click
+
+from framework.cli.root import root
+from framework.failures import EXIT_CODES
+
+_HEAD = """# The command line
+
+This page is made from the commands: `python -m framework.cli.reference > docs/cli.md`.
+
+Commands that show something read a running broker's HTTP API (`--broker`, POLLY_BROKER), or the ledger itself
+(`--database`, POLLY_DATABASE), so that they work while no broker runs. What changes something needs the broker.
+
+On a terminal lists are tables; in a pipe they are lines with tabs between the columns, the first line naming them;
+`-o json` and `-o yaml` print whole records, with sizes in MiB and instants in seconds since the epoch. Without `--limit` a list is
+printed to its end, page by page. Errors are one sentence on standard error, with advice below it where there is any.
+
+`eval "$(polly completion bash)"` makes bash complete commands and options; zsh and fish have the same.
+
+## Exit status
+
+| status | meaning |
+|---|---|
+"""
+
+
+def page() -> str:
+    codes = "".join(f"| {code} | {meaning} |\n" for code, meaning in EXIT_CODES.items())
+    return _HEAD + codes + "".join(_sections(root, click.Context(root, info_name="polly")))
+
+
+def _sections(group: click.Group, ctx: click.Context) -> Iterator[str]:
+    for name in group.list_commands(ctx):
+        command = group.get_command(ctx, name)
+        if command is not None:
+            yield from _section(command, click.Context(command, info_name=name, parent=ctx))
+
+
+def _section(command: click.Command, ctx: click.Context) -> Iterator[str]:
+    level = "##" if ctx.parent is not None and ctx.parent.parent is None else "###"
+    yield f"\n{level} {ctx.command_path}\n\n{inspect.cleandoc(command.help or '')}\n"
+    if isinstance(command, click.Group):
+        yield from _sections(command, ctx)
+        return
+    yield f"\n    {ctx.command_path} {' '.join(command.collect_usage_pieces(ctx))}\n"
+    options = [param for param in command.get_params(ctx) if isinstance(param, click.Option) and "--help" not in param.opts]
+    records = [record for param in options if (record := param.get_help_record(ctx))]
+    if records:
+        yield "\n| option | |\n|---|---|\n"
+        yield from (f"| `{_cell(option)}` | {_cell(text)} |\n" for option, text in records)
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+if __name__ == "__main__":
+    click.echo(page(), nl=False)

@@ -1,0 +1,205 @@
+"""`polly volume`: volumes, and what a person does to them by hand."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import click
+
+from framework.cli.claims import claim_columns
+from framework.cli.events import event_columns
+from framework.cli.options import Label, Size, asks, pages_through, reads
+from framework.cli.output import Column, Facts, Output
+from framework.cli.words import age, labels, moment, size
+from framework.client import BrokerClient
+from framework.service import ImportOrder, VolumeOrder
+from framework.source import EventFilter, Source, pages
+from storage.inventory import ClaimFilter, VolumeFilter
+from storage.lifecycle import VolumeState
+from storage.model import Claim, Event, SnapshotId, Volume
+
+NO_VOLUMES = (
+    "No volume is there, or none that passes the filters. "
+    "An app's own are made with it: polly app run FILE; by hand: polly volume create NAME --profile PROFILE --size 1GiB"
+)
+STORY = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VolumeStory:
+    """A volume with who holds it and what happened to it last."""
+
+    volume: Volume
+    claims: tuple[Claim, ...]
+    events: tuple[Event, ...]
+
+
+@click.group()
+def volume() -> None:
+    """Look at, create, delete, snapshot, expand and import volumes."""
+
+
+@volume.command("list")
+@click.option("--platform", help="Only volumes of this platform.")
+@click.option("--pool", help="Only volumes of this pool.")
+@click.option("--profile", help="Only volumes of this profile.")
+@click.option("--zone", help="Only volumes of this zone.")
+@click.option("--state", type=click.Choice([*VolumeState], case_sensitive=False), help="Only volumes in this state.")
+@click.option("--owner", metavar="APP", help="Only volumes of this app.")
+@click.option("--role", help="Only volumes of this Mesos role.")
+@click.option("--label", "wanted", type=Label(), multiple=True, help="Only volumes with this label; may be given again.")
+@pages_through
+@reads
+def list_volumes(
+    platform: str | None,
+    pool: str | None,
+    profile: str | None,
+    zone: str | None,
+    state: str | None,
+    owner: str | None,
+    role: str | None,
+    wanted: Sequence[tuple[str, str]],
+    after: str | None,
+    limit: int | None,
+    source: Source,
+    out: Output,
+) -> None:
+    """List volumes, the oldest first."""
+    only = VolumeFilter(
+        platform=platform,
+        pool=pool,
+        profile=profile,
+        zone=zone,
+        state=None if state is None else VolumeState(state.upper()),
+        owner=owner,
+        role=role,
+        labels=dict(wanted),
+    )
+    found = pages(lambda key, many: source.volumes(only, after=key, limit=many), after=after, limit=limit)
+    out.pages(volume_columns(), found, empty=NO_VOLUMES)
+
+
+def volume_columns() -> list[Column[Volume]]:
+    now = time.time()
+    return [
+        Column("VOLUME", lambda volume: volume.volume_id),
+        Column("NAME", lambda volume: volume.name),
+        Column("POOL", lambda volume: f"{volume.platform}/{volume.pool}"),
+        Column("SIZE", lambda volume: size(volume.size_mib), right=True),
+        Column("PROFILE", lambda volume: volume.profile),
+        Column("STATE", lambda volume: volume.state),
+        Column("EPOCH", lambda volume: str(volume.epoch), right=True),
+        Column("ZONE", lambda volume: volume.zone),
+        Column("OWNER", lambda volume: volume.owner),
+        Column("AGE", lambda volume: age(volume.created_at, now), right=True),
+    ]
+
+
+@volume.command("show")
+@click.argument("name", metavar="VOLUME")
+@reads
+def show(name: str, source: Source, out: Output) -> None:
+    """Show one volume, by its id or name: who holds it and what happened to it last."""
+    found = source.volume(name)
+    story = VolumeStory(
+        volume=found,
+        claims=tuple(source.claims(ClaimFilter(volume_id=found.volume_id)).items),
+        events=tuple(source.events(EventFilter(volume=found.volume_id), limit=STORY, newest_first=True).items),
+    )
+    out.record(story, lambda: volume_facts(found))
+    if not out.for_people:
+        return
+    click.echo()
+    out.table(claim_columns(), [story.claims], empty="No claim is on it: it is free.")
+    if story.events:
+        click.echo()
+        out.table(event_columns(), [story.events], empty="")
+
+
+def volume_facts(volume: Volume) -> Facts:
+    birth = volume.birth
+    return [
+        ("volume", volume.volume_id),
+        ("name", volume.name),
+        ("state", f"{volume.state}: {volume.reason}" if volume.reason else volume.state),
+        ("size", f"{size(volume.size_mib)} ({volume.size_mib} MiB)"),
+        ("pool", f"{volume.platform}/{volume.pool}"),
+        ("profile", volume.profile or "-"),
+        ("filesystem", f"{volume.filesystem}, UUID {birth.filesystem_uuid}" if birth else f"{volume.filesystem}, not made yet"),
+        ("on the platform", volume.external_id or "not made yet"),
+        ("access", volume.access_mode),
+        ("epoch", str(volume.epoch)),
+        ("owner", volume.owner or "-"),
+        ("role", volume.role or "-"),
+        ("zone", " ".join(filter(None, (volume.region, volume.zone))) or "-"),
+        ("labels", labels(dict(volume.labels)) or "-"),
+        ("created", moment(volume.created_at)),
+    ]
+
+
+# --- what a person does -------------------------------------------------------------------------------
+
+
+@volume.command("create")
+@click.argument("name")
+@click.option("--profile", required=True, help="How it is made.")
+@click.option("--size", "size_mib", type=Size(), help="Such as 10GiB; a number alone is MiB. Needed without --snapshot.")
+@click.option("--snapshot", help="Begin with what this snapshot holds.")
+@asks
+def create(name: str, profile: str, size_mib: int | None, snapshot: str | None, broker: BrokerClient, out: Output) -> None:
+    """Create a volume that apps can name.
+
+    Its capacity is taken at once; the platform makes it when it is first claimed, unless it begins with a snapshot.
+    """
+    if size_mib is None and snapshot is None:
+        raise click.UsageError("Give --size, or --snapshot.")
+    order = VolumeOrder(name=name, profile=profile, size_mib=size_mib, snapshot=None if snapshot is None else SnapshotId(snapshot))
+    made = broker.create_volume(order)
+    out.record(made, lambda: volume_facts(made))
+
+
+@volume.command("import")
+@click.argument("external_id", metavar="EXTERNAL-ID")
+@click.option("--platform", required=True, help="The platform that has it.")
+@click.option("--name", required=True, help="What to call it here.")
+@click.option("--profile", required=True, help="How it is mounted and who may use it.")
+@asks
+def adopt(external_id: str, platform: str, name: str, profile: str, broker: BrokerClient, out: Output) -> None:
+    """Take over a volume that the platform has and Polly did not make. It is never formatted."""
+    made = broker.import_volume(ImportOrder(platform=platform, external_id=external_id, name=name, profile=profile))
+    out.record(made, lambda: volume_facts(made))
+
+
+@volume.command("delete")
+@click.argument("name", metavar="VOLUME")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@asks
+def delete(name: str, yes: bool, broker: BrokerClient, out: Output) -> None:
+    """Delete a volume and the data on it. Refused while it is claimed or has snapshots."""
+    found = broker.volume(name)
+    if not yes:
+        click.confirm(f"Delete {found.name} ({size(found.size_mib)} on {found.platform}/{found.pool}) and its data?", abort=True, err=True)
+    broker.delete_volume(found.volume_id)
+    out.record({"volume_id": found.volume_id, "deleted": True}, lambda: [("deleted", f"{found.name} ({found.volume_id})")])
+
+
+@volume.command("snapshot")
+@click.argument("name", metavar="VOLUME")
+@click.option("--name", "label", default="", help="What to call the snapshot.")
+@asks
+def snapshot(name: str, label: str, broker: BrokerClient, out: Output) -> None:
+    """Make a snapshot of a volume."""
+    made = broker.snapshot_volume(name, label)
+    out.record(made, lambda: [("snapshot", made.snapshot_id), ("of", made.volume_id), ("state", made.state), ("size", size(made.size_mib))])
+
+
+@volume.command("expand")
+@click.argument("name", metavar="VOLUME")
+@click.option("--size", "size_mib", type=Size(), required=True, help="The new size, such as 20GiB.")
+@asks
+def expand(name: str, size_mib: int, broker: BrokerClient, out: Output) -> None:
+    """Make a volume larger. Its filesystem grows with its next mount."""
+    grown = broker.expand_volume(name, size_mib)
+    out.record(grown, lambda: volume_facts(grown))

@@ -1,0 +1,120 @@
+"""`polly doctor`: looks at the set-up from where it runs, and says what to mend. It changes nothing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from framework.config import Config, load_config
+from storage.errors import PollyError
+from storage.model import ReclaimPolicy
+from storage.platforms.base import Finding, Platform
+from storage.platforms.registry import build
+
+if TYPE_CHECKING:
+    from framework.client import BrokerClient
+
+PROGRAMS: Final = {"mkfs.ext4": "e2fsprogs", "fsck.ext4": "e2fsprogs", "mkfs.xfs": "xfsprogs", "blkid": "util-linux", "mount": "util-linux"}
+"""What an agent's node needs, and the Debian package that brings it."""
+
+
+def examine(*, config: Path | None, database: str | None, broker: BrokerClient | None) -> Iterator[Finding]:
+    """One finding after the other. What is None is not looked at."""
+    yield _python()
+    yield from _node()
+    if config is not None:
+        yield from _config(config)
+    if database is not None:
+        yield from _ledger(database)
+    if broker is not None:
+        yield from _broker(broker)
+
+
+def _fine(subject: str, message: str) -> Finding:
+    return Finding(ok=True, subject=subject, message=message)
+
+
+def _wrong(subject: str, message: str, mend: str) -> Finding:
+    return Finding(ok=False, subject=subject, message=message, mend=mend)
+
+
+def _failed(subject: str, error: PollyError) -> Finding:
+    return _wrong(subject, str(error), error.advice)
+
+
+def _python() -> Finding:
+    return _fine("python", f"{'.'.join(map(str, sys.version_info[:3]))} in {sys.prefix}")
+
+
+def _node() -> Iterator[Finding]:
+    """What this machine needs if it runs an agent."""
+    if os.geteuid() != 0:
+        yield _fine("node", "not root: an agent here can use folders as volumes, not filesystems on devices")
+        return
+    path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
+    missing = {program: package for program, package in PROGRAMS.items() if not shutil.which(program, path=path)}
+    if missing:
+        packages = " ".join(sorted(set(missing.values())))
+        yield _wrong("node", f"{', '.join(missing)} not found; an agent here needs them", f"On Debian: apt-get install {packages}")
+    else:
+        yield _fine("node", "the programs that an agent needs for ext4 and xfs are here")
+
+
+def _config(path: Path) -> Iterator[Finding]:
+    try:
+        config = load_config(path)
+    except PollyError as error:
+        yield _failed("config", error)
+        return
+    yield _fine("config", f"{path}: {len(config.platforms)} platforms, {len(config.profiles)} profiles")
+    if not config.platforms:
+        yield _wrong("config", "no platform is configured, so no volume can be made", "Add a block [platforms.NAME] to polly.toml.")
+    for name in config.platforms:
+        yield from _platform(config, name)
+
+
+def _platform(config: Config, name: str) -> Iterator[Finding]:
+    block = config.platforms[name]
+    try:
+        with closing(build(name, block.keys.kind, block.settings)) as platform:
+            yield from platform.check()
+            yield from _pools(config, platform)
+    except PollyError as error:
+        yield _failed(f"platform {name}", error)
+
+
+def _pools(config: Config, platform: Platform) -> Iterator[Finding]:
+    pools = platform.pools()
+    yield _fine(f"platform {platform.name}", f"pools: {', '.join(pool.name for pool in pools) or 'none'}")
+    for profile in config.profiles.values():
+        takes_snapshot = profile.reclaim is ReclaimPolicy.SNAPSHOT_THEN_DELETE
+        if takes_snapshot and platform.name in profile.platforms and not platform.capabilities.snapshots:
+            message = f"reclaims by snapshot-then-delete, but platform {platform.name} has no snapshots"
+            yield _wrong(f"profile {profile.name}", message, 'Use reclaim = "retain" or "delete".')
+
+
+def _ledger(database: str) -> Iterator[Finding]:
+    from storage.inventory import open_ledger
+
+    try:
+        with closing(open_ledger(database, read_only=True)) as ledger:
+            yield _fine("ledger", f"{ledger.url} can be read")
+            for name, number in ledger.counters().items():
+                if number:
+                    yield _wrong("ledger", f"{name.replace('_', ' ')}: {number}; it must be 0", "See: polly claim list, polly events")
+    except PollyError as error:
+        yield _failed("ledger", error)
+
+
+def _broker(broker: BrokerClient) -> Iterator[Finding]:
+    try:
+        info = broker.info()
+        yield _fine("broker", f"{broker.url}: version {info.version}, framework {info.framework_name} {info.framework_id}".rstrip())
+        yield from broker.doctor()
+    except PollyError as error:
+        yield _failed("broker", error)

@@ -1,0 +1,229 @@
+"""The commands that do something, the errors, the help and its page."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from framework.cli import reference
+from framework.cli.root import COMMANDS, root
+from framework.failures import EXIT_CODES
+from framework.rest.app import create_app
+from framework.rest.server import serve
+from framework.service import ImportOrder, VolumeOrder
+from storage.inventory import open_ledger
+from storage.platforms.base import Finding
+from tests.unit.front import COUNTER, NOW, WAITING, FakeBroker, fill
+
+ROOT = Path(__file__).parents[2]
+Polly = Callable[..., Result]
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[FakeBroker]:
+    ledger = open_ledger(f"sqlite:///{tmp_path}/ledger.db", clock=lambda: NOW)
+    fill(ledger)
+    yield FakeBroker(ledger)
+    ledger.close()
+
+
+@pytest.fixture
+def polly(broker: FakeBroker) -> Iterator[Polly]:
+    server = serve(create_app(broker, broker.ledger, token=None), "127.0.0.1", 0, token=None)
+
+    def run(*args: str, input: str | None = None) -> Result:  # noqa: A002 - click's name
+        environment = {"POLLY_BROKER": server.url, "POLLY_DATABASE": "", "LOGNAME": "jane"}
+        return CliRunner().invoke(root, args, input=input, env=environment, prog_name="polly")
+
+    yield run
+    server.stop()
+
+
+def test_run_an_app(polly: Polly, broker: FakeBroker, tmp_path: Path) -> None:
+    file = tmp_path / "app.json"
+    file.write_text(json.dumps({**COUNTER, "id": "/new"}))
+    result = polly("app", "run", str(file))
+    assert (result.exit_code, result.stdout) == (0, "App /new is taken up: 1 instance wanted.\n")
+    assert "polly explain /new" in result.stderr
+    assert broker.calls == [("run", "/new", "operator:jane")]
+    assert json.loads(polly("app", "run", "-", "-o", "json", input='{"id": "/other", "cmd": "x"}').stdout)["id"] == "/other"
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "sentence"),
+    [
+        ('{"id": "/x", "cmd": "x", "mems": 1}', 2, "did you mean 'mem'?"),
+        ('{"id": "/x", "cmd": "x", "container": {"docker": {"image": "x"}}}', 2, "Docker images"),
+        ("{", 2, "not JSON"),
+        (json.dumps(COUNTER), 5, "App /counter exists already."),
+    ],
+)
+def test_an_app_that_is_refused(polly: Polly, text: str, code: int, sentence: str) -> None:
+    result = polly("app", "run", "-", input=text)
+    assert (result.exit_code, result.stdout) == (code, "")
+    assert sentence in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_scale_and_kill(polly: Polly, broker: FakeBroker) -> None:
+    assert "instances  3" in polly("app", "scale", "counter", "3").stdout
+    assert polly("app", "kill", "/counter", input="n\n").exit_code == 130
+    assert polly("app", "kill", "/counter", "-y").exit_code == 0
+    assert broker.calls == [("scale", "/counter", 3, "operator:jane"), ("delete", "/counter", "operator:jane")]
+    assert polly("app", "scale", "counter", "-1").exit_code == 2
+
+
+def test_explain_and_offers(polly: Polly, broker: FakeBroker) -> None:
+    broker.waiting = (WAITING,)
+    text = polly("explain", "counter").stdout
+    assert "9 in the wrong zone; for example agent1 is in z1, the volume in z2" in text
+    assert json.loads(polly("explain", "counter", "-o", "json").stdout)["waiting"][0]["offers_seen"] == 12
+    row = polly("offers").stdout.splitlines()[1].split("\t")
+    assert row[:7] == ["agent1", "z1", "4", "2 GiB", "0 MiB", "31000-32000", "fast@local/main 10 GiB, 1 volume"]
+    (offer,) = json.loads(polly("offers", "-o", "json").stdout)
+    assert [resource["name"] for resource in offer["resources"]] == ["cpus", "mem", "ports", "disk", "disk"]
+    assert offer["resources"][0] == {"name": "cpus", "type": "SCALAR", "scalar": {"value": 4.0}}
+
+
+def test_volumes_by_hand(polly: Polly, broker: FakeBroker) -> None:
+    assert polly("volume", "create", "a", "--profile", "fast", "--size", "1GiB").exit_code == 0
+    assert polly("volume", "create", "b", "--profile", "fast", "--snapshot", "n1").exit_code == 0
+    assert polly("volume", "create", "c", "--profile", "fast").exit_code == 2
+    assert polly("volume", "create", "c", "--profile", "fast", "--size", "much").exit_code == 2
+    polly("volume", "import", "x-9", "--platform", "local", "--name", "d", "--profile", "fast")
+    assert "2 GiB" in polly("volume", "expand", "v2", "--size", "2GiB").stdout
+    assert json.loads(polly("volume", "snapshot", "v2", "--name", "s", "-o", "json").stdout)["name"] == "s"
+    assert polly("volume", "delete", "hand2", input="y\n").exit_code == 0
+    assert polly("snapshot", "delete", "n1", "-y").exit_code == 0
+    jane = "operator:jane"
+    assert broker.calls == [
+        ("create", VolumeOrder(name="a", profile="fast", size_mib=1024), jane),
+        ("create", VolumeOrder(name="b", profile="fast", snapshot="n1"), jane),  # type: ignore[arg-type]
+        ("import", ImportOrder(platform="local", external_id="x-9", name="d", profile="fast"), jane),
+        ("expand", "v2", 2048, jane),
+        ("snapshot", "v2", "s", jane),
+        ("delete volume", "v2", jane),
+        ("delete snapshot", "n1", jane),
+    ]
+
+
+def test_release_a_claim(polly: Polly, broker: FakeBroker) -> None:
+    assert polly("claim", "release", "c1").exit_code == 2
+    refused = polly("claim", "release", "c1", "--because", "it burnt", input="n\n")
+    assert refused.exit_code == 130
+    assert "surely gone? If it still writes, volume v1 is lost." in refused.stderr
+    assert "volume v1 is free" in polly("claim", "release", "c1", "--because", "it burnt", "-y").stdout
+    assert broker.calls == [("release", "c1", "it burnt", "operator:jane")]
+    assert polly("claim", "release", "none", "--because", "x", "-y").exit_code == 4
+
+
+def test_doctor(polly: Polly, broker: FakeBroker, tmp_path: Path) -> None:
+    assert "framework polly F1" in polly("doctor").stdout
+    broker.findings = [Finding(ok=False, subject="mesos", message="not registered", mend="Check --master.")]
+    result = polly("doctor")
+    assert result.exit_code == 1
+    assert "MEND\tmesos\tnot registered\tCheck --master." in result.stdout
+    config = tmp_path / "polly.toml"
+    config.write_text(f'[platforms.local]\nkind = "local"\nfolder = "{tmp_path}/none"\n[profiles.fast]\nplatforms = ["local"]\n')
+    result = CliRunner().invoke(root, ["doctor", "--config", str(config), "--database", f"sqlite:///{tmp_path}/none.db", "-o", "json"])
+    assert result.exit_code == 1
+    subjects = {finding["subject"] for finding in json.loads(result.stdout) if not finding["ok"]}
+    assert "ledger" in subjects
+
+
+def test_config_check(tmp_path: Path) -> None:
+    file = tmp_path / "polly.toml"
+    file.write_text("[profiles.fast]\n")
+    assert CliRunner().invoke(root, ["config", "check", str(file)]).stdout.endswith("platforms none; profiles fast\n")
+    file.write_text("[profiles.fast]\nfilesystem = 'ntfs'\n")
+    result = CliRunner().invoke(root, ["config", "check", str(file)])
+    assert (result.exit_code, "profiles.fast.filesystem" in result.stderr) == (2, True)
+
+
+def test_the_broker_command_only_parses(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    seen: list[object] = []
+    monkeypatch.setattr("framework.broker.run", seen.append)
+    token = tmp_path / "token"
+    token.write_text("word")
+    token.chmod(0o600)
+    args = ["broker", "--master", "zk://a:1/m", "--role", "r", "--role", "s", "--principal", "p", "--secret-file", str(token)]
+    args += ["--database", "sqlite:///x", "--config", "c.toml", "--listen", "[::1]:0", "--token-file", str(token)]
+    result = CliRunner().invoke(root, args)
+    assert result.exit_code == 0, result.output
+    (options,) = seen
+    assert (options.master, options.roles, options.host, options.port, options.token) == ("zk://a:1/m", ("r", "s"), "::1", 0, "word")  # type: ignore[attr-defined]
+    for wrong in (["--listen", "x"], ["--listen", "a:99999"], ["--principal", ""]):
+        assert CliRunner().invoke(root, [*args, *wrong]).exit_code == 2
+    assert len(seen) == 1
+
+
+def test_a_broker_with_a_token(broker: FakeBroker, tmp_path: Path) -> None:
+    server = serve(create_app(broker, broker.ledger, token="right"), "127.0.0.1", 0, token="right")
+    token = tmp_path / "token"
+    token.write_text("right")
+    token.chmod(0o600)
+    try:
+        refused = CliRunner().invoke(root, ["app", "list", "--broker", server.url])
+        assert refused.exit_code == 3
+        assert "--token-file FILE" in refused.stderr
+        assert CliRunner().invoke(root, ["app", "list", "--broker", server.url, "--token-file", str(token)]).exit_code == 0
+    finally:
+        server.stop()
+
+
+# --- errors, help, completion ---------------------------------------------------------------------------
+
+
+def test_a_defect_is_a_sentence_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("framework.cli.options.open_broker", lambda *_: 1 / 0)
+    result = CliRunner().invoke(root, ["app", "list", "--database", ""])
+    assert result.exit_code == 1
+    assert "polly: internal error: ZeroDivisionError" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_usage_errors_and_help() -> None:
+    assert CliRunner().invoke(root, ["nonsense"]).exit_code == 2
+    assert CliRunner().invoke(root, ["app", "run", "/no/such/file"]).exit_code == 2
+    text = CliRunner().invoke(root, ["--help"]).stdout
+    assert all(name in text for name in COMMANDS)
+    assert CliRunner().invoke(root, ["--version"]).stdout.startswith("polly, version ")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion(shell: str) -> None:
+    assert "_POLLY_COMPLETE" in CliRunner().invoke(root, ["completion", shell]).stdout
+
+
+def test_completion_completes() -> None:
+    environment = {**os.environ, "_POLLY_COMPLETE": "bash_complete", "COMP_WORDS": "polly volume list --state ", "COMP_CWORD": "4"}
+    code = "from framework.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", code], env=environment, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert "plain,available" in done.stdout, done.stderr
+
+
+def test_a_closed_pipe_is_silent() -> None:
+    code = "from framework.cli import main; main()"
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-c", code, "--help"]
+    done = subprocess.run(command, cwd=ROOT, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_docs_cli_is_what_the_commands_say() -> None:
+    assert (ROOT / "docs/cli.md").read_text("utf-8") == reference.page(), "make it again: python -m framework.cli.reference > docs/cli.md"
+
+
+def test_the_page_has_every_command_and_exit_status() -> None:
+    page = reference.page()
+    assert all(f"## polly {name}" in page for name in COMMANDS)
+    assert all(f"| {code} |" in page for code in EXIT_CODES)

@@ -1,0 +1,216 @@
+"""The commands that show something: the same answers from the ledger itself and from a broker's HTTP API."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+
+from framework.cli.root import root
+from framework.rest.app import create_app
+from framework.rest.server import serve
+from storage.inventory import open_ledger
+from storage.model import VolumeId
+from tests.unit.front import NOW, TASK, WAITING, FakeBroker, fill, hand_made
+
+Polly = Callable[..., Result]
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A filled ledger."""
+    url = f"sqlite:///{tmp_path_factory.mktemp('ledger')}/ledger.db"
+    ledger = open_ledger(url, clock=lambda: NOW)
+    fill(ledger)
+    ledger.close()
+    return url
+
+
+@pytest.fixture(scope="module", params=["ledger", "http"])
+def polly(url: str, request: pytest.FixtureRequest) -> Iterator[Polly]:
+    """Runs a command against the ledger, or against a broker over it."""
+    if request.param == "ledger":
+        yield lambda *args: CliRunner().invoke(root, args, env={"POLLY_DATABASE": url}, prog_name="polly")
+        return
+    ledger = open_ledger(url, clock=lambda: NOW)
+    server = serve(create_app(FakeBroker(ledger), ledger, token=None), "127.0.0.1", 0, token=None)
+    yield lambda *args: CliRunner().invoke(root, args, env={"POLLY_BROKER": server.url, "POLLY_DATABASE": ""}, prog_name="polly")
+    server.stop()
+    ledger.close()
+
+
+def rows(result: Result) -> list[list[str]]:
+    assert result.exit_code == 0, result.output
+    return [line.split("\t") for line in result.stdout.splitlines()]
+
+
+def read(result: Result) -> Any:
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+def test_apps(polly: Polly) -> None:
+    header, row = rows(polly("app", "list"))
+    assert header[:3] == ["APP", "RUNNING", "STAGED"]
+    assert row[:7] == ["/counter", "1/1", "0", "RUNNING", "1", "128 MiB", "1"]
+    assert read(polly("app", "list", "-o", "json"))[0]["tasks"][0]["task_id"] == TASK
+
+
+def test_one_app(polly: Polly) -> None:
+    text = polly("app", "show", "counter").stdout
+    assert "data: 64 MiB of profile fast, its own" in text
+    assert "data=v1" in text
+    assert read(polly("app", "show", "/counter", "-o", "json"))["app_id"] == "/counter"
+
+
+def test_inventory(polly: Polly) -> None:
+    found = read(polly("inventory", "-o", "json"))
+    assert found["platforms"][0]["claimed_mib"] == 64
+    text = polly("inventory", "--platform", "local", "--zone", "z1").stdout
+    assert "local/main\tz1\t10 GiB\t0 MiB\t0 MiB\t1\t2.1 GiB\t7.9 GiB\t64 MiB\t1\tonline" in text
+    empty = polly("inventory", "--zone", "z9")
+    assert (empty.exit_code, empty.stdout) == (0, "")
+    assert "No pool is known" in empty.stderr
+    assert polly("inventory", "--platform", "none").exit_code == 4
+
+
+def test_profiles_and_nodes(polly: Polly) -> None:
+    assert rows(polly("profile", "list"))[1][:4] == ["fast", "local", "any", "ext4"]
+    assert rows(polly("node", "list"))[1][:5] == ["agent1", "-", "z1", "UP", "local 1/16"]
+    assert read(polly("node", "list", "--state", "gone", "-o", "json")) == []
+
+
+def test_volumes_by_filter(polly: Polly) -> None:
+    assert [row[0] for row in rows(polly("volume", "list"))[1:]] == ["v1", "v2", "v3"]
+    assert [v["volume_id"] for v in read(polly("volume", "list", "--label", "team=a", "--state", "planned", "-o", "json"))] == ["v2"]
+    assert [v["volume_id"] for v in read(polly("volume", "list", "--owner", "/counter", "--platform", "local", "-o", "json"))] == ["v1"]
+    nothing = polly("volume", "list", "--zone", "z9")
+    assert nothing.stdout == ""
+    assert "polly volume create" in nothing.stderr
+
+
+def test_lists_go_on_where_they_were_cut(polly: Polly) -> None:
+    first = polly("volume", "list", "--limit", "2", "-o", "json")
+    assert [v["volume_id"] for v in read(first)] == ["v1", "v2"]
+    key = first.stderr.strip().rpartition(" ")[2]
+    rest = polly("volume", "list", "--after", key, "-o", "json")
+    assert [v["volume_id"] for v in read(rest)] == ["v3"]
+    assert rest.stderr == ""
+    assert polly("volume", "list", "--after", "x").exit_code == 2
+
+
+def test_one_volume(polly: Polly) -> None:
+    found = read(polly("volume", "show", "/counter#0/data", "-o", "json"))
+    assert found["volume"]["volume_id"] == "v1"
+    assert found["claims"][0]["claim_id"] == "c1"
+    text = polly("volume", "show", "v1").stdout
+    assert "ext4, UUID u-1" in text
+    assert "claim" in text
+    free = polly("volume", "show", "v2")
+    assert "not made yet" in free.stdout
+    assert "it is free" in free.stderr
+
+
+def test_claims(polly: Polly) -> None:
+    assert rows(polly("claim", "list", "--node", "S1", "--volume", "v1", "--state", "reserved"))[1][:3] == ["c1", "v1", "RESERVED"]
+    assert f"task         {TASK}" in polly("claim", "show", "c1").stdout
+    assert "polly events" in polly("claim", "list", "--state", "stranded").stderr
+
+
+def test_snapshots_and_events(polly: Polly) -> None:
+    assert "polly volume snapshot" in polly("snapshot", "list").stderr
+    seen = read(polly("events", "--volume", "v1", "-o", "json"))
+    assert [event["seq"] for event in seen] == sorted(event["seq"] for event in seen)
+    newest = read(polly("events", "--newest-first", "--limit", "1", "-o", "json"))
+    assert newest[0]["seq"] >= seen[-1]["seq"]
+    assert "v1" in polly("events", "--task", TASK).stdout
+
+
+def test_yaml(polly: Polly) -> None:
+    found = yaml.safe_load(polly("volume", "list", "-o", "yaml").stdout)
+    assert [volume["volume_id"] for volume in found] == ["v1", "v2", "v3"]
+    assert yaml.safe_load(polly("claim", "show", "c1", "-o", "yaml").stdout)["state"] == "RESERVED"
+    assert yaml.safe_load(polly("snapshot", "list", "-o", "yaml").stdout) == []
+
+
+@pytest.mark.parametrize(
+    ("args", "sentence"),
+    [
+        (("volume", "show", "none"), "There is no volume none."),
+        (("claim", "show", "none"), "There is no live claim none."),
+        (("app", "show", "/none"), "There is no app /none."),
+        (("events", "--volume", "none"), "There is no volume none."),
+    ],
+)
+def test_what_is_not_there_is_a_sentence_with_advice(polly: Polly, args: tuple[str, ...], sentence: str) -> None:
+    result = polly(*args)
+    assert (result.exit_code, result.stdout) == (4, "")
+    assert result.stderr.splitlines()[0] == f"polly: {sentence}"
+    assert result.stderr.splitlines()[1].startswith("List what there is with: polly ")
+
+
+# --- the whole ------------------------------------------------------------------------------------------
+
+
+def test_more_than_a_page_is_streamed(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/ledger.db"
+    ledger = open_ledger(url, clock=lambda: NOW)
+    fill(ledger)
+    with ledger.begin("test") as tx:
+        tx.sync_pools("local", [_large_pool()])
+        for number in range(10, 2110):
+            tx.plan(hand_made(str(number), {}), token=f"t{number}")
+    ledger.close()
+    found = read(CliRunner().invoke(root, ["volume", "list", "--database", url, "-o", "json"]))
+    assert len({volume["volume_id"] for volume in found}) == len(found) == 2103
+    lines = CliRunner().invoke(root, ["volume", "list", "--database", url]).stdout.splitlines()
+    assert (len(lines), [line for line in lines if line.startswith("VOLUME")]) == (2104, [lines[0]])
+    assert VolumeId("v2109") == lines[-1].split("\t")[0]
+
+
+def _large_pool() -> Any:
+    from storage.platforms.base import PoolReport
+
+    return PoolReport(name="main", capacity_mib=1 << 30, zone="z1")
+
+
+def test_no_ledger_and_no_broker(tmp_path: Path) -> None:
+    result = CliRunner().invoke(root, ["volume", "list", "--database", f"sqlite:///{tmp_path}/none/ledger.db"])
+    assert result.exit_code == 7
+    assert "Check the --database URL" in result.stderr
+    result = CliRunner().invoke(root, ["volume", "list", "--broker", "http://127.0.0.1:1"])
+    assert result.exit_code == 7
+    assert "No broker answers at http://127.0.0.1:1" in result.stderr
+    assert CliRunner().invoke(root, ["volume", "list", "--broker", "nonsense"]).exit_code == 2
+
+
+def test_reading_does_not_make_a_ledger(tmp_path: Path) -> None:
+    CliRunner().invoke(root, ["volume", "list", "--database", f"sqlite:///{tmp_path}/ledger.db"])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_explanation_lines() -> None:
+    from framework.cli.apps import explanation_lines
+    from framework.service import Explanation, WaitingInstance
+
+    why = Explanation(app_id="/a", instances=3, running=1, staging=0, waiting=(WAITING,))
+    assert explanation_lines(why, NOW + 300) == [
+        "/a: 1 of 3 instances running, 0 starting, 1 waiting.",
+        "",
+        "/a#1 has waited for 5 min and seen 12 offers.",
+        "  Of the latest 12 offers:",
+        "    9 in the wrong zone; for example agent1 is in z1, the volume in z2",
+        "    3 with no attach slot left",
+    ]
+    held = WaitingInstance(slot=0, since=NOW, next_try_at=NOW + 30, blocked="volume v is STRANDED", last_message="it failed")
+    text = "\n".join(explanation_lines(Explanation(app_id="/a", instances=1, running=0, staging=0, waiting=(held,)), NOW + 10))
+    assert "Its last task: it failed" in text
+    assert "next try in 20 s" in text
+    assert "volume v is STRANDED" in text
+    fresh = Explanation(app_id="/a", instances=1, running=0, staging=0, waiting=(WaitingInstance(slot=0, since=NOW),))
+    assert "No offer has come yet" in explanation_lines(fresh, NOW)[-1]
