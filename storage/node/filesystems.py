@@ -66,6 +66,12 @@ class Filesystem(Protocol):
     def identify(self, device: str, uuid: str, target: Target, run: Run) -> str:
         """Gives a copy of another filesystem an identity of its own where the kernel needs one; returns its UUID. Raises NodeError."""
 
+    @property
+    def grows_unmounted(self) -> bool: ...
+
+    def grow_unmounted(self, device: str, run: Run) -> None:
+        """Grows the filesystem to its device's size before it is mounted. Raises DamagedFilesystem, NodeError."""
+
     def grow(self, device: str, mountpoint: str, run: Run) -> None:
         """Grows the mounted filesystem to its device's size; that large already is fine. Raises NodeError."""
 
@@ -73,6 +79,7 @@ class Filesystem(Protocol):
 class Ext4:
     name: Final = "ext4"
     min_mib: Final = 2
+    grows_unmounted: Final = True
 
     SUPERBLOCK: ClassVar[int] = 1024
     MAGIC: ClassVar[int] = 0xEF53
@@ -103,9 +110,12 @@ class Ext4:
         )
 
     def check(self, device: str, run: Run) -> None:
-        ended = run(["e2fsck", "-p"], device, ok=range(256), timeout_s=FSCK_S, writes=True)
+        self._fsck(["e2fsck", "-p"], device, run)
+
+    def _fsck(self, command: list[str], device: str, run: Run) -> None:
+        ended = run(command, device, ok=range(256), timeout_s=FSCK_S, writes=True)
         if ended.code not in (0, 1):
-            raise DamagedFilesystem(device=device, reason=f"e2fsck -p ended with {ended.code}: {ended.last_words}")
+            raise DamagedFilesystem(device=device, reason=f"{' '.join(command)} ended with {ended.code}: {ended.last_words}")
 
     def audit(self, device: str, run: Run) -> None:
         if superblock(device, self.name).needs_replay:
@@ -119,6 +129,11 @@ class Ext4:
         self.check(device, run)
         return superblock(device, self.name).uuid
 
+    def grow_unmounted(self, device: str, run: Run) -> None:
+        # resize2fs wants a whole check right before. It takes its time, but needs no more than the device.
+        self._fsck(["e2fsck", "-f", "-p"], device, run)
+        run(["resize2fs"], device, timeout_s=GROW_S, writes=True)
+
     def grow(self, device: str, mountpoint: str, run: Run) -> None:
         run(["resize2fs"], device, timeout_s=GROW_S, writes=True)
 
@@ -126,6 +141,7 @@ class Ext4:
 class Xfs:
     name: Final = "xfs"
     min_mib: Final = 300
+    grows_unmounted: Final = False
 
     MAGIC: ClassVar[bytes] = b"XFSB"
 
@@ -154,6 +170,9 @@ class Xfs:
         mounts.unmount(target, pace=Pace())
         run(["xfs_admin", "-U", uuid], device, timeout_s=MKFS_S, writes=True)
         return superblock(device, self.name).uuid
+
+    def grow_unmounted(self, device: str, run: Run) -> None:
+        raise NodeError(command="xfs_growfs", target=device, reason="an xfs grows only while it is mounted")
 
     def grow(self, device: str, mountpoint: str, run: Run) -> None:
         run(["xfs_growfs", "-d"], mountpoint, timeout_s=GROW_S, writes=True)

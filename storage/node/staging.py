@@ -179,8 +179,10 @@ class _Attempt:
             took_ms=dict(self.steps.took_ms),
         )
         self._tell_birth(staged)
-        self._mount(verdict)
-        self._grow(verdict)
+        self._check(verdict)
+        self._grow(verdict, mounted=False)
+        self._mount()
+        self._grow(verdict, mounted=True)
         return replace(staged, path=str(self.target), took_ms=dict(self.steps.took_ms))
 
     def _probe(self, attachment: Attachment) -> tuple[Verdict, str]:
@@ -242,22 +244,29 @@ class _Attempt:
                 self.platform.record_birth(staged.external_id, staged.birth, epoch=self.plan.epoch)
             self.on_birth(staged)
 
-    def _mount(self, verdict: Verdict) -> None:
-        kind = filesystems.kind_of(self.filesystem)
+    def _check(self, verdict: Verdict) -> None:
         if verdict in (Verdict.BORN, Verdict.ADOPT) and not (self.read_only or self.was_mounted):
             with self.steps.step("fsck", device=self.device):
-                kind.check(self.device, self.machine.run)
+                filesystems.kind_of(self.filesystem).check(self.device, self.machine.run)
+
+    def _mount(self) -> None:
         chosen = options.check_mount(self.plan.mount_options)
         # Readers of one volume may have a device each, on one node; xfs takes them for an accident otherwise.
-        chosen = chosen.also("nouuid") if self.read_only and kind.name == "xfs" else chosen
+        chosen = chosen.also("nouuid") if self.read_only and self.filesystem == "xfs" else chosen
         with self.steps.step("mount", device=self.device, target=str(self.target)):
-            mounts.mount_device(self.device, kind.name, self.target, chosen, read_only=self.read_only, proc=self.machine.roots.proc)
+            mounts.mount_device(self.device, self.filesystem, self.target, chosen, read_only=self.read_only, proc=self.machine.roots.proc)
 
-    def _grow(self, verdict: Verdict) -> None:
-        if self.read_only or verdict is Verdict.FORMAT or not filesystems.needs_growth(self.device, self.filesystem):
+    def _grow(self, verdict: Verdict, *, mounted: bool) -> None:
+        """Grows a filesystem that is smaller than its device: while it is mounted, if we may do that, else before."""
+        kind, run = filesystems.kind_of(self.filesystem), self.machine.run
+        before = kind.grows_unmounted and not self.machine.may_resize and not self.was_mounted
+        if self.read_only or verdict is Verdict.FORMAT or before is mounted or not filesystems.needs_growth(self.device, kind.name):
             return
         with self.steps.step("grow", device=self.device):
-            filesystems.kind_of(self.filesystem).grow(self.device, str(self.target), self.machine.run)
+            if mounted:
+                kind.grow(self.device, str(self.target), run)
+            else:
+                kind.grow_unmounted(self.device, run)
 
     # --- a folder --------------------------------------------------------------------------------------------
 

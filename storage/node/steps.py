@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 from storage.node import commands
 from storage.node.commands import Run
@@ -22,6 +24,15 @@ def ignore(step: str, took_ms: float) -> None:
     """Tells nobody."""
 
 
+CAP_SYS_RESOURCE: Final = 24
+
+
+def has_capability(number: int, status: Path = Path("/proc/self/status")) -> bool:
+    """Whether this process has a Linux capability in effect."""
+    found = re.search(r"^CapEff:\s*([0-9a-f]+)$", status.read_text(), re.MULTILINE)
+    return found is not None and bool(int(found[1], 16) >> number & 1)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
     """The node as it is used: where the kernel's trees are, how time passes, how tools are run, what we may do."""
@@ -30,6 +41,8 @@ class Machine:
     pace: Pace = field(default_factory=Pace)
     run: Run = commands.run
     may_mount: bool = field(default_factory=lambda: os.geteuid() == 0)
+    may_resize: bool = field(default_factory=lambda: has_capability(CAP_SYS_RESOURCE))
+    """Whether the kernel lets us grow a mounted ext4; many containers' root may not."""
     device_wait_s: float = 60.0
     """How long an attached device may take to come up."""
 

@@ -6,6 +6,7 @@ For each there are three plans: a new volume (would be formatted), an imported o
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from storage.node.births import filesystem_uuid
 from storage.node.commands import Output, run
 from storage.node.staged import may_be_held
 from storage.node.steps import Machine
+from tests.conftest import leave_out
 from tests.nodes import Node, digest, plan
 
 pytestmark = pytest.mark.root
@@ -29,6 +31,8 @@ Fill = Callable[[Path], None]
 
 
 def tool(*command: str, says: str = "") -> None:
+    if shutil.which(command[0]) is None:
+        leave_out(f"needs {command[0]}")
     subprocess.run(command, input=says, check=True, capture_output=True, text=True)
 
 
