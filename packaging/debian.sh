@@ -14,7 +14,6 @@ demo|mount|program losetup|volumes on loop devices
 test|xfsprogs|program mkfs.xfs|volumes with xfs
 test|cryptsetup-bin|program cryptsetup|the refusal of encrypted devices
 test|fdisk|program sfdisk|the refusal of partitioned devices
-test|cryptsetup-bin|program cryptsetup|the refusal of devices with LUKS
 test|strace|program strace|the death of a mkfs half way
 test|libapr1 libapr1t64|library libapr-1.so.0|the death of a Mesos master
 test|libsvn1 libsvn1t64|library libsvn_delta-1.so.1|the death of a Mesos master
