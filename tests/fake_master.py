@@ -64,6 +64,7 @@ class FakeMaster:
     """Listens from construction until close().
 
     refusals: answers to the next SUBSCRIBEs, in order: (status, headers, body); when there are none, they are let in.
+        With the header `Connection: close` it is the connection's end that ends the body.
     answer: what to reply to every other call.
     greet: whether a SUBSCRIBED event follows at once.
     """
@@ -144,7 +145,8 @@ class FakeMaster:
         self.attempts += 1
         if self.refusals:
             status, headers, body = self.refusals.pop(0)
-            connection.sendall(_head(status, headers | {"Content-Length": str(len(body))}) + body)
+            length = {} if headers.get("Connection") == "close" else {"Content-Length": str(len(body))}
+            connection.sendall(_head(status, headers | length) + body)
             return
         connection.sendall(_head(200, {"Transfer-Encoding": "chunked", "Mesos-Stream-Id": f"stream-{self.attempts}"}))
         subscription = Subscription(request, connection)

@@ -315,8 +315,7 @@ class Driver(Caller):
     def joined(self, session: Session, event: Subscribed) -> None:
         """Calls can be made before the sink hears of it."""
         self._version = parse_version(str(event.master.get("version", "")))
-        if not self._silent:
-            self._session_began(session)
+        self._session_began(session)
         self.emit(event)
 
     def left(self, reason: str) -> None:

@@ -20,26 +20,19 @@ class RecordReader:
 
     def __init__(self) -> None:
         self._buffer = bytearray()
-        self._wanted = 0
-        """Length of the buffer before which looking again is in vain."""
 
     def feed(self, data: bytes) -> list[bytes]:
         """The records that this piece completes. Raises BadRecord."""
         self._buffer += data
         records: list[bytes] = []
         done = 0
-        while len(self._buffer) >= done + max(self._wanted, 1):
-            start = self._body_start(done)
-            if start is None:
-                break
-            length = int(self._buffer[done : start - 1])
-            self._wanted = start - done + length
-            if len(self._buffer) < start + length:
+        while (start := self._body_start(done)) is not None:
+            end = start + int(self._buffer[done : start - 1])
+            if len(self._buffer) < end:
                 break
             with memoryview(self._buffer) as view:
-                records.append(bytes(view[start : start + length]))
-            done = start + length
-            self._wanted = 0
+                records.append(bytes(view[start:end]))
+            done = end
         if done:
             del self._buffer[:done]
         return records

@@ -13,6 +13,7 @@ from framework.mesos.calls import Acceptance
 from framework.mesos.driver import Driver
 from framework.mesos.errors import CallFailed, CallInDoubt, CallRefused, NotConnected
 from framework.mesos.events import Disconnected, Errored, Offers, Rescinded, Subscribed
+from framework.mesos.leader import parse_address
 from tests.fake_master import CLOSE, HANG, FakeMaster, Reply, Request
 from tests.support import eventually
 from tests.unit.driving import FRAMEWORK, Clock, Heard, driving
@@ -186,6 +187,13 @@ def test_a_refused_registration_is_an_error_and_the_end(status: int, words: str)
         assert master.attempts == 1
 
 
+def test_a_refusal_without_a_length_is_read_to_its_end() -> None:
+    with FakeMaster() as master:
+        master.refusals = [(401, {"Connection": "close"}, b"Because.")]
+        with driving(master.address) as (_, heard):
+            assert "HTTP 401: Because." in heard.wait(Errored).message
+
+
 def test_a_framework_that_was_removed_is_an_error_and_the_end() -> None:
     with FakeMaster() as master, driving(master.address) as (driver, heard):
         heard.wait(Subscribed)
@@ -231,7 +239,7 @@ def test_a_stop_ends_a_call_that_hangs_and_tells_no_event_more() -> None:
         failures: list[Exception] = []
 
         def call() -> None:
-            with pytest.raises(CallInDoubt) as caught:
+            with pytest.raises(CallInDoubt, match="the connection was closed") as caught:
                 driver.kill("t")
             failures.append(caught.value)
 
@@ -257,7 +265,7 @@ def test_a_lost_subscription_ends_a_call_that_hangs() -> None:
             return HANG
 
         master.answer = lose
-        with pytest.raises(CallInDoubt):
+        with pytest.raises(CallInDoubt, match="the connection was closed"):
             driver.kill("t")
         heard.wait(Disconnected)
 
@@ -278,6 +286,59 @@ def test_a_teardown_that_did_not_happen_is_said() -> None:
     driver.start()
     with pytest.raises(NotConnected, match="TEARDOWN"):
         driver.stop(failover=False)
+
+
+def test_what_a_teardown_brings_about_is_not_told() -> None:
+    with FakeMaster() as master:
+        driver = Driver(master=master.address, framework=FRAMEWORK, sink=(heard := Heard()))
+        driver.start()
+        heard.wait(Subscribed)
+
+        def end(_: Request) -> Reply:
+            master.subscription().end()
+            assert master.subscription().ended.wait(10)
+            return (202, b"")
+
+        master.answer = end
+        driver.stop(failover=False)
+        assert [type(event) for event in heard.events] == [Subscribed]
+
+
+def test_a_new_leader_is_asked_at_once_whatever_the_wait() -> None:
+    with FakeMaster() as gone:
+        address = gone.address
+    with FakeMaster() as leader, driving(address, clock=Clock(), rng=None) as (driver, heard):
+        heard.wait(Disconnected)
+        driver._subscription.lead(parse_address(leader.address))
+        heard.wait(Subscribed)
+
+
+def test_a_subscription_makes_the_next_wait_short_again() -> None:
+    with FakeMaster() as master:
+        master.refusals = [(503, {}, b"")] * 6
+        with driving(master.address) as (driver, heard):
+            heard.wait(Subscribed)
+            assert master.attempts == 7
+            assert driver._subscription._failures == 0
+
+
+def test_a_late_answer_is_not_taken_for_that_of_the_next_call() -> None:
+    with FakeMaster() as master, driving(master.address, call_timeout_s=0.3) as (driver, heard):
+        heard.wait(Subscribed)
+        release = threading.Event()
+
+        def answer(request: Request) -> Reply:
+            if request.kind == "REVIVE":
+                release.set()
+                return (202, b"")
+            release.wait(10)
+            return (400, b"too late")
+
+        master.answer = answer
+        with pytest.raises(CallInDoubt):
+            driver.kill("t")
+        driver.revive()
+        assert release.is_set()
 
 
 def test_a_refused_call_says_what_the_master_said() -> None:
