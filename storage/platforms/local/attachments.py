@@ -9,6 +9,8 @@ from __future__ import annotations
 import fcntl
 import os
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
 
 import msgspec
 
@@ -19,6 +21,10 @@ from storage.platforms.local.folders import locked
 from storage.platforms.local.formats import Hold
 from storage.platforms.local.records import Known, Records
 from storage.platforms.local.sidecar import HolderNote
+from storage.platforms.local.waiting import soon
+
+LINGER_S: Final = 2.0
+"""How long an attach waits for the kernel to clear up after a holder that has died."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,8 +40,9 @@ class Attachments:
         self._held: dict[str, _Held] = {}
 
     def attach(self, external_id: ExternalId, node: str, *, epoch: int, read_only: bool) -> Attachment:
-        """Raises UnknownVolume, StaleEpoch, VolumeInUse."""
+        """Raises UnknownVolume, StaleEpoch, VolumeInUse; the last after a moment if it is a dead process that held it."""
         note = HolderNote(node=node, pid=os.getpid(), epoch=epoch, read_only=read_only)
+        soon(lambda: not self._lingers(external_id, note), LINGER_S)
         with self._records.known(external_id) as known:
             mark = known.car.mark.admit(external_id, epoch, read_only=read_only)
             if held := self._held.get(external_id):
@@ -51,6 +58,13 @@ class Attachments:
             attachment = Attachment(external_id=external_id, device=hold.device, serial=known.stem, read_only=read_only)
             self._held[external_id] = _Held(note=note, hold=hold, attachment=attachment)
             return attachment
+
+    def _lingers(self, external_id: str, note: HolderNote) -> bool:
+        """Whether the lock is only still there because the kernel clears up after processes that have died."""
+        with self._records.known(external_id) as known:
+            known.car.mark.admit(external_id, note.epoch, read_only=note.read_only)
+            pids = [holder.pid for holder in known.car.holders]
+            return bool(pids) and not any(Path(f"/proc/{pid}").exists() for pid in pids) and bool(self._records.holders(known))
 
     def _take(self, lock: int, known: Known, read_only: bool) -> tuple[HolderNote, ...]:
         """Takes the lock. Returns who shares it."""
@@ -104,9 +118,11 @@ class Attachments:
 
     def close(self) -> None:
         """Drops everything; what is mounted stays until it is unmounted."""
-        for held in self._held.values():
+        while self._held:
+            _, held = self._held.popitem()
             held.hold.drop()
-        self._held.clear()
+            if not held.hold.busy():
+                held.hold.remains()
 
 
 def _again(held: _Held, note: HolderNote) -> Attachment:

@@ -10,12 +10,12 @@ import fcntl
 import os
 import shutil
 import stat
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
 from storage.errors import UnsafePath
+from storage.platforms.local.waiting import soon
 
 FILE_MODE = 0o600
 FOLDER_MODE = 0o700
@@ -123,22 +123,14 @@ def exclusive(fd: int, timeout_s: float) -> Iterator[None]:
     It is dropped in so many words: a process forked meanwhile has the descriptor too, and would keep the lock.
     """
     try:
-        _lock_before(fd, time.monotonic() + timeout_s)
+        if not soon(lambda: locked(fd, fcntl.LOCK_EX), timeout_s):
+            raise TimeoutError("another process keeps its lock")
         try:
             yield
         finally:
             fcntl.flock(fd, fcntl.LOCK_UN)
     finally:
         os.close(fd)
-
-
-def _lock_before(fd: int, deadline: float) -> None:
-    pause_s = 0.0005
-    while not locked(fd, fcntl.LOCK_EX):
-        if time.monotonic() >= deadline:
-            raise TimeoutError("another process keeps its lock")
-        time.sleep(pause_s)
-        pause_s = min(2 * pause_s, 0.05)
 
 
 def locked(fd: int, kind: int) -> bool:

@@ -10,7 +10,6 @@ import contextlib
 import fcntl
 import os
 import stat
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, Protocol
@@ -20,9 +19,10 @@ from storage.platforms.local import loop
 from storage.platforms.local.copying import can_reflink, copy_sparse, copy_tree, reflink
 from storage.platforms.local.folders import FOLDER_MODE, Folder, locked
 from storage.platforms.local.space import MIB
+from storage.platforms.local.waiting import soon
 
 GONE_S: Final = 5.0
-"""How long a device may take to go after its last user: others, such as udev, look into new devices for a moment."""
+"""How long a device may take to go after its last user: udev, or whoever looks for a free one, opens it for a moment."""
 
 MODES: Final = frozenset({AccessMode.SINGLE_NODE_WRITER, AccessMode.SINGLE_NODE_READER_ONLY, AccessMode.MULTI_NODE_READER_ONLY})
 
@@ -96,7 +96,7 @@ class LoopHold:
             self._fd = None
 
     def remains(self) -> str:
-        gone = _soon(lambda: not loop.stands_on(self.device, self._backing))
+        gone = soon(lambda: not loop.stands_on(self.device, self._backing), GONE_S)
         return "" if gone else f"another user of {self.device}"
 
 
@@ -231,15 +231,6 @@ class FolderFormat:
 
     def copies_in_use(self, pool: Folder) -> bool:
         return False
-
-
-def _soon(condition: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + GONE_S
-    while not condition():
-        if time.monotonic() >= deadline:
-            return False
-        time.sleep(0.005)
-    return True
 
 
 def _mounts_of(folder: str) -> Sequence[str]:

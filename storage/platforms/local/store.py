@@ -18,7 +18,7 @@ from typing import Final
 
 from storage.errors import Invalid, PlatformUnavailable
 from storage.platforms.local import layout
-from storage.platforms.local.folders import Folder, exclusive, locked
+from storage.platforms.local.folders import FOLDER_MODE, Folder, exclusive, locked
 from storage.platforms.local.layout import Spot
 
 GUARD_S: Final = 30.0
@@ -186,7 +186,8 @@ def _locked_folder(new: Folder, ids: Callable[[], str]) -> tuple[str, Folder]:
 
 
 def _lock_in_place(new: Folder, name: str) -> Folder | None:
-    stage = new.made(name)
+    os.mkdir(name, FOLDER_MODE, dir_fd=new.fd)
+    stage = new.sub(name)
     there = locked(stage.fd, fcntl.LOCK_EX) and new.stat(name)
     if there and there.st_ino == os.fstat(stage.fd).st_ino:
         return stage

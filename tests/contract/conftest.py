@@ -1,0 +1,80 @@
+"""Processes that hold local volumes, and filesystems to put them on."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import leave_out
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holder:
+    process: subprocess.Popen[str]
+    device: str
+    child: int
+
+    def die(self) -> None:
+        """As by SIGKILL: the process goes, its child stays."""
+        self.process.kill()
+        self.process.wait(timeout=10)
+
+    def end_child(self) -> None:
+        if self.child:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.child, signal.SIGKILL)
+
+
+@pytest.fixture
+def hold() -> Iterator[Callable[..., Holder]]:
+    """Starts a holder (tests/contract/holder.py), with its arguments, and waits until it holds."""
+    holders: list[Holder] = []
+
+    def start(*arguments: object) -> Holder:
+        command = [sys.executable, "-m", "tests.contract.holder", *map(str, arguments)]
+        process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        device, child = process.stdout.readline().split()
+        process.stdout.close()
+        holders.append(Holder(process=process, device=device, child=int(child)))
+        return holders[-1]
+
+    yield start
+    for holder in holders:
+        holder.end_child()
+        holder.die()
+
+
+@contextlib.contextmanager
+def mounted(folder: Path, *arguments: str) -> Iterator[Path]:
+    """A filesystem mounted on the folder: `arguments` are mount's."""
+    folder.mkdir()
+    subprocess.run(["mount", *arguments, str(folder)], check=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+@contextlib.contextmanager
+def xfs(folder: Path) -> Iterator[Path]:
+    """An XFS, whose files can share extents."""
+    image = folder / "xfs.img"
+    with open(image, "wb") as file:
+        file.truncate(400 << 20)
+    try:
+        subprocess.run(["mkfs.xfs", "-q", "-m", "reflink=1", str(image)], check=True)
+    except FileNotFoundError:
+        leave_out("needs mkfs.xfs (Debian: xfsprogs)")
+    with mounted(folder / "xfs", "-o", "loop", str(image)) as mount:
+        yield mount
