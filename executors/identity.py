@@ -12,7 +12,7 @@ from executors.agent import Surroundings
 from executors.wire import Launch
 from storage.errors import Invalid
 
-PASSED_ON: Final = ("PATH", "LANG", "LANGUAGE", "LC_ALL", "LC_CTYPE", "LC_MESSAGES", "TZ")
+PASSED_ON: Final = ("PATH", "LANG", "LC_ALL", "TZ")
 """All that a task inherits of the executor's environment; the rest may hold the node's secrets, such as a cloud's keys."""
 DEFAULT_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 

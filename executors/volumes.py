@@ -66,7 +66,7 @@ class NodeVolume:
             device=staged.device if staged else "",
             birth=staged.birth if staged and self.tells_birth else None,
             formatted=staged.formatted if staged else False,
-            held=self.held,
+            held=self.held or self.step not in (FAILED, RELEASED),
             took_ms={name: round(took, 1) for name, took in self.took_ms.items()},
             error=failure(self.error) if self.error else None,
         )
