@@ -55,6 +55,8 @@ def info(polly: Polly) -> Response:
                 "checkpoint": True,
                 "features": ["external_volumes"],
             },
+            "zookeeper_config": {},
+            "http_config": {},
         }
     )
 

@@ -32,6 +32,7 @@ def test_ping_and_info(http: TestClient) -> None:
     assert http.get("/ping", headers={"Accept": "application/json"}).json() == "pong"
     found = http.get("/v2/info").json()
     assert (found["name"], found["frameworkId"], found["marathon_config"]["master"]) == ("polly", "F1", "127.0.0.1:5050")
+    assert (found["http_config"], found["zookeeper_config"]) == ({}, {}), "clients read them without asking whether they are there"
 
 
 def test_an_app_with_its_task(http: TestClient) -> None:
