@@ -29,7 +29,7 @@ $(READY): pyproject.toml $(HTTP_PARSER)
 	    $$found -m venv $(VENV) || { echo "Debian has the missing part of Python in python3-venv." >&2; rm -rf $(VENV); exit 1; }; \
 	fi
 	@echo "Installing Polly and its tools into $(VENV), about a minute the first time"
-	@$(PY) -m pip install -q ./packaging/http-parser -e '.[dev,postgresql]'
+	@$(PY) -m pip install -qq ./packaging/http-parser -e '.[dev,postgresql]'
 	@$(PY) -m pip check
 	@touch $@
 
@@ -76,7 +76,7 @@ dist: setup ## build wheels and source archives, install them into an empty envi
 	@$(PY) -m build -q --no-isolation --outdir dist packaging/http-parser
 	@echo "Installing them into an empty environment"
 	@scratch=$$(mktemp -d); trap 'rm -rf "$$scratch"' EXIT; \
-	$(PY) -m venv "$$scratch" && "$$scratch/bin/pip" install -q --find-links dist polly-broker && "$$scratch/bin/pip" check; \
+	$(PY) -m venv "$$scratch" && "$$scratch/bin/pip" install -qq --find-links dist polly-broker && "$$scratch/bin/pip" check; \
 	"$$scratch/bin/python" -c 'import executors, framework, offers, pymesos, storage'; \
 	"$$scratch/bin/polly" --help >/dev/null; ls dist
 
