@@ -17,7 +17,7 @@ from offers.rooms import Entry, Room
 from offers.supply import Held, Need, Wanted
 from offers.tally import Refusal
 from storage.lifecycle import VolumeState
-from storage.model import AccessMode
+from storage.model import AccessMode, Profile
 
 NO_GROUPS = Groups()
 
@@ -111,19 +111,36 @@ def need_of(volume: VolumeAsk) -> Need:
     return Wanted(volume.size_mib, volume.profile, volume.platforms)
 
 
-def likeness(ask: Ask) -> tuple[object, ...]:
-    """Equal for asks of one shape."""
-    return (
-        ask.role, ask.cpus, ask.mem_mib, ask.disk_mib, ask.gpus, ask.executor_cpus, ask.executor_mem_mib, ask.executor_disk_mib,
-        ask.ports.wanted, ask.ports.required, ask.ports.start, ask.accepted_roles,
-        ask.constraints and (ask.workload, ask.constraints), ask.volumes and tuple([_volume_likeness(volume) for volume in ask.volumes]),
-    )  # fmt: skip
+class Likeness:
+    """Tells which asks are of one shape. Profiles have no hash, so each is known by the first that equals it."""
 
+    def __init__(self) -> None:
+        self._profiles: dict[str, list[Profile]] = {}
+        self._first: dict[int, int] = {}
 
-def _volume_likeness(volume: VolumeAsk) -> tuple[object, ...]:
-    if (existing := volume.existing) is not None:
-        return (existing.platform, existing.region, existing.zone)
-    return (volume.size_mib, id(volume.profile), volume.platforms, None)
+    def __call__(self, ask: Ask) -> tuple[object, ...]:
+        """Equal for asks of one shape."""
+        ports = ask.ports
+        needs = (ask.role, ask.cpus, ask.mem_mib, ask.disk_mib, ask.gpus, ask.executor_cpus, ask.executor_mem_mib, ask.executor_disk_mib)
+        where = (ask.workload, ask.constraints) if ask.constraints else None
+        volumes = tuple([self._volume(volume) for volume in ask.volumes]) if ask.volumes else None
+        return (needs, ports.wanted, ports.required, ports.start, ask.accepted_roles, where, volumes)
+
+    def _volume(self, volume: VolumeAsk) -> tuple[object, ...]:
+        existing = volume.existing
+        if existing is not None:
+            return (existing.platform, existing.region, existing.zone)
+        return (volume.size_mib, volume.profile and self._profile(volume.profile), volume.platforms, None)
+
+    def _profile(self, profile: Profile) -> int:
+        known = self._first.get(id(profile))
+        if known is None:
+            equals = self._profiles.setdefault(profile.name, [])
+            same = next((one for one in equals if one == profile), profile)
+            if same is profile:
+                equals.append(profile)
+            known = self._first[id(profile)] = id(same)
+        return known
 
 
 # --- one checker per refusal -------------------------------------------------------------------------

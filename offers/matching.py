@@ -13,7 +13,7 @@ import msgspec
 
 from offers.ask import Ask, Peer, VolumeAsk
 from offers.explaining import Explainer
-from offers.feasibility import Given, Peers, Shape, likeness
+from offers.feasibility import Given, Likeness, Peers, Shape
 from offers.ranking import Place, Shelves, remember
 from offers.records import Offer
 from offers.resources import Json, accepts, carve, take_ports
@@ -85,6 +85,7 @@ class _Batch:
         self._rooms = rooms_of(offers, storage, asks)
         self._shelves = Shelves(self._rooms, Supply(storage), max((len(ask.volumes) for ask in asks), default=0))
         self._peers: dict[WorkloadId, Peers] = {}
+        self._likeness = Likeness()
         self._shapes: dict[tuple[object, ...], Shape] = {}
         self._given = Given()
         self._matches: list[Match] = []
@@ -101,7 +102,7 @@ class _Batch:
         return self._result([(asks[index], shapes[index]) for index in sorted(waiting)])
 
     def _shape(self, ask: Ask) -> Shape:
-        key = likeness(ask)
+        key = self._likeness(ask)
         shape = self._shapes.get(key)
         if shape is None:
             shape = self._shapes[key] = Shape(ask, self._peers_of(ask))

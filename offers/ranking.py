@@ -138,5 +138,5 @@ def _takes(shape: Shape, room: Room) -> bool:
 
 def remember(shape: Shape, room: Room, before: Entry, shelf: Shelf) -> None:
     """Notes where the search of the next task of this shape may go on. `before` and `shelf`: the room's old place."""
-    if not shape.returns:
+    if not shape.returns and room.entry < before:
         shape.resume[shelf] = (shelf.version, room, before)

@@ -204,6 +204,7 @@ def take_ports(lots: Sequence[PortLot], wanted: Sequence[int], exact: frozenset[
 
     start: which of the free ports is the first choice for any, counted round and round.
     """
+    start = start and start % sum(lot.left for lot in lots)
     given: list[list[int]] = [[] for _ in lots]
     for port in sorted(exact):
         index = next(index for index, lot in enumerate(lots) if lot.holds(port))

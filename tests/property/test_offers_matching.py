@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
+from unittest.mock import patch
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -540,3 +541,14 @@ def test_a_tally_counts_every_offer_once_and_has_an_example_for_each_reason(worl
         assert sum(tally.counts.values()) == tally.offers == len(world.raw)
         assert tally.examples.keys() == tally.counts.keys()
         assert all(text.endswith(tuple("abcdefghijklmnopqrstuvwxyz0123456789")) for text in tally.examples.values())
+
+
+@relaxed
+@given(worlds())
+def test_what_is_remembered_of_earlier_tasks_changes_nothing(world: World) -> None:
+    def each_for_itself(likeness: object, ask: Ask) -> object:
+        return ask.key
+
+    with patch("offers.feasibility.Likeness.__call__", each_for_itself), patch("offers.matching.remember", lambda *_: None):
+        slowly = world.match()
+    assert shown(world.match()) == shown(slowly)
