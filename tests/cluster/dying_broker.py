@@ -1,9 +1,9 @@
 """A broker that kills itself with SIGKILL at a named point, for the tests: `python -m tests.cluster.dying_broker POINT broker ...`.
 
-A point is WHEN:WHAT[:N], the N-th time (1 unless given) that it is passed:
+A point is WHEN:WHAT[:N], the N-th time (1 unless given) that it is passed; `stop ` before it stops the broker (SIGSTOP) instead:
 
 * `before:place` and `after:place`: the commit in which claims are reserved; likewise `advance`, `created`, `born`, `free`,
-  `put_workload`, `deleting`: the commit in which the ledger's transaction did that;
+  `put_workload`, `deleting`, `deleted`: the commit in which the ledger's transaction did that;
 * `before:ACCEPT`, `after:ACCEPT`: the call to Mesos; likewise ACKNOWLEDGE, MESSAGE, DECLINE, RECONCILE, KILL.
 
 The program under test has no such points itself: they are put around its ledger's transactions and its driver's channel.
@@ -21,19 +21,20 @@ from typing import Any
 from framework.mesos.channel import Call, CallChannel
 from storage.inventory import Ledger, Transaction
 
-VERBS = ("place", "advance", "created", "born", "free", "put_workload", "deleting")
+VERBS = ("place", "advance", "created", "born", "free", "put_workload", "deleting", "deleted")
 
 
 class Trap:
     def __init__(self, point: str) -> None:
-        self.when, self.what, *number = point.split(":")
+        self.how = signal.SIGSTOP if point.startswith("stop ") else signal.SIGKILL
+        self.when, self.what, *number = point.removeprefix("stop ").split(":")
         self.left = int(number[0]) if number else 1
 
     def passing(self, when: str, what: str) -> None:
         if (when, what) == (self.when, self.what):
             self.left -= 1
             if self.left == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
+                os.kill(os.getpid(), self.how)
 
 
 def arm(trap: Trap) -> None:

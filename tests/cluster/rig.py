@@ -203,6 +203,18 @@ class Rig:
         except TimeoutError as error:
             raise AssertionError(f"{self.bad_counts()}\n{self.log.read_text()[-4000:]}") from error
 
+    def nothing_left(self, timeout_s: float = RUN_S) -> None:
+        """Waits until the ledger has no volume and no orphan, the folder no image, the kernel no loop device."""
+
+        def left() -> list[object]:
+            with self.ledger() as ledger:
+                return [*self.volumes(), *ledger.orphans(), *self.images.rglob("*.img"), *self.attached()]
+
+        try:
+            eventually(lambda: not left(), timeout_s, "nothing is left")
+        except TimeoutError as error:
+            raise AssertionError(f"{left()}\n{self.log.read_text()[-4000:]}") from error
+
     def stop(self) -> None:
         """Ends the apps through the broker where one answers, then the broker."""
         if self.process and self.process.poll() is None:
