@@ -35,5 +35,7 @@ class TestLocalImagesOnXfs(TestLocalImages):
 
 
 class TestLocalFolders(PlatformContract):
+    many = 300
+
     def make(self, storage: Path) -> Platform:
         return build("local", "local", {"root": str(storage), "format": "folder"})

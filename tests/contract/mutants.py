@@ -1,0 +1,608 @@
+"""Adapters that are broken on purpose, one for each rule of the contract: each has one fault that real adapters have had."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+from storage.errors import HasSnapshots, PlatformUnavailable, PoolFull, UnknownVolume
+from storage.model import Birth, ExternalId, Page
+from storage.platforms.base import Attachment, Capabilities, CreateRequest, Finding, PoolReport, SnapshotReport, VolumeReport
+from storage.platforms.marks import Mark
+from storage.platforms.testing import ABILITIES, MemoryPlatform, MemoryStorage, MemoryVolume
+
+MUTANTS: dict[str, type[MemoryPlatform]] = {}
+"""By the rule that must catch it."""
+SECRET = "hunter2"
+_numbers = itertools.count()
+
+
+def breaks(rule: str) -> Callable[[type[MemoryPlatform]], type[MemoryPlatform]]:
+    def register(mutant: type[MemoryPlatform]) -> type[MemoryPlatform]:
+        assert rule not in MUTANTS, f"{rule} has its mutant"
+        MUTANTS[rule] = mutant
+        return mutant
+
+    return register
+
+
+class Mutant(MemoryPlatform):
+    """A memory platform, and what its mutants need to go wrong."""
+
+    def change(self, external_id: str, **fields: Any) -> VolumeReport:
+        return self._store(replace(self.storage.volumes[external_id], **fields))
+
+    def unchecked_create(self, request: CreateRequest, *, size_mib: int | None = None) -> VolumeReport:
+        """A new volume, whatever is there and whatever is asked."""
+        external_id = ExternalId(f"mutant-{next(_numbers)}")
+        self.storage.data[external_id] = self.storage.data.get(request.snapshot or "", b"")
+        return self._store(MemoryVolume(external_id=external_id, request=request, size_mib=size_mib or request.size_mib))
+
+    def unchecked_attach(self, external_id: ExternalId, node: str, epoch: int, *, read_only: bool = False) -> Attachment:
+        attached = {**self.storage.volumes[external_id].attached, node: (epoch, read_only)}
+        self.change(external_id, attached=attached)
+        return Attachment(external_id=external_id, device="/dev/mutant", serial=external_id, read_only=read_only)
+
+
+# --- creating ----------------------------------------------------------------------------------
+
+
+@breaks("test_create_twice_with_one_token_is_one_volume")
+class ForgetsTokens(Mutant):
+    def create(self, request: CreateRequest) -> VolumeReport:
+        return self.unchecked_create(request)
+
+
+@breaks("test_other_tokens_make_other_volumes")
+class GivesTheVolumeOfAnotherToken(Mutant):
+    def create(self, request: CreateRequest) -> VolumeReport:
+        return next((self.inspect(ExternalId(key)) for key in self.storage.volumes), None) or super().create(request)
+
+
+@breaks("test_two_creators_at_once_make_one_volume")
+class LooksThenCreates(Mutant):
+    both_looked = threading.Barrier(4)
+
+    def create(self, request: CreateRequest) -> VolumeReport:
+        found = self.find(request.token)
+        self.both_looked.wait(timeout=30)
+        return found or self.unchecked_create(request)
+
+
+@breaks("test_find_knows_a_volume_by_its_token_only")
+class FindsByAPartOfTheToken(Mutant):
+    def find(self, token: str) -> VolumeReport | None:
+        return next((report for report in self.volumes().items if report.token.startswith(token)), None)
+
+
+@breaks("test_reports_say_what_was_asked")
+class LosesLabels(Mutant):
+    def create(self, request: CreateRequest) -> VolumeReport:
+        return super().create(replace(request, labels={}))
+
+
+@breaks("test_all_reports_of_a_volume_agree")
+class ListsWithoutNames(Mutant):
+    def volumes(self, *, after: str | None = None, limit: int = 1000) -> Page[VolumeReport]:
+        page = super().volumes(after=after, limit=limit)
+        return replace(page, items=[replace(report, name="") for report in page.items])
+
+
+@breaks("test_sizes_are_rounded_up_as_declared")
+class RoundsDown(Mutant):
+    def create(self, request: CreateRequest) -> VolumeReport:
+        made = super().create(request)
+        return self.change(made.external_id, size_mib=max(2, request.size_mib // 2 * 2))
+
+
+@breaks("test_sizes_that_cannot_be_are_refused")
+class TakesEverySize(Mutant):
+    def create(self, request: CreateRequest) -> VolumeReport:
+        return super().create(replace(request, size_mib=min(4096, max(2, request.size_mib))))
+
+
+@breaks("test_unknown_pool_is_refused")
+class TakesAnyPool(Mutant):
+    def create(self, request: CreateRequest) -> VolumeReport:
+        return super().create(replace(request, pool="default"))
+
+
+@breaks("test_unknown_parameter_is_refused")
+class IgnoresParameters(Mutant):
+    def create(self, request: CreateRequest) -> VolumeReport:
+        return super().create(replace(request, parameters={}))
+
+
+@breaks("test_full_pool_refuses_and_keeps_nothing")
+class KeepsWhatDidNotFit(Mutant):
+    def create(self, request: CreateRequest) -> VolumeReport:
+        try:
+            return super().create(request)
+        except PoolFull:
+            self.unchecked_create(request)
+            raise
+
+
+@breaks("test_pools_tell_their_capacity")
+class HasNoCapacity(Mutant):
+    def pools(self) -> Sequence[PoolReport]:
+        return [PoolReport(name="default", capacity_mib=0)]
+
+
+# --- deleting and listing ----------------------------------------------------------------------
+
+
+@breaks("test_delete_takes_the_volume_away")
+class DeletesNothing(Mutant):
+    def delete(self, external_id: ExternalId) -> None:
+        if volume := self.storage.volumes.get(external_id):
+            self._make_sure_unused(volume)
+
+
+@breaks("test_delete_twice_is_fine")
+class DeletesOnce(Mutant):
+    def delete(self, external_id: ExternalId) -> None:
+        self.inspect(external_id)
+        super().delete(external_id)
+
+
+@breaks("test_delete_while_attached_is_refused")
+class DeletesWhatIsAttached(Mutant):
+    def delete(self, external_id: ExternalId) -> None:
+        self.storage.volumes.pop(external_id, None)
+
+
+@breaks("test_unknown_ids_are_named")
+class AnswersUnknownIdsWithItsOwnError(Mutant):
+    def inspect(self, external_id: ExternalId) -> VolumeReport:
+        try:
+            return super().inspect(external_id)
+        except UnknownVolume:
+            raise KeyError(external_id) from None
+
+
+@breaks("test_hostile_ids_reach_nothing")
+class CutsIdsShort(Mutant):
+    def inspect(self, external_id: ExternalId) -> VolumeReport:
+        whole = next((key for key in self.storage.volumes if not external_id.strip(".")), external_id)
+        return super().inspect(ExternalId(whole))
+
+
+@breaks("test_many_volumes_are_listed_in_parts")
+class ListsOnePart(Mutant):
+    def volumes(self, *, after: str | None = None, limit: int = 1000) -> Page[VolumeReport]:
+        return replace(super().volumes(after=after, limit=limit), after=None)
+
+
+@breaks("test_listing_goes_on_after_a_deletion")
+class ListsByNumber(Mutant):
+    def volumes(self, *, after: str | None = None, limit: int = 1000) -> Page[VolumeReport]:
+        start, everything = int(after or 0), super().volumes().items
+        end = start + limit
+        return Page(items=everything[start:end], after=str(end) if end < len(everything) else None)
+
+
+# --- expanding ---------------------------------------------------------------------------------
+
+
+@breaks("test_expand_grows_a_detached_volume")
+class SaysItHasGrown(Mutant):
+    def expand(self, external_id: ExternalId, size_mib: int) -> VolumeReport:
+        return replace(self.inspect(external_id), size_mib=self.capabilities.fit(size_mib))
+
+
+@breaks("test_expand_grows_an_attached_volume")
+class DetachesToGrow(Mutant):
+    def expand(self, external_id: ExternalId, size_mib: int) -> VolumeReport:
+        self.change(external_id, attached={})
+        return super().expand(external_id, size_mib)
+
+
+@breaks("test_expand_twice_is_fine")
+class GrowsByTheSize(Mutant):
+    def expand(self, external_id: ExternalId, size_mib: int) -> VolumeReport:
+        now = self.inspect(external_id).size_mib
+        return super().expand(external_id, size_mib if size_mib > now else now + 2)
+
+
+@breaks("test_shrinking_is_refused")
+class Shrinks(Mutant):
+    def expand(self, external_id: ExternalId, size_mib: int) -> VolumeReport:
+        return self.change(external_id, size_mib=size_mib)
+
+
+@breaks("test_expand_beyond_the_pool_is_refused")
+class GrowsWithoutRoom(Mutant):
+    def expand(self, external_id: ExternalId, size_mib: int) -> VolumeReport:
+        return self.change(external_id, size_mib=max(size_mib, self.inspect(external_id).size_mib))
+
+
+@breaks("test_expand_of_an_unknown_volume_is_refused")
+class GrowsNothing(Mutant):
+    def expand(self, external_id: ExternalId, size_mib: int) -> VolumeReport:
+        if external_id not in self.storage.volumes:
+            return VolumeReport(external_id=external_id, pool="default", size_mib=size_mib, serial="")
+        return super().expand(external_id, size_mib)
+
+
+# --- attaching ---------------------------------------------------------------------------------
+
+
+@breaks("test_attachment_is_the_volume")
+class AttachesWithoutSerial(Mutant):
+    def attach(self, external_id: ExternalId, node: str, *, epoch: int, read_only: bool = False) -> Attachment:
+        return replace(super().attach(external_id, node, epoch=epoch, read_only=read_only), serial="")
+
+
+@breaks("test_attach_twice_is_one_attachment")
+class UsesANewDeviceEachTime(Mutant):
+    def attach(self, external_id: ExternalId, node: str, *, epoch: int, read_only: bool = False) -> Attachment:
+        attachment = super().attach(external_id, node, epoch=epoch, read_only=read_only)
+        return replace(attachment, device=f"/dev/mutant{next(_numbers)}")
+
+
+@breaks("test_attach_elsewhere_while_attached_is_refused")
+class MovesTheVolume(Mutant):
+    def attach(self, external_id: ExternalId, node: str, *, epoch: int, read_only: bool = False) -> Attachment:
+        if external_id in self.storage.volumes:
+            self.change(external_id, attached={})
+        return super().attach(external_id, node, epoch=epoch, read_only=read_only)
+
+
+@breaks("test_two_nodes_at_once_attach_once")
+class LooksThenAttaches(Mutant):
+    both_looked = threading.Barrier(2)
+
+    def attach(self, external_id: ExternalId, node: str, *, epoch: int, read_only: bool = False) -> Attachment:
+        free = not self.inspect(external_id).held_by
+        self.both_looked.wait(timeout=30)
+        if free:
+            return self.unchecked_attach(external_id, node, epoch)
+        return super().attach(external_id, node, epoch=epoch, read_only=read_only)
+
+
+@breaks("test_held_by_says_whether_it_is_attached")
+class NeverLetsGo(Mutant):
+    def inspect(self, external_id: ExternalId) -> VolumeReport:
+        return replace(super().inspect(external_id), held_by=("somebody",))
+
+
+@breaks("test_data_moves_with_the_volume")
+class LosesDataOnDetach(Mutant):
+    def detach(self, external_id: ExternalId, node: str) -> None:
+        super().detach(external_id, node)
+        self.storage.data[external_id] = b""
+
+
+@breaks("test_detach_twice_is_fine")
+class DetachesOnce(Mutant):
+    def detach(self, external_id: ExternalId, node: str) -> None:
+        if node not in self.storage.volumes[external_id].attached:
+            raise UnknownVolume(volume=external_id)
+        super().detach(external_id, node)
+
+
+@breaks("test_detach_elsewhere_leaves_the_volume_attached")
+class DetachesFromEveryNode(Mutant):
+    def detach(self, external_id: ExternalId, node: str) -> None:
+        self.change(external_id, attached={})
+
+
+@breaks("test_readers_share_and_writers_do_not")
+class LetsWritersJoinReaders(Mutant):
+    def attach(self, external_id: ExternalId, node: str, *, epoch: int, read_only: bool = False) -> Attachment:
+        return self.unchecked_attach(external_id, node, epoch, read_only=read_only)
+
+
+@breaks("test_reader_is_refused_beside_a_writer")
+class LetsReadersJoinWriters(Mutant):
+    def attach(self, external_id: ExternalId, node: str, *, epoch: int, read_only: bool = False) -> Attachment:
+        if read_only:
+            return self.unchecked_attach(external_id, node, epoch, read_only=True)
+        return super().attach(external_id, node, epoch=epoch)
+
+
+# --- epochs ------------------------------------------------------------------------------------
+
+
+class OwnMark(Mutant):
+    """Marks a volume by a rule of its own."""
+
+    def mark(self, before: Mark, epoch: int, *, read_only: bool) -> Mark:
+        return before
+
+    def attach(self, external_id: ExternalId, node: str, *, epoch: int, read_only: bool = False) -> Attachment:
+        before = self.storage.volumes[external_id].mark
+        self.change(external_id, mark=Mark())
+        attachment = super().attach(external_id, node, epoch=epoch, read_only=read_only)
+        self.change(external_id, mark=self.mark(before, epoch, read_only=read_only))
+        return attachment
+
+
+@breaks("test_attach_marks_the_volume_with_its_epoch")
+class MarksNothing(OwnMark):
+    pass
+
+
+@breaks("test_stale_epoch_is_refused")
+class TakesTheLatestEpoch(OwnMark):
+    def mark(self, before: Mark, epoch: int, *, read_only: bool) -> Mark:
+        return Mark(epoch=epoch, floor=epoch)
+
+
+@breaks("test_stale_writer_is_refused_after_a_reader")
+class ReadersLeaveNoMark(OwnMark):
+    def mark(self, before: Mark, epoch: int, *, read_only: bool) -> Mark:
+        return before if read_only else before.admit("v", epoch)
+
+
+@breaks("test_readers_may_come_in_any_order")
+class ReadersShutOutReaders(OwnMark):
+    def mark(self, before: Mark, epoch: int, *, read_only: bool) -> Mark:
+        return before.admit("v", epoch)
+
+
+@breaks("test_fence_says_no_while_the_volume_is_held")
+class FencesWhatIsHeld(Mutant):
+    def fence(self, external_id: ExternalId, epoch: int) -> str | None:
+        self.change(external_id, attached={})
+        return super().fence(external_id, epoch)
+
+
+@breaks("test_fence_shuts_out_every_older_epoch")
+class FencesInWordsOnly(Mutant):
+    def fence(self, external_id: ExternalId, epoch: int) -> str | None:
+        return None if self.inspect(external_id).held_by else "nothing holds it"
+
+
+@breaks("test_fence_never_lowers_the_epoch")
+class FencesDownwards(Mutant):
+    def fence(self, external_id: ExternalId, epoch: int) -> str | None:
+        self.change(external_id, mark=Mark(epoch=epoch, floor=epoch))
+        return "nothing holds it"
+
+
+@breaks("test_fence_of_an_unknown_volume_is_refused")
+class FencesNothing(Mutant):
+    def fence(self, external_id: ExternalId, epoch: int) -> str | None:
+        return super().fence(external_id, epoch) if external_id in self.storage.volumes else "nothing holds it"
+
+
+@breaks("test_birth_certificate_is_kept")
+class LosesTheBirthOnDetach(Mutant):
+    def detach(self, external_id: ExternalId, node: str) -> None:
+        super().detach(external_id, node)
+        self.change(external_id, birth=None)
+
+
+@breaks("test_birth_certificate_is_never_replaced")
+class ReplacesTheBirth(Mutant):
+    def record_birth(self, external_id: ExternalId, birth: Birth, *, epoch: int) -> None:
+        self.change(external_id, birth=birth)
+
+
+@breaks("test_birth_certificate_of_a_stale_epoch_is_refused")
+class TakesAStaleBirth(Mutant):
+    def record_birth(self, external_id: ExternalId, birth: Birth, *, epoch: int) -> None:
+        super().record_birth(external_id, birth, epoch=1000)
+
+
+# --- copies ------------------------------------------------------------------------------------
+
+
+@breaks("test_snapshot_twice_with_one_token_is_one")
+class SnapshotsAnew(Mutant):
+    def snapshot(self, external_id: ExternalId, *, token: str, name: str = "") -> SnapshotReport:
+        made = super().snapshot(external_id, token=f"{token}-{next(_numbers)}")
+        self.storage.snapshots[made.external_id] = replace(made, token=token)
+        return self.storage.snapshots[made.external_id]
+
+
+@breaks("test_snapshots_are_listed_in_parts")
+class ListsSomeSnapshots(Mutant):
+    def snapshots(self, *, after: str | None = None, limit: int = 1000) -> Page[SnapshotReport]:
+        return replace(super().snapshots(after=after, limit=limit), after=None)
+
+
+@breaks("test_delete_with_snapshots_is_refused")
+class DeletesDespiteSnapshots(Mutant):
+    def delete(self, external_id: ExternalId) -> None:
+        try:
+            super().delete(external_id)
+        except HasSnapshots:
+            del self.storage.volumes[external_id]
+
+
+@breaks("test_delete_snapshot_twice_is_fine")
+class DeletesSnapshotsOnce(Mutant):
+    def delete_snapshot(self, snapshot: ExternalId) -> None:
+        del self.storage.snapshots[snapshot]
+
+
+@breaks("test_snapshot_of_an_unknown_volume_is_refused")
+class SnapshotsNothing(Mutant):
+    def snapshot(self, external_id: ExternalId, *, token: str, name: str = "") -> SnapshotReport:
+        if external_id not in self.storage.volumes:
+            return SnapshotReport(external_id=ExternalId("s"), volume=external_id, size_mib=0)
+        return super().snapshot(external_id, token=token)
+
+
+@breaks("test_snapshot_of_an_attached_volume_is_as_declared")
+class SnapshotsTornDespiteItsWord(Mutant):
+    @property
+    def capabilities(self) -> Capabilities:
+        return replace(ABILITIES, snapshot_attached=False)
+
+
+@breaks("test_snapshot_keeps_what_was_there")
+class CopiesWhatIsThereNow(Mutant):
+    def create(self, request: CreateRequest) -> VolumeReport:
+        made = super().create(request)
+        if request.snapshot:
+            self.storage.data[made.external_id] = self.storage.data[self.storage.snapshots[request.snapshot].volume]
+        return made
+
+
+@breaks("test_volume_from_a_snapshot_may_be_larger")
+class CopiesInTheSnapshotsSize(Mutant):
+    def create(self, request: CreateRequest) -> VolumeReport:
+        source = self.storage.snapshots.get(request.snapshot or "")
+        return super().create(replace(request, size_mib=source.size_mib) if source else request)
+
+
+@breaks("test_volume_from_a_snapshot_is_never_smaller")
+class CutsTheCopy(Mutant):
+    def create(self, request: CreateRequest) -> VolumeReport:
+        return self.unchecked_create(request)
+
+
+@breaks("test_volume_from_an_unknown_snapshot_is_refused")
+class CreatesBlankWithoutASnapshot(Mutant):
+    def create(self, request: CreateRequest) -> VolumeReport:
+        known = request.snapshot in self.storage.snapshots
+        return super().create(request if known else replace(request, snapshot=None))
+
+
+@breaks("test_volume_outlives_its_snapshot_and_origin")
+class DeletesCopiesToo(Mutant):
+    def delete_snapshot(self, snapshot: ExternalId) -> None:
+        super().delete_snapshot(snapshot)
+        for key in [key for key, volume in self.storage.volumes.items() if volume.request.snapshot == snapshot]:
+            del self.storage.volumes[key]
+
+
+# --- faults ------------------------------------------------------------------------------------
+
+
+@breaks("test_lost_reply_of_create")
+class RemembersTokensInTheProcess(Mutant):
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._made: dict[str, ExternalId] = {}
+
+    def create(self, request: CreateRequest) -> VolumeReport:
+        if request.token not in self._made:
+            self._made[request.token] = self.unchecked_create(request).external_id
+        return self.inspect(self._made[request.token])
+
+
+@breaks("test_lost_reply_of_attach")
+class RefusesItsOwnAttachment(Mutant):
+    def attach(self, external_id: ExternalId, node: str, *, epoch: int, read_only: bool = False) -> Attachment:
+        return super().attach(external_id, f"{node} of process {id(self)}", epoch=epoch, read_only=read_only)
+
+
+@breaks("test_lost_reply_of_detach")
+class RefusesToDetachAgain(Mutant):
+    def detach(self, external_id: ExternalId, node: str) -> None:
+        if not self.inspect(external_id).held_by:
+            raise PlatformUnavailable(platform=self.name, action="detach", reason="it is not attached")
+        super().detach(external_id, node)
+
+
+@breaks("test_lost_reply_of_delete")
+class RefusesToDeleteAgain(Mutant):
+    def delete(self, external_id: ExternalId) -> None:
+        self._known(external_id)
+        super().delete(external_id)
+
+
+@breaks("test_lost_reply_of_expand")
+class RefusesToGrowAgain(Mutant):
+    def expand(self, external_id: ExternalId, size_mib: int) -> VolumeReport:
+        grown = self.inspect(external_id).size_mib >= size_mib
+        return super().expand(external_id, size_mib - 2 if grown else size_mib)
+
+
+@breaks("test_lost_reply_of_snapshot")
+class SnapshotsAgain(SnapshotsAnew):
+    pass
+
+
+@breaks("test_lost_reply_of_delete_snapshot")
+class RefusesToDeleteASnapshotAgain(DeletesSnapshotsOnce):
+    pass
+
+
+@breaks("test_lost_reply_of_fence")
+class FencesOnce(Mutant):
+    def fence(self, external_id: ExternalId, epoch: int) -> str | None:
+        return None if self.inspect(external_id).epoch >= epoch else super().fence(external_id, epoch)
+
+
+@breaks("test_lost_reply_of_record_birth")
+class RecordsOnce(Mutant):
+    def record_birth(self, external_id: ExternalId, birth: Birth, *, epoch: int) -> None:
+        super().record_birth(external_id, birth if self.inspect(external_id).birth is None else replace(birth, serial=""), epoch=epoch)
+
+
+@breaks("test_restart_in_the_middle_loses_nothing")
+class DetachesOnlyWhatItRemembers(Mutant):
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._mine: set[str] = set()
+
+    def attach(self, external_id: ExternalId, node: str, *, epoch: int, read_only: bool = False) -> Attachment:
+        self._mine.add(external_id)
+        return super().attach(external_id, node, epoch=epoch, read_only=read_only)
+
+    def detach(self, external_id: ExternalId, node: str) -> None:
+        if external_id in self._mine:
+            super().detach(external_id, node)
+
+
+@breaks("test_close_twice_is_fine")
+class ClosesOnce(Mutant):
+    closed = False
+
+    def close(self) -> None:
+        if self.closed:
+            raise ValueError("closed already")
+        self.closed = True
+
+
+@breaks("test_throttled_calls_succeed_in_the_end")
+class GivesUpWhenThrottled(Mutant):
+    @contextmanager
+    def _call(self) -> Iterator[MemoryStorage]:
+        if self.storage.throttle > 0:
+            self.storage.throttle -= 1
+            raise PlatformUnavailable(platform=self.name, action="call", reason="throttled")
+        with super()._call() as storage:
+            yield storage
+
+
+@breaks("test_expired_credentials_are_said_and_survived")
+class NeverLogsInAgain(Mutant):
+    lost = False
+
+    @contextmanager
+    def _call(self) -> Iterator[MemoryStorage]:
+        self.lost = self.lost or self.storage.expired
+        if self.lost:
+            raise PlatformUnavailable(platform=self.name, action="log in", reason="the credentials have expired")
+        with super()._call() as storage:
+            yield storage
+
+
+@breaks("test_undeclared_verbs_are_refused")
+class DoesWhatItDoesNotDeclare(Mutant):
+    @property
+    def capabilities(self) -> Capabilities:
+        return replace(ABILITIES, fences=False)
+
+
+@breaks("test_settings_are_text_without_secrets")
+class SendsItsSecretToAgents(Mutant):
+    def settings(self) -> Mapping[str, str]:
+        return {"url": f"https://admin:{SECRET}@array"}
+
+
+@breaks("test_check_finds_a_healthy_platform_healthy")
+class AlwaysComplains(Mutant):
+    def check(self) -> Sequence[Finding]:
+        return [Finding(ok=False, subject="array", message="it might be better")]
