@@ -56,15 +56,15 @@ Serial = BigInteger().with_variant(Integer(), "sqlite")
 """An integer that the database counts up; on SQLite the row's own number."""
 
 SEAT: Final = (
-    "CASE WHEN mode IN ('SINGLE_NODE_WRITER', 'SINGLE_NODE_READER_ONLY') "
+    "CASE WHEN mode = 'SINGLE_NODE_WRITER' OR mode = 'SINGLE_NODE_READER_ONLY' "
     "OR (mode = 'MULTI_NODE_SINGLE_WRITER' AND access = 'RW') THEN 0 ELSE epoch END"
 )
 """Where a claim sits: see the module's docstring. storage.ledger.placing.seat says the same in Python."""
 
 
 def _one_of(column: str, values: Iterable[str]) -> CheckConstraint:
-    listed = ", ".join(f"'{value}'" for value in values)
-    return CheckConstraint(f"{column} IN ({listed})", name=column)
+    """Written without IN, for which SQLite builds an index anew with each row; so are the other constraints here."""
+    return CheckConstraint(" OR ".join(f"{column} = '{value}'" for value in values), name=column)
 
 
 def _key(name: str, **options: Any) -> Column[str]:
@@ -203,7 +203,7 @@ claims = Table(
     CheckConstraint(f"seat = {SEAT}", name="seat"),
     CheckConstraint("epoch > 0", name="epoch"),
     CheckConstraint(
-        "access = 'RO' OR mode NOT IN ('SINGLE_NODE_READER_ONLY', 'MULTI_NODE_READER_ONLY')",
+        "access = 'RO' OR (mode <> 'SINGLE_NODE_READER_ONLY' AND mode <> 'MULTI_NODE_READER_ONLY')",
         name="readers_read",
     ),
     _one_of("mode", AccessMode),

@@ -53,6 +53,8 @@ class Database:
         else:
             self.writer = _postgresql_engine(self.url, "READ COMMITTED")
             self.reader = _postgresql_engine(self.url, "REPEATABLE READ").execution_options(postgresql_readonly=True)
+        self._driver: Any = self.writer.dialect.loaded_dbapi
+        self.errors: tuple[type[Exception], ...] = (exc.SQLAlchemyError, self._driver.Error)
 
     @contextmanager
     def writing(self) -> Iterator[Session]:
@@ -77,8 +79,9 @@ class Database:
                     yield session
                     if session.failed:
                         raise session.failed
-            except (exc.DBAPIError, LedgerUnavailable):
-                connection.invalidate()
+            except Exception as error:
+                if isinstance(error, (*self.errors, LedgerUnavailable)):
+                    connection.invalidate()
                 raise
 
     @contextmanager
@@ -86,16 +89,17 @@ class Database:
         """Turns the database's errors into Polly's."""
         try:
             yield
-        except exc.SQLAlchemyError as error:
+        except self.errors as error:
             raise self.translate(error) from error
 
-    def translate(self, error: exc.SQLAlchemyError) -> PollyError:
-        reason = self._scrubbed(error)
-        if isinstance(error, exc.IntegrityError):
+    def translate(self, error: Exception) -> PollyError:
+        """The error to raise for one of the database's driver, or for one that SQLAlchemy has put around it."""
+        reason, cause = self._scrubbed(error), getattr(error, "orig", None) or error
+        if isinstance(cause, self._driver.IntegrityError):
             return Conflict(what="the ledger", expected="rows that its constraints allow", found=reason)
-        if isinstance(error, exc.DataError):
+        if isinstance(cause, self._driver.DataError):
             return Invalid(field="a value", value="", reason=f"the ledger cannot store it: {reason}")
-        if isinstance(error, exc.DBAPIError) and getattr(error.orig, "sqlstate", None) in LOST_RACES:
+        if getattr(cause, "sqlstate", None) in LOST_RACES:
             return Conflict(what="the ledger", expected="its rows to itself", found=reason)
         return LedgerUnavailable(url=self.shown, reason=reason)
 
@@ -126,23 +130,21 @@ class Session:
     Once something has `failed` outside a savepoint, the transaction is not committed, even if the caller swallows the error.
     """
 
-    __slots__ = ("_database", "_saved", "connection", "failed")
+    __slots__ = ("_cursor", "_database", "_saved", "connection", "failed", "is_sqlite")
 
     def __init__(self, database: Database, connection: Connection) -> None:
         self._database = database
         self._saved = 0
         self.connection = connection
+        self._cursor: Any = connection.connection.cursor()
+        self.is_sqlite = database.is_sqlite
         self.failed: PollyError | None = None
 
-    def _raise(self, error: exc.SQLAlchemyError) -> NoReturn:
+    def _raise(self, error: Exception) -> NoReturn:
         translated = self._database.translate(error)
         if not self._saved:
             self.failed = translated
         raise translated from error
-
-    @property
-    def is_sqlite(self) -> bool:
-        return self._database.is_sqlite
 
     def run(self, batch: Batch, rows: Sequence[tuple[Any, ...]]) -> int:
         """Runs one statement for many rows, each in the order of the batch's columns; the number of rows that it changed."""
@@ -150,18 +152,18 @@ class Session:
             return 0
         try:
             if self.is_sqlite:
-                return self.connection.exec_driver_sql(batch.sqlite, list(rows)).rowcount
-            return self.connection.exec_driver_sql(batch.postgresql, (batch.document(rows),)).rowcount
-        except exc.SQLAlchemyError as error:
+                return int(self._cursor.executemany(batch.sqlite, rows).rowcount)
+            return int(self._cursor.execute(batch.postgresql, (batch.document(rows),)).rowcount)
+        except self._database.errors as error:
             self._raise(error)
 
     def find(self, lookup: Lookup, keys: Sequence[str]) -> list[Any]:
-        """The rows that a lookup finds for these keys, in no promised order."""
+        """The rows that a lookup finds for these keys, as tuples."""
         found: list[Any] = []
         try:
             for sql, parameters in lookup.calls(keys, sqlite=self.is_sqlite):
-                found.extend(self.connection.exec_driver_sql(sql, parameters))
-        except exc.SQLAlchemyError as error:
+                found.extend(self._cursor.execute(sql, parameters).fetchall())
+        except self._database.errors as error:
             self._raise(error)
         return found
 
@@ -169,13 +171,13 @@ class Session:
         """Runs a statement; the number of rows that it changed."""
         try:
             return self.connection.execute(statement).rowcount
-        except exc.SQLAlchemyError as error:
+        except self._database.errors as error:
             self._raise(error)
 
     def all(self, statement: Executable) -> Sequence[Any]:
         try:
             return self.connection.execute(statement).all()
-        except exc.SQLAlchemyError as error:
+        except self._database.errors as error:
             self._raise(error)
 
     def first(self, statement: Executable) -> Any:
@@ -186,11 +188,24 @@ class Session:
     def savepoint(self) -> Iterator[None]:
         """What is done inside is undone when it raises; what was before stays."""
         self._saved += 1
+        name = f"saved_{self._saved}"
         try:
-            with self._database.translated(), self.connection.begin_nested():
+            self._plainly(f"SAVEPOINT {name}")
+            try:
                 yield
+            except Exception:
+                self._plainly(f"ROLLBACK TO SAVEPOINT {name}")
+                raise
+            finally:
+                self._plainly(f"RELEASE SAVEPOINT {name}")
         finally:
             self._saved -= 1
+
+    def _plainly(self, sql: str) -> None:
+        try:
+            self._cursor.execute(sql)
+        except self._database.errors as error:
+            self._raise(error)
 
 
 def _checked(url: str) -> URL:

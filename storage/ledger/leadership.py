@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 from urllib.parse import quote
 
 from sqlalchemy import create_engine, exc, select, text
@@ -40,7 +40,7 @@ def led(database: Database, scheduler: str, who: str, now: float) -> Iterator[in
     with lock:
         with database.writing() as session:
             session.run(TAKE, [(scheduler, who, now)])
-            term = _newest(session, [scheduler])[scheduler].term
+            term, _ = _newest(session, [scheduler])[scheduler]
         yield term
 
 
@@ -50,12 +50,13 @@ def check_terms(session: Session, terms: dict[str, int]) -> None:
         return
     newest = _newest(session, list(terms))
     for scheduler, term in terms.items():
-        if (row := newest[scheduler]).term != term:
-            raise AlreadyLed(scheduler=scheduler, holder=row.who)
+        found, who = newest[scheduler]
+        if found != term:
+            raise AlreadyLed(scheduler=scheduler, holder=who)
 
 
-def _newest(session: Session, schedulers: list[str]) -> dict[str, Any]:
-    return {row.scheduler: row for row in session.find(TERM, schedulers)}
+def _newest(session: Session, schedulers: list[str]) -> dict[str, tuple[int, str]]:
+    return {scheduler: (term, who) for scheduler, term, who in session.find(TERM, schedulers)}
 
 
 def _refused(database: Database, scheduler: str) -> AlreadyLed:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from sqlalchemy import func, select, text
 
 from storage import schema
 from storage.ledger import rows
-from storage.ledger.reads import Reads, _nodes
+from storage.ledger.reads import Reads, nodes_of
 from storage.ledger.records import PoolUse, Restored
 
 SOUND: Final = {
@@ -46,6 +49,18 @@ SOUND: Final = {
 """Each counts what must not be: rows that hold a volume twice, belong to nothing, or are not what their sums say."""
 
 
+@contextmanager
+def _collector_at_rest() -> Iterator[None]:
+    """Tens of thousands of new records, none of them garbage, would set off the garbage collector again and again."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
 class Overview(Reads):
     """Reads of everything at once."""
 
@@ -55,7 +70,7 @@ class Overview(Reads):
         mine = claims.c.scheduler == scheduler
         placements = select(*rows.PLACEMENT).where(schema.placements.c.scheduler == scheduler)
         claimed = select(claims.c.volume_id).where(mine)
-        with self._database.reading() as session:
+        with self._database.reading() as session, _collector_at_rest():
             held = {row[1]: rows.volume(row) for row in session.all(select(*rows.VOLUME).where(volumes.c.volume_id.in_(claimed)))}
             live = [rows.claim(row) for row in session.all(select(*rows.CLAIM).where(mine))]
             return Restored(
@@ -64,7 +79,7 @@ class Overview(Reads):
                 ],
                 placements=[rows.placement(row) for row in session.all(placements)],
                 claims=[(claim, held[claim.volume_id]) for claim in live],
-                nodes=_nodes(session.all, scheduler),
+                nodes=nodes_of(session.all, scheduler),
             )
 
     def in_use(self) -> list[PoolUse]:

@@ -148,6 +148,7 @@ class Placing(Writer):
         self.session.run(PLACE, [_placement_row(request) for request in requests])
         claims: list[tuple[Any, ...]] = []
         placed: list[Placed | Refused] = [self._placed(request, known, claims) for request in requests]
+        claims.sort()
         self.session.run(CLAIM, claims)
         return placed
 

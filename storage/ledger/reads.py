@@ -109,7 +109,7 @@ class Reads:
 
     def nodes(self, scheduler: str | None = None) -> list[Node]:
         with self._database.reading() as session:
-            return _nodes(session.all, scheduler)
+            return nodes_of(session.all, scheduler)
 
     def snapshots(self, volume_id: VolumeId | None = None, *, after: str | None = None, limit: int = 100) -> Page[Snapshot]:
         """Snapshots in the order of their ids, `limit` at a time."""
@@ -181,7 +181,8 @@ def _page(found: Sequence[Any], limit: int, read: Callable[[Any], T], key: Calla
     return Page(items=items, after=str(key(found[limit - 1])) if more else None)
 
 
-def _nodes(read: Callable[[Any], Sequence[Any]], scheduler: str | None) -> list[Node]:
+def nodes_of(read: Callable[[Any], Sequence[Any]], scheduler: str | None) -> list[Node]:
+    """Nodes with their slots; `read` runs a query in the transaction that both are read in."""
     nodes, slots = schema.nodes, schema.node_slots
     counted: dict[tuple[str, str], list[Any]] = defaultdict(list)
     for row in read(_with(select(slots).order_by(slots.c.platform), slots, scheduler=scheduler)):

@@ -24,7 +24,7 @@ from storage.ledger.engine import Session
 from storage.ledger.records import ClaimRequest, NewVolume, PlaceRequest
 from storage.ledger.writer import LIVE, VOLUMES
 from storage.lifecycle import VolumeState
-from storage.model import Access, AccessMode, Claim, Volume
+from storage.model import Access, AccessMode, Claim, Volume, VolumeId
 
 READERS = (AccessMode.SINGLE_NODE_READER_ONLY, AccessMode.MULTI_NODE_READER_ONLY)
 
@@ -43,7 +43,8 @@ def reason_of(session: Session, request: PlaceRequest) -> PollyError:
 def _reasons(session: Session, request: PlaceRequest) -> Iterator[PollyError]:
     new = [claim.new for claim in request.claims if claim.new]
     old = [claim for claim in request.claims if claim.new is None]
-    volumes = {row.volume_id: rows.volume(row) for row in session.find(VOLUMES, sorted({claim.volume_id for claim in old}))}
+    found = map(rows.volume, session.find(VOLUMES, sorted({claim.volume_id for claim in old})))
+    volumes = {volume.volume_id: volume for volume in found}
     for claim in old:
         if reason := _unclaimable(session, claim, volumes.get(claim.volume_id)):
             yield reason
@@ -110,7 +111,7 @@ def no_room(session: Session, volumes: Iterable[NewVolume]) -> Iterator[PollyErr
             yield PoolFull(platform=platform, pool=pool, free_mib=free_mib, size_mib=size_mib)
 
 
-def _no_slot(session: Session, request: PlaceRequest, volumes: dict[str, Volume]) -> Iterator[PollyError]:
+def _no_slot(session: Session, request: PlaceRequest, volumes: dict[VolumeId, Volume]) -> Iterator[PollyError]:
     node, table = request.placement.node, schema.node_slots.c
     wanted = Counter(claim.new.platform if claim.new else volumes[claim.volume_id].platform for claim in request.claims)
     mine = select(schema.node_slots).where(table.scheduler == request.placement.scheduler, table.node_id == node)

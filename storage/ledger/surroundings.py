@@ -87,8 +87,8 @@ class Surroundings(Writer):
         wanted = sorted(set(placement_ids))
         if self.session.run(DROP_PLACEMENT, [(placement_id,) for placement_id in wanted]) == len(wanted):
             return
-        for left in self.session.find(LEFT, wanted):
-            self._fail(Conflict(what=f"placement {left.placement_id}", expected="without live claims", found=f"{left.claims} of them"))
+        for placement_id, claims in self.session.find(LEFT, wanted):
+            self._fail(Conflict(what=f"placement {placement_id}", expected="without live claims", found=f"{claims} of them"))
 
     def put_node(self, node: Node) -> None:
         self.put_nodes([node])

@@ -9,8 +9,12 @@ revision = "0001"
 down_revision = None
 
 KEY = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
-MODES = "'SINGLE_NODE_WRITER', 'SINGLE_NODE_READER_ONLY', 'MULTI_NODE_READER_ONLY', 'MULTI_NODE_SINGLE_WRITER', 'MULTI_NODE_MULTI_WRITER'"
 SERIAL = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+MODES = ("SINGLE_NODE_WRITER", "SINGLE_NODE_READER_ONLY", "MULTI_NODE_READER_ONLY", "MULTI_NODE_SINGLE_WRITER", "MULTI_NODE_MULTI_WRITER")
+SEAT = (
+    "CASE WHEN mode = 'SINGLE_NODE_WRITER' OR mode = 'SINGLE_NODE_READER_ONLY' "
+    "OR (mode = 'MULTI_NODE_SINGLE_WRITER' AND access = 'RW') THEN 0 ELSE epoch END"
+)
 
 
 def upgrade() -> None:
@@ -84,7 +88,7 @@ def _nodes() -> None:
         sa.Column("state", sa.Text(), nullable=False),
         sa.Column("identities", sa.Text(), nullable=False),
         sa.Column("seen_at", sa.Double(), nullable=False),
-        sa.CheckConstraint("state IN ('UP', 'UNREACHABLE', 'GONE')", name=op.f("ck_nodes_state")),
+        sa.CheckConstraint(_one_of("state", ("UP", "UNREACHABLE", "GONE")), name=op.f("ck_nodes_state")),
         sa.PrimaryKeyConstraint("scheduler", "node_id", name=op.f("pk_nodes")),
     )
 
@@ -173,7 +177,7 @@ def _snapshots() -> None:
         sa.Column("name", sa.Text(), nullable=False),
         sa.Column("state", sa.Text(), nullable=False),
         sa.Column("created_at", sa.Double(), nullable=False),
-        sa.CheckConstraint("state IN ('PENDING', 'READY', 'DELETING')", name=op.f("ck_snapshots_state")),
+        sa.CheckConstraint(_one_of("state", ("PENDING", "READY", "DELETING")), name=op.f("ck_snapshots_state")),
         sa.PrimaryKeyConstraint("snapshot_id", name=op.f("pk_snapshots")),
     )
     _some("ix_snapshots_external", "snapshots", ["platform", "external_id"], where="external_id IS NOT NULL", unique=True)
@@ -207,13 +211,10 @@ def _volumes() -> None:
         sa.Column("reason", sa.Text(), nullable=False),
         sa.Column("created_at", sa.Double(), nullable=False),
         sa.Column("snapshot", sa.Text(), nullable=True),
-        sa.CheckConstraint(
-            f"access_mode IN ({MODES})",
-            name=op.f("ck_volumes_access_mode"),
-        ),
+        sa.CheckConstraint(_one_of("access_mode", MODES), name=op.f("ck_volumes_access_mode")),
         sa.CheckConstraint("state <> 'AVAILABLE' OR external_id IS NOT NULL", name=op.f("ck_volumes_available_is_somewhere")),
         sa.CheckConstraint("state <> 'PLANNED' OR external_id IS NULL", name=op.f("ck_volumes_planned_is_nowhere")),
-        sa.CheckConstraint("state IN ('PLANNED', 'AVAILABLE', 'DELETING', 'FAULTED')", name=op.f("ck_volumes_state")),
+        sa.CheckConstraint(_one_of("state", ("PLANNED", "AVAILABLE", "DELETING", "FAULTED")), name=op.f("ck_volumes_state")),
         sa.CheckConstraint(
             "(birth_serial IS NULL) = (birth_uuid IS NULL) AND (birth_filesystem IS NULL) = (birth_uuid IS NULL)",
             name=op.f("ck_volumes_birth_is_whole"),
@@ -266,19 +267,12 @@ def _claims() -> None:
         sa.Column("reason", sa.Text(), nullable=False),
         sa.Column("since", sa.Double(), nullable=False),
         sa.CheckConstraint(
-            "access = 'RO' OR mode NOT IN ('SINGLE_NODE_READER_ONLY', 'MULTI_NODE_READER_ONLY')", name=op.f("ck_claims_readers_read")
+            "access = 'RO' OR (mode <> 'SINGLE_NODE_READER_ONLY' AND mode <> 'MULTI_NODE_READER_ONLY')", name=op.f("ck_claims_readers_read")
         ),
-        sa.CheckConstraint("access IN ('RW', 'RO')", name=op.f("ck_claims_access")),
-        sa.CheckConstraint(
-            f"mode IN ({MODES})",
-            name=op.f("ck_claims_mode"),
-        ),
-        sa.CheckConstraint(
-            "seat = CASE WHEN mode IN ('SINGLE_NODE_WRITER', 'SINGLE_NODE_READER_ONLY') "
-            "OR (mode = 'MULTI_NODE_SINGLE_WRITER' AND access = 'RW') THEN 0 ELSE epoch END",
-            name=op.f("ck_claims_seat"),
-        ),
-        sa.CheckConstraint("state IN ('RESERVED', 'ATTACHING', 'MOUNTED', 'RELEASING', 'STRANDED')", name=op.f("ck_claims_state")),
+        sa.CheckConstraint(_one_of("access", ("RW", "RO")), name=op.f("ck_claims_access")),
+        sa.CheckConstraint(_one_of("mode", MODES), name=op.f("ck_claims_mode")),
+        sa.CheckConstraint(f"seat = {SEAT}", name=op.f("ck_claims_seat")),
+        sa.CheckConstraint(_one_of("state", ("RESERVED", "ATTACHING", "MOUNTED", "RELEASING", "STRANDED")), name=op.f("ck_claims_state")),
         sa.CheckConstraint("epoch > 0", name=op.f("ck_claims_epoch")),
         sa.ForeignKeyConstraint(["volume_id"], ["volumes.volume_id"], name=op.f("fk_claims_volume_id")),
         sa.PrimaryKeyConstraint("volume_id", "seat", name=op.f("pk_claims")),
@@ -298,6 +292,10 @@ def _volume_labels() -> None:
         sqlite_with_rowid=False,
     )
     op.create_index("ix_volume_labels_number", "volume_labels", ["number"])
+
+
+def _one_of(column: str, values: tuple[str, ...]) -> str:
+    return " OR ".join(f"{column} = '{value}'" for value in values)
 
 
 def _some(name: str, table: str, columns: list[str], *, where: str, unique: bool = False) -> None:
