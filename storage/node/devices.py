@@ -65,6 +65,12 @@ def find(serial: str, *, hint: str = "", roots: Roots, pace: Pace, timeout_s: fl
         found.extend(islice((name for name in _candidates(serial, hint, roots) if matches(serial, name, roots)), 1))
         return bool(found)
 
+    if came_up():
+        return str(roots.dev / found[0])
+    if timeout_s > 0:
+        # Where /sys may not be written, the device may still come by itself.
+        with suppress(NodeError):
+            rescan_hosts(roots)
     if pace.until(came_up, timeout_s=timeout_s):
         return str(roots.dev / found[0])
     stale = _resolve(Path(hint), roots) if hint else None
@@ -90,13 +96,12 @@ def matches(serial: str, name: str, roots: Roots) -> bool:
 
 
 def _candidates(serial: str, hint: str, roots: Roots) -> Iterator[str]:
-    by_id = roots.dev / "disk" / "by-id"
-    links = [by_id / name for name in _listed(by_id) if serial in name or serial[:VIRTIO_SERIAL] in name]
     if hint and (name := _resolve(Path(hint), roots)):
         yield name
-    for link in links:
+    by_id = roots.dev / "disk" / "by-id"
+    for link in _listed(by_id):
         with suppress(UnsafePath):
-            if name := _resolve(link, roots):
+            if serial[:VIRTIO_SERIAL] in link and (name := _resolve(by_id / link, roots)):
                 yield name
     for name in _listed(roots.sys / "block"):
         if PLAIN_NAME.fullmatch(name) and roots.is_block(roots.dev / name):

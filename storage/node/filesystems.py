@@ -36,6 +36,8 @@ class Superblock:
     """mkfs has written its last block."""
     needs_replay: bool = False
     """It was not unmounted; its journal must be replayed before anything else looks at it."""
+    is_clean: bool = False
+    """It was unmounted and says of no error: its check will only read."""
 
 
 class Filesystem(Protocol):
@@ -85,6 +87,7 @@ class Ext4:
     MAGIC: ClassVar[int] = 0xEF53
     IS_64BIT: ClassVar[int] = 0x80
     NEEDS_REPLAY: ClassVar[int] = 0x04
+    VALID: ClassVar[int] = 0x01
 
     def mkfs(self, uuid: str, options: Mapping[str, str], *, is_shared: bool) -> list[str]:
         # A device that was just created has nothing to discard, and discarding takes longer than all the rest.
@@ -107,13 +110,14 @@ class Ext4:
             size_bytes=blocks * (1024 << log_size),
             is_finished=state != 0,
             needs_replay=bool(features & self.NEEDS_REPLAY),
+            is_clean=state == self.VALID and not features & self.NEEDS_REPLAY,
         )
 
     def check(self, device: str, run: Run) -> None:
-        self._fsck(["e2fsck", "-p"], device, run)
+        self._fsck(["e2fsck", "-p"], device, run, writes=not superblock(device, self.name).is_clean)
 
-    def _fsck(self, command: list[str], device: str, run: Run) -> None:
-        ended = run(command, device, ok=range(256), timeout_s=FSCK_S, writes=True)
+    def _fsck(self, command: list[str], device: str, run: Run, *, writes: bool) -> None:
+        ended = run(command, device, ok=range(256), timeout_s=FSCK_S, writes=writes)
         if ended.code not in (0, 1):
             raise DamagedFilesystem(device=device, reason=f"{' '.join(command)} ended with {ended.code}: {ended.last_words}")
 
@@ -131,7 +135,7 @@ class Ext4:
 
     def grow_unmounted(self, device: str, run: Run) -> None:
         # resize2fs wants a whole check right before. It takes its time, but needs no more than the device.
-        self._fsck(["e2fsck", "-f", "-p"], device, run)
+        self._fsck(["e2fsck", "-f", "-p"], device, run, writes=True)
         run(["resize2fs"], device, timeout_s=GROW_S, writes=True)
 
     def grow(self, device: str, mountpoint: str, run: Run) -> None:

@@ -41,8 +41,9 @@ class Entry:
 class Journal:
     """An append-only file of entries.
 
-    The process may die at any line and the next one reads all that was written. Against the machine's death only the
-    entries with `durable` are flushed: those of steps whose effect the machine's death does not undo, as it undoes a mount.
+    The process may die at any line and the next one reads all that was written. Only entries with `durable` are flushed
+    against the machine's death too: that of mkfs, the one step whose beginnings nobody else could tell of afterwards. A
+    mount dies with the machine, and of a creation or an attach the platform knows.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, clock: Callable[[], float]) -> None:

@@ -9,6 +9,8 @@ from typing import Final
 
 from storage.errors import NodeError
 
+PROC: Final = Path("/proc")
+TO_ESCAPE: Final = re.compile(r"[ \t\n\\#]")
 ESCAPED: Final = re.compile(r"\\([0-7]{3})")
 
 
@@ -32,24 +34,42 @@ class Mount:
         return "ro" in self.options
 
 
-def read(proc: Path = Path("/proc")) -> tuple[Mount, ...]:
+def read(proc: Path = PROC) -> tuple[Mount, ...]:
     """All mounts of the calling thread's namespace, oldest first. Raises NodeError."""
-    # A thread can have a namespace of its own; /proc/self would speak of the first thread's.
-    file = proc / "thread-self" / "mountinfo"
-    try:
-        return parse(file.read_text(errors="surrogateescape"))
-    except (OSError, ValueError, IndexError) as error:
-        raise NodeError(command="read", target=str(file), reason=str(error)) from error
+    return _parsed(_text(proc), proc)
+
+
+def at(target: str, proc: Path = PROC) -> Mount | None:
+    """What one sees at `target`: of several mounts on one another, the last. Raises NodeError."""
+    # A node may have thousands of mounts; only the lines that can be meant are parsed.
+    lines = [line for line in _text(proc).split("\n") if f" {_escape(target)} " in line]
+    return top(target, _parsed("\n".join(lines), proc))
 
 
 def parse(text: str) -> tuple[Mount, ...]:
     """Raises ValueError or IndexError for anything but mountinfo."""
-    return tuple(_parse_line(line) for line in text.splitlines())
+    return tuple(_parse_line(line) for line in text.split("\n") if line)
 
 
 def top(target: str, mounts: tuple[Mount, ...]) -> Mount | None:
     """What one sees at `target`: of several mounts on one another, the last."""
     return next((mount for mount in reversed(mounts) if mount.target == target), None)
+
+
+def _text(proc: Path) -> str:
+    # A thread can have a namespace of its own; /proc/self would speak of the first thread's.
+    file = proc / "thread-self" / "mountinfo"
+    try:
+        return file.read_text(errors="surrogateescape")
+    except OSError as error:
+        raise NodeError(command="read", target=str(file), reason=str(error)) from error
+
+
+def _parsed(text: str, proc: Path) -> tuple[Mount, ...]:
+    try:
+        return parse(text)
+    except (ValueError, IndexError) as error:
+        raise NodeError(command="read", target=f"{proc}/thread-self/mountinfo", reason=str(error)) from error
 
 
 def _parse_line(line: str) -> Mount:
@@ -68,3 +88,7 @@ def _parse_line(line: str) -> Mount:
 
 def _unescape(word: str) -> str:
     return ESCAPED.sub(lambda octal: chr(int(octal[1], 8)), word)
+
+
+def _escape(path: str) -> str:
+    return TO_ESCAPE.sub(lambda found: f"\\{ord(found[0]):03o}", path)

@@ -37,7 +37,7 @@ def mount_device(
     """
     options = options.read_only() if read_only else options
     number = device_number(device)
-    if found := mountinfo.top(str(target), mountinfo.read(proc)):
+    if found := mountinfo.at(str(target), proc):
         return _same(found, number, "/", options.shown, read_only)
     with empty_folder(target) as place:
         try:
@@ -108,7 +108,7 @@ def _same(found: Mount, number: str, root: str, shown: frozenset[str], read_only
 
 
 def _read_back(target: Target, number: str, root: str, shown: frozenset[str], read_only: bool, proc: Path) -> Mount:
-    found = mountinfo.top(str(target), mountinfo.read(proc))
+    found = mountinfo.at(str(target), proc)
     if found is None:
         raise NodeError(command="mount", target=str(target), reason="the kernel took it but does not show it")
     return _same(found, number, root, shown, read_only)
@@ -140,7 +140,7 @@ def unmount(
     a mount that is busy to the end is taken out of sight (lazily), which does not mean that nothing uses it any more.
     Raises BusyMount, naming who uses it; UnsafePath.
     """
-    found = mountinfo.top(str(target), mountinfo.read(proc))
+    found = mountinfo.at(str(target), proc)
     if found is None:
         return False
     if device is not None and found.device != device:
@@ -149,7 +149,7 @@ def unmount(
         if not force:
             raise BusyMount(target=str(target), timeout_s=timeout_s, holders=", ".join(holders(str(target), proc)) or "something unseen")
         _try_umount(target, syscalls.MNT_DETACH)
-    if left := mountinfo.top(str(target), mountinfo.read(proc)):
+    if left := mountinfo.at(str(target), proc):
         raise NodeError(command="umount", target=str(target), reason=f"device {left.device} is still mounted there")
     return True
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,9 @@ from storage.node.commands import Run
 FOUND: Final = 0
 NOTHING: Final = 1
 AMBIVALENT: Final = -2
+
+ENDS: Final = 1 << 19
+"""Bytes at either end of a device where nearly all signatures are."""
 
 SUBLKS_UUID: Final = 1 << 3
 SUBLKS_TYPE: Final = 1 << 5
@@ -73,6 +77,7 @@ class Contents:
 
 def probe(fd: int, device: str) -> Contents:
     """Looks through the open `device`. Raises NodeError if it cannot be told, which must not be taken for blank."""
+    _read_ahead(fd)
     with _prober(fd, device) as (library, prober):
         answer = library.blkid_do_safeprobe(prober)
         if answer == AMBIVALENT:
@@ -105,6 +110,13 @@ def _contents(values: dict[str, str]) -> Contents:
         partition_table=values.get("PTTYPE", ""),
         is_damaged="SBBADCSUM" in values,
     )
+
+
+def _read_ahead(fd: int) -> None:
+    """Has the kernel fetch both ends of the device in a few large reads, where libblkid would make fifty small ones."""
+    size = os.lseek(fd, 0, os.SEEK_END)
+    for start in (0, max(0, size - ENDS)):
+        os.posix_fadvise(fd, start, ENDS, os.POSIX_FADV_WILLNEED)
 
 
 @contextmanager

@@ -78,7 +78,7 @@ def detach(
 
     Raises BusyMount and what the platform raises.
     """
-    with steps.step("detach", durable=True, external_id=external_id, device=device):
+    with steps.step("detach", external_id=external_id, device=device):
         if device and not _let_go(device, machine, timeout_s):
             if is_shared:
                 return
@@ -114,7 +114,7 @@ def _found(platform: Platform, plan: VolumePlan) -> ExternalId | None:
 
 def _device(target: Target, platform: Platform, external_id: ExternalId | None, machine: Machine) -> str:
     """The device that is mounted at `target`, or that the volume has on this node; empty if there is none."""
-    if found := mountinfo.top(str(target), mountinfo.read(machine.roots.proc)):
+    if found := mountinfo.at(str(target), machine.roots.proc):
         return found.source
     if external_id is None or platform.capabilities.device != "block":
         return ""

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from storage.errors import DeviceInUse, NodeError, PollyError, StaleEpoch, UnknownVolume, Unsupported, VolumeInUse
+from storage.errors import DeviceInUse, Invalid, NodeError, PollyError, StaleEpoch, UnknownVolume, Unsupported, VolumeInUse
 from storage.model import Access, AccessMode, Birth, ExternalId, VolumePlan
 from storage.node import births, devices, filesystems, folders, mountinfo, mounts, options, releasing
 from storage.node.births import Verdict
@@ -95,7 +95,9 @@ class _Attempt:
             raise Unsupported(platform=self.platform.name, action=action, reason=f"this node does not know {kind} volumes")
         if kind == "folder":
             return
-        filesystems.kind_of(self.plan.filesystem)
+        least = filesystems.kind_of(self.plan.filesystem).min_mib
+        if self.plan.size_mib < least:
+            raise Invalid(field="size_mib", value=self.plan.size_mib, reason=f"{self.plan.filesystem} needs {least} MiB or more")
         options.check_mount(self.plan.mount_options)
         options.check_mkfs(self.plan.filesystem, self.plan.mkfs_options)
         if self.plan.access_mode in (AccessMode.MULTI_NODE_MULTI_WRITER, AccessMode.MULTI_NODE_SINGLE_WRITER):
@@ -114,7 +116,7 @@ class _Attempt:
     def _created(self) -> ExternalId:
         if self.plan.external_id is not None and not self.plan.may_format:
             return self.plan.external_id
-        with self.steps.step("create", durable=True, platform=self.platform.name, token=self.plan.token):
+        with self.steps.step("create", platform=self.platform.name, token=self.plan.token):
             report = self._report()
         if self.known is None and report.birth is not None and report.birth.serial == report.serial:
             self.known = report.birth
@@ -146,7 +148,7 @@ class _Attempt:
         )
 
     def _attach(self, external_id: ExternalId) -> Attachment:
-        with self.steps.step("attach", durable=True, external_id=external_id, epoch=self.plan.epoch):
+        with self.steps.step("attach", external_id=external_id, epoch=self.plan.epoch):
             self.attached = external_id
             try:
                 attachment = self.platform.attach(external_id, self.node, epoch=self.plan.epoch, read_only=self.read_only)
@@ -189,7 +191,7 @@ class _Attempt:
         with self.steps.step("probe", device=self.device):
             devices.refuse_held(self.device, self.machine.roots)
             self._see_growth()
-            found = mountinfo.top(str(self.target), mountinfo.read(self.machine.roots.proc))
+            found = mountinfo.at(str(self.target), self.machine.roots.proc)
             self.was_mounted = found is not None and found.device == mounts.device_number(self.device)
             contents = filesystems.look(self.device, alone=not (self.was_mounted or self.read_only))
             verdict = births.judge(
@@ -239,7 +241,7 @@ class _Attempt:
         """Stores a birth certificate with the platform and the broker, before the filesystem is first mounted."""
         if self.plan.birth is not None:
             return
-        with self.steps.step("birth", durable=True, uuid=staged.birth.filesystem_uuid):
+        with self.steps.step("birth", uuid=staged.birth.filesystem_uuid):
             if self.platform.capabilities.marks and not self.read_only:
                 self.platform.record_birth(staged.external_id, staged.birth, epoch=self.plan.epoch)
             self.on_birth(staged)

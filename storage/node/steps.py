@@ -61,7 +61,7 @@ class Steps:
 
     @contextmanager
     def step(self, name: str, *, durable: bool = False, **facts: Any) -> Iterator[None]:
-        """Runs the body as a step. `durable`: its effect outlives the machine's death. Raises LeaseExpired before anything is begun."""
+        """Runs the body as a step. `durable`: its intent must outlive the machine. Raises LeaseExpired before anything is begun."""
         if self.deadline is not None:
             self.deadline.begin(name)
         self.journal.intent(name, self.subject, durable=durable, **facts)

@@ -185,15 +185,24 @@ def test_rescans_write_what_the_kernel_wants_where_the_kind_has_it(trees: Trees)
     scsi, nvme, virtio = trees.device("sdb"), trees.device("nvme1n1"), trees.device("vdb")
     verb = trees.sys("sdb", "device/rescan")
     controller = trees.sys("nvme1n1", "device/rescan_controller")
-    host = trees.root / "sys" / "class" / "scsi_host" / "host0"
-    host.mkdir(parents=True)
-    (host / "scan").touch()
 
     for device in (scsi, nvme, virtio):
         devices.rescan_size(device, trees.roots)
-    devices.rescan_hosts(trees.roots)
 
-    assert (verb.read_text(), controller.read_text(), (host / "scan").read_text()) == ("1", "1", "- - -")
+    assert (verb.read_text(), controller.read_text()) == ("1", "1")
+
+
+def test_scsi_hosts_look_for_a_device_that_is_waited_for(trees: Trees) -> None:
+    scan = trees.root / "sys" / "class" / "scsi_host" / "host0" / "scan"
+    scan.parent.mkdir(parents=True)
+    scan.touch()
+
+    with pytest.raises(DeviceNotFound):
+        find(trees, "vol1")
+    assert scan.read_text() == ""
+    with pytest.raises(DeviceNotFound):
+        find(trees, "vol1", timeout_s=1.0)
+    assert scan.read_text() == "- - -"
 
 
 def test_only_a_scsi_disk_is_forgotten(trees: Trees, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,6 +39,10 @@ def test_it_is_read_of_the_calling_thread(tmp_path: Path) -> None:
     (tmp_path / "thread-self" / "mountinfo").write_text(TEXT)
 
     assert len(mountinfo.read(tmp_path)) == 4
+    found = mountinfo.at("/srv/with space\\x", tmp_path)
+    assert found is not None
+    assert found.device == "7:4"
+    assert mountinfo.at("/srv", tmp_path) is None
 
 
 def test_junk_is_an_error_and_not_an_empty_list(tmp_path: Path) -> None:

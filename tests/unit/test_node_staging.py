@@ -96,6 +96,7 @@ def test_each_step_is_journalled_timed_and_told(node: Node) -> None:
     ("changes", "error"),
     [
         ({"filesystem": "btrfs"}, Invalid),
+        ({"filesystem": "xfs", "size_mib": 299}, Invalid),
         ({"mount_options": ("suid",)}, Invalid),
         ({"mkfs_options": ("-U", "x")}, Invalid),
         ({"access_mode": AccessMode.MULTI_NODE_MULTI_WRITER}, Unsupported),
