@@ -96,7 +96,7 @@ class _Attempt:
         if kind == "folder":
             return
         least = filesystems.kind_of(self.plan.filesystem).min_mib
-        if self.plan.size_mib < least:
+        if self.plan.may_format and self.plan.size_mib < least:
             raise Invalid(field="size_mib", value=self.plan.size_mib, reason=f"{self.plan.filesystem} needs {least} MiB or more")
         options.check_mount(self.plan.mount_options)
         options.check_mkfs(self.plan.filesystem, self.plan.mkfs_options)
