@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from storage.platforms.base import Attachment, Platform
-from storage.platforms.contract import Arena, PlatformContract
+from storage.platforms.contract import PlatformContract
 from storage.platforms.testing import MemoryPlatform, MemoryStorage
 
 
@@ -19,11 +19,6 @@ class TestMemory(PlatformContract):
 
     def make(self, storage: MemoryStorage) -> Platform:
         return MemoryPlatform(storage=storage)
-
-    def fill(self, arena: Arena) -> int:
-        arena.create("filling-1", size_mib=4096)
-        arena.create("filling-2", size_mib=4000)
-        return 98
 
     def write(self, storage: MemoryStorage, attachment: Attachment, data: bytes) -> None:
         storage.data[attachment.external_id] = data

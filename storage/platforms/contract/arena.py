@@ -12,7 +12,7 @@ from typing import Any, ClassVar, NoReturn
 
 import pytest
 
-from storage.errors import PlatformUnavailable, PollyError
+from storage.errors import PlatformUnavailable, PollyError, PoolFull
 from storage.model import ExternalId
 from storage.platforms.base import Attachment, CreateRequest, Platform, VolumeReport
 
@@ -46,10 +46,15 @@ class Hooks:
         """A new adapter on the storage system, as a process that has just started has it."""
         raise NotImplementedError("write make(), which gives the adapter to be tested")
 
-    def fill(self, arena: Arena) -> int:
-        """Leaves the pool without room for a volume of the size that is returned."""
-        pool = next(pool for pool in arena.here.pools() if pool.name == self.pool)
-        return pool.capacity_mib + arena.here.capabilities.granularity_mib
+    def fill(self, arena: Arena) -> int | None:
+        """Leaves the pool without room for a volume of the size that is returned; None if it can never be full."""
+        able, pool = arena.here.capabilities, next(pool for pool in arena.here.pools() if pool.name == self.pool)
+        if able.max_mib is None or able.max_mib > pool.capacity_mib:
+            return pool.capacity_mib + able.granularity_mib
+        with contextlib.suppress(PoolFull):
+            for number in range(pool.capacity_mib // able.max_mib):
+                arena.create(f"filling-{number}", size_mib=able.max_mib)
+        return able.max_mib
 
     def write(self, storage: Any, attachment: Attachment, data: bytes) -> None:
         """Puts data on an attached volume, so that it is there after the next detach."""
@@ -172,6 +177,12 @@ class Arena:
 
     def leave_out(self, reason: str) -> NoReturn:
         pytest.skip(f"{type(self.here).__name__} {reason}")
+
+    def fill(self) -> int:
+        size_mib = self.case.fill(self)
+        if size_mib is None:
+            self.leave_out("has pools that are never full")
+        return size_mib
 
     def write(self, attachment: Attachment, data: bytes) -> None:
         if self.case.has_data:

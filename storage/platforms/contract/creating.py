@@ -86,7 +86,7 @@ class CreateRules:
             arena.here.create(arena.request(parameters={"no-such-parameter": "1"}))
 
     def test_full_pool_refuses_and_keeps_nothing(self, arena: Arena) -> None:
-        size_mib = arena.case.fill(arena)
+        size_mib = arena.fill()
         with refused(PoolFull, "a volume that does not fit is refused"):
             arena.create("too-much", size_mib=size_mib)
         assert arena.here.find(arena.token("too-much")) is None, "a refused volume was left behind"
@@ -196,7 +196,7 @@ class ExpandRules:
     def test_expand_beyond_the_pool_is_refused(self, arena: Arena) -> None:
         arena.needs("expand_detached")
         made = arena.create()
-        wanted = made.size_mib + arena.case.fill(arena)
+        wanted = made.size_mib + arena.fill()
         with refused((PoolFull, Invalid), "growing a volume beyond its pool is refused"):
             arena.here.expand(made.external_id, wanted)
         assert arena.here.inspect(made.external_id).size_mib == made.size_mib, "a refused expand changed the size"
