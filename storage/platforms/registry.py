@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 from storage.errors import Invalid, MissingPackage, MissingSdk, PlatformError
@@ -17,6 +16,8 @@ from storage.platforms.base import Platform
 from storage.platforms.options import read_options
 
 if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint, EntryPoints
+
     from _typeshed import DataclassInstance
 
 GROUP: Final = "polly.platforms"
@@ -45,7 +46,7 @@ BUILTIN: Final[Mapping[str, Builtin]] = {
 
 def kinds() -> tuple[str, ...]:
     """The names that `kind` may have here, sorted; nothing is imported for it."""
-    return tuple(sorted({*BUILTIN, *(entry.name for entry in entry_points(group=GROUP))}))
+    return tuple(sorted({*BUILTIN, *(entry.name for entry in _entry_points())}))
 
 
 def adapter(name: str, kind: str) -> Adapter:
@@ -56,7 +57,7 @@ def adapter(name: str, kind: str) -> Adapter:
     """
     if builtin := BUILTIN.get(kind):
         return _load_builtin(name, builtin)
-    for entry in entry_points(group=GROUP, name=kind):
+    for entry in _entry_points().select(name=kind):
         return _load_foreign(name, entry)
     raise Invalid(field=f"platforms.{name}.kind", value=kind, reason=f"known kinds are {', '.join(kinds())}")
 
@@ -68,6 +69,13 @@ def build(name: str, kind: str, settings: Mapping[str, object]) -> Platform:
     """
     made = adapter(name, kind)
     return made(name, read_options(made.Options, f"platforms.{name}", settings))
+
+
+def _entry_points() -> EntryPoints:
+    """Imported late: it takes longer than all the rest, and an executor that uses a kind of Polly's own never needs it."""
+    from importlib.metadata import entry_points
+
+    return entry_points(group=GROUP)
 
 
 def _load_builtin(name: str, builtin: Builtin) -> Adapter:

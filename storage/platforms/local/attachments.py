@@ -50,7 +50,7 @@ class Attachments:
             lock = self._records.format.lock(known.folder, known.stem, read_only=read_only)
             try:
                 beside = self._take(lock, known, read_only)
-                self._records.save(known, msgspec.structs.replace(known.car, mark=mark, holders=(*beside, note)))
+                self._records.note(known, msgspec.structs.replace(known.car, mark=mark, holders=(*beside, note)))
                 hold = self._records.format.hold(lock, known.folder, known.stem, read_only=read_only)
             except BaseException:
                 os.close(lock)
@@ -104,7 +104,7 @@ class Attachments:
         """Other readers may stay, so this one's name goes. A writer's stays till the next: the lock says that it is gone."""
         if note.read_only:
             others = tuple(other for other in known.car.holders if other != note)
-            self._records.save(known, msgspec.structs.replace(known.car, holders=others))
+            self._records.note(known, msgspec.structs.replace(known.car, holders=others))
 
     def _refuse_if_held(self, known: Known, node: str) -> None:
         """Another process of the node may hold it. Readers who died leave their names while others read, so they don't count."""

@@ -87,11 +87,10 @@ class Folder:
             os.fsync(file.fileno())
 
     def replace(self, name: str, content: bytes) -> None:
-        """Puts a file in the place of an older one: after a power cut it is the old or the new one, whole."""
+        """Puts a file in the place of an older one: after a power cut it is the old or the new one, whole. `sync` makes it the new."""
         temporary = f".{name}.new"
         self.write(temporary, content)
         os.rename(temporary, name, src_dir_fd=self.fd, dst_dir_fd=self.fd)
-        self.sync()
 
     def move(self, name: str, target: Folder, new_name: str) -> None:
         os.rename(_component(name), _component(new_name), src_dir_fd=self.fd, dst_dir_fd=target.fd)

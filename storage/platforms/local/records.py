@@ -67,6 +67,15 @@ class Records:
         return Known(root=root, pool=found.pool, folder=found.folder, stem=found.spot.stem, car=car or Sidecar())
 
     def save(self, known: Known, car: Sidecar) -> None:
+        """On disk once this returns."""
+        self.note(known, car)
+        known.folder.sync()
+
+    def note(self, known: Known, car: Sidecar) -> None:
+        """Seen by every process at once, but a power cut may bring the former one back: for what ends with this machine's processes.
+
+        That is true of an attach: whoever was shut out by its epoch is gone after a power cut too.
+        """
         known.folder.replace(car_name(known.stem), encode_car(car))
 
     def size_mib(self, known: Known) -> int:
