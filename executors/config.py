@@ -14,9 +14,10 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct, field
 
 from storage.errors import Invalid
 
@@ -25,12 +26,11 @@ def default_staging_dir(uid: int) -> Path:
     return Path("/run/polly") if uid == 0 else Path(f"/tmp/polly-{uid}")  # noqa: S108 (its owner and mode are checked before use)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NodeConfig:
+class NodeConfig(Struct, frozen=True, kw_only=True):
     node: str = ""
     """Empty: as the broker says."""
     staging_dir: Path = field(default_factory=lambda: default_staging_dir(os.geteuid()))
-    platforms: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    platforms: Mapping[str, Mapping[str, object]] = {}
 
 
 def read_config(path: Path) -> NodeConfig:

@@ -26,10 +26,11 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from random import random
 from typing import Any
+
+from msgspec import Struct
 
 from executors.agent import AgentEvent, KillAsked, LaunchAsked, MessageCame, ShutdownAsked, Subscribed, Surroundings
 
@@ -54,8 +55,7 @@ NOT_READY = frozenset({404, 503})
 """What an agent answers that is still starting."""
 
 
-@dataclass(slots=True, kw_only=True)
-class _Kept:
+class _Kept(Struct, kw_only=True):
     """An update that the agent has not acknowledged."""
 
     status: dict[str, Any]

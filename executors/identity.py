@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import pwd
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from executors.agent import Surroundings
 from executors.wire import Launch
@@ -17,8 +18,7 @@ PASSED_ON: Final = ("PATH", "LANG", "LC_ALL", "TZ")
 DEFAULT_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class User:
+class User(Struct, frozen=True, kw_only=True):
     name: str
     uid: int
     gid: int

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from math import inf
 from queue import Empty, SimpleQueue
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from executors.agent import AgentEvent, KillAsked, LaunchAsked, MessageCame, ShutdownAsked, Subscribed
 from executors.taskprocess import TaskEnded, TaskEvent, TaskRefused, TaskStarted
@@ -22,8 +24,7 @@ Event = AgentEvent | TaskEvent
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stop:
+class Stop(Struct, frozen=True, kw_only=True):
     """The task must end: somebody asked for it, or nobody is left who could."""
 
     reason: str

@@ -15,7 +15,6 @@ import signal
 import sys
 import time
 from functools import partial
-from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Final
 
@@ -48,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
     _import_from_nowhere_near_the_task()
     process = _start_init()
     try:
-        return _serve(process, Path(words[1] if words else CONFIG))
+        return _serve(process, words[1] if words else CONFIG)
     finally:
         process.discard()
 
@@ -75,7 +74,7 @@ def _start_init() -> TaskProcess:
     return TaskProcess(namespaced=True)
 
 
-def _serve(process: TaskProcess, config: Path) -> int:
+def _serve(process: TaskProcess, config: str) -> int:
     from executors.agent import read_surroundings
     from executors.driver import ExecutorDriver
     from storage.errors import Invalid
@@ -98,7 +97,7 @@ def _serve(process: TaskProcess, config: Path) -> int:
         driver.stop()
 
 
-def _run_task(process: TaskProcess, driver: ExecutorDriver, events: SimpleQueue[Event], surroundings: Surroundings, config: Path) -> None:
+def _run_task(process: TaskProcess, driver: ExecutorDriver, events: SimpleQueue[Event], surroundings: Surroundings, config: str) -> None:
     from executors.agent import ShutdownAsked
     from executors.inbox import Inbox
     from executors.task import Node, TaskRun, refuse

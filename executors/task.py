@@ -11,13 +11,12 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
+from msgspec import Struct
+
 from executors.agent import LaunchAsked, Surroundings
-from executors.config import prepare_staging_dir, read_config
 from executors.identity import User, command_line, find_user, task_environment
 from executors.inbox import Inbox, Stop
 from executors.taskprocess import Program, TaskProcess
@@ -44,12 +43,11 @@ class Agent(Protocol):
     def update(self, task_id: str, state: str, *, message: str = "", data: bytes = b"") -> None: ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Node:
+class Node(Struct, frozen=True, kw_only=True):
     """Where the task runs, as far as the task's life depends on it."""
 
     surroundings: Surroundings
-    config: Path
+    config: str
     """The node's own file; see config.py."""
     environment: Mapping[str, str]
     """The executor's own; a few of its variables are passed on."""
@@ -57,8 +55,7 @@ class Node:
     """Monotonic, and counting while the machine sleeps, if it can."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class Outcome(Struct, frozen=True, kw_only=True):
     """How the task ended, before its volumes were released."""
 
     state: str
@@ -66,18 +63,14 @@ class Outcome:
     exit_code: int | None = None
 
 
-@dataclass(slots=True)
 class TaskRun:
     """`process` is an init that waits for its program; it is started, or discarded by whoever made it."""
 
-    launched: LaunchAsked
-    agent: Agent
-    inbox: Inbox
-    process: TaskProcess
-    node: Node
-    volumes: Volumes | None = None
-    _released: bool = False
-    _reporting: threading.Lock = field(default_factory=threading.Lock)
+    def __init__(self, launched: LaunchAsked, agent: Agent, inbox: Inbox, process: TaskProcess, node: Node) -> None:
+        self.launched, self.agent, self.inbox, self.process, self.node = launched, agent, inbox, process, node
+        self.volumes: Volumes | None = None
+        self._released = False
+        self._reporting = threading.Lock()
 
     def run(self) -> Outcome:
         """Never raises: whatever goes wrong is the outcome, and is reported."""
@@ -110,10 +103,13 @@ class TaskRun:
         if not (launch.volumes or launch.host_volumes):
             self._report("TASK_STARTING", "starting")
             return
+        from pathlib import Path
+
+        from executors.config import prepare_staging_dir, read_config
         from executors.volumes import Volumes  # and all of storage/node, which a task without volumes has no use for
         from storage.node.pace import Deadline, Pace
 
-        config = read_config(self.node.config)
+        config = read_config(Path(self.node.config))
         prepare_staging_dir(config.staging_dir)
         self.volumes = Volumes(
             launch.volumes,

@@ -12,16 +12,16 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, NoReturn
+
+from msgspec import Struct
 
 from executors import init
 
 CLONE_NEWPID = 0x20000000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Program:
+class Program(Struct, frozen=True, kw_only=True):
     """What the task runs, and as whom."""
 
     argv: tuple[str, ...]
@@ -35,21 +35,18 @@ class Program:
     """Mounts of the executor that the task has no use for."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskStarted:
+class TaskStarted(Struct, frozen=True, kw_only=True):
     """The task's program has been executed."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskRefused:
+class TaskRefused(Struct, frozen=True, kw_only=True):
     """The task's program could not be executed."""
 
     step: str
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskEnded:
+class TaskEnded(Struct, frozen=True, kw_only=True):
     """No process of the task is left, as far as init's mode can see to that."""
 
     status: int | None
