@@ -16,6 +16,7 @@ import msgspec
 
 from storage.errors import Invalid, UnknownPlatform, UnknownProfile
 from storage.model import AccessMode, Profile, ReclaimPolicy
+from storage.node import filesystems, options
 
 
 class FrameworkBlock(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -107,7 +108,6 @@ class Config:
             raise UnknownProfile(profile=name) from None
 
 
-FILESYSTEMS = ("ext4", "xfs")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 
 
@@ -167,11 +167,25 @@ def _platform(name: str, block: Mapping[str, Any]) -> PlatformConfig:
 
 def _profile(name: str, block: Mapping[str, Any]) -> Profile:
     read = _convert(f"profiles.{name}", block, ProfileBlock)
-    if read.filesystem not in FILESYSTEMS:
-        raise Invalid(field=f"profiles.{name}.filesystem", value=read.filesystem, reason=f"Polly makes {' and '.join(FILESYSTEMS)}")
+    _check_filesystem(f"profiles.{name}", read)
     if read.max_mib is not None and read.max_mib < read.min_mib:
         raise Invalid(field=f"profiles.{name}.max_mib", value=read.max_mib, reason=f"it is below min_mib, {read.min_mib}")
-    return Profile(name=name, **{key: getattr(read, key) for key in read.__struct_fields__})
+    fields = {key: getattr(read, key) for key in read.__struct_fields__}
+    smallest = max(read.min_mib, filesystems.KINDS[read.filesystem].min_mib)
+    return Profile(name=name, **{**fields, "min_mib": smallest})
+
+
+def _check_filesystem(where: str, read: ProfileBlock) -> None:
+    kind = filesystems.KINDS.get(read.filesystem)
+    if kind is None:
+        raise Invalid(field=f"{where}.filesystem", value=read.filesystem, reason=f"Polly makes {' and '.join(filesystems.KINDS)}")
+    try:
+        options.check_mkfs(read.filesystem, read.mkfs_options)
+        options.check_mount(read.mount_options)
+    except Invalid as error:
+        raise Invalid(**{**error.fields, "field": f"{where}.{error.fields['field']}"}) from error
+    if read.max_mib is not None and read.max_mib < kind.min_mib:
+        raise Invalid(field=f"{where}.max_mib", value=read.max_mib, reason=f"{read.filesystem} needs {kind.min_mib} MiB or more")
 
 
 def _convert(field: str, value: Any, kind: type[Any]) -> Any:

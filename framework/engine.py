@@ -37,6 +37,8 @@ TICK_S = 0.1
 """How often `tick` looks around while events keep coming."""
 SYNC_POOLS_S = 30.0
 RESUME_S = 15.0
+RESUME_SOON_S = 1.0
+"""While something is left to tidy up."""
 ANSWER_S = 30.0
 
 
@@ -156,6 +158,7 @@ class Engine:
             settler=settler,
             clock=parts.clock,
             ids=parts.ids,
+            tidy_soon=self.tidy_soon,
         )
         self.volumes = Volumes(
             self.config, self.ledger, self.platforms, self.workers, clock=parts.clock, ids=parts.ids, changed=self.context.forget
@@ -180,11 +183,14 @@ class Engine:
     def _tick(self, now: float) -> None:
         self.scheduler.tick(now)
         if now >= self._due["resume"]:
-            self._due["resume"] = now + RESUME_S
-            self.janitor.resume()
+            self._due["resume"] = now + (RESUME_SOON_S if self.janitor.resume() else RESUME_S)
         if now >= self._due["pools"]:
             self._due["pools"] = now + SYNC_POOLS_S
             self.janitor.sync_pools()
+
+    def tidy_soon(self) -> None:
+        """Something was left that the janitor is to delete."""
+        self._due["resume"] = 0.0
 
     def _next_at(self, now: float) -> float | None:
         return min((*self._due.values(), self.scheduler.next_at(now) or float("inf")))

@@ -48,14 +48,16 @@ class Janitor:
         if future := self._try(volume.name, lambda: self._volumes.snapshot(volume.volume_id, label, ACTOR)):
             future.add_done_callback(delete)
 
-    def resume(self) -> None:
-        """Goes on with every stored intent."""
-        for volume in self._all(VolumeFilter(state=VolumeState.DELETING)):
+    def resume(self) -> bool:
+        """Goes on with every stored intent. Returns whether there was one."""
+        doomed, orphans = list(self._all(VolumeFilter(state=VolumeState.DELETING))), self._ledger.orphans()
+        for volume in doomed:
             if volume.external_id and f"delete {volume.volume_id}" not in self._busy:
                 self._go_on_deleting(volume)
-        for orphan in self._ledger.orphans():
+        for orphan in orphans:
             if orphan.token not in self._busy and orphan.platform in self._platforms:
                 self._discard(orphan)
+        return bool(doomed or orphans)
 
     def _go_on_deleting(self, volume: Volume) -> None:
         key, external = f"delete {volume.volume_id}", volume.external_id
@@ -69,7 +71,7 @@ class Janitor:
             future.add_done_callback(lambda _: self._busy.discard(key))
 
     def _discard(self, orphan: Orphan) -> None:
-        """Deletes what a token made that no birth certificate was ever stored of: no filesystem of it was ever mounted."""
+        """Deletes what a token made that no birth certificate was ever stored of: no task ever used it."""
         platform = self._platforms[orphan.platform]
         self._busy.add(orphan.token)
 

@@ -32,7 +32,7 @@ def prove(platform: Platform, volume: Volume, claim: Claim, node: str, ended: Pr
     Raises what the platform raises.
     """
     if volume.external_id is None or volume.birth is None:
-        return Proof(kind=ProofKind.NEVER_BORN, evidence="no birth certificate was stored, so it was never mounted")
+        return Proof(kind=ProofKind.NEVER_BORN, evidence="no birth certificate was stored, so no task ever used it")
     if ended is None and not platform.capabilities.fences:
         return StillHeld(reason=f"platform {volume.platform} cannot tell whether something holds it")
     if ended is not None:

@@ -51,7 +51,7 @@ class ProofKind(StrEnum):
     FENCED = "FENCED"
     """The platform says that nothing holds the volume, and refuses every holder of an older epoch from now on."""
     NEVER_BORN = "NEVER_BORN"
-    """No birth certificate was ever stored, and without one no filesystem of it is mounted: there is nothing to lose."""
+    """No birth certificate was ever stored, and without one no task starts on it: there is nothing to lose."""
     OPERATOR_OVERRIDE = "OPERATOR_OVERRIDE"
     """A person said so, with a reason."""
 

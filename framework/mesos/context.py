@@ -56,6 +56,8 @@ class Context:
     settler: Settler
     clock: Callable[[], float]
     ids: Callable[[], str]
+    tidy_soon: Callable[[], None]
+    """Called when an unborn volume was given up: what may exist of it is to be deleted."""
     picture: Picture = field(default_factory=Picture)
     reconciler: Reconciler = field(default_factory=Reconciler)
     named: dict[str, Volume | None] = field(default_factory=dict)

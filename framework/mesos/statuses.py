@@ -126,6 +126,8 @@ class Statuses:
                 picture.put_claim(task, claim)
                 if claim.state not in (ClaimState.STRANDED, ClaimState.RELEASING):
                     self._context.settler.drop(claim.claim_id)
+        if effect.untidy:
+            self._context.tidy_soon()
         for claim_id in effect.freed:
             self._context.settler.drop(claim_id)
             picture.drop_claim(task, claim_id)

@@ -25,7 +25,7 @@ DEFAULT_GRACE_S = 3.0
 
 
 def unborn(volume: Volume) -> bool:
-    """Polly was to make its filesystem and has not: what may exist of it was never mounted. An import has no token."""
+    """Polly was to make its filesystem and has not: no task ever used what may exist of it. An import has no token."""
     return volume.birth is None and bool(volume.token)
 
 

@@ -37,6 +37,8 @@ class Effect:
     stale: bool = False
     """The update speaks for a claim that is no longer live: its task must die."""
     ended: bool = False
+    untidy: bool = False
+    """An unborn volume was given up; its platform may have something of it."""
 
     def claim(self, claim_id: ClaimId) -> Claim | None:
         return None if claim_id in self.freed else self.claims.get(claim_id, self.task.claims.get(claim_id))
@@ -61,6 +63,7 @@ class Effect:
         volume = self.volume(claim.volume_id)
         if volume.birth is None and volume.owner:
             self.writes.append(lambda tx: tx.unplan(volume.volume_id))
+            self.untidy = True
 
 
 def effect_of(task: Task, state: str, progress: Progress | None, verdict: Verdict) -> Effect:

@@ -31,7 +31,7 @@ slots_per_node = 16
 [profiles.fast]
 platforms = ["disks"]
 filesystem = "xfs"
-mkfs_options = ["-K"]
+mkfs_options = ["-m", "reflink=1"]
 access_mode = "SINGLE_NODE_WRITER"
 reclaim = "snapshot-then-delete"
 min_mib = 300
@@ -71,6 +71,9 @@ def test_an_empty_file_is_a_broker_without_storage() -> None:
         ({"platforms": {"bad name": {"kind": "local"}}}, Invalid, "bad name"),
         ({"platforms": {"p": 7}}, Invalid, "platforms.NAME"),
         ({"profiles": {"f": {"filesystem": "ntfs"}}}, Invalid, "profiles.f.filesystem"),
+        ({"profiles": {"f": {"mkfs_options": ["-F", "x"]}}}, Invalid, "profiles.f.mkfs_options"),
+        ({"profiles": {"f": {"mount_options": ["suid"]}}}, Invalid, "profiles.f.mount_options"),
+        ({"profiles": {"f": {"filesystem": "xfs", "max_mib": 20}}}, Invalid, "profiles.f.max_mib"),
         ({"profiles": {"f": {"reclaim": "burn"}}}, Invalid, "profiles.f.reclaim"),
         ({"profiles": {"f": {"min_mib": 5, "max_mib": 4}}}, Invalid, "profiles.f.max_mib"),
         ({"profiles": {"f": {"platforms": ["nowhere"]}}}, UnknownPlatform, "nowhere"),
