@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any, Final
 
-from framework.config import FILESYSTEMS
 from framework.marathon.model import AppVolume, Constraint, ExternalVolume, HostVolume, Operator, PersistentVolume
 from framework.marathon.section import INT64, Section, check_text, show
 from storage.model import Access, AccessMode
+from storage.node.filesystems import KINDS
 
 SOURCES: Final = ("persistent", "external", "hostPath", "secret")
 _LABEL: Final = re.compile(r"[A-Za-z0-9](?:[-A-Za-z0-9._:]*[A-Za-z0-9])?")
@@ -175,8 +175,8 @@ def _dvdi_problem(key: str, value: str) -> str:
         return "an option's name has the form label/name"
     if key in ("dvdi/driver", "dvdi/volumetype") and not _LABEL.fullmatch(value):
         return f"{_LABEL_RULE}, not {show(value)}"
-    if key == "dvdi/newfstype" and value not in FILESYSTEMS:
-        return f"must be one of {', '.join(FILESYSTEMS)}, not {show(value)}"
+    if key == "dvdi/newfstype" and value not in KINDS:
+        return f"must be one of {', '.join(KINDS)}, not {show(value)}"
     if key in ("dvdi/size", "dvdi/iops") and not re.fullmatch(r"0*[1-9][0-9]{0,11}", value, re.ASCII):
         return f"must be a whole number above 0, not {show(value)}"
     if key == "dvdi/overwritefs" and value.lower() != "false":
@@ -221,8 +221,8 @@ def _read_capability(options: Section) -> tuple[AccessMode, str, tuple[str, ...]
     if capability.choice("accessType", ("block", "mount"), "mount") == "block":
         capability.not_yet("accessType", "raw block devices")
     filesystem = capability.text("fsType", empty=True) or ""
-    if filesystem and filesystem not in FILESYSTEMS:
-        capability.wrong("fsType", f"must be one of {', '.join(FILESYSTEMS)}, not {show(filesystem)}")
+    if filesystem and filesystem not in KINDS:
+        capability.wrong("fsType", f"must be one of {', '.join(KINDS)}, not {show(filesystem)}")
     flags = capability.texts("mountFlags")
     capability.close()
     return mode, filesystem, flags
