@@ -45,6 +45,8 @@ class Running:
     user: int | None = None
     last: str = ""
     """Python to run after the executor's main, before its exit."""
+    command: list[str] = field(default_factory=list)
+    """In place of this Python and this repository."""
     agent: FakeAgent = field(default_factory=FakeAgent)
 
     def __post_init__(self) -> None:
@@ -65,7 +67,7 @@ class Running:
         environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(REPOSITORY), "MESOS_SANDBOX": str(self.sandbox)}
         with open(self.sandbox / "stdout", "ab") as stdout, open(self.sandbox / "stderr", "ab") as stderr:
             self.process = subprocess.Popen(
-                [*self._as_user(), sys.executable, "-c", PROGRAM.format(last=self.last), "--config", str(config)],
+                [*self._as_user(), *(self.command or [sys.executable, "-c", PROGRAM.format(last=self.last)]), "--config", str(config)],
                 cwd=self.sandbox,
                 env=environment | self.agent.environment | self.variables,
                 stdin=subprocess.DEVNULL,

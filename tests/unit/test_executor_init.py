@@ -99,7 +99,7 @@ def caged(open_folder: Path) -> Iterator[Watched]:
 def open_folder() -> Iterator[Path]:
     """A folder that any user can reach, unlike pytest's own."""
     with tempfile.TemporaryDirectory() as folder:
-        os.chmod(folder, 0o711)
+        Path(folder).chmod(0o711)
         yield Path(folder)
 
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
 from executors.wire import FAILED, RELEASED, HostVolume, Launch
+from executors.zipapp import build
 from storage.lifecycle import ClaimState
 from storage.model import Access, Birth
 from tests.executing import Disk, Running, launch
@@ -504,3 +508,56 @@ def test_the_node_file_wins_over_the_broker(tmp_path: Path) -> None:
     assert list(said.root.iterdir()) == []
     assert list(true.root.iterdir()) != []
     assert (tmp_path / "elsewhere").is_dir()
+
+
+# --- in one file
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(tmp_path_factory.mktemp("archive") / "polly-executor.pyz")
+
+
+@pytest.mark.root
+def test_the_archive_runs_where_nothing_of_polly_is_installed(archive: Path, tmp_path: Path, disk: Disk) -> None:
+    cache = tmp_path / "cache"
+    command = [sys.executable, "-I", "-S", str(archive)]
+    for count in ("1", "2"):
+        with Running(tmp_path, command=command, variables={"POLLY_EXECUTOR_CACHE": str(cache), "PYTHONPATH": "/nowhere"}) as executor:
+            executor.launch(launch("echo x >>data/count; wc -l <data/count", disk.plan(), disks=[disk]))
+            disk.learn(executor.ends().volume)
+            assert executor.stdout.split()[-1] == count
+    assert len(os.listdir(cache)) == 1
+    unpacked = next(cache.iterdir())
+    assert not (unpacked / "storage" / "ledger").exists()
+    assert unpacked.stat().st_mode & 0o777 == 0o700
+
+
+def test_the_archive_knows_its_version_and_refuses_a_folder_that_others_may_write(archive: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-I", "-S", str(archive), "--version"]
+    environment = {"POLLY_EXECUTOR_CACHE": str(tmp_path)}
+    told = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert told.stdout.strip() == version("polly-broker")
+    next(tmp_path.iterdir()).chmod(0o777)
+    refused = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert refused.returncode == 1
+    assert "nobody else may write to it" in refused.stderr
+
+
+def test_the_command_line_is_explained() -> None:
+    program = [sys.executable, "-c", "import sys; from executors.main import main; sys.exit(main())"]
+    wrong = subprocess.run([*program, "--verbose"], capture_output=True, text=True, check=False)
+    assert (wrong.returncode, wrong.stderr.startswith("usage: polly-executor")) == (2, True)
+    told = subprocess.run([*program, "--version"], capture_output=True, text=True, check=True)
+    assert told.stdout.strip() == version("polly-broker")
+
+
+@pytest.mark.root
+def test_nothing_is_imported_from_the_sandbox(tmp_path: Path, disk: Disk) -> None:
+    """The task's user may put any file there, and the executor is root."""
+    with Running(tmp_path, command=[sys.executable, "-m", "executors.main"]) as executor:
+        for module in ("tomllib", "shutil", "storage", "secrets"):
+            (executor.sandbox / f"{module}.py").write_text("open('imported', 'w')")
+        executor.launch(launch("true", disk.plan(), disks=[disk]))
+        assert executor.ends().state == "TASK_FINISHED"
+        assert not (executor.sandbox / "imported").exists()
