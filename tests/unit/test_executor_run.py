@@ -448,6 +448,23 @@ def test_a_task_that_is_killed_from_outside_is_released(tmp_path: Path, disk: Di
         assert (last.state, last.message, last.volume.step) == ("TASK_FAILED", "killed with all its processes", RELEASED)
 
 
+@pytest.mark.root
+def test_a_release_that_takes_long_is_told_while_it_goes_on(tmp_path: Path, disk: Disk) -> None:
+    with Running(tmp_path) as executor:
+        executor.launch(launch("while :; do :; done", disk.plan(), disks=[disk]))
+        executor.reaches("TASK_RUNNING")
+        squatter = subprocess.Popen(
+            ["nsenter", "-m", f"--target={executor.process.pid}", f"--wdns={executor.staging}/claim-data-1", "cat"], stdin=subprocess.PIPE
+        )
+        with squatter:
+            eventually(lambda: os.readlink(f"/proc/{squatter.pid}/cwd").endswith("claim-data-1"), what="somebody sits in the volume")
+            executor.agent.kill("task-1", 0.0)
+            releasing = executor.reaches("TASK_KILLING", 2)
+            assert releasing.volume.step == ClaimState.RELEASING
+        last = executor.ends()
+        assert (last.state, last.volume.step, last.volume.held) == ("TASK_KILLED", RELEASED, False)
+
+
 # --- without root
 
 
