@@ -17,8 +17,8 @@ from typing import Any, TypeVar
 from framework.config import Config
 from framework.failures import BrokerBusy
 from framework.janitor import Janitor
-from framework.mesos.context import Calls, Context
-from framework.mesos.scheduler import FRAMEWORK_ID, Item, Scheduler
+from framework.mesos.context import FRAMEWORK_ID, Calls, Context
+from framework.mesos.scheduler import Item, Scheduler
 from framework.mesos.tasks import scheduler_name
 from framework.settling import Settler
 from framework.volumes import Volumes, fulfilled

@@ -63,12 +63,14 @@ class Settler:
         self._cases: dict[ClaimId, _Case] = {}
 
     def open(self, volume: Volume, claim: Claim, node: str, ended: Proof | None, *, due_at: float = 0.0) -> None:
-        """Begins to settle a claim; with a proof that came later the case goes on with it."""
+        """Begins to settle a claim. A case that is open keeps its pace, unless a proof comes that it did not have."""
         case = self._cases.get(claim.claim_id)
         if case is None:
             self._cases[claim.claim_id] = _Case(volume, claim, node, ended, due_at)
-        else:
-            case.volume, case.claim, case.ended, case.due_at = volume, claim, ended or case.ended, min(case.due_at, due_at)
+            return
+        case.volume, case.claim = volume, claim
+        if ended is not None and case.ended is None:
+            case.ended, case.due_at = ended, min(case.due_at, due_at)
 
     def drop(self, claim_id: ClaimId) -> None:
         """The holder was heard alive, or the claim has ended otherwise."""

@@ -44,6 +44,9 @@ class Calls(Protocol):
     def kill(self, task_id: str, agent_id: str | None, grace_s: float | None = None) -> None: ...
 
 
+FRAMEWORK_ID = "framework_id"
+
+
 @dataclass(slots=True, kw_only=True)
 class Context:
     config: Config
@@ -62,10 +65,19 @@ class Context:
     reconciler: Reconciler = field(default_factory=Reconciler)
     named: dict[str, Volume | None] = field(default_factory=dict)
     """The volumes that waiting instances need, by name; None: looked for, and not there."""
+    kept_id: str = ""
+    """The framework's id that the ledger has."""
 
     @property
     def scheduler(self) -> str:
         return scheduler_name(self.config)
+
+    def keep_id(self) -> None:
+        """Stores the framework's id, without which a later life could not speak for the tasks: before any is launched."""
+        if (found := self.driver.framework_id) and found != self.kept_id:
+            with self.ledger.begin("mesos") as tx:
+                tx.put_setting(f"{self.scheduler} {FRAMEWORK_ID}", found)
+            self.kept_id = found
 
     def resolve(self, names: Collection[str]) -> Mapping[str, Volume]:
         """The volumes of these names that exist, from memory or, for those not yet looked for, in one query."""

@@ -18,6 +18,7 @@ from framework.mesos.instances import AppState, Task, Waiting
 from framework.mesos.tasks import claim_requests, claimed_volume, launch_of, new_task, place_request, plan_of, task_info, unborn
 from offers.ask import Ask
 from offers.matching import Match, match
+from offers.overlay import overlays
 from offers.records import Offer, decode_offers
 from offers.view import PlatformView, Reach, StorageView
 from storage.inventory import Placed, PlaceRequest, Refused
@@ -80,14 +81,16 @@ class OfferCycle:
         seen = {offer.id: Seen(offer, now) for offer in offers}
         self.latest.update((f"{it.offer.agent_id} {it.offer.role}", it) for it in seen.values())
         used: Mapping[str, tuple[str, ...]] = {}
-        wishes: list[Wish] = []
+        busy = True  # a ledger that does not answer must not cost a long filter: what waits is not known
         try:
+            self.context.keep_id()
             self._record_nodes(offers, now)
             wishes = self.wishes(now)
+            busy = bool(wishes)
             if wishes and offers:
                 used = self._place(wishes, offers, now)
         finally:
-            self._decline([offer_id for offer_id in seen if offer_id not in used], busy=bool(wishes))
+            self._decline([offer_id for offer_id in seen if offer_id not in used], busy=busy)
             for offer_id, it in seen.items():
                 it.fate, it.tasks = ("accepted", used[offer_id]) if offer_id in used else ("declined", ())
 
@@ -139,15 +142,27 @@ class OfferCycle:
 
     def _place(self, wishes: Sequence[Wish], offers: Sequence[Offer], now: float) -> Mapping[str, tuple[str, ...]]:
         """Returns the offers that were accepted, each with the tasks that were launched on it."""
-        matching = match([wish.ask for wish in wishes], offers, self.storage_view(), self.context.picture.peers())
+        storage = self.storage_view()
+        matching = match([wish.ask for wish in wishes], offers, storage, self.context.picture.peers())
         by_key = {wish.ask.key: wish for wish in wishes}
         for key in matching.tallies:
             by_key[key].waiting.tallies = matching.tallies
             by_key[key].waiting.offers_seen += len(offers)
         if not matching.matches:
             return {}
+        self._tell_offers({found.agent_id for found in matching.matches}, offers, storage)
         launches = self._claim(matching.matches, by_key, {offer.agent_id: offer for offer in offers}, now)
         return self._accept(launches)
+
+    def _tell_offers(self, used: set[str], offers: Sequence[Offer], storage: StorageView) -> None:
+        if not story.isEnabledFor(logging.INFO):
+            return
+        chosen = [offer for offer in offers if offer.agent_id in used]
+        found = overlays(chosen, storage)
+        for offer in chosen:
+            pools = {(share.pool.platform, share.pool.name): share.size_mib for share in found[offer.agent_id].shares}
+            shares = ", ".join(f"{platform}/{pool} up to {size_mib} MiB" for (platform, pool), size_mib in pools.items())
+            story.info("offer    %s: %s; overlay: %s", offer.hostname, _scalars(offer), shares or "nothing in reach")
 
     def _claim(self, matches: Sequence[Match], by_key: Mapping[str, Wish], agents: Mapping[str, Offer], now: float) -> list[_Launch]:
         requests = [self._request(found, by_key[found.ask.key], agents[found.agent_id], now) for found in matches]
@@ -288,6 +303,10 @@ def _node(offer: Offer, scheduler: str, slots: Mapping[str, int], now: float) ->
         slots=slots,
         seen_at=now,
     )
+
+
+def _scalars(offer: Offer) -> str:
+    return ", ".join(f"{resource.name} {resource.scalar.value:g}" for resource in offer.resources if resource.scalar)
 
 
 def _launch_operation(group: Sequence[_Launch]) -> dict[str, Any]:

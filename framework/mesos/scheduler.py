@@ -18,16 +18,19 @@ logger = logging.getLogger(__name__)
 Item = Event | Callable[[], None]
 """An event of the driver, or a call that another thread wants made in the broker's thread."""
 
-FRAMEWORK_ID = "framework_id"
+COMPLAIN_S = 10.0
+"""How often the log says that the ledger cannot be used: its disk may be the log's too."""
 
 
 class Scheduler:
     def __init__(self, context: Context, *, reclaim: Callable[[str], None], gave_up: Callable[[str], None]) -> None:
         self._context = context
         self._gave_up = gave_up
+        self._in_doubt = False
         self.statuses = Statuses(context)
         self.cycle = OfferCycle(context)
         self.apps = Apps(context, reclaim=reclaim)
+        self._complain_at = 0.0
 
     def handle(self, items: Sequence[Item]) -> None:
         """One batch: calls and updates in their order, then one round over the offers that are still good."""
@@ -51,12 +54,14 @@ class Scheduler:
                     self._other(item)
         self._flush(statuses)
         if offers:
-            self._guarded(lambda: self.cycle.run(offers, frozenset(rescinded)))
+            self.guarded(lambda: self.cycle.run(offers, frozenset(rescinded)))
 
     def tick(self, now: float) -> None:
         """What time brings: kills, leases, replacements, reconciliation, settling, demand."""
-        self._guarded(lambda: self.apps.tick(now))
-        self._guarded(lambda: self._context.settler.run(now, self.statuses.settled))
+        if self._in_doubt:
+            self.guarded(lambda: self._look_again(now))
+        self.guarded(lambda: self.apps.tick(now))
+        self.guarded(lambda: self._context.settler.run(now, self.statuses.settled))
         self._reconcile(now)
         self.cycle.keep_demand(now)
 
@@ -70,7 +75,7 @@ class Scheduler:
         if statuses:
             batch = list(statuses)
             statuses.clear()
-            self._guarded(lambda: self.statuses.apply(batch))
+            self.guarded(lambda: self.statuses.apply(batch))
 
     def _connection(self, event: Subscribed | Disconnected) -> None:
         if isinstance(event, Disconnected):
@@ -78,15 +83,11 @@ class Scheduler:
             return
         story.info("mesos    registered as framework %s with the master at %s", event.framework_id, _master(event))
         self.cycle.suppressed = self.cycle.filtered = False
-        self._guarded(lambda: self._keep_id(event.framework_id))
+        self.guarded(self._context.keep_id)
         now = self._context.clock()
         tasks = self._context.picture.tasks.values()
         self._context.reconciler.ask_about([(task.task_id, task.agent_id) for task in tasks], now)
         self._context.reconciler.subscribed(now)
-
-    def _keep_id(self, framework_id: str) -> None:
-        with self._context.ledger.begin("mesos") as tx:
-            tx.put_setting(f"{self._context.scheduler} {FRAMEWORK_ID}", framework_id)
 
     def _other(self, item: Failed | Message | Errored | Callable[[], None]) -> None:
         match item:
@@ -101,7 +102,13 @@ class Scheduler:
                 story.error("refused  the Mesos master will not have this framework: %s", item.message)
                 self._gave_up(item.message)
             case _:
-                item()
+                self.guarded(item)
+
+    def _look_again(self, now: float) -> None:
+        """After a commit in doubt: what the ledger took although no answer came back."""
+        self._in_doubt = False
+        self.apps.take_up(self._context.ledger.restore(self._context.scheduler), now)
+        self._context.named.clear()
 
     def _reconcile(self, now: float) -> None:
         if not self._context.driver.connected:
@@ -112,12 +119,16 @@ class Scheduler:
             except CallFailed as error:
                 logger.info("%s", error)
 
-    def _guarded(self, step: Callable[[], None]) -> None:
+    def guarded(self, step: Callable[[], None]) -> None:
         """A ledger that cannot store stops this step and no other: nothing of it was done, and Mesos will say it again."""
         try:
             step()
         except LedgerUnavailable as error:
-            story.error("ledger   %s", error)
+            self._in_doubt = True
+            now = self._context.clock()
+            if now >= self._complain_at:
+                self._complain_at = now + COMPLAIN_S
+                story.error("ledger   %s", error)
 
 
 def _master(event: Subscribed) -> str:
