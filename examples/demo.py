@@ -104,11 +104,11 @@ class Demo:
         return next((task for task in tasks if task["state"] == "TASK_RUNNING" and task["id"] != but), None)
 
     def count(self, task_id: str) -> int:
-        """What the app itself says: the number in the last line that it wrote to its stdout."""
-        for stdout in self.folder.glob(f"mesos/agent*/work/slaves/*/frameworks/*/executors/{task_id}/runs/latest/stdout"):
-            lines = [line for line in stdout.read_text().splitlines() if line.startswith("start ")]
-            if lines:
-                return int(lines[-1].split()[1])
+        """What the app itself says: `start number N on HOST`, on its stdout."""
+        for stdout in self.folder.glob(f"mesos/agent*/work/agents/*/work/slaves/*/frameworks/*/executors/{task_id}/runs/latest/stdout"):
+            numbers = [line.split()[2] for line in stdout.read_text().splitlines() if line.startswith("start number ")]
+            if numbers:
+                return int(numbers[-1])
         return 0
 
     def stop(self) -> None:

@@ -214,10 +214,18 @@ class Apps:
             app = read_app(json.loads(workload.spec))
             state = AppState(app, workload.instances, workload.version, deleting=workload.state == DELETING)
             self._context.picture.apps[workload.workload_id] = state
+        self.take_up(restored, now)
+        for state in self._context.picture.apps.values():
+            self._context.wait(state, now)
+
+    def take_up(self, restored: Restored, now: float) -> None:
+        """Tasks that the ledger has and the picture has not; every one is asked about."""
+        known = self._context.picture.tasks
         claims: dict[str, list[tuple[Claim, Volume]]] = {}
         for claim, volume in restored.claims:
             claims.setdefault(claim.holder.placement, []).append((claim, volume))
-        for placement in restored.placements:
+        new = [placement for placement in restored.placements if placement.placement_id not in known]
+        for placement in new:
             pairs = claims.get(placement.placement_id, [])
             task = Task(
                 task_id=placement.placement_id,
@@ -232,9 +240,7 @@ class Apps:
             self._context.picture.add_task(task)
             if task.phase is Phase.SETTLING:
                 self._settle_again(task, now)
-        for state in self._context.picture.apps.values():
-            self._context.wait(state, now)
-        self._context.reconciler.ask_about(((task.task_id, task.agent_id) for task in self._context.picture.tasks.values()), now)
+        self._context.reconciler.ask_about([(placement.placement_id, placement.node) for placement in new], now)
 
     def _settle_again(self, task: Task, now: float) -> None:
         for claim in task.claims.values():

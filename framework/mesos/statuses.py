@@ -67,7 +67,9 @@ class Statuses:
         effect.free(current, answer)
         if len(task.claims) == 1:
             effect.ended = True
+        name = task.volumes[claim.volume_id].name
         self._commit([(None, effect)])
+        story.info("freed    %s epoch %d by proof %s: %s", name, claim.epoch, answer.kind, answer.evidence)
 
     def _note_held(self, task: Task, claim: Claim, reason: str) -> None:
         if claim.reason == reason:
