@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, NoReturn
 from urllib.parse import quote, quote_plus
@@ -74,8 +74,7 @@ class Database:
     def _session(self, engine: Engine) -> Iterator[Session]:
         with self.translated(), engine.connect() as connection:
             try:
-                with connection.begin():
-                    session = Session(self, connection)
+                with connection.begin(), closing(Session(self, connection)) as session:
                     yield session
                     if session.failed:
                         raise session.failed
@@ -139,6 +138,10 @@ class Session:
         self._cursor: Any = connection.connection.cursor()
         self.is_sqlite = database.is_sqlite
         self.failed: PollyError | None = None
+
+    def close(self) -> None:
+        """A statement that an error's traceback keeps alive would keep its connection, and so the file, open."""
+        self._cursor.close()
 
     def _raise(self, error: Exception) -> NoReturn:
         translated = self._database.translate(error)
