@@ -346,9 +346,10 @@ def test_wrong_settings_are_named(settings: dict[str, object], reason: str) -> N
 
 
 def test_doctor_names_what_is_wrong(tmp_path: Path) -> None:
-    (tmp_path / "ssd").mkdir()
+    for pool in ("ssd", "nvme"):
+        (tmp_path / pool).mkdir()
     tmp_path.chmod(0o770)
-    findings = local(tmp_path, format="folder", pools=("ssd", "hdd", "default")).check()
+    findings = local(tmp_path, format="folder", pools=("ssd", "nvme", "hdd", "default")).check()
     wrong = [(finding.subject, finding.message) for finding in findings if not finding.ok]
     assert wrong == [
         (str(tmp_path), "others than its owner may write to the folder"),
@@ -356,4 +357,5 @@ def test_doctor_names_what_is_wrong(tmp_path: Path) -> None:
         ("pools", "several lie on one filesystem, and none has a cap"),
     ]
     assert all(finding.mend for finding in findings if not finding.ok)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["nvme", "ssd"], "the doctor made something"
     assert any("not enforced" in finding.message for finding in findings)

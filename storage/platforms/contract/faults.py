@@ -5,7 +5,10 @@ Whoever has lost a reply repeats the call, in the same process or in a new one, 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
 from storage.errors import PlatformUnavailable, UnknownVolume, Unsupported
+from storage.model import ExternalId
 from storage.platforms.contract.arena import Arena, refused
 from storage.platforms.contract.attaching import BIRTH
 
@@ -118,13 +121,7 @@ class RestartRules:
 class ServiceRules:
     def test_throttled_calls_succeed_in_the_end(self, arena: Arena) -> None:
         volume = arena.created()
-        for call in (
-            lambda: arena.here.inspect(volume),
-            lambda: arena.create("throttled"),
-            lambda: arena.attach(volume),
-            lambda: arena.detach(volume),
-            lambda: arena.here.delete(volume),
-        ):
+        for call in _one_call_of_each_verb(arena, volume):
             if (throttled := arena.case.throttling(arena.storage)) is None:
                 arena.leave_out("is not throttled")
             with throttled:
@@ -163,3 +160,23 @@ class ServiceRules:
         assert findings, "the check says nothing"
         assert not [finding.message for finding in findings if not finding.ok], "the check finds fault with a platform that works"
         assert all(finding.subject and finding.message for finding in findings), "a finding says nothing"
+
+
+def _one_call_of_each_verb(arena: Arena, volume: ExternalId) -> Iterator[Callable[[], object]]:
+    """The life of a volume, verb by verb, as far as the adapter declares them; the volume is gone at the end."""
+    able, here = arena.here.capabilities, arena.here
+    yield from (here.pools, here.volumes, lambda: here.inspect(volume), lambda: here.find(arena.token("volume")))
+    yield lambda: arena.create("throttled")
+    yield lambda: arena.attach(volume)
+    if able.marks:
+        yield lambda: here.record_birth(volume, BIRTH, epoch=1)
+    yield lambda: arena.detach(volume)
+    if able.fences:
+        yield lambda: here.fence(volume, 2)
+    if able.expand_detached:
+        yield lambda: here.expand(volume, 2 * arena.case.size_mib)
+    if able.snapshots:
+        yield lambda: here.snapshot(volume, token=arena.token("snap"))
+        yield here.snapshots
+        yield lambda: here.delete_snapshot(here.snapshot(volume, token=arena.token("snap")).external_id)
+    yield lambda: here.delete(volume)

@@ -12,7 +12,6 @@ from storage.errors import PlatformError
 from storage.platforms.base import Finding
 from storage.platforms.local import layout, loop
 from storage.platforms.local.folders import Folder
-from storage.platforms.local.formats import Format
 from storage.platforms.local.options import LocalOptions
 from storage.platforms.local.store import Store
 
@@ -20,15 +19,15 @@ _NETWORKED: Final = frozenset({"nfs", "nfs4", "cifs", "smb3", "ceph", "glusterfs
 _FLEETING: Final = frozenset({"tmpfs", "ramfs", "overlay"})
 
 
-def check(options: LocalOptions, store: Store, form: Format) -> Sequence[Finding]:
+def check(options: LocalOptions, store: Store) -> Sequence[Finding]:
     try:
         root = store.opened()
     except PlatformError as error:
         return [Finding(ok=False, subject=options.root, message=str(error), mend=f"mkdir --mode 0700 {options.root}, or mount its disk")]
     with root:
-        findings = [_root(root), _filesystem(root), *(_pool(store, root, pool) for pool in options.pools), _format(options)]
+        findings = [_root(root), _filesystem(root), *(_pool(root, pool) for pool in options.pools), _format(options)]
         if len(options.pools) > 1 and options.capacity_mib is None:
-            findings.append(_shared_filesystem(store, root))
+            findings.append(_shared_filesystem(root, options.pools))
     return findings
 
 
@@ -62,19 +61,24 @@ def filesystem_type(fd: int) -> str:
     return "unknown"
 
 
-def _pool(store: Store, root: Folder, pool: str) -> Finding:
-    folder = store.pool(root, pool)
+def _pool(root: Folder, pool: str) -> Finding:
+    folder = root.sub_or_none(pool)
+    if folder is None and pool == layout.DEFAULT_POOL:
+        return Finding(ok=True, subject=f"pool {pool}", message="its folder is made with its first volume")
     if folder is None:
         return Finding(
             ok=False, subject=f"pool {pool}", message="its folder is not there", mend=f"mkdir {root.path / pool}, or mount its disk"
         )
     with folder:
-        new = folder.sub_or_none(layout.NEW)
-        if new is None:
-            return Finding(ok=True, subject=f"pool {pool}", message="its folder is there")
-        with new:
-            left = len(new.names())
-    return Finding(ok=True, subject=f"pool {pool}", message=f"its folder is there; being made or torn down: {left}")
+        return Finding(ok=True, subject=f"pool {pool}", message=f"its folder is there; being made or torn down: {_unfinished(folder)}")
+
+
+def _unfinished(pool: Folder) -> int:
+    new = pool.sub_or_none(layout.NEW)
+    if new is None:
+        return 0
+    with new:
+        return len(new.names())
 
 
 def _format(options: LocalOptions) -> Finding:
@@ -90,12 +94,8 @@ def _format(options: LocalOptions) -> Finding:
     return Finding(ok=True, subject='format = "image"', message="loop devices can be made")
 
 
-def _shared_filesystem(store: Store, root: Folder) -> Finding:
-    devices = []
-    for pool in store.pools:
-        if folder := store.pool(root, pool):
-            with folder:
-                devices.append(os.fstat(folder.fd).st_dev)
+def _shared_filesystem(root: Folder, pools: Sequence[str]) -> Finding:
+    devices = [found.st_dev for pool in pools if (found := root.stat(pool))]
     if len(set(devices)) == len(devices):
         return Finding(ok=True, subject="pools", message="each has a filesystem of its own")
     mend = "set capacity_mib, so that they do not promise the same room twice"

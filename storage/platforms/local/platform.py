@@ -81,8 +81,8 @@ class LocalPlatform(Platform):
     def _copies_in_use(self) -> bool:
         if self._reflinks is None:
             with contextlib.suppress(PlatformError, OSError), self._store.opened() as root, contextlib.ExitStack() as opened:
-                pools = [opened.enter_context(self._store.pool_or_refuse(root, pool)) for pool in self._options.pools]
-                self._reflinks = all(self._format.copies_in_use(pool) for pool in pools)
+                pools = [opened.enter_context(found) for pool in self._options.pools if (found := root.sub_or_none(pool))]
+                self._reflinks = all(self._format.copies_in_use(pool) for pool in pools or [root])
         return bool(self._reflinks)
 
     def settings(self) -> Mapping[str, str]:
@@ -263,8 +263,10 @@ class LocalPlatform(Platform):
         self._format.grow(known.folder, known.stem, wanted)
         self._records.save(known, msgspec.structs.replace(known.car, size_mib=wanted))
 
+    @verb("check itself")
     def check(self) -> Sequence[Finding]:
-        return doctor.check(self._options, self._store, self._format)
+        """Makes nothing, and changes nothing."""
+        return doctor.check(self._options, self._store)
 
     def close(self) -> None:
         self._attachments.close()
