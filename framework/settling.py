@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from framework.workers import Outcome, Workers
 from storage.errors import PollyError
 from storage.lifecycle import ProofKind
-from storage.model import Claim, ClaimId, Proof, Volume
+from storage.model import Access, Claim, ClaimId, Proof, Volume
 from storage.platforms.base import Platform
 
 logger = logging.getLogger(__name__)
@@ -37,7 +37,10 @@ def prove(platform: Platform, volume: Volume, claim: Claim, node: str, ended: Pr
         return StillHeld(reason=f"platform {volume.platform} cannot tell whether something holds it")
     if ended is not None:
         platform.detach(volume.external_id, node)
-    seen = platform.fence(volume.external_id, claim.epoch + 1) if platform.capabilities.fences else "detached"
+    reader_gone = ended is not None and claim.access is Access.RO
+    fenced = platform.capabilities.fences and not reader_gone
+    # A fence needs the volume to itself; other readers may go on, and one that is gone can write nothing.
+    seen = platform.fence(volume.external_id, claim.epoch + 1) if fenced else "detached"
     if seen is None:
         return StillHeld(reason=f"platform {volume.platform} says that something still holds it")
     if ended is None:
