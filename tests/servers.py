@@ -35,9 +35,10 @@ class Missing(Exception):
 
 
 class Postgres:
-    """A PostgreSQL server that takes no care to survive a power cut, with any number of empty databases."""
+    """A PostgreSQL server with any number of empty databases. Unless it is `durable`, it takes no care to survive a power cut."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, durable: bool = False) -> None:
+        self._durable = durable
         self._bin = _postgres_programs()
         self._user = None if os.geteuid() else _first_user("postgres", "nobody")
         self._folder = Path(tempfile.mkdtemp(prefix="polly-postgres-"))
@@ -55,11 +56,9 @@ class Postgres:
             "listen_addresses": "127.0.0.1",
             "port": self.port,
             "unix_socket_directories": self._folder,
-            "fsync": "off",
-            "full_page_writes": "off",
-            "synchronous_commit": "off",
-            "shared_buffers": "32MB",
+            "shared_buffers": "256MB" if self._durable else "32MB",
             "max_connections": 60,
+            **dict.fromkeys(("fsync", "full_page_writes", "synchronous_commit"), "on" if self._durable else "off"),
         }
         self._process = self._popen("postgres", "-D", self._folder / "data", *(f"--{name}={value}" for name, value in settings.items()))
         eventually(self._answers, 30, f"PostgreSQL starts, {self._log()}")

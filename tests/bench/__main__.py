@@ -12,8 +12,8 @@ from pathlib import Path
 from tests.bench.harness import Result
 
 BENCHMARKS = {
-    "P1": "tests.bench.placing:bench_sqlite",
     "P1pg": "tests.bench.placing:bench_postgresql",
+    "P1": "tests.bench.placing:bench_sqlite",
     "P2": "tests.bench.matching:bench",
     "P3": "tests.bench.throughput:bench",
     "P4": "tests.bench.launching:bench",
@@ -35,7 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", metavar="NAME", help=f"one of {', '.join(BENCHMARKS)}; P1 stands for P1 and P1pg")
     parser.add_argument("-o", type=Path, metavar="FILE", help="write the figures as JSON too")
     options = parser.parse_args(arguments)
-    chosen = [name for name in BENCHMARKS if options.only is None or name.rstrip("pgv").upper() == options.only.upper() or name == options.only]
+    chosen = [
+        name for name in BENCHMARKS if options.only is None or name.rstrip("pgv").upper() == options.only.upper() or name == options.only
+    ]
     if not chosen:
         parser.error(f"--only {options.only}: there is {', '.join(BENCHMARKS)}")
     results = []

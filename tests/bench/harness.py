@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+import shutil
 import statistics
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 PAIRS = 9
 """At the least."""
+SCRATCH = Path(".bench")
+"""Beside the sources, on a real disk: a folder in memory would make every commit look cheap."""
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """A new folder, removed afterwards."""
+    SCRATCH.mkdir(exist_ok=True)
+    folder = Path(tempfile.mkdtemp(dir=SCRATCH)).absolute()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
