@@ -66,11 +66,14 @@ class Rig:
 
     # --- the broker -----------------------------------------------------------------------------
 
-    def start_broker(self, *, die_at: str = "", wait: bool = True) -> None:
-        """`die_at` names a point of tests/cluster/dying_broker.py at which the broker kills itself with SIGKILL."""
+    def start_broker(self, *options: str, die_at: str = "", master: str = "", wait: bool = True) -> None:
+        """`die_at` names a point of tests/cluster/dying_broker.py at which the broker kills or stops itself.
+
+        `options` are more of `polly broker`; `master` is where it looks for Mesos, the cluster's master unless given.
+        """
         module = ["-m", "tests.cluster.dying_broker", die_at] if die_at else ["-c", "from framework.cli import main; main()"]
-        arguments = ["broker", "--master", self.cluster.master.address, "--database", self.database, "--config", str(self.config)]
-        command = [sys.executable, *module, *arguments, "--listen", f"127.0.0.1:{self.port}"]
+        arguments = ["broker", "--master", master or self.cluster.master.address, "--database", self.database, "--config", str(self.config)]
+        command = [sys.executable, *module, *arguments, "--listen", f"127.0.0.1:{self.port}", *options]
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         if wait:
@@ -96,6 +99,17 @@ class Rig:
         status = self.process.wait(timeout=60)
         self.process = None
         return status
+
+    def stopped(self) -> None:
+        """Waits until the broker has stopped itself, as `die_at` told it."""
+        assert self.process
+        stat = Path(f"/proc/{self.process.pid}/stat")
+        eventually(lambda: stat.read_text().rpartition(")")[2].split()[0] == "T", RUN_S, "the broker stops itself")
+
+    def go_on(self) -> None:
+        """Lets a stopped broker go on."""
+        assert self.process
+        self.process.send_signal(signal.SIGCONT)
 
     def restart_broker(self) -> None:
         self.kill_broker()
