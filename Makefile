@@ -11,6 +11,8 @@ HTTP_PARSER := $(shell find packaging/http-parser -name '*.py' -o -name '*.toml'
 JOBS ?= 2
 TESTS ?= tests
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Executors start in half the time where compiled modules may be kept.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help setup debian debian-demo mesos mesos-all check test test-quick test-cluster demo bench dist clean
 

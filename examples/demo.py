@@ -59,7 +59,8 @@ class Demo:
         config = self.folder / "polly.toml"
         executor = json.dumps([str(Path(sys.executable).parent / "polly-executor")])
         config.write_text(
-            f'[framework]\nname = "demo"\n\n[executor]\ncommand = {executor}\n\n'
+            f'[framework]\nname = "demo"\n\n[executor]\ncommand = {executor}\n'
+            f'environment = {{ POLLY_STAGING_DIR = "{self.folder / "staging"}" }}\n\n'
             f'[platforms.disks]\nkind = "local"\nroot = "{self.folder / "images"}"\nformat = "{"image" if is_root else "folder"}"\n\n'
             '[profiles.fast]\nplatforms = ["disks"]\nfilesystem = "ext4"\nreclaim = "delete"\n'
         )

@@ -22,14 +22,21 @@ from msgspec import Struct, field
 from storage.errors import Invalid
 
 
-def default_staging_dir(uid: int) -> Path:
+STAGING_DIR = "POLLY_STAGING_DIR"
+"""The variable that names the staging folder where no file does; from `[executor] environment` of polly.toml."""
+
+
+def default_staging_dir() -> Path:
+    if named := os.environ.get(STAGING_DIR):
+        return Path(named)
+    uid = os.geteuid()
     return Path("/run/polly") if uid == 0 else Path(f"/tmp/polly-{uid}")  # noqa: S108 (its owner and mode are checked before use)
 
 
 class NodeConfig(Struct, frozen=True, kw_only=True):
     node: str = ""
     """Empty: as the broker says."""
-    staging_dir: Path = field(default_factory=lambda: default_staging_dir(os.geteuid()))
+    staging_dir: Path = field(default_factory=default_staging_dir)
     platforms: Mapping[str, Mapping[str, object]] = {}
 
 
@@ -72,7 +79,7 @@ def _checked(path: Path, table: dict[str, Any]) -> NodeConfig:
     for name, settings in table.get("platforms", {}).items():
         if not isinstance(settings, dict):
             raise Invalid(field=f"{path}: platforms.{name}", value=settings, reason="it must be a block of settings")
-    staging_dir = Path(table["staging_dir"]) if "staging_dir" in table else default_staging_dir(os.geteuid())
+    staging_dir = Path(table["staging_dir"]) if "staging_dir" in table else default_staging_dir()
     if not staging_dir.is_absolute():
         raise Invalid(field=f"{path}: staging_dir", value=str(staging_dir), reason="it must be an absolute path")
     return NodeConfig(node=table.get("node", ""), staging_dir=staging_dir, platforms=table.get("platforms", {}))

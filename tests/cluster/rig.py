@@ -50,10 +50,15 @@ class Rig:
         self.process: subprocess.Popen[bytes] | None = None
         self.http = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=40)
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """Of every executor: this checkout's code, and a staging folder of the test's own."""
+        return {"PYTHONPATH": os.getcwd(), "POLLY_STAGING_DIR": str(self.folder / "staging")}
+
     def _toml(self, settings: Mapping[str, Any]) -> str:
         blocks: dict[str, dict[str, Any]] = {
             "framework": {"name": "rig", "failover_timeout_s": 600.0},
-            "executor": {"command": [sys.executable, "-m", "executors.main"], "environment": {"PYTHONPATH": os.getcwd()}},
+            "executor": {"command": [sys.executable, "-m", "executors.main"], "environment": self.environment},
             "claims": {"lease_s": 20.0, "fence_retry_s": 0.3},
             "platforms.disks": {"kind": "local", "root": str(self.images), "format": "image"},
             "profiles.fast": {"platforms": ["disks"], "filesystem": "ext4", "reclaim": "delete"},

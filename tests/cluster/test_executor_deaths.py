@@ -124,7 +124,15 @@ def test_a_mkfs_that_dies_half_way(rig_with: Callable[..., Rig], tmp_path: Path)
         '  kill -9 $$\nfi\nexec /sbin/mkfs.ext4 "$@"\n'
     )
     fake.chmod(0o755)
-    rig = rig_with(executor={"environment": {"PYTHONPATH": os.getcwd(), "PATH": f"{tools}:{os.environ['PATH']}"}})
+    rig = rig_with(
+        executor={
+            "environment": {
+                "PYTHONPATH": os.getcwd(),
+                "PATH": f"{tools}:{os.environ['PATH']}",
+                "POLLY_STAGING_DIR": str(tmp_path / "staging"),
+            }
+        }
+    )
     rig.run(counter())
     assert rig.count(rig.running()[0]["id"]) == 1
     assert flag.exists()
