@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -153,6 +154,15 @@ def what_next(demo: Demo, master: str) -> None:
     print(f"{environment}\n\nThe Mesos master is http://{master}. Ctrl-C ends everything.", flush=True)
 
 
+def usual_or_free(port: int) -> int:
+    for wanted in (port, 0):
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", wanted))
+            return int(probe.getsockname()[1])
+    raise Broken("there is no free port on 127.0.0.1")
+
+
 @contextlib.contextmanager
 def fresh(folder: Path) -> Iterator[Path]:
     shutil.rmtree(folder, ignore_errors=True)
@@ -164,11 +174,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--once", action="store_true", help="end when the story has been told")
     parser.add_argument("--folder", type=Path, default=ROOT / ".demo", help="everything is made in here (and replaced)")
-    parser.add_argument("--port", type=int, default=7070, help="the broker's HTTP port on 127.0.0.1")
+    parser.add_argument("--port", type=int, help="the broker's HTTP port on 127.0.0.1 (7070, or any free one while that is taken)")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with fresh(options.folder.resolve()) as folder:
-        demo = Demo(folder, port=options.port)
+        demo = Demo(folder, port=options.port or usual_or_free(7070))
         try:
             step("Start a Mesos master and two agents (a real Apache Mesos, on loopback)")
             with MesosCluster(2, folder=folder / "mesos", registry="replicated_log") as cluster:

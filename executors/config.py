@@ -21,7 +21,6 @@ from msgspec import Struct, field
 
 from storage.errors import Invalid
 
-
 STAGING_DIR = "POLLY_STAGING_DIR"
 """The variable that names the staging folder where no file does; from `[executor] environment` of polly.toml."""
 
