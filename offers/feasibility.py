@@ -8,6 +8,7 @@ change its mind when a peer is placed.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 from offers.ask import Ask, Constraint, Peer, VolumeAsk
 from offers.constraints import Groups, Rule, peer_field, rule
@@ -85,16 +86,33 @@ class Shape:
     def _prepare(self) -> None:
         self.floor = (self.cpus,)
         self.checks = tuple(check for check in CHECKS if _matters(check, self))
+        shelved = (fits_cpus, fits_mem) if self.accepted is None else ()
+        self._unshelved = tuple(check for check in self.checks if check not in shelved)
+        """Those that a room's place on its shelf does not answer."""
         self.dead: set[Room] = set()
         """Rooms that have refused for good."""
         self.failed_at = -1
         """The peers' version at which no room was found; -1: not yet."""
+        self.last: tuple[int, Any] | None = None
+        """For ranking.py: where the last task of the shape went, and how many had been placed then."""
         self.resume: dict[object, tuple[int, Room, Entry]] = {}
+        self.places: tuple[int, list[Any]] | None = None
+        """For ranking.py: how many shelves there were, and those where the volumes fit."""
         self.plans: dict[object, tuple[int, Plan | NoPlan]] = {}
 
     def has_failed(self) -> bool:
         """Whether it is known that no room takes one more task of this shape."""
         return self.failed_at >= 0 and (not self.returns or self.failed_at == self.peers.version)
+
+    def takes_room(self, room: Room) -> bool:
+        """Whether a room that has the cpus and the memory, and whose storage does fit, takes one more task of the shape."""
+        for check in self._unshelved:
+            refusal = check(self, room)
+            if refusal is not None:
+                if refusal is not Refusal.GROUP_BY:
+                    self.dead.add(room)
+                return False
+        return True
 
     def refuses(self, room: Room) -> Refusal | None:
         """The first reason why this room, whose storage does fit, cannot take one more task of the shape."""
@@ -219,6 +237,11 @@ _SHARED = frozenset({AccessMode.MULTI_NODE_READER_ONLY, AccessMode.MULTI_NODE_SI
 _USABLE = frozenset({VolumeState.PLANNED, VolumeState.AVAILABLE})
 
 
+def _mark(ask: VolumeAsk) -> str:
+    """What tells one volume from another; empty for a new one without a name."""
+    return ask.existing.volume_id if ask.existing is not None else ask.name
+
+
 class Given:
     """Which volumes have been given to tasks in this call, and how."""
 
@@ -229,15 +252,12 @@ class Given:
 
     def refuses(self, ask: Ask) -> tuple[Refusal, int] | None:
         """Why a volume of the ask can go to no offer, and which one."""
-        names: set[str] = set()
         for index, volume in enumerate(ask.volumes):
             refusal = self._refuses(volume, ask.role)
-            mark = volume.existing.volume_id if volume.existing is not None else volume.name
-            if refusal is None and mark and mark in names:
-                refusal = Refusal.VOLUME_IN_USE
             if refusal is not None:
                 return refusal, index
-            names.add(mark)
+            if index and _mark(volume) and any(_mark(other) == _mark(volume) for other in ask.volumes[:index]):
+                return Refusal.VOLUME_IN_USE, index
         return None
 
     def _refuses(self, ask: VolumeAsk, role: str) -> Refusal | None:

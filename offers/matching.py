@@ -14,7 +14,8 @@ import msgspec
 from offers.ask import Ask, Peer, VolumeAsk
 from offers.explaining import Explainer
 from offers.feasibility import Given, Likeness, Peers, Shape
-from offers.ranking import Place, Shelves, remember
+from offers.planning import ChosenVolume as ChosenVolume
+from offers.ranking import Place, Shelves
 from offers.records import Offer
 from offers.resources import Json, accepts, carve, take_ports
 from offers.rooms import Room, rooms_of
@@ -22,17 +23,6 @@ from offers.supply import Option, Stock, Supply
 from offers.tally import Tallies, Tally
 from offers.view import NO_STORAGE, StorageView
 from storage.model import Volume, WorkloadId
-
-
-class ChosenVolume(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """Where one volume of a task comes from."""
-
-    container_path: str
-    existing: Volume | None
-    """None: to be made in `pool`."""
-    platform: str
-    pool: str
-    size_mib: int
 
 
 class Match(msgspec.Struct, frozen=True, gc=False, kw_only=True):
@@ -128,28 +118,20 @@ class _Batch:
         return True
 
     def _take(self, ask: Ask, shape: Shape, place: Place) -> None:
-        room, agent = place.room, place.room.agent
-        shelf, before = room.shelf, room.entry
-        self._matches.append(_match(ask, shape, place))
+        made = _match(ask, shape, place)
+        self._matches.append(made)
         self._given.add(ask)
-        for option in place.plan.chosen:
-            option[0].take(option[1])
-        for volume in self._matches[-1].volumes if agent.slots else ():
-            if volume.platform in agent.slots:
-                agent.slots[volume.platform] -= 1
-        agent.taken += 1
-        for one in agent.rooms:
-            self._shelves.move(one)
-        remember(shape, room, before, shelf)
+        self._shelves.take(shape, place, made.volumes)
         if ask.workload in self._peers:
-            self._peers[ask.workload].add(room)
+            self._peers[ask.workload].add(place.room)
 
     def _result(self, waiting: Sequence[tuple[Ask, Shape]]) -> Matching:
         explainer = Explainer(self._rooms, self._given)
         by_key = {ask.key: (ask, shape) for ask, shape in waiting}
         # Only a task that names a volume of its own needs a tally of its own.
         alike = {ask.key: ask.key if ask.volumes else id(shape) for ask, shape in waiting}
-        unused = [offer.id for room in self._rooms if not room.used for offer in room.offers]
+        used = {offer_id for made in self._matches for offer_id in made.offer_ids}
+        unused = [offer.id for room in self._rooms for offer in room.offers if offer.id not in used]
         return Matching(
             matches=tuple(self._matches), tallies=Tallies(alike, lambda key: explainer.tally(*by_key[key])), unused=tuple(unused)
         )
@@ -160,11 +142,12 @@ NO_PEERS = Peers()
 
 def _match(ask: Ask, shape: Shape, place: Place) -> Match:
     room = place.room
-    room.used = True
     task, executor = _take_scalars(room, shape)
     ports: tuple[int, ...] = ()
     if shape.ports_wanted:
-        lots = [lot for lot in room.lots.ports if accepts(shape.accepted, lot.reserved, room.role)]
+        lots = room.lots.ports
+        if shape.accepted is not None:
+            lots = [lot for lot in lots if accepts(shape.accepted, lot.reserved, room.role)]
         ports, taken = take_ports(lots, shape.ports_wanted, frozenset(shape.required_ports), shape.ports_start)
         task += taken
     return Match(
@@ -182,11 +165,19 @@ def _match(ask: Ask, shape: Shape, place: Place) -> Match:
 def _take_scalars(room: Room, shape: Shape) -> tuple[list[Json], list[Json]]:
     task: list[Json] = []
     executor: list[Json] = []
+    scalars, accepted = room.lots.scalars, shape.accepted
     for name, amount, extra in shape.takes:
-        lots = room.lots.scalars[name]
-        carve(lots, amount, shape.accepted, room.role, task)
-        if extra:
-            carve(lots, extra, shape.accepted, room.role, executor)
+        lots = scalars[name]
+        while not lots[0].left:
+            del lots[0]
+        first = lots[0]
+        if accepted is None and amount > 0 and amount + extra <= first.left:
+            task.append(first.take(amount))
+            if extra:
+                executor.append(first.take(extra))
+        else:
+            carve(lots, amount, accepted, room.role, task)
+            carve(lots, extra, accepted, room.role, executor)
     room.cpus -= shape.cpus
     room.mem -= shape.mem
     return task, executor
@@ -195,13 +186,13 @@ def _take_scalars(room: Room, shape: Shape) -> tuple[list[Json], list[Json]]:
 def _chosen(asks: Sequence[VolumeAsk], options: Sequence[Option]) -> tuple[ChosenVolume, ...]:
     new = iter(options)
     return tuple(
-        [_held(ask.container_path, ask.existing) if ask.existing is not None else _made(ask.container_path, *next(new)) for ask in asks]
+        [_made(ask.container_path, *next(new)) if ask.existing is None else _held(ask.container_path, ask.existing) for ask in asks]
     )
 
 
 def _held(path: str, volume: Volume) -> ChosenVolume:
-    return ChosenVolume(container_path=path, existing=volume, platform=volume.platform, pool=volume.pool, size_mib=volume.size_mib)
+    return ChosenVolume(path, volume, volume.platform, volume.pool, volume.size_mib)
 
 
 def _made(path: str, stock: Stock, size_mib: int) -> ChosenVolume:
-    return ChosenVolume(container_path=path, existing=None, platform=stock.platform, pool=stock.name, size_mib=size_mib)
+    return ChosenVolume(path, None, stock.platform, stock.name, size_mib)

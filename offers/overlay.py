@@ -12,7 +12,7 @@ from typing import Any
 
 from offers.records import UNRESERVED, Offer
 from offers.resources import Json
-from offers.rooms import Agent, limited_platforms
+from offers.rooms import Agent, default_slots
 from offers.supply import Supply, Vantage
 from offers.view import PlatformView, StorageView
 from storage.lifecycle import VolumeState
@@ -48,13 +48,13 @@ def overlay(offer: Offer, storage: StorageView, volumes: Sequence[Volume] = ()) 
 
 def overlays(offers: Iterable[Offer], storage: StorageView, volumes: Sequence[Volume] = ()) -> dict[str, Overlay]:
     """The overlays of many agents by agent id. Those of equal reach and slots are one and the same object."""
-    supply, limited = Supply(storage), limited_platforms(storage)
+    supply, defaults = Supply(storage), default_slots(storage)
     made: dict[tuple[Vantage, tuple[tuple[str, int], ...]], Overlay] = {}
     found: dict[str, Overlay] = {}
     for offer in offers:
         if offer.agent_id not in found:
             agent = Agent(offer)
-            agent.count_slots(storage, limited)
+            agent.count_slots(storage.slots, defaults)
             key = (supply.vantage(agent), tuple(agent.slots.items()))
             if key not in made:
                 made[key] = _overlay(key[0], agent.slots, storage, volumes)

@@ -12,10 +12,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from offers.feasibility import Shape
-from offers.planning import NoPlan, Plan, plan
-from offers.rooms import Entry, Room
+from offers.planning import ChosenVolume, NoPlan, Plan, plan
+from offers.rooms import Agent, Entry, Room
 from offers.supply import Supply, Vantage
-from offers.tally import Refusal
 
 
 class Place(NamedTuple):
@@ -51,6 +50,7 @@ class Shelves:
 
     def __init__(self, rooms: Iterable[Room], supply: Supply, most: int) -> None:
         self._most = most
+        self._changes = 0
         self._shelves: dict[tuple[str, Vantage, tuple[tuple[str, int], ...]], Shelf] = {}
         self._by_role: dict[str, list[Shelf]] = {}
         for room in rooms:
@@ -71,17 +71,39 @@ class Shelves:
         room.shelf = shelf
         return shelf
 
-    def move(self, room: Room) -> None:
-        """Puts a room in its new place after something was taken from it or from its agent."""
-        shelf = room.shelf
-        shelf.remove(room)
-        (self.shelf_of(room) if shelf.slots else shelf).put(room)
+    def take(self, shape: Shape, place: Place, volumes: Iterable[ChosenVolume]) -> None:
+        """Puts everything where it belongs once a task has been placed and the room has given what it takes."""
+        room, agent = place.room, place.room.agent
+        shelf, before = room.shelf, room.entry
+        for stock, size_mib in place.plan.chosen:
+            stock.take(size_mib)
+        moves = bool(agent.slots) and self._take_slots(agent, volumes)
+        agent.taken += 1
+        for one in agent.rooms:
+            one.shelf.remove(one)
+            (self.shelf_of(one) if moves else one.shelf).put(one)
+        self._changes += 1
+        if not shape.returns and room.entry < before:
+            shape.resume[shelf] = (shelf.version, room, before)
+            shape.last = None if moves else (self._changes, place)
+
+    def _take_slots(self, agent: Agent, volumes: Iterable[ChosenVolume]) -> bool:
+        """Counts the volumes that an agent is given; says whether it belongs on another shelf now."""
+        moves = False
+        for volume in volumes:
+            left = agent.slots.get(volume.platform)
+            if left is not None:
+                agent.slots[volume.platform] = left - 1
+                moves = moves or left <= self._most
+        return moves
 
     def best(self, shape: Shape) -> Place | None:
         """The best place for one task of this shape; None where nothing fits."""
-        found: Place | None = None
+        found = self._again(shape)
+        if found is not None:
+            return found
         least = 0
-        for waste, _, shelf, made in sorted(self._offers(shape)):
+        for waste, _, shelf, made in self._offers(shape):
             if found is not None and waste > least:
                 break
             room = first_fit(shape, shelf)
@@ -89,14 +111,36 @@ class Shelves:
                 found, least = Place(room, made), waste
         return found
 
+    def _again(self, shape: Shape) -> Place | None:
+        """The place of the task before, if that was of this shape and there is room for one more.
+
+        Nothing can be better: of what had least to waste there is still less, and all else is as it was.
+        """
+        if shape.last is None or shape.last[0] != self._changes:
+            return None
+        room, plan = shape.last[1]
+        if room.cpus < shape.cpus or room.mem < shape.mem or not shape.takes_room(room):
+            return None
+        if not shape.steady:
+            if len(plan.chosen) > 1:
+                return None
+            stock, size_mib = plan.chosen[0]
+            if stock.free_mib < size_mib:
+                return None
+        return Place(room, plan)
+
     def _offers(self, shape: Shape) -> list[tuple[int, int, Shelf, Plan]]:
-        """The shelves where the shape's volumes fit, with the waste that they would make there."""
+        """The shelves where the shape's volumes fit, with the waste that they would make there, the least first."""
+        known = shape.places
+        if known is not None and shape.steady and known[0] == len(self._shelves):
+            return known[1]
         made: list[tuple[int, int, Shelf, Plan]] = []
         for shelf in self._by_role.get(shape.role, ()):
-            if shelf.entries:
-                found = volumes_on(shape, shelf)
-                if isinstance(found, Plan):
-                    made.append((found.waste_mib, shelf.number, shelf, found))
+            found = volumes_on(shape, shelf)
+            if isinstance(found, Plan):
+                made.append((found.waste_mib, shelf.number, shelf, found))
+        made.sort()
+        shape.places = (len(self._shelves), made)
         return made
 
 
@@ -117,26 +161,13 @@ def first_fit(shape: Shape, shelf: Shelf) -> Room | None:
     if last is not None and last[0] == shelf.version:
         # Nothing but the shape's own last task has changed the shelf: all before that room's old place refuse still.
         _, room, start = last
-        if room.shelf is shelf and _takes(shape, room):
+        if room.shelf is shelf and room.cpus >= shape.cpus and room.mem >= shape.mem and shape.takes_room(room):
             return room
     entries, dead, mem = shelf.entries, shape.dead, shape.mem
     for index in range(bisect_left(entries, start), len(entries)):
         entry = entries[index]
-        if entry[1] >= mem and entry[4] not in dead and _takes(shape, entry[4]):
-            return entry[4]
+        if entry[1] >= mem:
+            room = entry[4]
+            if room not in dead and shape.takes_room(room):
+                return room
     return None
-
-
-def _takes(shape: Shape, room: Room) -> bool:
-    refusal = shape.refuses(room)
-    if refusal is None:
-        return True
-    if refusal is not Refusal.GROUP_BY:
-        shape.dead.add(room)
-    return False
-
-
-def remember(shape: Shape, room: Room, before: Entry, shelf: Shelf) -> None:
-    """Notes where the search of the next task of this shape may go on. `before` and `shelf`: the room's old place."""
-    if not shape.returns and room.entry < before:
-        shape.resume[shelf] = (shelf.version, room, before)

@@ -1,7 +1,7 @@
 """What an OFFERS event of Mesos says, as frozen records. Knows the v1 JSON and nothing of what offers are used for.
 
-Field names are Mesos' own. Fields that nobody here reads are skipped while decoding; reservations and disk information are
-kept as they came, because Mesos wants them back unchanged in whatever is made of the offer.
+Field names are Mesos' own. Fields that nobody here reads are skipped while decoding; reservations are
+kept whole, because Mesos wants them back unchanged in whatever is made of the offer.
 """
 
 from __future__ import annotations
@@ -44,6 +44,15 @@ class AllocationInfo(msgspec.Struct, frozen=True, gc=False):
     role: str = UNRESERVED
 
 
+class Reservation(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
+    """One of the reservations that lie on a resource; before 1.4 the only one, without type and role."""
+
+    type: str = ""
+    role: str = ""
+    principal: str = ""
+    labels: dict[str, Any] | None = None
+
+
 class Resource(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """One line of an offer. The newest reservation is the last of `reservations`; `role` and `reservation` are the form before 1.4."""
 
@@ -53,9 +62,9 @@ class Resource(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     ranges: Ranges | None = None
     set: Items | None = None
     allocation_info: AllocationInfo | None = None
-    reservations: tuple[dict[str, Any], ...] = ()
+    reservations: tuple[Reservation, ...] = ()
     role: str | None = None
-    reservation: dict[str, Any] | None = None
+    reservation: Reservation | None = None
     disk: dict[str, Any] | None = None
     revocable: dict[str, Any] | None = None
     shared: dict[str, Any] | None = None

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
-from offers.records import UNRESERVED, Offer, Resource
+from offers.records import UNRESERVED, Offer, Reservation, Resource
 
 Json = dict[str, Any]
 
@@ -29,7 +29,7 @@ def from_milli(milli: int) -> float:
 def reserved_for(resource: Resource) -> str:
     """The role of the newest reservation, in either form; `*` for none."""
     if resource.reservations:
-        return str(resource.reservations[-1].get("role", UNRESERVED))
+        return resource.reservations[-1].role or UNRESERVED
     return resource.role or UNRESERVED
 
 
@@ -38,9 +38,8 @@ def is_plain(resource: Resource) -> bool:
         return False
     if resource.disk is not None and not resource.disk.keys().isdisjoint(("source", "persistence", "volume")):
         return False
-    if resource.reservations:
-        return "labels" not in resource.reservations[-1]
-    return resource.reservation is None or "labels" not in resource.reservation
+    newest = resource.reservations[-1] if resource.reservations else resource.reservation
+    return newest is None or newest.labels is None
 
 
 def serves(reserved: str, role: str) -> bool:
@@ -58,7 +57,11 @@ def accepts(accepted: frozenset[str] | None, reserved: str, role: str) -> bool:
 def usable(resource: Resource, role: str) -> bool:
     """Whether a task of `role` may be given this resource at all."""
     allocated = resource.allocation_info
-    return is_plain(resource) and (allocated is None or allocated.role == role) and serves(reserved_for(resource), role)
+    if not is_plain(resource) or (allocated is not None and allocated.role != role):
+        return False
+    if not resource.reservations and resource.role is None:
+        return True
+    return serves(reserved_for(resource), role)
 
 
 def stamp(resource: Resource) -> Json:
@@ -67,12 +70,22 @@ def stamp(resource: Resource) -> Json:
     if resource.allocation_info is not None:
         made["allocation_info"] = {"role": resource.allocation_info.role}
     if resource.reservations:
-        made["reservations"] = [dict(reservation) for reservation in resource.reservations]
+        made["reservations"] = [_reservation(reservation) for reservation in resource.reservations]
     if resource.role is not None:
         made["role"] = resource.role
     if resource.reservation is not None:
-        made["reservation"] = dict(resource.reservation)
+        made["reservation"] = _reservation(resource.reservation)
     return made
+
+
+def _reservation(reservation: Reservation) -> Json:
+    """As it came. One with labels is never used, so it is never written."""
+    fields = (("type", reservation.type), ("role", reservation.role), ("principal", reservation.principal))
+    return {name: value for name, value in fields if value}
+
+
+def amount(resource: Resource) -> int:
+    return to_milli(resource.scalar.value) if resource.scalar is not None else 0
 
 
 class Lot:
@@ -81,31 +94,33 @@ class Lot:
     __slots__ = ("_stamp", "kind", "left", "reserved")
 
     def __init__(self, kind: Resource) -> None:
-        self.kind, self.reserved, self.left = kind, reserved_for(kind), 0
+        self.kind, self.reserved, self.left = kind, reserved_for(kind), amount(kind)
         self._stamp: Json | None = None
 
     def add(self, resource: Resource) -> None:
-        self.left += to_milli(resource.scalar.value) if resource.scalar is not None else 0
+        self.left += amount(resource)
 
     def take(self, milli: int) -> Json:
         self.left -= milli
         if self._stamp is None:
             self._stamp = stamp(self.kind)
-        return {**self._stamp, "scalar": {"value": from_milli(milli)}}
+        return {**self._stamp, "scalar": {"value": milli / 1000}}
 
 
 class PortLot:
     """The ports left under one reservation: sorted ranges that neither touch nor overlap."""
 
-    __slots__ = ("kind", "left", "ranges", "reserved")
+    __slots__ = ("_stamp", "kind", "left", "ranges", "reserved")
 
     def __init__(self, kind: Resource) -> None:
         self.kind, self.reserved, self.left = kind, reserved_for(kind), 0
         self.ranges: list[tuple[int, int]] = []
+        self._stamp: Json | None = None
+        self.add(kind)
 
     def add(self, resource: Resource) -> None:
         if resource.ranges is not None:
-            self.ranges = merged([*self.ranges, *[(part.begin, part.end) for part in resource.ranges.range]])
+            self.ranges = merged(self.ranges + [(part.begin, part.end) for part in resource.ranges.range])
             self.left = sum([end - begin + 1 for begin, end in self.ranges])
 
     def holds(self, port: int) -> bool:
@@ -119,6 +134,16 @@ class PortLot:
             index -= end - begin + 1
         raise IndexError(index)
 
+    def take_first(self) -> tuple[int, Json]:
+        """The lowest port, also as Mesos writes it."""
+        begin, end = self.ranges[0]
+        if begin < end:
+            self.ranges[0] = (begin + 1, end)
+        else:
+            del self.ranges[0]
+        self.left -= 1
+        return begin, self._written([{"begin": begin, "end": begin}])
+
     def remove(self, port: int) -> None:
         for index, (begin, end) in enumerate(self.ranges):
             if begin <= port <= end:
@@ -128,8 +153,12 @@ class PortLot:
 
     def taken(self, ports: Iterable[int]) -> Json:
         """These ports of the lot as Mesos writes them."""
-        ranges = merged([(port, port) for port in ports])
-        return {**stamp(self.kind), "ranges": {"range": [{"begin": begin, "end": end} for begin, end in ranges]}}
+        return self._written([{"begin": begin, "end": end} for begin, end in merged([(port, port) for port in ports])])
+
+    def _written(self, ranges: list[Json]) -> Json:
+        if self._stamp is None:
+            self._stamp = stamp(self.kind)
+        return {**self._stamp, "ranges": {"range": ranges}}
 
 
 def merged(ranges: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -148,40 +177,33 @@ class Lots:
 
     __slots__ = ("ports", "scalars")
 
-    def __init__(self, offers: Sequence[Offer], role: str) -> None:
-        self.scalars: dict[str, list[Lot]] = {name: [] for name in SCALARS}
+    def __init__(self, offers: Iterable[Offer], role: str) -> None:
+        self.scalars: dict[str, list[Lot]] = {"cpus": [], "mem": [], "disk": [], "gpus": []}
         self.ports: list[PortLot] = []
         for offer in offers:
             for resource in offer.resources:
-                if usable(resource, role):
-                    self._add(resource)
+                if resource.name == PORTS:
+                    if usable(resource, role):
+                        _add(self.ports, PortLot, resource)
+                elif resource.name in self.scalars and usable(resource, role):
+                    _add(self.scalars[resource.name], Lot, resource)
         for lots in self.scalars.values():
             if len(lots) > 1:
                 lots.sort(key=_particular)
         self.ports.sort(key=_particular)
 
-    def _add(self, resource: Resource) -> None:
-        if resource.scalar is not None:
-            if resource.name in self.scalars:
-                _lot_of(self.scalars[resource.name], Lot, resource).add(resource)
-        elif resource.name == PORTS:
-            _lot_of(self.ports, PortLot, resource).add(resource)
-
 
 L = TypeVar("L", Lot, PortLot)
 
 
-def _lot_of(lots: list[L], make: type[L], resource: Resource) -> L:
-    """The lot that this resource adds to: Mesos adds up what differs in nothing but the amount."""
+def _add(lots: list[L], make: type[L], resource: Resource) -> None:
+    """Mesos adds up what differs in nothing but the amount."""
     for lot in lots:
-        if _same_kind(lot.kind, resource):
-            return lot
+        kind = lot.kind
+        if kind.reservations == resource.reservations and kind.role == resource.role and kind.reservation == resource.reservation:
+            lot.add(resource)
+            return
     lots.append(make(resource))
-    return lots[-1]
-
-
-def _same_kind(one: Resource, other: Resource) -> bool:
-    return one.reservations == other.reservations and one.role == other.role and one.reservation == other.reservation
 
 
 def _particular(lot: Lot | PortLot) -> tuple[bool, int, str]:
@@ -204,6 +226,9 @@ def take_ports(lots: Sequence[PortLot], wanted: Sequence[int], exact: frozenset[
 
     start: which of the free ports is the first choice for any, counted round and round.
     """
+    if len(wanted) == 1 and not exact and not start and lots[0].left:
+        port, written = lots[0].take_first()
+        return (port,), [written]
     start = start and start % sum(lot.left for lot in lots)
     given: list[list[int]] = [[] for _ in lots]
     for port in sorted(exact):

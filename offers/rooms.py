@@ -5,7 +5,7 @@ A room is what one agent offers to one role, all its offers together; an agent's
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from offers.ask import Ask
@@ -46,18 +46,17 @@ class Agent:
             self._fields[name] = offer_field(self.offer, name)
         return self._fields[name]
 
-    def count_slots(self, storage: StorageView, limited: Iterable[str]) -> None:
-        for platform in limited:
-            default = storage.platform(platform).slots_per_node
-            left = storage.slots.get((self.agent_id, platform), default)
+    def count_slots(self, known: Mapping[tuple[str, str], int], defaults: Mapping[str, int | None]) -> None:
+        for platform, default in defaults.items():
+            left = known.get((self.agent_id, platform), default)
             if left is not None:
-                self.slots[platform] = max(0, left)
+                self.slots[platform] = left if left > 0 else 0
 
 
 class Room:
     """What one agent has left for one role."""
 
-    __slots__ = ("_lots", "agent", "cpus", "entry", "mem", "number", "offers", "role", "shelf", "used")
+    __slots__ = ("_lots", "_offer_ids", "agent", "cpus", "entry", "mem", "number", "offers", "role", "shelf")
 
     shelf: Shelf
     """Where ranking.py has put it."""
@@ -69,9 +68,9 @@ class Room:
         """In thousandths, whatever the reservation."""
         self.number = 0
         """Its place among all rooms by hostname, agent and role."""
-        self.used = False
         self.entry: Entry = (0, 0, 0, 0, self)
         self._lots: Lots | None = None
+        self._offer_ids: tuple[str, ...] = ()
 
     def add(self, offer: Offer) -> None:
         self.offers.append(offer)
@@ -79,26 +78,33 @@ class Room:
         for resource in offer.resources:
             name = resource.name
             if (name == "cpus" or name == "mem") and resource.scalar is not None and usable(resource, role):
-                amount = to_milli(resource.scalar.value)
+                milli = to_milli(resource.scalar.value)
                 if name == "cpus":
-                    self.cpus += amount
+                    self.cpus += milli
                 else:
-                    self.mem += amount
+                    self.mem += milli
 
     @property
     def lots(self) -> Lots:
         """The same in detail; made at first use, since most rooms of a large batch are never looked into."""
         if self._lots is None:
-            self._lots = Lots(sorted(self.offers, key=offer_id), self.role)
+            if len(self.offers) > 1:
+                self.offers.sort(key=offer_id)
+            self._lots = Lots(self.offers, self.role)
         return self._lots
 
     @property
     def offer_ids(self) -> tuple[str, ...]:
-        return tuple(sorted(map(offer_id, self.offers)))
+        if not self._offer_ids:
+            self._offer_ids = tuple(sorted([offer.offer.value for offer in self.offers]))
+        return self._offer_ids
 
     def left(self, name: str, accepted: frozenset[str] | None) -> int:
         """How much of a scalar resource a task may use that accepts these reservations, in thousandths."""
-        return sum([lot.left for lot in self.lots.scalars[name] if accepts(accepted, lot.reserved, self.role)])
+        lots = self.lots.scalars[name]
+        if accepted is None:
+            return sum([lot.left for lot in lots])
+        return sum([lot.left for lot in lots if accepts(accepted, lot.reserved, self.role)])
 
     def new_entry(self) -> Entry:
         self.entry = (self.cpus, self.mem, self.agent.taken, self.number, self)
@@ -121,9 +127,9 @@ def rooms_of(offers: Iterable[Offer], storage: StorageView, asks: Sequence[Ask])
             room = rooms[agent_id, role] = Room(agent, role)
             agent.rooms.append(room)
         room.add(offer)
-    limited = limited_platforms(storage) if any(ask.volumes for ask in asks) else ()
-    for agent in agents.values():
-        agent.count_slots(storage, limited)
+    if any(ask.volumes for ask in asks) and (defaults := default_slots(storage)):
+        for agent in agents.values():
+            agent.count_slots(storage.slots, defaults)
     return _numbered(rooms.values())
 
 
@@ -134,7 +140,8 @@ def _numbered(rooms: Iterable[Room]) -> list[Room]:
     return ordered
 
 
-def limited_platforms(storage: StorageView) -> tuple[str, ...]:
-    """The platforms on which some agent may run out of attach slots, by name."""
+def default_slots(storage: StorageView) -> dict[str, int | None]:
+    """The platforms on which some agent may run out of attach slots, by name, with the slots of an agent that is not known better."""
     limited = {name for name, platform in storage.platforms.items() if platform.slots_per_node is not None}
-    return tuple(sorted(limited.union(platform for _, platform in storage.slots)))
+    limited.update([platform for _, platform in storage.slots])
+    return {name: storage.platform(name).slots_per_node for name in sorted(limited)}

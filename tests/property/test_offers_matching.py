@@ -549,6 +549,6 @@ def test_what_is_remembered_of_earlier_tasks_changes_nothing(world: World) -> No
     def each_for_itself(likeness: object, ask: Ask) -> object:
         return ask.key
 
-    with patch("offers.feasibility.Likeness.__call__", each_for_itself), patch("offers.matching.remember", lambda *_: None):
+    with patch("offers.feasibility.Likeness.__call__", each_for_itself):
         slowly = world.match()
     assert shown(world.match()) == shown(slowly)
