@@ -140,7 +140,7 @@ def survive(demo: Demo, cluster: MesosCluster) -> bool:
 
     step("What the ledger's event log says of the volume")
     demo.run("events", "--volume", "/counter#0/data")
-    survived = after == before + 1 and second["host"] != first["host"]
+    survived: bool = after == before + 1 and second["host"] != first["host"]
     verdict = "survived" if survived else "is LOST"
     step(f"The count went from {before} on {first['host']} to {after} on {second['host']}: the data {verdict}")
     return survived

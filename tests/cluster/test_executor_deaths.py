@@ -120,8 +120,8 @@ def test_a_mkfs_that_dies_half_way(rig_with: Callable[..., Rig], tmp_path: Path)
     fake = tools / "mkfs.ext4"
     flag = tmp_path / "half"
     fake.write_text(
-        f'#!/bin/sh\nif mkdir {flag} 2>/dev/null; then\n  for last; do :; done\n  printf "\\123\\357" | dd of="$last" bs=1 seek=1080 conv=notrunc\n'
-        '  kill -9 $$\nfi\nexec /sbin/mkfs.ext4 "$@"\n'
+        f"#!/bin/sh\nif mkdir {flag} 2>/dev/null; then\n  for last; do :; done\n"
+        '  printf "\\123\\357" | dd of="$last" bs=1 seek=1080 conv=notrunc\n  kill -9 $$\nfi\nexec /sbin/mkfs.ext4 "$@"\n'
     )
     fake.chmod(0o755)
     rig = rig_with(
