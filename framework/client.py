@@ -13,7 +13,7 @@ from framework.failures import BrokerUnavailable, from_answer
 from framework.records import plain, revive, revive_page
 from framework.service import BrokerInfo, Explanation, ImportOrder, OfferView, VolumeOrder
 from framework.source import PAGE, AppView, EventFilter, PoolView
-from storage.inventory import ClaimFilter, VolumeFilter
+from storage.filters import ClaimFilter, VolumeFilter
 from storage.model import Claim, Event, Node, Page, Profile, Snapshot, Volume
 from storage.platforms.base import Finding
 

@@ -12,7 +12,8 @@ from framework.config import Config
 from framework.volumes import Volumes
 from framework.workers import Outcome, Workers
 from storage.errors import PollyError
-from storage.inventory import Ledger, Orphan, VolumeFilter
+from storage.filters import VolumeFilter
+from storage.inventory import Ledger, Orphan
 from storage.lifecycle import VolumeState
 from storage.model import ReclaimPolicy, Volume
 from storage.platforms.base import Platform, PoolReport

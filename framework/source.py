@@ -13,7 +13,8 @@ from typing import Any, Protocol, TypeVar
 from framework.mesos.instances import Phase
 from framework.mesos.tasks import decode_record
 from storage.errors import Invalid, UnknownApp, UnknownClaim, UnknownPlatform
-from storage.inventory import ClaimFilter, Ledger, Placement, PoolUse, VolumeFilter, Workload
+from storage.filters import ClaimFilter, VolumeFilter
+from storage.inventory import Ledger, Placement, PoolUse, Workload
 from storage.model import Claim, ClaimId, Event, Node, Page, PlacementId, Pool, Profile, Snapshot, Volume, VolumeId
 
 T = TypeVar("T")

@@ -18,7 +18,6 @@ from storage.ledger.leadership import check_terms, led
 from storage.ledger.migrate import prepare
 from storage.ledger.overview import Overview
 from storage.ledger.records import (
-    ClaimFilter,
     ClaimRequest,
     NewVolume,
     Orphan,
@@ -28,14 +27,12 @@ from storage.ledger.records import (
     PoolUse,
     Refused,
     Restored,
-    VolumeFilter,
     Workload,
 )
 from storage.ledger.transaction import Transaction
 
 __all__ = [
     "Advance",
-    "ClaimFilter",
     "ClaimRequest",
     "Ledger",
     "NewVolume",
@@ -48,7 +45,6 @@ __all__ = [
     "Release",
     "Restored",
     "Transaction",
-    "VolumeFilter",
     "Workload",
     "open_ledger",
 ]

@@ -11,7 +11,7 @@ from framework.cli.output import Column, Facts, Output
 from framework.cli.words import age, moment
 from framework.client import BrokerClient
 from framework.source import Source, pages
-from storage.inventory import ClaimFilter
+from storage.filters import ClaimFilter
 from storage.lifecycle import ClaimState
 from storage.model import Claim, NodeId
 

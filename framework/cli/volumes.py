@@ -16,7 +16,7 @@ from framework.cli.words import age, labels, moment, size
 from framework.client import BrokerClient
 from framework.service import ImportOrder, VolumeOrder
 from framework.source import EventFilter, Source, pages
-from storage.inventory import ClaimFilter, VolumeFilter
+from storage.filters import ClaimFilter, VolumeFilter
 from storage.lifecycle import VolumeState
 from storage.model import Claim, Event, SnapshotId, Volume
 

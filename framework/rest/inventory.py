@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Response
 from framework.rest.context import Polly, answer, listed, paged
 from framework.source import EventFilter, platforms
 from storage.errors import Invalid
-from storage.inventory import ClaimFilter, VolumeFilter
+from storage.filters import ClaimFilter, VolumeFilter
 from storage.lifecycle import ClaimState, VolumeState
 from storage.model import NodeId, PlacementId, VolumeId
 

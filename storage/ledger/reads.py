@@ -10,10 +10,11 @@ from sqlalchemy import Select, select, text
 
 from storage import schema
 from storage.errors import UnknownSnapshot, UnknownVolume
+from storage.filters import ClaimFilter, VolumeFilter
 from storage.ledger import rows
 from storage.ledger.bulk import lookup
 from storage.ledger.engine import Database
-from storage.ledger.records import ClaimFilter, Orphan, Placement, VolumeFilter, Workload
+from storage.ledger.records import Orphan, Placement, Workload
 from storage.ledger.writer import LIVE
 from storage.lifecycle import VolumeState
 from storage.model import (

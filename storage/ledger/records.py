@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from storage.errors import PollyError
-from storage.lifecycle import ClaimState, VolumeState
 from storage.model import Access, AccessMode, Claim, ClaimId, ExternalId, Node, NodeId, PlacementId, Volume, VolumeId, WorkloadId
 
 
@@ -110,35 +109,6 @@ class Orphan:
     external_id: ExternalId | None
     """None: nobody has seen it; the platform finds it by its token, or has nothing."""
     since: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VolumeFilter:
-    """Which volumes to list; None means any."""
-
-    platform: str | None = None
-    pool: str | None = None
-    profile: str | None = None
-    zone: str | None = None
-    state: VolumeState | None = None
-    owner: str | None = None
-    role: str | None = None
-    name: str | None = None
-    labels: Mapping[str, str] = field(default_factory=dict)
-    """Labels that a volume must have, all of them."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClaimFilter:
-    """Which live claims to list; None means any."""
-
-    platform: str | None = None
-    state: ClaimState | None = None
-    node: NodeId | None = None
-    scheduler: str | None = None
-    volume_id: VolumeId | None = None
-    placement_id: PlacementId | None = None
-    claim_id: ClaimId | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,8 @@ from typing import Any
 
 import httpx
 
-from storage.inventory import Ledger, VolumeFilter, open_ledger
+from storage.filters import VolumeFilter
+from storage.inventory import Ledger, open_ledger
 from storage.model import Claim, Volume
 from tests.cluster.mesos_cluster import MesosCluster
 from tests.ports import free_port

@@ -18,7 +18,8 @@ from storage.errors import (
     UnknownVolume,
     VolumeInUse,
 )
-from storage.inventory import Advance, ClaimFilter, Ledger, Placed, Refused, Release
+from storage.filters import ClaimFilter
+from storage.inventory import Advance, Ledger, Placed, Refused, Release
 from storage.lifecycle import ClaimState, ProofKind, VolumeState
 from storage.model import Access, AccessMode, ClaimId, ExternalId, NodeId, PlacementId, Proof, VolumeId
 from tests.ledgers import BIRTH, PROOF, Clock, bear, end, fresh, furnish, make, new, old, place, placed, refusal, task

@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from storage.errors import Conflict, PoolFull, UnknownVolume
-from storage.inventory import Ledger, Placement, VolumeFilter, Workload
+from storage.filters import VolumeFilter
+from storage.inventory import Ledger, Placement, Workload
 from storage.lifecycle import VolumeState
 from storage.model import Node, NodeId, PlacementId, Profile, ReclaimPolicy, VolumeId, WorkloadId
 from storage.platforms.base import PoolReport

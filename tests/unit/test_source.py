@@ -8,7 +8,8 @@ import pytest
 
 from framework.source import PAGE, EventFilter, LedgerSource, pages, platforms
 from storage.errors import Invalid, UnknownApp, UnknownClaim
-from storage.inventory import ClaimFilter, Ledger, PoolUse, VolumeFilter, open_ledger
+from storage.filters import ClaimFilter, VolumeFilter
+from storage.inventory import Ledger, PoolUse, open_ledger
 from storage.model import ClaimId, Page, VolumeId
 from tests.unit.front import NOW, SCHEDULER, fill
 
