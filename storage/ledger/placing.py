@@ -140,6 +140,8 @@ class Placing(Writer):
         return self.place(requests[:half]) + self.place(requests[half:])
 
     def _place_all(self, requests: Sequence[PlaceRequest]) -> list[Placed | Refused]:
+        if any(_doubled(request) for request in requests):
+            raise Unfit
         known = self._known(claim for request in requests for claim in request.claims if claim.new is None)
         self.take_room(claim.new for request in requests for claim in request.claims if claim.new)
         self._take_slots(requests, known)
@@ -273,6 +275,12 @@ class Placing(Writer):
                     placement_id=request.placement.placement_id,
                     why=_story(claim),
                 )
+
+
+def _doubled(request: PlaceRequest) -> bool:
+    """Whether a task asks twice for one volume: of two claims on it neither could be the newest epoch's."""
+    claims = request.claims
+    return len(claims) > 1 and len({claim.volume_id for claim in claims}) < len(claims)
 
 
 def _placement_row(request: PlaceRequest) -> tuple[Any, ...]:

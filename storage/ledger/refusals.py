@@ -41,6 +41,8 @@ def reason_of(session: Session, request: PlaceRequest) -> PollyError:
 
 
 def _reasons(session: Session, request: PlaceRequest) -> Iterator[PollyError]:
+    if len({claim.volume_id for claim in request.claims}) < len(request.claims):
+        yield Invalid(field="claims", value=len(request.claims), reason="a task has one claim on a volume")
     new = [claim.new for claim in request.claims if claim.new]
     old = [claim for claim in request.claims if claim.new is None]
     found = map(rows.volume, session.find(VOLUMES, sorted({claim.volume_id for claim in old})))

@@ -163,7 +163,7 @@ def test_a_node_has_no_more_claims_than_slots(ledger: Ledger) -> None:
         (task("t", old("c", "faulty", 1)), Conflict),
         (task("t", fresh("c", new("a"))), AlreadyExists),
         (task("t", fresh("c", new("b", pool="q"))), UnknownPool),
-        (task("t", old("c", "a", 1), old("d", "a", 2)), Conflict),
+        (task("t", old("c", "a", 1), old("d", "a", 2)), Invalid),
         (task("maker of a"), None),
     ],
 )
