@@ -7,35 +7,34 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-import httpx
-
-from framework.failures import BrokerUnavailable, from_answer
+from framework.failures import from_answer
+from framework.fetching import Fetcher, read_url
 from framework.records import plain, revive, revive_page
 from framework.service import BrokerInfo, Explanation, ImportOrder, OfferView, VolumeOrder
-from framework.source import PAGE, AppView, EventFilter, PoolView
+from framework.views import PAGE, AppView, EventFilter, PoolView
 from storage.filters import ClaimFilter, VolumeFilter
 from storage.model import Claim, Event, Node, Page, Profile, Snapshot, Volume
 from storage.platforms.base import Finding
 
 T = TypeVar("T")
 USER_HEADER = "X-Polly-User"
-TIMEOUT_S = 60.0
 
 
 class BrokerClient:
-    """Fulfils framework.source.Source, and asks the broker for everything else.
+    """Fulfils framework.views.Source, and asks the broker for everything else.
 
-    All methods raise BrokerUnavailable and what the broker says.
+    All methods raise BrokerUnavailable, BrokerBusy, and what the broker says.
     """
 
-    def __init__(self, url: str, token: str | None = None, *, http: httpx.Client | None = None) -> None:
+    def __init__(self, url: str, token: str | None = None) -> None:
+        """Raises Invalid for what is no URL."""
+        read_url(url)
         headers = {USER_HEADER: _user()} | ({"Authorization": f"Bearer {token}"} if token else {})
         self.url = url.rstrip("/")
-        self._http = http or httpx.Client(timeout=TIMEOUT_S, trust_env=False)
-        self._http.headers.update(headers)
+        self._fetcher = Fetcher(url=self.url, headers=headers)
 
     def close(self) -> None:
-        self._http.close()
+        """Nothing is kept open."""
 
     # --- apps ---------------------------------------------------------------------------------------
 
@@ -131,15 +130,11 @@ class BrokerClient:
         asked = {name: value for name, value in {**params, "after": after, "limit": limit}.items() if value is not None}
         return revive_page(kind, self._send("GET", path, params=asked), path)
 
-    def _send(self, method: str, path: str, **options: Any) -> Any:
-        try:
-            answer = self._http.request(method, self.url + path, **options)
-            body = answer.json() if answer.content else None
-        except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-            raise BrokerUnavailable(url=self.url, reason=str(error) or type(error).__name__) from error
-        if answer.is_success:
-            return body
-        raise from_answer(answer.status_code, body)
+    def _send(self, method: str, path: str, *, params: Mapping[str, Any] | None = None, json: object = None) -> Any:
+        status, answer = self._fetcher.fetch(method, path, params=params, body=json)
+        if 200 <= status < 300:
+            return answer
+        raise from_answer(status, answer)
 
 
 def _asked(only: object, *, but: str = "") -> dict[str, Any]:

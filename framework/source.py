@@ -1,143 +1,16 @@
-"""Where what is shown comes from: one protocol, fulfilled by the ledger itself (here) and by a broker's HTTP API (framework/client.py).
-
-Everything here is read only, and every list that can be long comes in pages.
-"""
+"""The ledger itself as the source of what is shown: framework/views.py's protocol over its reads."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from collections.abc import Iterable
 
-from framework.mesos.instances import Phase
 from framework.mesos.tasks import decode_record
+from framework.views import PAGE, AppView, EventFilter, PoolView, TaskView
 from storage.errors import Invalid, UnknownApp, UnknownClaim, UnknownPlatform
 from storage.filters import ClaimFilter, VolumeFilter
 from storage.inventory import Ledger, Placement, PoolUse, Workload
 from storage.model import Claim, ClaimId, Event, Node, Page, PlacementId, Pool, Profile, Snapshot, Volume, VolumeId
-
-T = TypeVar("T")
-PAGE = 1000
-"""How many records a program asks for at once."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskView:
-    """One run of one instance of an app."""
-
-    task_id: str
-    app_id: str
-    slot: int
-    state: str
-    """A framework.mesos.instances.Phase."""
-    node: str
-    hostname: str = ""
-    region: str = ""
-    zone: str = ""
-    ports: tuple[int, ...] = ()
-    version: str = ""
-    launched_at: float = 0.0
-    started_at: float = 0.0
-    """0 before it ran."""
-    volumes: Mapping[str, str] = field(default_factory=dict)
-    """Volume id to containerPath."""
-    message: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AppView:
-    """An app as the ledger has it."""
-
-    app_id: str
-    spec: Mapping[str, Any]
-    """The definition as Marathon's JSON."""
-    version: str
-    instances: int
-    state: str
-    """RUNNING or DELETING."""
-    created_at: float
-    tasks: tuple[TaskView, ...] = ()
-
-    def count(self, *states: Phase) -> int:
-        return sum(task.state in states for task in self.tasks)
-
-    @property
-    def running(self) -> int:
-        return self.count(Phase.RUNNING)
-
-    @property
-    def staged(self) -> int:
-        return self.count(Phase.LAUNCHED, Phase.STARTING)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PoolView:
-    """A pool, with what live claims hold of it."""
-
-    pool: Pool
-    free_mib: int
-    claimed_mib: int
-    claims: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlatformView:
-    """What a platform's pools add up to."""
-
-    name: str
-    pools: int
-    capacity_mib: int
-    provisioned_mib: int
-    free_mib: int
-    claimed_mib: int
-    claims: int
-    online: bool
-    """All its pools are."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EventFilter:
-    """None: any."""
-
-    volume: str | None = None
-    """Its id or name."""
-    claim: str | None = None
-    task: str | None = None
-
-
-class Source(Protocol):
-    """Raises LedgerUnavailable or BrokerUnavailable from every method, beside what each says."""
-
-    def apps(self) -> Sequence[AppView]: ...
-
-    def app(self, app_id: str) -> AppView:
-        """Raises UnknownApp."""
-
-    def pools(self, platform: str | None = None) -> Sequence[PoolView]:
-        """Raises UnknownPlatform for one that has no pool."""
-
-    def profiles(self) -> Sequence[Profile]: ...
-
-    def volume(self, volume: str) -> Volume:
-        """By id or name. Raises UnknownVolume."""
-
-    def volumes(self, only: VolumeFilter, *, after: str | None = None, limit: int = PAGE) -> Page[Volume]: ...
-
-    def claim(self, claim: str) -> Claim:
-        """A live one. Raises UnknownClaim."""
-
-    def claims(self, only: ClaimFilter, *, after: str | None = None, limit: int = PAGE) -> Page[Claim]: ...
-
-    def snapshots(self, volume: str | None = None, *, after: str | None = None, limit: int = PAGE) -> Page[Snapshot]:
-        """All, or those of one volume by id or name. Raises UnknownVolume."""
-
-    def nodes(self) -> Sequence[Node]: ...
-
-    def events(self, only: EventFilter, *, after: str | None = None, limit: int = PAGE, newest_first: bool = False) -> Page[Event]:
-        """Raises UnknownVolume."""
-
-    def close(self) -> None: ...
 
 
 class LedgerSource:
@@ -252,36 +125,3 @@ def _task_view(placement: Placement) -> TaskView:
 def _pool_view(pool: Pool, use: PoolUse | None) -> PoolView:
     claimed_mib, claims = (use.volumes_mib, use.claims) if use else (0, 0)
     return PoolView(pool=pool, free_mib=pool.free_mib, claimed_mib=claimed_mib, claims=claims)
-
-
-def platforms(pools: Iterable[PoolView]) -> list[PlatformView]:
-    """The platforms that these pools belong to, added up."""
-    found: dict[str, list[PoolView]] = {}
-    for view in pools:
-        found.setdefault(view.pool.platform, []).append(view)
-    return [_platform_view(name, views) for name, views in found.items()]
-
-
-def _platform_view(name: str, views: Sequence[PoolView]) -> PlatformView:
-    return PlatformView(
-        name=name,
-        pools=len(views),
-        capacity_mib=sum(view.pool.capacity_mib for view in views),
-        provisioned_mib=sum(view.pool.provisioned_mib for view in views),
-        free_mib=sum(view.free_mib for view in views),
-        claimed_mib=sum(view.claimed_mib for view in views),
-        claims=sum(view.claims for view in views),
-        online=all(view.pool.online for view in views),
-    )
-
-
-def pages(ask: Callable[[str | None, int], Page[T]], *, after: str | None = None, limit: int | None = None) -> Iterator[Page[T]]:
-    """All parts of a long list from `after` on, until `limit` records were given; each is asked for when it is wanted."""
-    left = limit
-    while True:
-        page = ask(after, PAGE if left is None else min(PAGE, left))
-        yield page
-        after = page.after
-        left = None if left is None else left - len(page.items)
-        if after is None or (left is not None and left <= 0):
-            return

@@ -14,7 +14,7 @@ from framework.client import BrokerClient
 from framework.marathon.model import App
 from framework.marathon.reading import parse_json, read_app
 from framework.service import Explanation, WaitingInstance
-from framework.source import AppView, Source, TaskView
+from framework.views import AppView, Source, TaskView
 
 NO_APPS = "No app runs here. Start one with: polly app run FILE (examples/counter.json is one to try)"
 

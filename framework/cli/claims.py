@@ -10,7 +10,7 @@ from framework.cli.options import asks, pages_through, reads
 from framework.cli.output import Column, Facts, Output
 from framework.cli.words import age, moment
 from framework.client import BrokerClient
-from framework.source import Source, pages
+from framework.views import Source, pages
 from storage.filters import ClaimFilter
 from storage.lifecycle import ClaimState
 from storage.model import Claim, NodeId

@@ -7,7 +7,7 @@ import click
 from framework.cli.options import pages_through, reads
 from framework.cli.output import Column, Output
 from framework.cli.words import moment
-from framework.source import EventFilter, Source, pages
+from framework.views import EventFilter, Source, pages
 from storage.model import Event
 
 NO_EVENTS = "No event is there, or none that passes the filters. The log begins with the first volume, claim or app."

@@ -10,7 +10,7 @@ import click
 from framework.cli.options import reads
 from framework.cli.output import Column, Output
 from framework.cli.words import age, labels, size
-from framework.source import PlatformView, PoolView, Source, platforms
+from framework.views import PlatformView, PoolView, Source, platforms
 from storage.model import Node, Profile
 
 NO_POOLS = (

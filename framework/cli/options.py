@@ -13,9 +13,9 @@ import click
 from framework.cli.output import FORMS, Output
 from framework.cli.words import parse_size
 from framework.client import BrokerClient
-from framework.source import Source
 from framework.tokens import read_token
-from storage.errors import Invalid, PollyError
+from framework.views import Source
+from storage.errors import PollyError
 
 Command = Callable[..., None]
 DEFAULT_BROKER = "http://127.0.0.1:7070"
@@ -118,6 +118,4 @@ def _ledger_source(database: str) -> Source:
 
 
 def open_broker(url: str, token_file: Path | None) -> BrokerClient:
-    if not url.startswith(("http://", "https://")):
-        raise Invalid(field="--broker", value=url, reason="it is a URL such as " + DEFAULT_BROKER)
     return BrokerClient(url, read_token(token_file) if token_file else None)

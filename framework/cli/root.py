@@ -7,7 +7,6 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NoReturn
 
 import click
@@ -15,22 +14,23 @@ import click
 from framework.failures import exit_code
 from storage.errors import PollyError
 
-COMMANDS: Mapping[str, str] = {
-    "broker": "framework.cli.running:broker",
-    "app": "framework.cli.apps:app",
-    "explain": "framework.cli.apps:explain",
-    "offers": "framework.cli.offers:offers",
-    "inventory": "framework.cli.inventory:inventory",
-    "volume": "framework.cli.volumes:volume",
-    "claim": "framework.cli.claims:claim",
-    "snapshot": "framework.cli.snapshots:snapshot",
-    "node": "framework.cli.inventory:node",
-    "profile": "framework.cli.inventory:profile",
-    "events": "framework.cli.events:events",
-    "doctor": "framework.cli.running:doctor",
-    "config": "framework.cli.running:config",
-    "completion": "framework.cli.running:completion",
+COMMANDS: Mapping[str, tuple[str, str]] = {
+    "broker": ("framework.cli.running:broker", "Run the broker: the framework on Mesos, and the HTTP API."),
+    "app": ("framework.cli.apps:app", "Run, look at, scale and kill Marathon apps."),
+    "explain": ("framework.cli.apps:explain", "Say why each waiting instance of an app waits."),
+    "offers": ("framework.cli.offers:offers", "Show the latest offers with Polly's overlay."),
+    "inventory": ("framework.cli.inventory:inventory", "Show platforms and pools: capacity, provisioned, free, claimed."),
+    "volume": ("framework.cli.volumes:volume", "Look at, create, delete, snapshot, expand and import volumes."),
+    "claim": ("framework.cli.claims:claim", "Look at claims, and release one whose holder is gone."),
+    "snapshot": ("framework.cli.snapshots:snapshot", "Look at and delete snapshots."),
+    "node": ("framework.cli.inventory:node", "Look at nodes, the machines that can hold volumes."),
+    "profile": ("framework.cli.inventory:profile", "Look at profiles, the named storage classes."),
+    "events": ("framework.cli.events:events", "Show who did what to which volume, when and why."),
+    "doctor": ("framework.cli.running:doctor", "Check the set-up and say what to mend."),
+    "config": ("framework.cli.running:config", "Check the configuration."),
+    "completion": ("framework.cli.running:completion", "Make a shell complete polly's commands."),
 }
+"""Where each command is, and what the list of all says of it: that list loads none of them."""
 INTERRUPTED = 130
 
 
@@ -41,9 +41,13 @@ class Root(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        module, _, name = COMMANDS[cmd_name].partition(":")
+        module, _, name = COMMANDS[cmd_name][0].partition(":")
         command: click.Command = getattr(import_module(module), name)
         return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, words) for name, (_, words) in COMMANDS.items()])
 
     def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> NoReturn:
         """Runs a command and ends the process; nothing but its exit status and a sentence on stderr tells of an error."""
@@ -68,7 +72,7 @@ def _tell(error: Exception) -> int:
         click.echo("", err=True)
         return INTERRUPTED
     if isinstance(error, click.ClickException):
-        error.show()
+        _tell_usage(error)
         return 2
     if isinstance(error, PollyError):
         click.echo(f"polly: {error}", err=True)
@@ -83,20 +87,23 @@ def _tell(error: Exception) -> int:
     return 1
 
 
+def _tell_usage(error: click.ClickException) -> None:
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        error.show()
+        return
+    sentence = error.format_message()
+    click.echo(f"polly: {sentence if sentence[-1:] in '.?)' else sentence + '.'}", err=True)
+    if isinstance(error, click.UsageError) and error.ctx is not None:
+        click.echo(f"What it takes is shown by: {error.ctx.command_path} --help", err=True)
+
+
 def _forget_stdout() -> None:
     """Whoever read the output is gone; the interpreter must not try to flush it at its end."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _version() -> str:
-    try:
-        return version("polly-broker")
-    except PackageNotFoundError:
-        return "unknown"
-
-
 @click.group(cls=Root, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.version_option(_version(), prog_name="polly")
+@click.version_option(package_name="polly-broker", prog_name="polly")
 def root() -> None:
     """Persistent volumes from any storage platform, for Apache Mesos.
 

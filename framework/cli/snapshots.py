@@ -10,7 +10,7 @@ from framework.cli.options import asks, pages_through, reads
 from framework.cli.output import Column, Output
 from framework.cli.words import age, size
 from framework.client import BrokerClient
-from framework.source import Source, pages
+from framework.views import Source, pages
 from storage.model import Snapshot
 
 NO_SNAPSHOTS = "No snapshot is there. Make one with: polly volume snapshot VOLUME"

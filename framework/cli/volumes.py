@@ -15,7 +15,7 @@ from framework.cli.output import Column, Facts, Output
 from framework.cli.words import age, labels, moment, size
 from framework.client import BrokerClient
 from framework.service import ImportOrder, VolumeOrder
-from framework.source import EventFilter, Source, pages
+from framework.views import EventFilter, Source, pages
 from storage.filters import ClaimFilter, VolumeFilter
 from storage.lifecycle import VolumeState
 from storage.model import Claim, Event, SnapshotId, Volume

@@ -7,7 +7,7 @@ from typing import Annotated, TypeVar
 from fastapi import APIRouter, Query, Response
 
 from framework.rest.context import Polly, answer, listed, paged
-from framework.source import EventFilter, platforms
+from framework.views import EventFilter, platforms
 from storage.errors import Invalid
 from storage.filters import ClaimFilter, VolumeFilter
 from storage.lifecycle import ClaimState, VolumeState

@@ -13,7 +13,7 @@ from framework.marathon.ids import timestamp
 from framework.marathon.reading import parse_json, read_app
 from framework.mesos.instances import Phase
 from framework.rest.context import Actor, Body, Context, Polly, answer
-from framework.source import AppView, TaskView
+from framework.views import AppView, TaskView
 from storage.errors import Invalid, NotYet, UnknownApp
 
 router = APIRouter()

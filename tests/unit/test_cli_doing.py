@@ -7,8 +7,11 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
@@ -227,3 +230,72 @@ def test_the_page_has_every_command_and_exit_status() -> None:
     page = reference.page()
     assert all(f"## polly {name}" in page for name in COMMANDS)
     assert all(f"| {code} |" in page for code in EXIT_CODES)
+
+
+# --- starting fast ----------------------------------------------------------------------------------------
+
+
+def test_the_list_of_commands_says_what_each_says_of_itself() -> None:
+    context = click.Context(root, info_name="polly")
+    loaded = {name: root.get_command(context, name) for name in root.list_commands(context)}
+    assert all(command is not None and command.help for command in loaded.values())
+    text = CliRunner().invoke(root, ["--help"]).stdout
+    assert all(f"  {name} " in text for name in loaded)
+
+
+@pytest.mark.parametrize(
+    ("modules", "heavy"),
+    [
+        ("framework.cli.root", ("msgspec", "http.client", "rich")),
+        ("framework.cli." + ", framework.cli.".join(("apps", "claims", "events", "inventory", "offers", "snapshots", "volumes")), ()),
+    ],
+)
+def test_commands_that_ask_a_broker_load_neither_a_database_nor_a_web_framework(modules: str, heavy: tuple[str, ...]) -> None:
+    heavy += ("sqlalchemy", "alembic", "fastapi", "uvicorn", "httpx", "pymesos", "kazoo", "asyncio")
+    program = f"import sys, {modules}; print(*(set(sys.modules) & set({heavy!r})))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
+
+
+@pytest.mark.parametrize(
+    ("args", "sentence"),
+    [
+        (("volumes",), "No such command 'volumes'."),
+        (("volume", "create"), "Missing argument 'NAME'."),
+        (("volume", "list", "--label", "x"), "Invalid value for '--label': 'x' is not NAME=VALUE."),
+        (("app", "run", "/nowhere/app.json"), "Invalid value for 'FILE': '/nowhere/app.json': No such file or directory."),
+        (("volume", "create", "v"), "Missing option '--profile'."),
+    ],
+)
+def test_a_wrong_command_line_is_a_sentence_with_advice(args: tuple[str, ...], sentence: str) -> None:
+    result = CliRunner().invoke(root, args, prog_name="polly")
+    assert (result.exit_code, result.stdout) == (2, "")
+    first, advice = result.stderr.splitlines()
+    assert first == f"polly: {sentence}"
+    assert advice.startswith("What it takes is shown by: polly ")
+
+
+@pytest.mark.parametrize("url", ["nonsense", "ftp://host", "http://", "http://host:port", "http://h:0", "http://a b", "http://[::1"])
+def test_what_is_no_url_of_a_broker(url: str) -> None:
+    result = CliRunner().invoke(root, ["app", "list", "--broker", url], env={"POLLY_DATABASE": ""})
+    assert result.exit_code == 2
+    assert "it is a URL such as http://127.0.0.1:7070" in result.stderr
+
+
+def test_something_else_on_the_brokers_port() -> None:
+    class Page(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"<html>")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Page) as other:
+        thread = Thread(target=other.handle_request)
+        thread.start()
+        result = CliRunner().invoke(root, ["app", "list", "--broker", f"http://127.0.0.1:{other.server_port}"], env={"POLLY_DATABASE": ""})
+        thread.join()
+    assert result.exit_code == 7
+    assert "what answers there (HTTP status 200) is not Polly's API" in result.stderr

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from framework.source import PAGE, EventFilter, LedgerSource, pages, platforms
+from framework.source import LedgerSource
+from framework.views import PAGE, EventFilter, pages, platforms
 from storage.errors import Invalid, UnknownApp, UnknownClaim
 from storage.filters import ClaimFilter, VolumeFilter
 from storage.inventory import Ledger, PoolUse, open_ledger
