@@ -61,7 +61,7 @@ class Volumes:
         self._changed([volume])
         return fulfilled(volume)
 
-    def _new(self, name: str, profile: Profile, pool: Pool, size_mib: int) -> NewVolume:
+    def _new(self, name: str, profile: Profile, pool: Pool, size_mib: int, snapshot: ExternalId | None = None) -> NewVolume:
         return NewVolume(
             volume_id=VolumeId(self._ids()),
             name=name,
@@ -74,6 +74,7 @@ class Volumes:
             region=pool.region,
             zone=pool.zone,
             labels=profile.labels,
+            snapshot=snapshot,
         )
 
     def _roomiest(self, profile: Profile, size_mib: int) -> Pool:
@@ -94,7 +95,7 @@ class Volumes:
         size_mib = _checked_size(order.size_mib or snapshot.size_mib, profile)
         token, external = self._ids(), snapshot.external_id
         with self._ledger.begin(actor) as tx:
-            planned = tx.plan(self._new(order.name, profile, pool, size_mib), token=token)
+            planned = tx.plan(self._new(order.name, profile, pool, size_mib, external), token=token)
         request = CreateRequest(
             pool=pool.name,
             size_mib=size_mib,

@@ -191,8 +191,8 @@ def _chosen(asks: Sequence[VolumeAsk], options: Sequence[Option]) -> tuple[Chose
 
 
 def _held(path: str, volume: Volume) -> ChosenVolume:
-    return ChosenVolume(path, volume, volume.platform, volume.pool, volume.size_mib)
+    return ChosenVolume(path, volume, volume.platform, volume.pool, volume.size_mib, volume.region, volume.zone)
 
 
 def _made(path: str, stock: Stock, size_mib: int) -> ChosenVolume:
-    return ChosenVolume(path, None, stock.platform, stock.name, size_mib)
+    return ChosenVolume(path, None, stock.platform, stock.name, size_mib, stock.pool.region, stock.pool.zone)

@@ -25,6 +25,9 @@ class ChosenVolume(msgspec.Struct, frozen=True, gc=False):
     platform: str
     pool: str
     size_mib: int
+    region: str = ""
+    zone: str = ""
+    """Where the pool is, and so the volume for ever; empty: reached from everywhere."""
 
 
 class Plan(NamedTuple):

@@ -52,6 +52,8 @@ def _claim_request(chosen: ChosenVolume, need: Need, app: App, ids: Callable[[],
         filesystem=(need.external.filesystem if need.external else "") or need.profile.filesystem,
         owner="" if need.external else app.app_id,
         role=app.role or "",
+        region=chosen.region,
+        zone=chosen.zone,
         labels=need.profile.labels,
     )
     return ClaimRequest(claim_id=claim_id, volume_id=volume_id, access=need.access, epoch=0, new=new)
@@ -152,6 +154,7 @@ def plan_of(claim: Claim, volume: Volume, need: Need) -> VolumePlan:
         size_mib=volume.size_mib,
         token=volume.token,
         external_id=volume.external_id,
+        snapshot=volume.snapshot,
         filesystem=volume.filesystem,
         mkfs_options=need.profile.mkfs_options,
         mount_options=(*need.profile.mount_options, *(need.external.mount_options if need.external else ())),
