@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
+import msgspec
+
 from offers.records import UNRESERVED, Offer, Reservation, Resource
 
 Json = dict[str, Any]
@@ -56,12 +58,11 @@ def accepts(accepted: frozenset[str] | None, reserved: str, role: str) -> bool:
 
 def usable(resource: Resource, role: str) -> bool:
     """Whether a task of `role` may be given this resource at all."""
-    allocated = resource.allocation_info
-    if not is_plain(resource) or (allocated is not None and allocated.role != role):
+    allocated, reservations = resource.allocation_info, resource.reservations
+    if (allocated is not None and allocated.role != role) or not is_plain(resource):
         return False
-    if not resource.reservations and resource.role is None:
-        return True
-    return serves(reserved_for(resource), role)
+    reserved = (reservations[-1].role if reservations else resource.role) or UNRESERVED
+    return reserved in (role, UNRESERVED) or serves(reserved, role)
 
 
 def stamp(resource: Resource) -> Json:
@@ -88,14 +89,17 @@ def amount(resource: Resource) -> int:
     return to_milli(resource.scalar.value) if resource.scalar is not None else 0
 
 
-class Lot:
+class Lot(msgspec.Struct, gc=False):
     """What is left of one scalar resource under one reservation, in thousandths."""
 
-    __slots__ = ("_stamp", "kind", "left", "reserved")
+    kind: Resource
+    reserved: str
+    left: int
+    _stamp: Json | None = None
 
-    def __init__(self, kind: Resource) -> None:
-        self.kind, self.reserved, self.left = kind, reserved_for(kind), amount(kind)
-        self._stamp: Json | None = None
+    @classmethod
+    def of(cls, kind: Resource) -> Lot:
+        return cls(kind, reserved_for(kind), amount(kind))
 
     def add(self, resource: Resource) -> None:
         self.left += amount(resource)
@@ -107,16 +111,20 @@ class Lot:
         return {**self._stamp, "scalar": {"value": milli / 1000}}
 
 
-class PortLot:
+class PortLot(msgspec.Struct, gc=False):
     """The ports left under one reservation: sorted ranges that neither touch nor overlap."""
 
-    __slots__ = ("_stamp", "kind", "left", "ranges", "reserved")
+    kind: Resource
+    reserved: str
+    left: int = 0
+    ranges: list[tuple[int, int]] = []
+    _stamp: Json | None = None
 
-    def __init__(self, kind: Resource) -> None:
-        self.kind, self.reserved, self.left = kind, reserved_for(kind), 0
-        self.ranges: list[tuple[int, int]] = []
-        self._stamp: Json | None = None
-        self.add(kind)
+    @classmethod
+    def of(cls, kind: Resource) -> PortLot:
+        lot = cls(kind, reserved_for(kind))
+        lot.add(kind)
+        return lot
 
     def add(self, resource: Resource) -> None:
         if resource.ranges is not None:
@@ -182,11 +190,12 @@ class Lots:
         self.ports: list[PortLot] = []
         for offer in offers:
             for resource in offer.resources:
-                if resource.name == PORTS:
+                name = resource.name
+                if name in self.scalars:
                     if usable(resource, role):
-                        _add(self.ports, PortLot, resource)
-                elif resource.name in self.scalars and usable(resource, role):
-                    _add(self.scalars[resource.name], Lot, resource)
+                        _add(self.scalars[name], Lot, resource)
+                elif name == PORTS and usable(resource, role):
+                    _add(self.ports, PortLot, resource)
         for lots in self.scalars.values():
             if len(lots) > 1:
                 lots.sort(key=_particular)
@@ -203,7 +212,7 @@ def _add(lots: list[L], make: type[L], resource: Resource) -> None:
         if kind.reservations == resource.reservations and kind.role == resource.role and kind.reservation == resource.reservation:
             lot.add(resource)
             return
-    lots.append(make(resource))
+    lots.append(make.of(resource))
 
 
 def _particular(lot: Lot | PortLot) -> tuple[bool, int, str]:
@@ -229,7 +238,7 @@ def take_ports(lots: Sequence[PortLot], wanted: Sequence[int], exact: frozenset[
     if len(wanted) == 1 and not exact and not start and lots[0].left:
         port, written = lots[0].take_first()
         return (port,), [written]
-    start = start and start % sum(lot.left for lot in lots)
+    start = start % max(1, sum(lot.left for lot in lots))
     given: list[list[int]] = [[] for _ in lots]
     for port in sorted(exact):
         index = next(index for index, lot in enumerate(lots) if lot.holds(port))
