@@ -108,6 +108,8 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     births: tuple[ClaimId, ...]
 
 
+MOST_MIB: Final = 2**43
+"""8 EiB: more is no size."""
 STEPS: Final = frozenset({ClaimState.ATTACHING, ClaimState.MOUNTED, ClaimState.RELEASING, RELEASED, FAILED})
 
 _launch = msgspec.json.Decoder(Launch)
@@ -126,7 +128,13 @@ def decode_launch(data: bytes) -> Launch:
 
 def decode_progress(data: bytes) -> Progress:
     """Raises Invalid, naming what is wrong, for anything but a progress of this version."""
-    return _checked("TaskStatus.data", data, _progress)
+    progress = _checked("TaskStatus.data", data, _progress)
+    for volume in progress.volumes:
+        if volume.step not in STEPS:
+            raise Invalid(field="TaskStatus.data.step", value=volume.step, reason=f"it is one of {', '.join(sorted(STEPS))}")
+        if volume.size_mib is not None and not 0 < volume.size_mib <= MOST_MIB:
+            raise Invalid(field="TaskStatus.data.size_mib", value=volume.size_mib, reason="this is no volume's size")
+    return progress
 
 
 def decode_receipt(data: bytes) -> Receipt:

@@ -171,6 +171,11 @@ class Volume:
     snapshot: ExternalId | None = None
     """The platform's id of the snapshot that it starts from; kept, for as long as it is unborn it may have to start again."""
 
+    @property
+    def unborn(self) -> bool:
+        """Polly was to make its filesystem and has not: no task ever used what may exist of it. An import has no token."""
+        return self.birth is None and bool(self.token)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
