@@ -6,7 +6,6 @@ import logging
 import queue
 import threading
 import time
-import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
@@ -16,6 +15,7 @@ from typing import Any, TypeVar
 
 from framework.config import Config
 from framework.failures import BrokerBusy
+from framework.ids import new_id
 from framework.janitor import Janitor
 from framework.mesos.context import FRAMEWORK_ID, Calls, Context
 from framework.mesos.scheduler import Item, Scheduler
@@ -115,7 +115,7 @@ class Parts:
     """(framework id of an earlier life, where events go) -> framework.mesos.driver.Driver."""
     platforms: Mapping[str, Platform]
     clock: Callable[[], float] = time.time
-    ids: Callable[[], str] = lambda: str(uuid.uuid4())
+    ids: Callable[[], str] = new_id
 
 
 class Engine:

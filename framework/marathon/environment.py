@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from framework.marathon.model import App, Port
+from framework.marathon.model import App
 
 _LONGEST: Final = 512
 _LABEL: Final = "MARATHON_APP_LABEL_"
@@ -17,38 +17,52 @@ _LABEL: Final = "MARATHON_APP_LABEL_"
 
 def task_environment(app: App, *, task_id: str, host: str, ports: Sequence[int]) -> dict[str, str]:
     """All variables of one task. `ports` are the host ports it got, in the order of the app's port definitions."""
-    about = {
-        "MARATHON_APP_ID": app.app_id,
-        "MARATHON_APP_VERSION": app.version or "",
-        "MARATHON_APP_RESOURCE_CPUS": str(app.cpus),
-        "MARATHON_APP_RESOURCE_MEM": str(app.mem_mib),
-        "MARATHON_APP_RESOURCE_DISK": str(app.disk_mib),
-        "MARATHON_APP_RESOURCE_GPUS": str(app.gpus),
-        "MESOS_TASK_ID": task_id,
-        "HOST": host,
-    }
-    return {**about, **_labels(app.labels), **_ports(app.ports, ports), **app.env}
+    return Environment(app).of_task(task_id, host, ports)
+
+
+class Environment:
+    """The variables of an app's tasks; what all of them share is made once."""
+
+    __slots__ = ("_env", "_names", "_shared")
+
+    def __init__(self, app: App) -> None:
+        about = {
+            "MARATHON_APP_ID": app.app_id,
+            "MARATHON_APP_VERSION": app.version or "",
+            "MARATHON_APP_RESOURCE_CPUS": str(app.cpus),
+            "MARATHON_APP_RESOURCE_MEM": str(app.mem_mib),
+            "MARATHON_APP_RESOURCE_DISK": str(app.disk_mib),
+            "MARATHON_APP_RESOURCE_GPUS": str(app.gpus),
+        }
+        self._shared = about | _labels(app.labels)
+        self._names = [(port.port, f"PORT_{_variable(port.name)}" if port.name else "") for port in app.ports]
+        self._env = app.env
+
+    def of_task(self, task_id: str, host: str, ports: Sequence[int]) -> dict[str, str]:
+        """`ports` are the host ports that the task got, in the order of the app's port definitions."""
+        mine = {"MESOS_TASK_ID": task_id, "HOST": host}
+        return {**self._shared, **mine, **self._ports(ports), **self._env}
+
+    def _ports(self, given: Sequence[int]) -> dict[str, str]:
+        """PORT, PORT0.., PORTS, and PORT_ with the number asked for (where one was) or given, and with the name."""
+        if not given:
+            return {}
+        texts = [str(number) for number in given]
+        found = {"PORT": texts[0], "PORTS": ",".join(texts)}
+        for index, text in enumerate(texts):
+            found[f"PORT{index}"] = text
+        for (asked, _), text in zip(self._names, texts, strict=False):
+            found[f"PORT_{asked or text}"] = text
+        for (_, name), text in zip(self._names, texts, strict=False):
+            if name:
+                found[name] = text
+        return found
 
 
 def _labels(labels: Mapping[str, str]) -> dict[str, str]:
     """A label whose name or value is too long is left out."""
     kept = {_variable(name): value for name, value in labels.items() if len(name) < _LONGEST - len(_LABEL) and len(value) < _LONGEST}
     return {"MARATHON_APP_LABELS": " ".join(kept), **{_LABEL + name: value for name, value in kept.items()}}
-
-
-def _ports(defined: Sequence[Port], given: Sequence[int]) -> dict[str, str]:
-    """PORT, PORT0.., PORTS, and PORT_ with the number asked for (where one was) or given, and with the name."""
-    if not given:
-        return {}
-    found = {"PORT": str(given[0]), "PORTS": ",".join(map(str, given))}
-    for index, number in enumerate(given):
-        found[f"PORT{index}"] = str(number)
-    for port, number in zip(defined, given, strict=False):
-        found[f"PORT_{port.port or number}"] = str(number)
-    for port, number in zip(defined, given, strict=False):
-        if port.name:
-            found[f"PORT_{_variable(port.name)}"] = str(number)
-    return found
 
 
 def _variable(name: str) -> str:

@@ -9,19 +9,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from framework.config import PlatformKeys
-from framework.marathon.ids import task_id
 from framework.mesos.asking import Need, ask_of, needs_of, obstacle
 from framework.mesos.calls import Acceptance
-from framework.mesos.context import Context, story
+from framework.mesos.context import Context
 from framework.mesos.errors import CallFailed, CallInDoubt
-from framework.mesos.instances import AppState, Task, Waiting
-from framework.mesos.tasks import claim_requests, claimed_volume, launch_of, new_task, place_request, plan_of, task_info, unborn
-from offers.ask import Ask
-from offers.matching import Match, match
-from offers.overlay import overlays
+from framework.mesos.instances import Task
+from framework.mesos.launches import Launch, Round, Wish
+from framework.mesos.tasks import unborn
+from framework.mesos.telling import tell_round
+from offers.matching import match
 from offers.records import Offer, decode_offers
 from offers.view import PlatformView, Reach, StorageView
-from storage.inventory import Placed, PlaceRequest, Refused
 from storage.lifecycle import ProofKind
 from storage.model import Node, NodeId, Proof, Volume
 from storage.platforms.base import Capabilities
@@ -33,25 +31,6 @@ IDLE_REFUSE_S = 3600.0
 BUSY_REFUSE_S = 5.0
 """Something waits that this offer did not fit."""
 NODE_SEEN_S = 60.0
-
-
-@dataclass(slots=True)
-class Wish:
-    """An instance that may be launched now, and what it asks."""
-
-    state: AppState
-    waiting: Waiting
-    needs: Mapping[str, Need]
-    ask: Ask
-
-
-@dataclass(slots=True)
-class _Launch:
-    """A placement that the ledger has, on its way to ACCEPT."""
-
-    match: Match
-    task: Task
-    info: dict[str, Any]
 
 
 @dataclass(slots=True)
@@ -143,70 +122,21 @@ class OfferCycle:
     def _place(self, wishes: Sequence[Wish], offers: Sequence[Offer], now: float) -> Mapping[str, tuple[str, ...]]:
         """Returns the offers that were accepted, each with the tasks that were launched on it."""
         storage = self.storage_view()
-        matching = match([wish.ask for wish in wishes], offers, storage, self.context.picture.peers())
+        choosy = {wish.ask.workload for wish in wishes if wish.ask.constraints}
+        matching = match([wish.ask for wish in wishes], offers, storage, self.context.picture.peers(choosy))
         by_key = {wish.ask.key: wish for wish in wishes}
         for key in matching.tallies:
             by_key[key].waiting.tallies = matching.tallies
             by_key[key].waiting.offers_seen += len(offers)
         if not matching.matches:
             return {}
-        self._tell_offers({found.agent_id for found in matching.matches}, offers, storage)
-        launches = self._claim(matching.matches, by_key, {offer.agent_id: offer for offer in offers}, now)
+        launches = Round(self.context, by_key, offers, now).claim(matching.matches)
+        tell_round(launches, offers, storage)
         return self._accept(launches)
 
-    def _tell_offers(self, used: set[str], offers: Sequence[Offer], storage: StorageView) -> None:
-        if not story.isEnabledFor(logging.INFO):
-            return
-        chosen = [offer for offer in offers if offer.agent_id in used]
-        found = overlays(chosen, storage)
-        for offer in chosen:
-            pools = {(share.pool.platform, share.pool.name): share.size_mib for share in found[offer.agent_id].shares}
-            shares = ", ".join(f"{platform}/{pool} up to {size_mib} MiB" for (platform, pool), size_mib in pools.items())
-            story.info("offer    %s: %s; overlay: %s", offer.hostname, _scalars(offer), shares or "nothing in reach")
-
-    def _claim(self, matches: Sequence[Match], by_key: Mapping[str, Wish], agents: Mapping[str, Offer], now: float) -> list[_Launch]:
-        requests = [self._request(found, by_key[found.ask.key], agents[found.agent_id], now) for found in matches]
-        with self.context.ledger.begin("broker") as tx:
-            outcomes = tx.place(requests)
-        settings = self.context.platform_settings()
-        launches = []
-        for found, request, outcome in zip(matches, requests, outcomes, strict=True):
-            wish = by_key[found.ask.key]
-            if isinstance(outcome, Refused):
-                self._refused(wish, outcome)
-            else:
-                launches.append(self._launch(found, request, outcome, wish, settings, now))
-        return launches
-
-    def _request(self, found: Match, wish: Wish, offer: Offer, now: float) -> PlaceRequest:
-        app = wish.state.app
-        claims = claim_requests(found, wish.needs, app, self.context.ids)
-        run = task_id(app.app_id, self.context.ids())
-        return place_request(found, offer, wish.state, wish.waiting.slot, run, claims, self.context.config, now)
-
-    def _refused(self, wish: Wish, outcome: Refused) -> None:
-        wish.waiting.blocked = f"the ledger refused the claim: {outcome.error}"
-        story.warning("refused  %s: %s", wish.ask.key, outcome.error)
-        self.context.forget_needs(wish.state, wish.waiting)
-
-    def _launch(self, found: Match, request: PlaceRequest, placed: Placed, wish: Wish, settings: Mapping[str, Any], now: float) -> _Launch:
-        existing = {chosen.container_path: chosen.existing for chosen in found.volumes}
-        volumes, plans = [], []
-        for wanted, claim, chosen in zip(request.claims, placed.claims, found.volumes, strict=True):
-            volume = claimed_volume(wanted, claim, existing[chosen.container_path], now)
-            volumes.append(volume)
-            plans.append(plan_of(claim, volume, wish.needs[chosen.container_path]))
-            _tell_claim(found, volume, claim.epoch, chosen.existing)
-        app = wish.state.app
-        task = new_task(request, placed.claims, volumes)
-        launch = launch_of(app, task, plans, self.context.config, settings)
-        self.context.forget(volumes)
-        self.context.picture.add_task(task)
-        return _Launch(found, task, task_info(found, task, app, launch, self.context.config, self.context.driver.framework_id or ""))
-
-    def _accept(self, launches: Sequence[_Launch]) -> Mapping[str, tuple[str, ...]]:
+    def _accept(self, launches: Sequence[Launch]) -> Mapping[str, tuple[str, ...]]:
         """One ACCEPT for each agent and role. An offer that was in one is used, whatever came of it."""
-        groups: dict[tuple[str, ...], list[_Launch]] = defaultdict(list)
+        groups: dict[tuple[str, ...], list[Launch]] = defaultdict(list)
         for launch in launches:
             groups[launch.match.offer_ids].append(launch)
         acceptances = [Acceptance(offer_ids=offer_ids, operations=[_launch_operation(group)]) for offer_ids, group in groups.items()]
@@ -305,17 +235,5 @@ def _node(offer: Offer, scheduler: str, slots: Mapping[str, int], now: float) ->
     )
 
 
-def _scalars(offer: Offer) -> str:
-    return ", ".join(f"{resource.name} {resource.scalar.value:g}" for resource in offer.resources if resource.scalar)
-
-
-def _launch_operation(group: Sequence[_Launch]) -> dict[str, Any]:
+def _launch_operation(group: Sequence[Launch]) -> dict[str, Any]:
     return {"type": "LAUNCH", "launch": {"task_infos": [launch.info for launch in group]}}
-
-
-def _tell_claim(found: Match, volume: Volume, epoch: int, existing: Volume | None) -> None:
-    what = "existing volume" if existing else "new volume, late bound in"
-    story.info(
-        "claim    %s epoch %d: %s %s/%s %d MiB, reserved for %s on %s",
-        volume.name, epoch, what, volume.platform, volume.pool, volume.size_mib, found.ask.key, found.hostname,
-    )  # fmt: skip

@@ -37,9 +37,9 @@ class TaskRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     version: str = ""
     region: str = ""
     zone: str = ""
-    attributes: dict[str, str] = {}
+    attributes: Mapping[str, str] = {}
     ports: tuple[int, ...] = ()
-    containers: dict[str, str] = {}
+    containers: Mapping[str, str] = {}
     """Volume id to containerPath."""
     launched_at: float = 0.0
     started_at: float = 0.0
@@ -187,9 +187,9 @@ class Picture:
         later = (w.not_before for state in self.apps.values() for w in state.waiting.values() if w.not_before > now)
         return min(later, default=None)
 
-    def peers(self) -> Mapping[WorkloadId, list[Peer]]:
-        """By app id, what its tasks occupy, for UNIQUE, CLUSTER, GROUP_BY and MAX_PER."""
-        return {app_id: [task.peer() for task in state.tasks.values()] for app_id, state in self.apps.items() if state.tasks}
+    def peers(self, app_ids: Iterable[WorkloadId]) -> Mapping[WorkloadId, list[Peer]]:
+        """By app id, what the tasks of these apps occupy, for UNIQUE, CLUSTER, GROUP_BY and MAX_PER."""
+        return {app_id: [task.peer() for task in self.apps[app_id].tasks.values()] for app_id in app_ids}
 
     def live_claims(self) -> Iterable[tuple[Task, Claim]]:
         return ((task, claim) for task in self.tasks.values() for claim in task.claims.values())

@@ -11,15 +11,15 @@ import msgspec
 
 from executors.wire import HostVolume, Launch, PlatformSettings, encode
 from framework.config import Config
-from framework.marathon.environment import task_environment
+from framework.marathon.environment import Environment
 from framework.marathon.model import App
 from framework.mesos.asking import Need
-from framework.mesos.instances import AppState, Phase, Task, TaskRecord
+from framework.mesos.instances import Phase, Task, TaskRecord
 from offers.constraints import attribute_text
 from offers.matching import ChosenVolume, Match
 from offers.records import Offer
 from storage.inventory import ClaimRequest, NewVolume, Placement, PlaceRequest
-from storage.model import Access, AccessMode, Claim, ClaimId, NodeId, PlacementId, Volume, VolumeId, VolumePlan, WorkloadId
+from storage.model import Access, AccessMode, Claim, ClaimId, NodeId, PlacementId, Volume, VolumeId, VolumePlan
 
 DEFAULT_GRACE_S = 3.0
 
@@ -63,38 +63,41 @@ def _access_mode(need: Need) -> AccessMode:
     return (need.external.access_mode if need.external else None) or need.profile.access_mode
 
 
-def place_request(
-    match: Match,
-    offer: Offer,
-    state: AppState,
-    slot: int,
-    task_id: PlacementId,
-    claims: tuple[ClaimRequest, ...],
-    config: Config,
-    now: float,
-) -> PlaceRequest:
-    record = TaskRecord(
+def agent_attributes(offer: Offer) -> Mapping[str, str]:
+    """The attributes of the offer's agent, as text."""
+    return {attribute.name: attribute_text(attribute) for attribute in offer.attributes}
+
+
+def new_record(
+    match: Match, offer: Offer, attributes: Mapping[str, str], version: str, claims: Sequence[ClaimRequest], now: float
+) -> TaskRecord:
+    return TaskRecord(
         hostname=match.hostname,
-        version=state.version,
+        version=version,
         region=offer.region,
         zone=offer.zone,
-        attributes={attribute.name: attribute_text(attribute) for attribute in offer.attributes},
+        attributes=attributes,
         ports=match.ports,
         containers={claim.volume_id: chosen.container_path for claim, chosen in zip(claims, match.volumes, strict=True)},
         launched_at=now,
     )
+
+
+def place_request(
+    match: Match, slot: int, task_id: PlacementId, record: TaskRecord, claims: tuple[ClaimRequest, ...], scheduler: str, lease_s: float
+) -> PlaceRequest:
     placement = Placement(
         placement_id=task_id,
-        scheduler=scheduler_name(config),
-        workload=WorkloadId(state.app.app_id),
+        scheduler=scheduler,
+        workload=match.ask.workload,
         slot=slot,
         node=NodeId(match.agent_id),
         state=Phase.LAUNCHED,
         data=encode_record(record),
-        created_at=now,
-        updated_at=now,
+        created_at=record.launched_at,
+        updated_at=record.launched_at,
     )
-    return PlaceRequest(placement=placement, claims=claims, lease_s=config.claims.lease_s)
+    return PlaceRequest(placement=placement, claims=claims, lease_s=lease_s)
 
 
 def encode_record(record: TaskRecord) -> str:
@@ -166,45 +169,57 @@ def plan_of(claim: Claim, volume: Volume, need: Need) -> VolumePlan:
     )
 
 
-def launch_of(app: App, task: Task, plans: Sequence[VolumePlan], config: Config, settings: Mapping[str, PlatformSettings]) -> Launch:
-    platforms = {plan.platform: settings[plan.platform] for plan in plans}
-    return Launch(
-        node=task.record.hostname,
-        cmd=app.cmd,
-        args=app.args,
-        user=app.user,
-        env=task_environment(app, task_id=task.task_id, host=task.record.hostname, ports=task.record.ports),
-        kill_grace_s=app.kill_grace_s if app.kill_grace_s is not None else DEFAULT_GRACE_S,
-        lease_s=config.claims.lease_s,
-        volumes=tuple(plans),
-        host_volumes=tuple(
+class Recipe:
+    """How the tasks of one app are launched; what all of them share is made once."""
+
+    __slots__ = ("_config", "_environment", "_executor", "_grace_s", "_host_volumes", "_name", "_settings", "_shared", "app")
+
+    def __init__(self, app: App, config: Config, settings: Mapping[str, PlatformSettings], framework_id: str) -> None:
+        self.app, self._config, self._settings = app, config, settings
+        self._environment = Environment(app)
+        self._grace_s = app.kill_grace_s if app.kill_grace_s is not None else DEFAULT_GRACE_S
+        self._host_volumes = tuple(
             HostVolume(host_path=v.host_path, container_path=v.container_path, read_only=v.access is Access.RO) for v in app.host_volumes
-        ),
-        platforms=platforms,
-    )
-
-
-def task_info(match: Match, task: Task, app: App, launch: Launch, config: Config, framework_id: str) -> dict[str, Any]:
-    """The Mesos v1 TaskInfo, with an executor of the task's own. The volumes are in `data` only: Mesos did not offer them."""
-    grace_s = launch.kill_grace_s
-    return {
-        "name": app.app_id.strip("/").replace("/", "."),
-        "task_id": {"value": task.task_id},
-        "agent_id": {"value": task.agent_id},
-        "resources": list(match.resources),
-        "executor": {
+        )
+        self._shared = {
+            "name": app.app_id.strip("/").replace("/", "."),
+            "kill_policy": {"grace_period": {"nanoseconds": int(self._grace_s * 1e9)}},
+            "labels": {"labels": [{"key": key, "value": value} for key, value in app.labels.items()]},
+        }
+        self._executor = {
             "type": "CUSTOM",
-            "executor_id": {"value": task.task_id},
             "framework_id": {"value": framework_id},
             "name": f"Polly executor of {app.app_id}",
             "command": _executor_command(config),
-            "resources": list(match.executor_resources),
-            "shutdown_grace_period": {"nanoseconds": int((grace_s + 10) * 1e9)},
-        },
-        "data": base64.b64encode(encode(launch)).decode(),
-        "kill_policy": {"grace_period": {"nanoseconds": int(grace_s * 1e9)}},
-        "labels": {"labels": [{"key": key, "value": value} for key, value in app.labels.items()]},
-    }
+            "shutdown_grace_period": {"nanoseconds": int((self._grace_s + 10) * 1e9)},
+        }
+
+    def task_info(self, match: Match, task: Task, plans: Sequence[VolumePlan]) -> dict[str, Any]:
+        """The Mesos v1 TaskInfo, with an executor of the task's own. The volumes are in `data` only: Mesos did not offer them."""
+        task_id = {"value": task.task_id}
+        return {
+            **self._shared,
+            "task_id": task_id,
+            "agent_id": {"value": task.agent_id},
+            "resources": match.resources,
+            "executor": {**self._executor, "executor_id": task_id, "resources": match.executor_resources},
+            "data": base64.b64encode(encode(self._launch(task, plans))).decode("ascii"),
+        }
+
+    def _launch(self, task: Task, plans: Sequence[VolumePlan]) -> Launch:
+        app, record = self.app, task.record
+        return Launch(
+            node=record.hostname,
+            cmd=app.cmd,
+            args=app.args,
+            user=app.user,
+            env=self._environment.of_task(task.task_id, record.hostname, record.ports),
+            kill_grace_s=self._grace_s,
+            lease_s=self._config.claims.lease_s,
+            volumes=tuple(plans),
+            host_volumes=self._host_volumes,
+            platforms={plan.platform: self._settings[plan.platform] for plan in plans},
+        )
 
 
 def _executor_command(config: Config) -> dict[str, Any]:
@@ -216,7 +231,7 @@ def _executor_command(config: Config) -> dict[str, Any]:
     return command
 
 
-def new_task(request: PlaceRequest, claims: Sequence[Claim], volumes: Sequence[Volume]) -> Task:
+def new_task(request: PlaceRequest, record: TaskRecord, claims: Sequence[Claim], volumes: Sequence[Volume]) -> Task:
     placement = request.placement
     return Task(
         task_id=placement.placement_id,
@@ -224,7 +239,7 @@ def new_task(request: PlaceRequest, claims: Sequence[Claim], volumes: Sequence[V
         slot=placement.slot,
         agent_id=placement.node,
         phase=Phase.LAUNCHED,
-        record=decode_record(placement.data),
+        record=record,
         claims={claim.claim_id: claim for claim in claims},
         volumes={volume.volume_id: volume for volume in volumes},
     )

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from framework.broker import build_platforms
+from framework.broker import build_platforms, calm_collector
 from framework.config import Config, parse_config
 from framework.engine import Engine, Parts
 from framework.mesos import calls
@@ -66,6 +66,7 @@ def broker(ledger: Ledger, folder: Path) -> Iterator[Engine]:
     engine = Engine(Parts(config=config, ledger=ledger, make_driver=lambda framework_id, sink: Outbox(), platforms=build_platforms(config)))
     with _story(folder / "story.log"):
         engine.start(who="bench")
+        calm_collector()
         try:
             yield engine
         finally:

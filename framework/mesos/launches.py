@@ -1,0 +1,103 @@
+"""From matches to launches: each match's claims are asked of the ledger, all in one commit, and what it grants becomes a TaskInfo."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from framework.marathon.ids import task_id
+from framework.mesos.asking import Need
+from framework.mesos.context import Context, story
+from framework.mesos.instances import AppState, Task, TaskRecord, Waiting
+from framework.mesos.tasks import Recipe, agent_attributes, claim_requests, claimed_volume, new_record, new_task, place_request, plan_of
+from offers.ask import Ask
+from offers.matching import Match
+from offers.records import Offer
+from storage.inventory import Placed, PlaceRequest, Refused
+from storage.model import WorkloadId
+
+
+@dataclass(slots=True)
+class Wish:
+    """An instance that may be launched now, and what it asks."""
+
+    state: AppState
+    waiting: Waiting
+    needs: Mapping[str, Need]
+    """By containerPath."""
+    ask: Ask
+
+
+@dataclass(slots=True)
+class Launch:
+    """A placement that the ledger has, on its way to ACCEPT."""
+
+    match: Match
+    task: Task
+    info: dict[str, Any]
+
+
+class Round:
+    """One round's launches; what tasks of one app, or of one agent, share is made once."""
+
+    def __init__(self, context: Context, wishes: Mapping[str, Wish], offers: Sequence[Offer], now: float) -> None:
+        """`wishes` by their asks' keys."""
+        self._context, self._wishes, self._now = context, wishes, now
+        self._offers = {offer.agent_id: offer for offer in offers}
+        self._attributes: dict[str, Mapping[str, str]] = {}
+        self._recipes: dict[WorkloadId, Recipe] = {}
+        self._settings = context.platform_settings()
+
+    def claim(self, matches: Sequence[Match]) -> list[Launch]:
+        """What the ledger grants, committed. Why it refuses the others is noted on those who wait for them."""
+        wanted = [self._request(found) for found in matches]
+        with self._context.ledger.begin("broker") as tx:
+            outcomes = tx.place([request for request, _ in wanted])
+        launches = []
+        for found, (request, record), outcome in zip(matches, wanted, outcomes, strict=True):
+            if isinstance(outcome, Refused):
+                self._refused(self._wishes[found.ask.key], outcome)
+            else:
+                launches.append(self._launch(found, request, record, outcome))
+        return launches
+
+    def _request(self, found: Match) -> tuple[PlaceRequest, TaskRecord]:
+        context, wish = self._context, self._wishes[found.ask.key]
+        app = wish.state.app
+        claims = claim_requests(found, wish.needs, app, context.ids)
+        offer = self._offers[found.agent_id]
+        record = new_record(found, offer, self._attributes_of(offer), wish.state.version, claims, self._now)
+        run, lease_s = task_id(app.app_id, context.ids()), context.config.claims.lease_s
+        return place_request(found, wish.waiting.slot, run, record, claims, context.scheduler, lease_s), record
+
+    def _attributes_of(self, offer: Offer) -> Mapping[str, str]:
+        if offer.agent_id not in self._attributes:
+            self._attributes[offer.agent_id] = agent_attributes(offer)
+        return self._attributes[offer.agent_id]
+
+    def _refused(self, wish: Wish, outcome: Refused) -> None:
+        wish.waiting.blocked = f"the ledger refused the claim: {outcome.error}"
+        story.warning("refused  %s: %s", wish.ask.key, outcome.error)
+        self._context.forget_needs(wish.state, wish.waiting)
+
+    def _launch(self, found: Match, request: PlaceRequest, record: TaskRecord, placed: Placed) -> Launch:
+        wish = self._wishes[found.ask.key]
+        volumes, plans = [], []
+        for wanted, claim, chosen in zip(request.claims, placed.claims, found.volumes, strict=True):
+            volume = claimed_volume(wanted, claim, chosen.existing, self._now)
+            volumes.append(volume)
+            plans.append(plan_of(claim, volume, wish.needs[chosen.container_path]))
+        task = new_task(request, record, placed.claims, volumes)
+        self._context.forget(volumes)
+        self._context.picture.add_task(task)
+        return Launch(found, task, self._recipe(wish.state).task_info(found, task, plans))
+
+    def _recipe(self, state: AppState) -> Recipe:
+        app = state.app
+        recipe = self._recipes.get(WorkloadId(app.app_id))
+        if recipe is None:
+            context = self._context
+            recipe = Recipe(app, context.config, self._settings, context.driver.framework_id or "")
+            self._recipes[WorkloadId(app.app_id)] = recipe
+        return recipe
