@@ -131,7 +131,11 @@ def ask_of(config: Config, state: AppState, waiting: Waiting, needs: Iterable[Ne
         mem_mib=app.mem_mib,
         disk_mib=app.disk_mib,
         gpus=app.gpus,
-        ports=PortAsk(wanted=tuple(port.port if app.require_ports else 0 for port in app.ports), required=app.require_ports),
+        ports=PortAsk(
+            wanted=tuple(port.port if app.require_ports else 0 for port in app.ports),
+            required=app.require_ports,
+            start=state.failures.get(waiting.slot, 0),
+        ),
         constraints=tuple(Constraint(field=c.field, operator=c.operator.value, value=c.value) for c in app.constraints),
         accepted_roles=frozenset(app.accepted_roles) or None,
         volumes=tuple(_volume_ask(need, named.get(need.name)) for need in needs),
