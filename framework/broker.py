@@ -86,8 +86,8 @@ def run(options: BrokerOptions) -> None:
     try:
         parts = Parts(config=config, ledger=ledger, make_driver=_driver_maker(options, config), platforms=build_platforms(config))
         engine = Engine(parts)
-        engine.start(who=f"process {os.getpid()} on {socket.gethostname()}")
-        calm_collector()
+        with quiet_start():
+            engine.start(who=f"process {os.getpid()} on {socket.gethostname()}")
         try:
             _serve(engine, options)
         finally:
@@ -96,14 +96,20 @@ def run(options: BrokerOptions) -> None:
         ledger.close()
 
 
-def calm_collector() -> None:
-    """Lets Python's garbage collector look less often, and never again at what is here now.
+@contextmanager
+def quiet_start() -> Iterator[None]:
+    """Lets Python's garbage collector rest while a broker starts, never look again at what is there then, and seldom at the rest.
 
     A broker's records are many, live long and have no cycles; to look at all of them again and again would cost more than
     to place a task.
     """
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 20)
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 20)
+        gc.enable()
 
 
 def _serve(engine: Engine, options: BrokerOptions) -> None:

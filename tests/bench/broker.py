@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from framework.broker import build_platforms, calm_collector
+from framework.broker import build_platforms, quiet_start
 from framework.config import Config, parse_config
 from framework.engine import Engine, Parts
 from framework.mesos import calls
@@ -65,8 +65,8 @@ def broker(ledger: Ledger, folder: Path) -> Iterator[Engine]:
     config = config_in(folder)
     engine = Engine(Parts(config=config, ledger=ledger, make_driver=lambda framework_id, sink: Outbox(), platforms=build_platforms(config)))
     with _story(folder / "story.log"):
-        engine.start(who="bench")
-        calm_collector()
+        with quiet_start():
+            engine.start(who="bench")
         try:
             yield engine
         finally:
