@@ -29,7 +29,7 @@ class Explainer:
             refusal, index = self._why(shape, room, unfit)
             counts[refusal] += len(room.offers)
             if refusal not in examples:
-                examples[refusal] = f"{refusal.lower().replace('_', ' ')}: {_sentence(refusal, ask, shape, room, index)}"
+                examples[refusal] = _sentence(refusal, ask, shape, room, index)
         ordered = dict(sorted(counts.items(), key=lambda counted: (-counted[1], counted[0])))
         return Tally(offers=counts.total(), counts=ordered, examples=examples)
 

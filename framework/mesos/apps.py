@@ -51,7 +51,7 @@ class Apps:
         self._store(state, actor, "app.created")
         self._context.picture.apps[WorkloadId(app.app_id)] = state
         self._context.wait(state, now)
-        story.info("app      %s: %d instances", app.app_id, app.instances)
+        story.info("app      %s: %s", app.app_id, "1 instance" if app.instances == 1 else f"{app.instances} instances")
         return state
 
     def _checked(self, app: App) -> App:

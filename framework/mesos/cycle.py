@@ -76,6 +76,7 @@ class OfferCycle:
     def forget_agent(self, agent_id: str) -> None:
         for key in [key for key, seen in self.latest.items() if seen.offer.agent_id == agent_id]:
             del self.latest[key]
+        self._seen.pop(agent_id, None)
 
     def wishes(self, now: float) -> list[Wish]:
         """Every instance that only offers are wanting for; what else stands in the way is noted on the others."""

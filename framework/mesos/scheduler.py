@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from itertools import chain
 
 from framework.mesos.apps import Apps
 from framework.mesos.context import Context, story
 from framework.mesos.cycle import OfferCycle
+from framework.mesos.endings import Endings
 from framework.mesos.errors import CallFailed
 from framework.mesos.events import Disconnected, Errored, Event, Failed, Message, Offers, Rescinded, Status, Subscribed, Updated
 from framework.mesos.statuses import Statuses
 from storage.errors import LedgerUnavailable
+from storage.model import NodeId
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +33,7 @@ class Scheduler:
         self.statuses = Statuses(context)
         self.cycle = OfferCycle(context)
         self.apps = Apps(context, reclaim=reclaim)
+        self._endings = Endings(context.config.executor.command[0])
         self._complain_at = 0.0
 
     def handle(self, items: Sequence[Item]) -> None:
@@ -40,7 +44,7 @@ class Scheduler:
         for item in items:
             match item:
                 case Updated():
-                    statuses.append(item.status)
+                    statuses.append(self._endings.told(item.status))
                 case Offers():
                     offers.append(item.data)
                 case Rescinded():
@@ -92,10 +96,10 @@ class Scheduler:
     def _other(self, item: Failed | Message | Errored | Callable[[], None]) -> None:
         match item:
             case Failed(executor_id=None):
-                story.warning("agent    %s is gone from the cluster", item.agent_id)
-                self.cycle.forget_agent(item.agent_id)
+                agent_id = item.agent_id
+                self.guarded(lambda: self._agent_lost(agent_id))
             case Failed():
-                logger.info("executor %s on agent %s ended with wait status %s", item.executor_id, item.agent_id, item.status)
+                self._executor_ended(item)
             case Message():
                 logger.info("a message from executor %s is not understood", item.executor_id)
             case Errored():
@@ -103,6 +107,23 @@ class Scheduler:
                 self._gave_up(item.message)
             case _:
                 self.guarded(item)
+
+    def _agent_lost(self, agent_id: str) -> None:
+        """Mesos has removed it: it is cut off or gone. Where it comes back with an offer, it is noted as up again."""
+        story.warning("agent    %s is gone from the cluster", self._hostname(agent_id))
+        self.cycle.forget_agent(agent_id)
+        with self._context.ledger.begin("mesos") as tx:
+            tx.node_state(self._context.scheduler, NodeId(agent_id), "UNREACHABLE")
+
+    def _hostname(self, agent_id: str) -> str:
+        """The agent's, where an offer or a task of it is known; else its id."""
+        offered = (seen.offer.hostname for seen in self.cycle.latest.values() if seen.offer.agent_id == agent_id)
+        launched = (task.record.hostname for task in self._context.picture.tasks.values() if task.agent_id == agent_id)
+        return next(chain(offered, launched), agent_id)
+
+    def _executor_ended(self, failed: Failed) -> None:
+        if words := self._endings.note(failed):
+            story.warning("executor %s on %s: %s", failed.executor_id, self._hostname(failed.agent_id), words)
 
     def _look_again(self, now: float) -> None:
         """After a commit in doubt: what the ledger took although no answer came back."""

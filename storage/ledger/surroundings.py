@@ -108,6 +108,12 @@ class Surroundings(Writer):
         slots = [(n.scheduler, n.node_id, platform, number) for n in ordered for platform, number in sorted(n.slots.items())]
         self.session.run(PUT_SLOTS, slots)
 
+    def node_state(self, scheduler: str, node_id: NodeId, state: str) -> None:
+        """UP, UNREACHABLE or GONE. A node that is not known stays so."""
+        table = schema.nodes
+        mine = (table.c.scheduler == scheduler, table.c.node_id == node_id, table.c.state != state)
+        self.session.execute(update(table).where(*mine).values(state=state))
+
     def drop_node(self, scheduler: str, node_id: NodeId) -> None:
         """Gone already is fine. Raises Conflict while claims are on it."""
         slots, nodes = schema.node_slots, schema.nodes

@@ -135,6 +135,11 @@ def test_nodes_keep_the_count_of_what_they_use(ledger: Ledger) -> None:
         tx.put_node(node)
     assert ledger.nodes(SCHEDULER)[0] == replace(node, used={"local": 1})
     assert ledger.nodes("csi") == []
+    with ledger.begin("mesos") as tx:
+        tx.node_state(SCHEDULER, NodeId("node1"), "GONE")
+        tx.node_state(SCHEDULER, NodeId("never seen"), "GONE")
+    assert ledger.nodes() == [replace(node, state="GONE", used={"local": 1}), *ledger.nodes()[1:]]
+    assert "never seen" not in {known.node_id for known in ledger.nodes()}
     with pytest.raises(Conflict), ledger.begin("mesos") as tx:
         tx.drop_node(SCHEDULER, NodeId("node1"))
     with ledger.begin("mesos") as tx:
@@ -169,12 +174,12 @@ def test_workloads_and_placements_keep_their_first_instant(ledger: Ledger) -> No
             tx.put_placements([replace(placement, state="A"), replace(placement, state=f"S{instances}", created_at=now, updated_at=now)])
     assert ledger.workloads(SCHEDULER) == [replace(workload, instances=3, updated_at=2.0)]
     assert ledger.placements(SCHEDULER, WorkloadId("/app")) == [replace(placement, state="S3", updated_at=2.0)]
-    assert ledger.workloads("csi") == ledger.placements("csi") == []
+    assert (ledger.workloads("csi"), ledger.placements("csi")) == ([], [])
     for _ in range(2):
         with ledger.begin("broker") as tx:
             tx.drop_workload(SCHEDULER, WorkloadId("/app"))
             tx.drop_placement(PlacementId("t1"))
-    assert ledger.workloads() == ledger.placements() == []
+    assert (ledger.workloads(), ledger.placements()) == ([], [])
 
 
 def test_a_placement_with_a_claim_stays_through_its_updates(ledger: Ledger) -> None:

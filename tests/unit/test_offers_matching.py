@@ -153,7 +153,7 @@ def test_constraints_hold_among_tasks_of_the_same_call() -> None:
     made = match(asks, [simple("1"), simple("2")])
     assert [one.agent_id for one in made.matches] == ["agent-1", "agent-2"]
     assert made.tallies["/app#2"].counts == {Refusal.UNIQUE: 2}
-    assert made.tallies["/app#2"].examples[Refusal.UNIQUE] == "unique: hostname UNIQUE is asked for, agent-1.example has agent-1.example"
+    assert made.tallies["/app#2"].examples[Refusal.UNIQUE] == "hostname UNIQUE is asked for, agent-1.example has agent-1.example"
 
 
 def test_peers_count_by_their_workload() -> None:
@@ -174,7 +174,7 @@ def test_a_group_that_was_full_opens_again_when_the_others_have_caught_up() -> N
 
 def test_a_missing_attribute_is_named() -> None:
     refused = tally(ask(constraints=(Constraint(field="rack", operator="IS", value="a"),)), [simple("1")])
-    assert refused.examples == {Refusal.ATTRIBUTE: "attribute: rack IS a is asked for, agent-1.example has no rack"}
+    assert refused.examples == {Refusal.ATTRIBUTE: "rack IS a is asked for, agent-1.example has no rack"}
 
 
 # --- ranking -----------------------------------------------------------------------------------------
@@ -227,9 +227,7 @@ def test_no_more_of_a_pool_is_given_than_is_free() -> None:
     assert [one.ask.key for one in made.matches] == ["/app#0", "/app#1"]
     refused = made.tallies["/app#2"]
     assert str(refused) == "2 offers: 2 but the pools are too full"
-    assert refused.examples == {
-        Refusal.POOL_FULL: "pool full: volume data needs 400 MiB, the emptiest pool in reach, ebs/p, has 200 MiB free"
-    }
+    assert refused.examples == {Refusal.POOL_FULL: "volume data needs 400 MiB, the emptiest pool in reach, ebs/p, has 200 MiB free"}
 
 
 def test_volumes_of_one_task_are_spread_over_pools_where_one_pool_does_not_hold_them() -> None:
@@ -255,7 +253,7 @@ def test_attach_slots_are_counted_over_the_whole_call() -> None:
     assert [one.agent_id for one in made.matches] == ["agent-1", "agent-1", "agent-2"]
     refused = made.tallies["/app#3"]
     assert refused.counts == {Refusal.SLOTS: 2}
-    assert refused.examples[Refusal.SLOTS] == "slots: agent-1.example has too few attach slots left for volume data on ebs"
+    assert refused.examples[Refusal.SLOTS] == "agent-1.example has too few attach slots left for volume data on ebs"
 
 
 def test_slots_are_shared_by_the_rooms_of_an_agent() -> None:
@@ -270,7 +268,7 @@ def test_a_volume_is_brought_only_where_its_zone_is() -> None:
     assert places([ask(volumes=(old_volume(zone="z2"),))], offers) == ["/app#0 agent-2"]
     refused = tally(ask(volumes=(old_volume(zone="z3"),)), offers)
     assert refused.counts == {Refusal.ZONE: 2}
-    assert refused.examples == {Refusal.ZONE: "zone: volume old is in z3, agent-1.example is in r1/z1"}
+    assert refused.examples == {Refusal.ZONE: "volume old is in z3, agent-1.example is in r1/z1"}
 
 
 def test_a_platform_is_reached_by_attribute() -> None:
@@ -278,7 +276,7 @@ def test_a_platform_is_reached_by_attribute() -> None:
     offers = [simple("1", attributes={"disks": "ssd0"}), simple("2", attributes={"disks": "nvme"}), simple("3")]
     assert places([ask(volumes=(new_volume(),))], offers, view) == ["/app#0 agent-2"]
     refused = tally(ask(volumes=(old_volume(),)), [offers[0], offers[2]], view)
-    assert refused.examples == {Refusal.PLATFORM: "platform: agent-1.example does not reach platform ebs of volume old"}
+    assert refused.examples == {Refusal.PLATFORM: "agent-1.example does not reach platform ebs of volume old"}
 
 
 @pytest.mark.parametrize(
@@ -308,26 +306,26 @@ def refusal_of(volume: VolumeAsk, *before: VolumeAsk, storage: StorageView = NO_
 
 
 def test_what_no_offer_can_mend_is_said_of_the_volume() -> None:
-    assert refusal_of(old_volume(), old_volume()) == (Refusal.VOLUME_IN_USE, "volume in use: volume old was given to another task just now")
-    assert refusal_of(old_volume(state=VolumeState.FAULTED)) == (Refusal.VOLUME_STATE, "volume state: volume old is FAULTED")
+    assert refusal_of(old_volume(), old_volume()) == (Refusal.VOLUME_IN_USE, "volume old was given to another task just now")
+    assert refusal_of(old_volume(state=VolumeState.FAULTED)) == (Refusal.VOLUME_STATE, "volume old is FAULTED")
     assert refusal_of(old_volume(access_mode=AccessMode.MULTI_NODE_READER_ONLY)) == (
         Refusal.VOLUME_ACCESS,
-        "volume access: volume old is MULTI_NODE_READER_ONLY, the task wants to write",
+        "volume old is MULTI_NODE_READER_ONLY, the task wants to write",
     )
-    assert refusal_of(old_volume(role="polly"), role="other") == (Refusal.VOLUME_ROLE, "volume role: volume old is not for role other")
+    assert refusal_of(old_volume(role="polly"), role="other") == (Refusal.VOLUME_ROLE, "volume old is not for role other")
     private = new_volume(1, Profile(name="p", roles=("other",)))
-    assert refusal_of(private, storage=one_pool()) == (Refusal.VOLUME_ROLE, "volume role: volume data is not for role polly")
+    assert refusal_of(private, storage=one_pool()) == (Refusal.VOLUME_ROLE, "volume data is not for role polly")
     small = new_volume(10, Profile(name="p", max_mib=5))
     assert refusal_of(small, storage=one_pool()) == (
         Refusal.VOLUME_SIZE,
-        "volume size: 10 MiB for volume data is more than profile and platform allow",
+        "10 MiB for volume data is more than profile and platform allow",
     )
     tagged = new_volume(1, Profile(name="p", pool_labels={"tier": "x"}))
-    assert refusal_of(tagged, storage=one_pool()) == (Refusal.NO_POOL, "no pool: no pool qualifies by profile p for volume data")
+    assert refusal_of(tagged, storage=one_pool()) == (Refusal.NO_POOL, "no pool qualifies by profile p for volume data")
     far = new_volume(1, name="far")
     assert refusal_of(far, storage=one_pool(zone="z9")) == (
         Refusal.ZONE,
-        "zone: no pool for volume far is where agent-1.example is in no zone",
+        "no pool for volume far is where agent-1.example is in no zone",
     )
 
 
@@ -350,14 +348,14 @@ def test_a_tally_counts_each_offer_under_its_first_reason() -> None:
     offers = [simple("1", cpus=1), simple("2", mem=100), simple("3", agent="big", cpus=9), simple("4", role="other"), simple("5", cpus=0.5)]
     refused = tally(ask(cpus=2, ports=PortAsk(wanted=(80,), required=True)), offers)
     assert str(refused) == "5 offers: 2 with too few cpus, 1 with too little memory, 1 without the ports, 1 for another role"
-    assert refused.examples[Refusal.CPUS] == "cpus: 2 cpus wanted (executor included), agent-1.example has 1 left"
-    assert refused.examples[Refusal.PORTS] == "ports: port 80 wanted, big.example offers 31000-31099"
+    assert refused.examples[Refusal.CPUS] == "2 cpus wanted (executor included), agent-1.example has 1 left"
+    assert refused.examples[Refusal.PORTS] == "port 80 wanted, big.example offers 31000-31099"
 
 
 def test_resources_that_a_task_may_not_use_are_told_apart() -> None:
     lines = [scalar("cpus", 4, reservations=reserved("polly")), scalar("mem", 500)]
     refused = tally(ask(accepted_roles=frozenset({"*"})), decoded(offer_json("1", lines)))
-    assert refused.examples[Refusal.CPUS] == "cpus: 1 cpus wanted (executor included), agent-1.example has 0 left and 4 that it may not use"
+    assert refused.examples[Refusal.CPUS] == "1 cpus wanted (executor included), agent-1.example has 0 left and 4 that it may not use"
 
 
 def test_without_offers_a_tally_is_empty() -> None:
