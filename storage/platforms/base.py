@@ -21,6 +21,8 @@ class Capabilities:
     snapshots: bool = False
     snapshot_attached: bool = False
     """A snapshot of a volume in use is what a crash at that moment would have left; without this it is refused."""
+    snapshots_outlive: bool = False
+    """A snapshot stays when its volume is deleted; without this a volume that has any is not deleted (HasSnapshots)."""
     clones: bool = False
     """A new volume from a snapshot."""
     expand_attached: bool = False
@@ -158,7 +160,7 @@ class Platform(Protocol):
         """
 
     def delete(self, external_id: ExternalId) -> None:
-        """Gone already is fine. Raises VolumeInUse, HasSnapshots."""
+        """Gone already is fine. Raises VolumeInUse, and HasSnapshots without Capabilities.snapshots_outlive."""
 
     def attach(self, external_id: ExternalId, node: str, *, epoch: int, read_only: bool = False) -> Attachment:
         """Brings the volume to this node and marks it with the epoch, where the platform can hold one.

@@ -408,7 +408,7 @@ class ListsSomeSnapshots(Mutant):
         return replace(super().snapshots(after=after, limit=limit), after=None)
 
 
-@breaks("test_delete_with_snapshots_is_refused")
+@breaks("test_delete_with_snapshots_is_as_declared")
 class DeletesDespiteSnapshots(Mutant):
     def delete(self, external_id: ExternalId) -> None:
         try:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from storage.errors import Conflict, HasSnapshots, Invalid, PlatformError, PoolFull, StaleEpoch, UnknownPool, UnknownVolume, VolumeInUse
+from storage.errors import Conflict, Invalid, PlatformError, PoolFull, StaleEpoch, UnknownPool, UnknownVolume, VolumeInUse
 from storage.model import Birth, ExternalId, Page
 from storage.platforms.base import (
     Attachment,
@@ -69,6 +69,7 @@ class LocalPlatform(Platform):
         return Capabilities(
             snapshots=True,
             snapshot_attached=self._copies_in_use(),
+            snapshots_outlive=True,
             clones=True,
             expand_attached=True,
             expand_detached=True,
@@ -190,8 +191,6 @@ class LocalPlatform(Platform):
     def _take_away(self, external_id: ExternalId, stage: Folder) -> None:
         """To the stage, which is emptied after the guard is dropped. The data goes first: without it the volume is gone."""
         with self._records.known(external_id) as known:
-            if snapshots := self._snapshots.of(known):
-                raise HasSnapshots(volume=external_id, snapshots=", ".join(snapshots))
             if holders := self._records.holders(known):
                 raise VolumeInUse(volume=external_id, holder=", ".join(holders))
             data = known.stem + self._format.suffix

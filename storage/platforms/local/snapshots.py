@@ -110,12 +110,6 @@ class Snapshots:
             reports = [self._existing(root, spot) for spot in spots]
         return Page(items=[report for report in reports if report], after=last)
 
-    def of(self, known: Known) -> list[str]:
-        """The ids of a volume's snapshots."""
-        prefix, suffix = layout.snapshot_prefix(known.stem), self.records.format.suffix
-        names = (name.removesuffix(suffix) for name in known.folder.names() if name.startswith(prefix) and name.endswith(suffix))
-        return sorted(name for name in names if layout.snapshot_spot(name))
-
     def delete(self, snapshot: ExternalId) -> None:
         spot = layout.snapshot_spot(snapshot)
         if spot is None:
