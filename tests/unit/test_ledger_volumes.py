@@ -73,6 +73,16 @@ def test_created_follows_the_platforms_size_and_is_safe_to_repeat(ledger: Ledger
     end(ledger, [claim])
 
 
+def test_what_a_person_must_look_at_is_not_made_meanwhile(ledger: Ledger) -> None:
+    furnish(ledger)
+    placed(ledger, task("t1", fresh("c1", new("a"))))
+    with ledger.begin("op") as tx:
+        tx.fault(A, "odd")
+    with pytest.raises(Conflict, match="PLANNED"), ledger.begin("mesos") as tx:
+        tx.created(A, token="c1", external_id=ExternalId("x1"), size_mib=100)
+    assert (ledger.volume("a").state, ledger.volume("a").external_id) == (VolumeState.FAULTED, None)
+
+
 def test_two_volumes_are_never_the_same_one_outside(ledger: Ledger) -> None:
     furnish(ledger)
     placed(ledger, task("t1", fresh("c1", new("a")), fresh("c2", new("b"))))
