@@ -192,6 +192,8 @@ class Claim:
     """Why it is where it is: set with STRANDED and RELEASING."""
     since: float = 0.0
     """When it came into its present state."""
+    volume_name: str = field(default="", compare=False)
+    """For people; only lists have it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -251,6 +253,8 @@ class Event:
     claim_id: ClaimId | None = None
     placement_id: PlacementId | None = None
     why: str = ""
+    volume_name: str = field(default="", compare=False)
+    """For people; empty once the volume is gone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -49,10 +49,10 @@ def list_apps(source: Source, out: Output) -> None:
         Column("RUNNING", lambda view: f"{view.running}/{view.instances}", right=True),
         Column("STAGED", lambda view: str(view.staged), right=True),
         Column("STATE", lambda view: view.state),
-        Column("CPUS", lambda view: f"{view.spec.get('cpus', 1):g}", right=True),
-        Column("MEM", lambda view: size(view.spec.get("mem", 128)), right=True),
-        Column("VOLUMES", lambda view: str(len(view.spec.get("container", {}).get("volumes", ()))), right=True),
-        Column("AGE", lambda view: age(view.created_at, now), right=True),
+        Column("CPUS", lambda view: f"{view.spec.get('cpus', 1):g}", right=True, rank=2),
+        Column("MEM", lambda view: size(view.spec.get("mem", 128)), right=True, rank=3),
+        Column("VOLUMES", lambda view: str(len(view.spec.get("container", {}).get("volumes", ()))), right=True, rank=4),
+        Column("AGE", lambda view: age(view.created_at, now), right=True, rank=1),
     ]
     out.table(columns, [source.apps()], empty=NO_APPS)
 
@@ -121,11 +121,11 @@ def _task_columns() -> list[Column[TaskView]]:
         Column("#", lambda task: str(task.slot), right=True),
         Column("STATE", lambda task: task.state),
         Column("AGENT", lambda task: task.hostname),
-        Column("ZONE", lambda task: task.zone),
-        Column("PORTS", lambda task: ",".join(map(str, task.ports))),
+        Column("ZONE", lambda task: task.zone, rank=3),
+        Column("PORTS", lambda task: ",".join(map(str, task.ports)), rank=2),
         Column("RUNNING FOR", lambda task: age(task.started_at, now), right=True),
-        Column("VOLUMES", lambda task: ", ".join(f"{path}={volume}" for volume, path in task.volumes.items())),
-        Column("TASK", lambda task: task.task_id),
+        Column("VOLUMES", lambda task: ", ".join(f"{path}={volume}" for volume, path in task.volumes.items()), rank=1),
+        Column("TASK", lambda task: task.task_id, rank=4),
     ]
 
 

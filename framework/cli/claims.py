@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 
 import click
 
@@ -51,22 +52,28 @@ def list_claims(
         volume_id=None if volume is None else source.volume(volume).volume_id,
     )
     found = pages(lambda key, many: source.claims(only, after=key, limit=many), after=after, limit=limit)
-    out.pages(claim_columns(), found, empty=NO_CLAIMS)
+    out.pages(claim_columns(hostnames(source) if out.for_people else {}), found, empty=NO_CLAIMS)
 
 
-def claim_columns() -> list[Column[Claim]]:
+def claim_columns(hostnames: Mapping[NodeId, str], *, of_one_volume: bool = False) -> list[Column[Claim]]:
+    """`hostnames` are of the nodes that are known; a claim on another has the node's id."""
     now = time.time()
+    volume: Column[Claim] = Column("VOLUME", lambda claim: claim.volume_name or claim.volume_id)
     return [
         Column("CLAIM", lambda claim: claim.claim_id),
-        Column("VOLUME", lambda claim: claim.volume_id),
+        *(() if of_one_volume else (volume,)),
         Column("STATE", lambda claim: claim.state),
         Column("FOR", lambda claim: age(claim.since, now), right=True),
-        Column("EPOCH", lambda claim: str(claim.epoch), right=True),
-        Column("ACCESS", lambda claim: claim.access),
-        Column("NODE", lambda claim: claim.holder.node),
-        Column("TASK", lambda claim: claim.holder.placement),
+        Column("EPOCH", lambda claim: str(claim.epoch), right=True, rank=1),
+        Column("ACCESS", lambda claim: claim.access, rank=2),
+        Column("NODE", lambda claim: hostnames.get(claim.holder.node) or claim.holder.node),
         Column("WHY", lambda claim: claim.reason),
+        Column("TASK", lambda claim: claim.holder.placement, rank=3),
     ]
+
+
+def hostnames(source: Source) -> dict[NodeId, str]:
+    return {node.node_id: node.hostname for node in source.nodes()}
 
 
 @claim.command("show")

@@ -6,7 +6,7 @@ import click
 
 from framework.cli.options import pages_through, reads
 from framework.cli.output import Column, Output
-from framework.cli.words import moment
+from framework.cli.words import instant
 from framework.views import EventFilter, Source, pages
 from storage.model import Event
 
@@ -33,16 +33,18 @@ def events(
     """Show the event log, the oldest first."""
     only = EventFilter(volume=volume, claim=claim, task=task)
     found = pages(lambda key, many: source.events(only, after=key, limit=many, newest_first=newest_first), after=after, limit=limit)
-    out.pages(event_columns(), found, empty=NO_EVENTS)
+    out.pages(event_columns(of_one_volume=volume is not None), found, empty=NO_EVENTS)
 
 
-def event_columns() -> list[Column[Event]]:
+def event_columns(*, of_one_volume: bool) -> list[Column[Event]]:
+    """What matters first, ids last. An event of a volume that is gone has its id."""
+    volume: Column[Event] = Column("VOLUME", lambda event: event.volume_name or event.volume_id or "")
     return [
-        Column("AT", lambda event: moment(event.at)),
+        Column("AT", lambda event: instant(event.at)),
         Column("WHAT", lambda event: event.what),
-        Column("WHO", lambda event: event.actor),
-        Column("VOLUME", lambda event: event.volume_id or ""),
-        Column("CLAIM", lambda event: event.claim_id or ""),
-        Column("TASK", lambda event: event.placement_id or ""),
+        *(() if of_one_volume else (volume,)),
         Column("WHY", lambda event: event.why),
+        Column("WHO", lambda event: event.actor, rank=1),
+        Column("TASK", lambda event: event.placement_id or "", rank=2),
+        Column("CLAIM", lambda event: event.claim_id or "", rank=3),
     ]

@@ -39,12 +39,12 @@ def inventory(platform: str | None, zone: str | None, source: Source, out: Outpu
 def _platform_columns() -> list[Column[PlatformView]]:
     return [
         Column("PLATFORM", lambda view: view.name),
-        Column("POOLS", lambda view: str(view.pools), right=True),
+        Column("POOLS", lambda view: str(view.pools), right=True, rank=2),
         Column("CAPACITY", lambda view: size(view.capacity_mib), right=True),
         Column("PROVISIONED", lambda view: size(view.provisioned_mib), right=True),
         Column("FREE", lambda view: size(view.free_mib), right=True),
-        Column("CLAIMED", lambda view: size(view.claimed_mib), right=True),
-        Column("CLAIMS", lambda view: str(view.claims), right=True),
+        Column("CLAIMED", lambda view: size(view.claimed_mib), right=True, rank=1),
+        Column("CLAIMS", lambda view: str(view.claims), right=True, rank=3),
         Column("STATE", lambda view: "online" if view.online else "partly offline"),
     ]
 
@@ -52,17 +52,17 @@ def _platform_columns() -> list[Column[PlatformView]]:
 def _pool_columns() -> list[Column[PoolView]]:
     return [
         Column("POOL", lambda view: f"{view.pool.platform}/{view.pool.name}"),
-        Column("ZONE", lambda view: view.pool.zone),
+        Column("ZONE", lambda view: view.pool.zone, rank=1),
         Column("CAPACITY", lambda view: size(view.pool.capacity_mib), right=True),
-        Column("FOREIGN", lambda view: size(view.pool.foreign_mib), right=True),
-        Column("RESERVE", lambda view: size(view.pool.reserve_mib), right=True),
-        Column("OVERCOMMIT", lambda view: f"{view.pool.overcommit:g}", right=True),
+        Column("FOREIGN", lambda view: size(view.pool.foreign_mib), right=True, rank=6),
+        Column("RESERVE", lambda view: size(view.pool.reserve_mib), right=True, rank=5),
+        Column("OVERCOMMIT", lambda view: f"{view.pool.overcommit:g}", right=True, rank=7),
         Column("PROVISIONED", lambda view: size(view.pool.provisioned_mib), right=True),
         Column("FREE", lambda view: size(view.free_mib), right=True),
-        Column("CLAIMED", lambda view: size(view.claimed_mib), right=True),
-        Column("CLAIMS", lambda view: str(view.claims), right=True),
+        Column("CLAIMED", lambda view: size(view.claimed_mib), right=True, rank=2),
+        Column("CLAIMS", lambda view: str(view.claims), right=True, rank=3),
         Column("STATE", lambda view: "online" if view.pool.online else "offline"),
-        Column("LABELS", lambda view: labels(dict(view.pool.labels))),
+        Column("LABELS", lambda view: labels(dict(view.pool.labels)), rank=8),
     ]
 
 
@@ -78,12 +78,12 @@ def list_profiles(source: Source, out: Output) -> None:
     columns: list[Column[Profile]] = [
         Column("PROFILE", lambda profile: profile.name),
         Column("PLATFORMS", lambda profile: _any(profile.platforms)),
-        Column("POOLS", lambda profile: _any((*profile.pools, *(f"{k}={v}" for k, v in profile.pool_labels.items())))),
+        Column("POOLS", lambda profile: _any((*profile.pools, *(f"{k}={v}" for k, v in profile.pool_labels.items()))), rank=3),
         Column("FILESYSTEM", lambda profile: profile.filesystem),
-        Column("ACCESS", lambda profile: profile.access_mode),
+        Column("ACCESS", lambda profile: profile.access_mode, rank=1),
         Column("RECLAIM", lambda profile: profile.reclaim),
-        Column("SIZES", _sizes),
-        Column("ROLES", lambda profile: _any(profile.roles)),
+        Column("SIZES", _sizes, rank=2),
+        Column("ROLES", lambda profile: _any(profile.roles), rank=4),
     ]
     out.table(columns, [source.profiles()], empty=NO_PROFILES)
 
@@ -111,13 +111,13 @@ def list_nodes(zone: str | None, state: str | None, source: Source, out: Output)
     found = [n for n in source.nodes() if (zone is None or n.zone == zone) and (state is None or n.state == state.upper())]
     columns: list[Column[Node]] = [
         Column("HOST", lambda node: node.hostname),
-        Column("REGION", lambda node: node.region),
+        Column("REGION", lambda node: node.region, rank=4),
         Column("ZONE", lambda node: node.zone),
         Column("STATE", lambda node: node.state),
         Column("CLAIMS", lambda node: _slots(node.used, node.slots)),
-        Column("SEEN", lambda node: age(node.seen_at, now), right=True),
-        Column("NODE", lambda node: node.node_id),
-        Column("SCHEDULER", lambda node: node.scheduler),
+        Column("SEEN", lambda node: age(node.seen_at, now), right=True, rank=1),
+        Column("NODE", lambda node: node.node_id, rank=2),
+        Column("SCHEDULER", lambda node: node.scheduler, rank=3),
     ]
     out.table(columns, [found], empty=NO_NODES)
 

@@ -24,13 +24,13 @@ def offers(broker: BrokerClient, out: Output) -> None:
     now = time.time()
     columns: list[Column[OfferView]] = [
         Column("AGENT", lambda view: _text(view.offer, "hostname")),
-        Column("ZONE", lambda view: _zone(view.offer)),
+        Column("ZONE", lambda view: _zone(view.offer), rank=5),
         Column("CPUS", lambda view: f"{_scalar(view.offer, 'cpus'):g}", right=True),
         Column("MEM", lambda view: size(_scalar(view.offer, "mem")), right=True),
-        Column("DISK", lambda view: size(_scalar(view.offer, "disk")), right=True),
-        Column("PORTS", lambda view: _ranges(view.offer)),
+        Column("DISK", lambda view: size(_scalar(view.offer, "disk")), right=True, rank=4),
+        Column("PORTS", lambda view: _ranges(view.offer), rank=2),
         Column("OVERLAY", lambda view: overlay_words(view.overlay)),
-        Column("AGE", lambda view: age(view.received_at, now), right=True),
+        Column("AGE", lambda view: age(view.received_at, now), right=True, rank=3),
         Column("FATE", lambda view: view.fate),
     ]
     out.table(columns, [broker.offers()], empty=NO_OFFERS, form=lambda view: view.with_overlay())

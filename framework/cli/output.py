@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
@@ -19,6 +19,10 @@ from storage.model import Page
 
 T = TypeVar("T")
 FORMS: Final = ("table", "json", "yaml")
+GAP: Final = 2
+"""Characters between two columns."""
+NARROWEST: Final = 6
+"""No column is made narrower to fit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +30,8 @@ class Column(Generic[T]):
     title: str
     cell: Callable[[T], str]
     right: bool = False
+    rank: int = 0
+    """Above 0: left out of a table that is too wide for the terminal, the highest first."""
 
 
 Facts = Sequence[tuple[str, str]]
@@ -109,27 +115,44 @@ class _TabbedTable(Generic[T]):
 
 
 class _RichTable(Generic[T]):
-    """The first part sets the least width of each column, so that the parts of a long list stay in line."""
+    """The first part decides which columns there are and how wide, so that the parts of a long list stay in line."""
 
     def __init__(self, columns: Sequence[Column[T]]) -> None:
         self._columns = columns
-        self._widths = [0] * len(columns)
+        self._widths: dict[int, int] = {}
 
     def print(self, rows: Sequence[Sequence[str]], *, header: bool) -> None:
         from rich import box
+        from rich.cells import cell_len
         from rich.console import Console
         from rich.table import Table
         from rich.text import Text
 
-        self._widths = [max(width, *(len(row[at]) for row in rows)) for at, width in enumerate(self._widths)]
-        table = Table(box=box.SIMPLE_HEAD if header else None, show_header=header, pad_edge=False)
-        for column, width in zip(self._columns, self._widths, strict=True):
-            table.add_column(
-                column.title, justify="right" if column.right else "left", min_width=min(width, 24), overflow="fold", no_wrap=False
-            )
+        console = Console(file=sys.stdout)
+        if header:
+            natural = [max(cell_len(row[at]) for row in [[column.title for column in self._columns], *rows]) for at in range(len(rows[0]))]
+            self._widths = fitted(natural, [column.rank for column in self._columns], console.width)
+        table = Table(box=box.SIMPLE_HEAD, show_header=header, show_edge=False, pad_edge=False, padding=(0, GAP - 1, 0, 0))
+        for at, width in self._widths.items():
+            column = self._columns[at]
+            table.add_column(column.title, justify="right" if column.right else "left", width=width, overflow="fold")
         for row in rows:
-            table.add_row(*(Text(cell or "-") for cell in row))
-        Console(file=sys.stdout).print(table)
+            table.add_row(*(Text(row[at] or "-") for at in self._widths))
+        console.print(table)
+
+
+def fitted(natural: Sequence[int], ranks: Sequence[int], room: int) -> dict[int, int]:
+    """Which columns a table of `room` characters has, and how wide each: what matters least goes first, then the widest shrink."""
+    widths = {at: max(width, 1) for at, width in enumerate(natural)}
+    while _taken(widths) > room and any(ranks[at] for at in widths):
+        del widths[max(widths, key=lambda at: (ranks[at], at))]
+    while _taken(widths) > room and max(widths.values()) > NARROWEST:
+        widths[max(widths, key=lambda at: (widths[at], at))] -= 1
+    return widths
+
+
+def _taken(widths: Mapping[int, int]) -> int:
+    return sum(widths.values()) + GAP * (len(widths) - 1)
 
 
 def _print_json(parts: Iterable[Sequence[Any]]) -> None:

@@ -32,10 +32,10 @@ def list_snapshots(volume: str | None, after: str | None, limit: int | None, sou
         Column("SNAPSHOT", lambda snapshot: snapshot.snapshot_id),
         Column("NAME", lambda snapshot: snapshot.name),
         Column("VOLUME", lambda snapshot: snapshot.volume_id),
-        Column("PLATFORM", lambda snapshot: snapshot.platform),
+        Column("PLATFORM", lambda snapshot: snapshot.platform, rank=2),
         Column("SIZE", lambda snapshot: size(snapshot.size_mib), right=True),
         Column("STATE", lambda snapshot: snapshot.state),
-        Column("AGE", lambda snapshot: age(snapshot.created_at, now), right=True),
+        Column("AGE", lambda snapshot: age(snapshot.created_at, now), right=True, rank=1),
     ]
     found = pages(lambda key, many: source.snapshots(volume, after=key, limit=many), after=after, limit=limit)
     out.pages(columns, found, empty=NO_SNAPSHOTS)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import click
 
-from framework.cli.claims import claim_columns
+from framework.cli.claims import claim_columns, hostnames
 from framework.cli.events import event_columns
 from framework.cli.options import Label, Size, asks, pages_through, reads
 from framework.cli.output import Column, Facts, Output
@@ -84,16 +84,16 @@ def list_volumes(
 def volume_columns() -> list[Column[Volume]]:
     now = time.time()
     return [
-        Column("VOLUME", lambda volume: volume.volume_id),
         Column("NAME", lambda volume: volume.name),
-        Column("POOL", lambda volume: f"{volume.platform}/{volume.pool}"),
         Column("SIZE", lambda volume: size(volume.size_mib), right=True),
-        Column("PROFILE", lambda volume: volume.profile),
         Column("STATE", lambda volume: volume.state),
-        Column("EPOCH", lambda volume: str(volume.epoch), right=True),
-        Column("ZONE", lambda volume: volume.zone),
-        Column("OWNER", lambda volume: volume.owner),
-        Column("AGE", lambda volume: age(volume.created_at, now), right=True),
+        Column("POOL", lambda volume: f"{volume.platform}/{volume.pool}", rank=1),
+        Column("PROFILE", lambda volume: volume.profile, rank=2),
+        Column("EPOCH", lambda volume: str(volume.epoch), right=True, rank=5),
+        Column("ZONE", lambda volume: volume.zone, rank=4),
+        Column("OWNER", lambda volume: volume.owner, rank=6),
+        Column("AGE", lambda volume: age(volume.created_at, now), right=True, rank=3),
+        Column("VOLUME", lambda volume: volume.volume_id, rank=7),
     ]
 
 
@@ -112,10 +112,10 @@ def show(name: str, source: Source, out: Output) -> None:
     if not out.for_people:
         return
     click.echo()
-    out.table(claim_columns(), [story.claims], empty="No claim is on it: it is free.")
+    out.table(claim_columns(hostnames(source), of_one_volume=True), [story.claims], empty="No claim is on it: it is free.")
     if story.events:
-        click.echo()
-        out.table(event_columns(), [story.events], empty="")
+        click.echo(f"\nThe latest of its events, the newest first; all with: polly events --volume {found.volume_id}")
+        out.table(event_columns(of_one_volume=True), [story.events], empty="")
 
 
 def volume_facts(volume: Volume) -> Facts:
@@ -124,7 +124,7 @@ def volume_facts(volume: Volume) -> Facts:
         ("volume", volume.volume_id),
         ("name", volume.name),
         ("state", f"{volume.state}: {volume.reason}" if volume.reason else volume.state),
-        ("size", f"{size(volume.size_mib)} ({volume.size_mib} MiB)"),
+        ("size", size(volume.size_mib) + (f" ({volume.size_mib} MiB)" if volume.size_mib >= 1024 else "")),
         ("pool", f"{volume.platform}/{volume.pool}"),
         ("profile", volume.profile or "-"),
         ("filesystem", f"{volume.filesystem}, UUID {birth.filesystem_uuid}" if birth else f"{volume.filesystem}, not made yet"),

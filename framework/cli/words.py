@@ -51,6 +51,11 @@ def moment(at: float) -> str:
     return datetime.fromtimestamp(at).astimezone().isoformat(sep=" ", timespec="seconds") if at else "-"
 
 
+def instant(at: float) -> str:
+    """A local date and time, for tables; `-` for one that never was."""
+    return datetime.fromtimestamp(at).strftime("%Y-%m-%d %H:%M:%S") if at else "-"
+
+
 def count(number: int, thing: str) -> str:
     """`1 instance`, `3 instances`."""
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"

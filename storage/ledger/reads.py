@@ -21,6 +21,7 @@ from storage.model import (
     Claim,
     ClaimId,
     Event,
+    ExternalId,
     Node,
     Page,
     PlacementId,
@@ -79,15 +80,21 @@ class Reads:
         with self._database.reading() as session:
             return {volume.name: volume for volume in map(rows.volume, session.find(NAMED, sorted(set(names))))}
 
+    def volume_at(self, platform: str, external_id: ExternalId) -> Volume | None:
+        """The volume that is this one of the platform's, if the ledger has it."""
+        table = schema.volumes.c
+        found = self._all(select(*rows.VOLUME).where(table.platform == platform, table.external_id == external_id))
+        return rows.volume(found[0]) if found else None
+
     def claims(self, filter: ClaimFilter = ClaimFilter(), *, after: str | None = None, limit: int = 100) -> Page[Claim]:  # noqa: A002, B008
         """Live claims in the order of their ids, `limit` at a time."""
         table, f = schema.claims, filter
-        statement = select(*rows.CLAIM).order_by(table.c.claim_id).limit(limit + 1)
+        statement = _with_name(select(*rows.CLAIM, schema.volumes.c.name), table).order_by(table.c.claim_id).limit(limit + 1)
         statement = _with(statement, table, platform=f.platform, state=f.state, node_id=f.node, scheduler=f.scheduler)
         statement = _with(statement, table, volume_id=f.volume_id, placement_id=f.placement_id, claim_id=f.claim_id)
         if after is not None:
             statement = statement.where(table.c.claim_id > after)
-        return _page(self._all(statement), limit, rows.claim, lambda row: row.claim_id)
+        return _page(self._all(statement), limit, rows.named_claim, lambda row: row.claim_id)
 
     def claims_on(self, volume_ids: Collection[VolumeId]) -> dict[VolumeId, list[Claim]]:
         """The live claims on each of these volumes that has any, by epoch."""
@@ -120,6 +127,11 @@ class Reads:
             statement = statement.where(table.c.snapshot_id > after)
         return _page(self._all(statement), limit, rows.snapshot, lambda row: row.snapshot_id)
 
+    def unfinished_snapshots(self) -> list[Snapshot]:
+        """Those that the platform is still to make or to delete, by their ids."""
+        table = schema.snapshots
+        return [rows.snapshot(row) for row in self._all(select(table).where(table.c.state != "READY").order_by(table.c.snapshot_id))]
+
     def snapshot(self, snapshot_id: SnapshotId) -> Snapshot:
         """Raises UnknownSnapshot."""
         found = self._all(select(schema.snapshots).where(schema.snapshots.c.snapshot_id == snapshot_id))
@@ -140,7 +152,7 @@ class Reads:
         """Lines of the event log, `limit` at a time, from the oldest or from the newest on; also of what is gone."""
         table = schema.events
         order = table.c.seq.desc() if newest_first else table.c.seq
-        statement = select(*rows.EVENT).order_by(order).limit(limit + 1)
+        statement = _with_name(select(*rows.EVENT, schema.volumes.c.name), table).order_by(order).limit(limit + 1)
         statement = _with(statement, table, volume_id=volume_id, placement_id=placement_id, claim_id=claim_id)
         if after is not None:
             statement = statement.where(table.c.seq < int(after) if newest_first else table.c.seq > int(after))
@@ -150,6 +162,12 @@ class Reads:
         """What is to be deleted on the platforms, the oldest first."""
         table = schema.orphans
         return [rows.orphan(row) for row in self._all(select(table).order_by(table.c.since, table.c.platform, table.c.token))]
+
+
+def _with_name(statement: Select[Any], table: Any) -> Select[Any]:
+    """Joins the name of the volume that a row is about, where that volume is still there."""
+    volumes = schema.volumes
+    return statement.select_from(table.outerjoin(volumes, volumes.c.volume_id == table.c.volume_id))
 
 
 def _with(statement: Select[Any], table: Any, **values: str | None) -> Select[Any]:

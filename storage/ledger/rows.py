@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import msgspec
@@ -217,9 +218,25 @@ def snapshot(row: Any) -> Snapshot:
     )
 
 
+def named_claim(row: Row) -> Claim:
+    """Of CLAIM's columns and the volume's name."""
+    return replace(claim(row), volume_name=row[11] or "")
+
+
 def event(row: Row) -> Event:
-    seq, at, actor, what, volume_id, claim_id, placement_id, why = row
-    return Event(seq=seq, at=at, actor=actor, what=what, volume_id=volume_id, claim_id=claim_id, placement_id=placement_id, why=why)
+    """Of EVENT's columns and the volume's name, which is None once the volume is gone."""
+    seq, at, actor, what, volume_id, claim_id, placement_id, why, name = row
+    return Event(
+        seq=seq,
+        at=at,
+        actor=actor,
+        what=what,
+        volume_id=volume_id,
+        claim_id=claim_id,
+        placement_id=placement_id,
+        why=why,
+        volume_name=name or "",
+    )
 
 
 def orphan(row: Any) -> Orphan:
