@@ -21,8 +21,8 @@ from tests.cluster.mesos_cluster import MesosCluster
 from tests.ports import free_port
 from tests.support import eventually
 
-START_S = 20.0
-RUN_S = 30.0
+START_S = 60.0
+RUN_S = 60.0
 
 COUNT = 'n=$(($(cat data/starts 2>/dev/null || echo 0) + 1)); echo $n > data/starts; sync; echo "start $n"; exec sleep 3600'
 """Counts its own starts in its volume, and says the number on its stdout."""

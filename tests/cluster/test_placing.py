@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ AGENTS = [
 
 
 @pytest.fixture
-def rig(make_rig: Callable[..., Rig], tmp_path: Path) -> Iterator[Rig]:
+def rig(make_rig: Callable[..., Rig], tmp_path: Path) -> Rig:
     def disks(name: str, **keys: Any) -> dict[str, Any]:
         (tmp_path / "polly" / "images" / name).mkdir(parents=True)
         return {"kind": "local", "root": f"{tmp_path}/polly/images/{name}", "format": "image", **keys}
@@ -36,7 +36,7 @@ def rig(make_rig: Callable[..., Rig], tmp_path: Path) -> Iterator[Rig]:
     }
     made = make_rig(AGENTS, settings=settings, region="earth", zone="a")
     made.start_broker()
-    yield made
+    return made
 
 
 def placed(rig: Rig, app_id: str, number: int, *, profile: str = "fast", **fields: Any) -> Counter[str]:
