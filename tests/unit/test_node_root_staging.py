@@ -54,7 +54,7 @@ def test_a_volume_is_born_written_released_and_taken_up_again(node: Node, filesy
     assert list(took) == ["unmount", "detach"]
     assert said_by_blkid(node.platform.image("claim-1")) == (filesystem, first.birth.filesystem_uuid)
     assert first.birth.filesystem_uuid == filesystem_uuid(first.plan)
-    assert node.platform.device("claim-1") is None
+    node.platform.let_go("claim-1")
     assert os.listdir(node.staging) == [".vol-1.lock"]
 
     second = node.stage(again(first.birth, filesystem=filesystem, size_mib=size_mib))
@@ -213,7 +213,7 @@ def test_readers_share_a_device_and_the_last_one_detaches(node: Node, filesystem
     node.unstage(readers[0], timeout_s=0.2)
     assert Path(readers[1].path, "file").read_text() == "read me"
     node.unstage(readers[1])
-    assert node.platform.device("claim-1") is None
+    node.platform.let_go("claim-1")
 
 
 def test_a_volume_for_several_nodes_is_made_with_multi_mount_protection(node: Node) -> None:
@@ -245,7 +245,7 @@ def test_a_busy_volume_is_not_detached_and_can_be_released_later(node: Node) -> 
         sleeper.kill()
         sleeper.wait()
     node.unstage(staged)
-    assert node.platform.device("claim-1") is None
+    node.platform.let_go("claim-1")
 
 
 def test_a_volume_that_is_mounted_in_another_namespace_is_not_detached(node: Node) -> None:
@@ -283,7 +283,7 @@ def test_a_failing_mount_is_undone(node: Node) -> None:
     with pytest.raises(NodeError, match="not empty") as caught:
         node.stage(plan())
 
-    assert node.platform.device("claim-1") is None
+    node.platform.let_go("claim-1")
     assert not may_be_held(caught.value)
     assert (node.staging / "claim-1" / "file").exists()
 
