@@ -88,7 +88,8 @@ class Demo:
     def run(self, *arguments: str) -> None:
         print("$ polly " + " ".join(arguments), flush=True)
         environment = os.environ | {"POLLY_BROKER": self.url}
-        subprocess.run([*self.polly, *arguments], check=True, env=environment)
+        if status := subprocess.run([*self.polly, *arguments], env=environment).returncode:
+            raise Broken(f"polly {arguments[0]} ended with status {status}")
 
     def until(self, what: str, ready: Callable[[], Any], timeout_s: float = 60.0) -> Any:
         deadline = time.monotonic() + timeout_s
@@ -148,10 +149,19 @@ def survive(demo: Demo, cluster: MesosCluster) -> bool:
 
 def what_next(demo: Demo, master: str) -> None:
     step("Try next, in another terminal")
-    polly, environment = demo.polly[0], f"export POLLY_BROKER={demo.url}"
-    for command in ("inventory", "volume list", "claim list", "offers", "explain counter", "app scale counter 2", "app kill counter"):
-        environment += f"\n{polly} {command}"
-    print(f"{environment}\n\nThe Mesos master is http://{master}. Ctrl-C ends everything.", flush=True)
+    lines = [f"export POLLY_BROKER={demo.url} PATH={Path(demo.polly[0]).parent}:$PATH"]
+    commands = (
+        "inventory",
+        "volume list",
+        "claim list",
+        "offers",
+        "node list",
+        "explain counter",
+        "app scale counter 2",
+        "app kill counter",
+    )
+    lines += [f"polly {command}" for command in commands]
+    print("\n".join(lines), f"\nThe Mesos master is http://{master}. Ctrl-C ends everything.", sep="\n", flush=True)
 
 
 def usual_or_free(port: int) -> int:
