@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from framework.doctor import of_platform, soundness
 from framework.engine import Engine
 from framework.marathon.model import App
 from framework.mesos.asking import instance_key
@@ -63,7 +64,7 @@ class Desk:
     def _explain(self, state: AppState) -> Explanation:
         self._engine.scheduler.cycle.wishes(self._engine.parts.clock())
         settling = [_settling(state, task.slot) for task in state.tasks.values() if task.phase in (Phase.SETTLING, Phase.UNREACHABLE)]
-        waiting = [_waiting(state.app.app_id, it) for it in state.waiting.values()]
+        waiting = [_waiting(state, it) for it in state.waiting.values()]
         running = sum(task.phase is Phase.RUNNING for task in state.tasks.values())
         return Explanation(
             app_id=state.app.app_id,
@@ -130,21 +131,14 @@ class Desk:
                 message=f"registered with {info.master} as {info.framework_id}" if info.connected else "not registered with a Mesos master",
                 mend="" if info.connected else "Check --master, and the broker's log for what the master says.",
             ),
-            *(_counter(name, count) for name, count in self._engine.ledger.counters().items()),
+            *soundness(self._engine.ledger.counters()),
         ]
         for name, platform in self._engine.platforms.items():
             try:
-                found.extend(platform.check())
+                found.extend(of_platform(name, platform.check()))
             except PollyError as error:
                 found.append(Finding(ok=False, subject=f"platform {name}", message=str(error), mend=error.advice))
         return found
-
-
-def _counter(name: str, count: int) -> Finding:
-    words = name.replace("_", " ")
-    return Finding(
-        ok=not count, subject="ledger", message=f"{words}: {count}", mend="" if not count else "See: polly events, polly claim list"
-    )
 
 
 def _settling(state: AppState, slot: int) -> WaitingInstance:
@@ -156,8 +150,8 @@ def _settling(state: AppState, slot: int) -> WaitingInstance:
     )
 
 
-def _waiting(app_id: str, it: Waiting) -> WaitingInstance:
-    tally = it.tallies.get(instance_key(app_id, it.slot))
+def _waiting(state: AppState, it: Waiting) -> WaitingInstance:
+    tally = it.tallies.get(instance_key(state.app.app_id, it.slot))
     return WaitingInstance(
         slot=it.slot,
         since=it.since,
@@ -165,6 +159,7 @@ def _waiting(app_id: str, it: Waiting) -> WaitingInstance:
         offers_refused=tally.offers if tally else 0,
         refusals=_refusals(tally) if tally else (),
         next_try_at=it.not_before,
+        failures=state.failures.get(it.slot, 0),
         blocked=it.blocked,
         last_message=it.last_message,
     )

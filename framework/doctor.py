@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -82,7 +83,7 @@ def _platform(config: Config, name: str) -> Iterator[Finding]:
     block = config.platforms[name]
     try:
         with closing(build(name, block.keys.kind, block.settings)) as platform:
-            yield from platform.check()
+            yield from of_platform(name, platform.check())
             yield from _pools(config, platform)
     except PollyError as error:
         yield _failed(f"platform {name}", error)
@@ -104,11 +105,24 @@ def _ledger(database: str) -> Iterator[Finding]:
     try:
         with closing(open_ledger(database, read_only=True)) as ledger:
             yield _fine("ledger", f"{ledger.url} can be read")
-            for name, number in ledger.counters().items():
-                if number:
-                    yield _wrong("ledger", f"{name.replace('_', ' ')}: {number}; it must be 0", "See: polly claim list, polly events")
+            yield from soundness(ledger.counters())
     except PollyError as error:
         yield _failed("ledger", error)
+
+
+def soundness(counters: Mapping[str, int]) -> Iterator[Finding]:
+    """What the ledger counts of what must not be."""
+    wrong = {name.replace("_", " "): number for name, number in counters.items() if number}
+    for name, number in wrong.items():
+        yield _wrong("ledger", f"{name}: {number}; it must be 0", "See: polly claim list, polly events")
+    if not wrong:
+        yield _fine("ledger", "nothing held twice, no claim lost or leaked, every sum right")
+
+
+def of_platform(name: str, findings: Iterable[Finding]) -> Iterator[Finding]:
+    """An adapter's findings under the platform's name."""
+    for finding in findings:
+        yield replace(finding, subject=f"platform {name}", message=f"{finding.subject}: {finding.message}")
 
 
 def _broker(broker: BrokerClient) -> Iterator[Finding]:

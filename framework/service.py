@@ -90,6 +90,8 @@ class WaitingInstance:
     offers_refused: int = 0
     """Of the latest offers; `refusals` adds up to it."""
     refusals: tuple[RefusalCount, ...] = ()
+    failures: int = 0
+    """Of its tasks, one after the other."""
     next_try_at: float = 0.0
     """The end of its back-off; in the past if it only waits for an offer."""
     blocked: str = ""
@@ -131,9 +133,10 @@ class OfferView:
 
 
 def _filled(value: Any) -> Any:
-    """Without the fields that are absent."""
+    """Without the fields that are absent or empty."""
     if isinstance(value, Mapping):
-        return {name: _filled(item) for name, item in value.items() if item is not None}
+        filled = {name: _filled(item) for name, item in value.items()}
+        return {name: item for name, item in filled.items() if item is not None and item not in ("", {}, [])}
     return [_filled(item) for item in value] if isinstance(value, list | tuple) else value
 
 

@@ -16,6 +16,7 @@ from framework.marathon.reading import parse_json, read_app
 from framework.service import Explanation, WaitingInstance
 from framework.views import AppView, Source, TaskView
 
+POOLS_WANTING = frozenset({"NO_POOL", "POOL_FULL"})
 NO_APPS = "No app runs here. Start one with: polly app run FILE (examples/counter.json is one to try)"
 
 
@@ -158,6 +159,8 @@ def _waiting_lines(app_id: str, waiting: WaitingInstance, now: float) -> list[st
     lines = [f"{app_id}#{waiting.slot} has waited for {span(now - waiting.since)} and seen {count(waiting.offers_seen, 'offer')}."]
     if waiting.last_message:
         lines.append(f"  Its last task: {waiting.last_message}")
+    if waiting.failures:
+        lines.append(f"  It has failed {count(waiting.failures, 'time')} in a row.")
     if waiting.next_try_at > now:
         lines.append(f"  It is held back after failures; next try in {span(waiting.next_try_at - now)}, at {moment(waiting.next_try_at)}.")
     if waiting.blocked:
@@ -165,8 +168,10 @@ def _waiting_lines(app_id: str, waiting: WaitingInstance, now: float) -> list[st
     if waiting.refusals:
         lines.append(f"  Of the latest {count(waiting.offers_refused, 'offer')}:")
     for refusal in waiting.refusals:
-        example = f"; for example {refusal.example}" if refusal.example else ""
+        example = f"; for example, {refusal.example}" if refusal.example else ""
         lines.append(f"    {refusal.count} {refusal.words}{example}")
+    if any(refusal.reason in POOLS_WANTING for refusal in waiting.refusals):
+        lines.append("  polly inventory shows the pools and their room, polly doctor why a platform cannot be read.")
     if not (waiting.refusals or waiting.blocked or waiting.next_try_at > now):
         lines.append("  No offer has come yet; polly offers shows what Mesos has offered, polly doctor whether Mesos is reached.")
     return lines

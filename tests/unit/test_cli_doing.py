@@ -17,6 +17,7 @@ from click.testing import CliRunner, Result
 
 from framework.cli import reference
 from framework.cli.root import COMMANDS, root
+from framework.doctor import of_platform, soundness
 from framework.failures import EXIT_CODES
 from framework.rest.app import create_app
 from framework.rest.server import serve
@@ -86,7 +87,7 @@ def test_scale_and_kill(polly: Polly, broker: FakeBroker) -> None:
 def test_explain_and_offers(polly: Polly, broker: FakeBroker) -> None:
     broker.waiting = (WAITING,)
     text = polly("explain", "counter").stdout
-    assert "9 in the wrong zone; for example agent1 is in z1, the volume in z2" in text
+    assert "9 in the wrong zone; for example, agent1 is in z1, the volume in z2" in text
     assert json.loads(polly("explain", "counter", "-o", "json").stdout)["waiting"][0]["offers_seen"] == 12
     row = polly("offers").stdout.splitlines()[1].split("\t")
     assert row[:7] == ["agent1", "z1", "4", "2 GiB", "0 MiB", "31000-32000", "fast@local/main 10 GiB, 1 volume"]
@@ -299,3 +300,12 @@ def test_something_else_on_the_brokers_port() -> None:
         thread.join()
     assert result.exit_code == 7
     assert "what answers there (HTTP status 200) is not Polly's API" in result.stderr
+
+
+def test_what_the_ledger_counts_and_whose_finding_it_is() -> None:
+    (fine,) = soundness({"held_twice": 0, "pool_drift": 0})
+    assert fine.ok
+    (wrong,) = soundness({"held_twice": 2, "pool_drift": 0})
+    assert (wrong.ok, wrong.message) == (False, "held twice: 2; it must be 0")
+    (found,) = of_platform("disks", [Finding(ok=False, subject="/srv/x", message="it is not there", mend="mkdir /srv/x")])
+    assert (found.subject, found.message, found.mend) == ("platform disks", "/srv/x: it is not there", "mkdir /srv/x")
