@@ -1,0 +1,71 @@
+"""The pages say what the program has: every key of polly.toml and of the agent's file, every link, every command that is named."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+
+import click
+import pytest
+
+from framework.cli.root import root
+from framework.config import ClaimsBlock, ExecutorBlock, FrameworkBlock, PlatformKeys, ProfileBlock, parse_config
+from storage.platforms.local.options import LocalOptions
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+OPERATING = (ROOT / "docs/operating.md").read_text("utf-8")
+LOCAL = tuple(option.name for option in dataclasses.fields(LocalOptions))
+
+
+def documented(heading: str) -> set[str]:
+    """The keys in the first column of the table whose head names this block."""
+    table = OPERATING.partition(f"| {heading} |")[2].partition("\n\n")[0]
+    firsts = (line.split("|")[1] for line in table.splitlines()[2:])
+    return {key.strip(" `") for first in firsts for key in first.split(",")}
+
+
+@pytest.mark.parametrize(
+    ("heading", "keys"),
+    [
+        ("`[framework]`", FrameworkBlock.__struct_fields__),
+        ("`[executor]`", ExecutorBlock.__struct_fields__),
+        ("`[claims]`", ClaimsBlock.__struct_fields__),
+        ("`[profiles.NAME]`", ProfileBlock.__struct_fields__),
+        ('`[platforms.NAME]` with `kind = "local"`', LOCAL),
+    ],
+)
+def test_every_key_is_documented_and_no_other(heading: str, keys: tuple[str, ...]) -> None:
+    assert documented(heading) == set(keys)
+
+
+def test_every_key_of_a_platform_is_documented() -> None:
+    assert documented("`[platforms.NAME]`") == {*PlatformKeys.__struct_fields__, "all other keys"}
+
+
+def test_the_readmes_polly_toml_is_one() -> None:
+    import tomllib
+
+    (block,) = re.findall(r"```toml\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
+    assert parse_config(tomllib.loads(block)).profiles["fast"].platforms == ("disks",)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text("utf-8"))
+    assert [link for link in links if "://" not in link and not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_that_are_named_exist(page: Path) -> None:
+    named = re.findall(r"(?:`|^)polly ([a-z]+)(?: ([a-z]+))?", page.read_text("utf-8"), re.MULTILINE)
+    assert [words for words in named if not _exists(*words)] == []
+
+
+def _exists(name: str, verb: str) -> bool:
+    context = click.Context(root)
+    command = root.get_command(context, name)
+    if isinstance(command, click.Group) and verb:
+        return command.get_command(context, verb) is not None
+    return command is not None
