@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import urllib.request
 from collections.abc import Callable, Sequence
@@ -90,15 +91,21 @@ def strand_on_dead_machine(rig: Rig) -> dict[str, Any]:
     return task
 
 
-def test_an_operator_marks_the_agent_gone(make_rig: MakeRig) -> None:
+@pytest.mark.parametrize("broker", ["there", "away"])
+def test_an_operator_marks_the_agent_gone(make_rig: MakeRig, broker: str) -> None:
+    """The broker hears of it, or is away and asks when it is back."""
     rig = make_rig(2)
     first = strand_on_dead_machine(rig)
+    if broker == "away":
+        rig.kill_broker()
     call = {"type": "MARK_AGENT_GONE", "mark_agent_gone": {"agent_id": {"value": first["slaveId"]}}}
     request = urllib.request.Request(
         f"http://{rig.cluster.master.address}/api/v1", json.dumps(call).encode(), {"Content-Type": "application/json"}
     )
     with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310 - the test's own master
         assert answer.status == 200
+    if broker == "away":
+        rig.start_broker()
     second = rig.running(but=[first["id"]])[0]
     assert rig.count(second["id"]) == 2
     assert second["host"] != first["host"]
@@ -116,6 +123,22 @@ def test_an_operator_releases_the_claim(make_rig: MakeRig) -> None:
     assert rig.count(second["id"]) == 2
     assert "OPERATOR_OVERRIDE" in freed(rig)[0].why
     assert "the machine burnt down" in freed(rig)[0].why
+    ends_clean(rig)
+
+
+def test_a_machine_comes_back_empty(make_rig: MakeRig) -> None:
+    """It registers as a new agent. The master says that the task is lost, the platform that nothing holds the volume."""
+    rig = make_rig(1)
+    first = start_counting(rig, unreachableStrategy=PROMPT)
+    agent = rig.cluster.agents[0]
+    agent.kill_machine()
+    shutil.rmtree(agent.folder / "work")
+    agent.start()
+    rig.cluster.wait_agents()
+    second = rig.running(but=[first["id"]])[0]
+    assert rig.count(second["id"]) == 2
+    assert second["slaveId"] != first["slaveId"]
+    assert [event.why.partition(":")[0] for event in freed(rig)] == ["FENCED"]
     ends_clean(rig)
 
 
