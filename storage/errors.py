@@ -211,6 +211,12 @@ class Unsupported(PlatformError):
     status = 422
 
 
+class AdapterFault(PlatformError):
+    """The adapter of platform {platform} failed by a fault of its own: {reason}."""
+
+    hint = "The broker's log has the details; they are for whoever wrote the adapter."
+
+
 class MissingSdk(PlatformError):
     """Platform {platform} needs the Python package {package}, which is not installed."""
 
