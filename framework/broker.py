@@ -19,10 +19,12 @@ from typing import Any
 
 import msgspec
 
+from framework.clock import steady_clock
 from framework.config import Config, load_config
 from framework.engine import Engine, Parts
 from framework.mesos.driver import Driver
 from framework.mesos.scheduler import Item
+from framework.rest.listening import listen
 from framework.service import BrokerOptions
 from storage.errors import Invalid, PollyError
 from storage.inventory import open_ledger
@@ -82,18 +84,22 @@ def run(options: BrokerOptions) -> None:
     if options.roles:
         config = replace(config, framework=msgspec.structs.replace(config.framework, roles=options.roles))
     tell_the_story()
-    ledger = open_ledger(options.database)
-    try:
-        parts = Parts(config=config, ledger=ledger, make_driver=_driver_maker(options, config), platforms=build_platforms(config))
-        engine = Engine(parts)
-        with quiet_start():
-            engine.start(who=f"process {os.getpid()} on {socket.gethostname()}")
+    with listen(options.host, options.port, token=options.token) as listener:  # before Mesos hears of it
+        clock = steady_clock()
+        ledger = open_ledger(options.database, clock=clock)
         try:
-            _serve(engine, options)
+            parts = Parts(
+                config=config, ledger=ledger, make_driver=_driver_maker(options, config), platforms=build_platforms(config), clock=clock
+            )
+            engine = Engine(parts)
+            with quiet_start():
+                engine.start(who=f"process {os.getpid()} on {socket.gethostname()}")
+            try:
+                _serve(engine, options, listener)
+            finally:
+                engine.stop()
         finally:
-            engine.stop()
-    finally:
-        ledger.close()
+            ledger.close()
 
 
 @contextmanager
@@ -112,19 +118,20 @@ def quiet_start() -> Iterator[None]:
         gc.enable()
 
 
-def _serve(engine: Engine, options: BrokerOptions) -> None:
+def _serve(engine: Engine, options: BrokerOptions, listener: socket.socket) -> None:
     # Only now, with the engine at work: a broker that takes over decides before its API answers.
     from framework.desk import Desk
     from framework.rest.app import create_app
-    from framework.rest.server import serve
+    from framework.rest.server import Server
 
-    server = serve(create_app(Desk(engine), engine.ledger, token=options.token), options.host, options.port, token=options.token)
+    server = Server(create_app(Desk(engine), engine.ledger, token=options.token), listener).start()
     logger.info("the HTTP API listens on %s", server.url)
     try:
         with _until_signal(engine.loop.ended.set):
             engine.loop.ended.wait()
     finally:
         server.stop()
+    logger.info("the broker ends; its tasks live on")
     if engine.gave_up:
         raise RefusedByMesos(reason=engine.gave_up)
     if engine.loop.failed is not None:
@@ -169,9 +176,9 @@ def _until_signal(end: Callable[[], None]) -> Iterator[None]:
 
 
 def tell_the_story() -> None:
-    """Log lines for people on stderr: a time, and what happened."""
+    """Log lines for people on stderr: a time, I, W or E, and what happened."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname).1s %(message)s", "%Y-%m-%d %H:%M:%S"))
     root = logging.getLogger()
     root.addHandler(handler)
     root.setLevel(logging.INFO)

@@ -5,16 +5,17 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from concurrent.futures import TimeoutError as FutureTimeout
-from contextlib import ExitStack
-from dataclasses import dataclass
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
+from framework.clock import steady_clock
 from framework.config import Config
-from framework.failures import BrokerBusy
+from framework.failures import BrokerBusy, BrokerUnavailable
 from framework.ids import new_id
 from framework.janitor import Janitor
 from framework.mesos.context import FRAMEWORK_ID, Calls, Context
@@ -23,7 +24,7 @@ from framework.mesos.tasks import scheduler_name
 from framework.settling import Settler
 from framework.volumes import Volumes, fulfilled
 from framework.workers import Workers
-from storage.errors import PollyError
+from storage.errors import AlreadyLed, LedgerUnavailable, PollyError
 from storage.inventory import Ledger
 from storage.platforms.base import Platform
 
@@ -49,6 +50,9 @@ class Loop:
         self._clock = clock
         self._queue: queue.SimpleQueue[Item | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
+        self._asked: set[Future[Any]] = set()
+        self._closed = threading.Event()
+        """The thread is over: nothing that is posted is handled any more."""
         self.failed: BaseException | None = None
         self.ended = threading.Event()
 
@@ -68,12 +72,15 @@ class Loop:
 
     def _run(self, handle: Callable[[list[Item]], None], tick: Callable[[float], None], next_at: Callable[[float], float | None]) -> None:
         try:
-            ticked = float("-inf")
+            ticked, is_owed = float("-inf"), True
             while True:
-                items, more = self._take(next_at(self._clock()), ticked)
+                due_at = ticked if is_owed else next_at(self._clock())
+                items, more = self._take(due_at, ticked)
                 handle(items)
                 now = self._clock()
-                if not items or now - ticked >= TICK_S or not all(_is_event(item) for item in items):
+                # What events bring about (somebody waits, somebody is to be killed) is done by the tick that follows them.
+                is_owed = bool(items) and now - ticked < TICK_S and all(_is_event(item) for item in items)
+                if not is_owed:
                     tick(now)
                     ticked = now
                 if not more:
@@ -84,6 +91,22 @@ class Loop:
             self.failed = error
         finally:
             self.ended.set()
+            self._closed.set()
+            for answer in list(self._asked):
+                _fail(answer)
+
+    # --- calls from other threads -----------------------------------------------------------------
+
+    def ask(self, call: Callable[[], Future[T]], guarded: Callable[[Callable[[], None]], None]) -> Future[T]:
+        """Makes the call in this thread, within `guarded`. The future that is returned is fulfilled with what it comes to, at the latest
+        when the loop ends."""
+        answer: Future[T] = Future()
+        self._asked.add(answer)
+        answer.add_done_callback(self._asked.discard)
+        self.post(lambda: guarded(lambda: _answer(answer, call)))
+        if self._closed.is_set():
+            _fail(answer)
+        return answer
 
     def _take(self, due_at: float | None, ticked: float) -> tuple[list[Item], bool]:
         now = self._clock()
@@ -105,6 +128,29 @@ def _is_event(item: Item) -> bool:
     return not callable(item)
 
 
+def _answer(answer: Future[T], call: Callable[[], Future[T]]) -> None:
+    """Raises LedgerUnavailable again, for then the commit is in doubt, and every fault of the program's own."""
+    try:
+        call().add_done_callback(partial(_hand_on, answer))
+    except BaseException as error:
+        _fail(answer, error)
+        if not isinstance(error, PollyError) or isinstance(error, (LedgerUnavailable, AlreadyLed)):
+            raise
+
+
+def _hand_on(answer: Future[T], done: Future[T]) -> None:
+    if (error := done.exception()) is not None:
+        _fail(answer, error)
+    else:
+        with suppress(InvalidStateError):
+            answer.set_result(done.result())
+
+
+def _fail(answer: Future[Any], error: BaseException | None = None) -> None:
+    with suppress(InvalidStateError):
+        answer.set_exception(error or BrokerUnavailable(url="this address", reason="it is ending"))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
     """What a broker is made of; tests put their own in."""
@@ -114,7 +160,8 @@ class Parts:
     make_driver: Callable[[str | None, Callable[[Item], None]], Any]
     """(framework id of an earlier life, where events go) -> framework.mesos.driver.Driver."""
     platforms: Mapping[str, Platform]
-    clock: Callable[[], float] = time.time
+    clock: Callable[[], float] = field(default_factory=steady_clock)
+    """The ledger's clock too: leases are stored by the one and watched by the other."""
     ids: Callable[[], str] = new_id
 
 
@@ -139,11 +186,12 @@ class Engine:
             stack.callback(self.workers.close)
             self.driver = self.parts.make_driver(self.ledger.setting(f"{self.name} {FRAMEWORK_ID}"), self.loop.post)
             self._assemble(self.driver)
-            self.scheduler.apps.restore(self.ledger.restore(self.name), self.parts.clock())
+            self.scheduler.apps.take_up(self.ledger.restore(self.name), self.parts.clock())
             self.janitor.sync_pools_now()
+            self.loop.start(self.scheduler.handle, self._tick, self._next_at)
+            stack.callback(self.loop.stop)
+            self.driver.start()
             self._stack = stack.pop_all()
-        self.loop.start(self._handle, self._tick, self._next_at)
-        self.driver.start()
 
     def _assemble(self, driver: Calls) -> None:
         parts = self.parts
@@ -163,37 +211,41 @@ class Engine:
         self.volumes = Volumes(
             self.config, self.ledger, self.platforms, self.workers, clock=parts.clock, ids=parts.ids, changed=self.context.forget
         )
-        self.janitor = Janitor(self.config, self.ledger, dict(self.platforms), self.volumes, self.workers)
+        self.janitor = Janitor(self.config, self.ledger, dict(self.platforms), self.volumes, self.workers, clock=parts.clock)
         self.scheduler = Scheduler(self.context, reclaim=self.janitor.reclaim, gave_up=self._give_up)
         self._due = {"resume": 0.0, "pools": parts.clock() + SYNC_POOLS_S}
 
     def stop(self, *, failover: bool = True) -> None:
         """Ends the broker. Its tasks live on, unless `failover` is False: then Mesos ends the framework and them."""
-        self.driver.stop(failover=failover)
-        self.loop.stop()
-        self._stack.close()
+        try:
+            self.driver.stop(failover=failover)
+        finally:
+            self._stack.close()
 
     def _give_up(self, reason: str) -> None:
         self.gave_up = reason
         self.loop.ended.set()
 
-    def _handle(self, items: list[Item]) -> None:
-        self.scheduler.handle(items)
-
     def _tick(self, now: float) -> None:
         self.scheduler.tick(now)
         if now >= self._due["resume"]:
-            self._due["resume"] = now + (RESUME_SOON_S if self.janitor.resume() else RESUME_S)
+            self._due["resume"] = now + RESUME_SOON_S
+            self.scheduler.guarded(lambda: self._resume(now))
         if now >= self._due["pools"]:
             self._due["pools"] = now + SYNC_POOLS_S
             self.janitor.sync_pools()
+
+    def _resume(self, now: float) -> None:
+        if not self.janitor.resume():
+            self._due["resume"] = now + RESUME_S
 
     def tidy_soon(self) -> None:
         """Something was left that the janitor is to delete."""
         self._due["resume"] = 0.0
 
     def _next_at(self, now: float) -> float | None:
-        return min((*self._due.values(), self.scheduler.next_at(now) or float("inf")))
+        instants = (*self._due.values(), self.scheduler.next_at(now))
+        return min(instant for instant in instants if instant is not None)
 
     # --- calls from other threads -----------------------------------------------------------------
 
@@ -203,22 +255,7 @@ class Engine:
 
     def ask_later(self, call: Callable[[], Future[T]]) -> T:
         """Like `ask`, for verbs whose value comes when a platform has answered. Raises BrokerBusy if that takes too long."""
-        answer: Future[T] = Future()
-
-        def hand_on(done: Future[T]) -> None:
-            if (error := done.exception()) is not None:
-                answer.set_exception(error)
-            else:
-                answer.set_result(done.result())
-
-        def item() -> None:
-            try:
-                call().add_done_callback(hand_on)
-            except PollyError as error:
-                answer.set_exception(error)
-
-        self.loop.post(item)
         try:
-            return answer.result(timeout=ANSWER_S)
+            return self.loop.ask(call, self.scheduler.guarded).result(timeout=ANSWER_S)
         except FutureTimeout:
             raise BrokerBusy(timeout_s=ANSWER_S) from None

@@ -6,78 +6,127 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from framework.config import Config
 from framework.volumes import Volumes
 from framework.workers import Outcome, Workers
-from storage.errors import PollyError
+from storage.errors import LedgerUnavailable, PollyError
 from storage.filters import VolumeFilter
 from storage.inventory import Ledger, Orphan
 from storage.lifecycle import VolumeState
-from storage.model import ReclaimPolicy, Volume
+from storage.model import Page, ReclaimPolicy, Snapshot, Volume
 from storage.platforms.base import Platform, PoolReport
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 ACTOR = "broker"
+FIRST_RETRY_S, LAST_RETRY_S = 1.0, 60.0
+"""How long a failed call to a platform waits before it is made again, at first and at most."""
 
 
 class Janitor:
-    """The broker thread's own. Nothing here raises PollyError: what fails is logged, and tried again by `resume`."""
+    """The broker thread's own. What a platform refuses is logged and tried again by `resume`. Raises LedgerUnavailable only."""
 
-    def __init__(self, config: Config, ledger: Ledger, platforms: dict[str, Platform], volumes: Volumes, workers: Workers) -> None:
+    def __init__(
+        self,
+        config: Config,
+        ledger: Ledger,
+        platforms: dict[str, Platform],
+        volumes: Volumes,
+        workers: Workers,
+        *,
+        clock: Callable[[], float],
+    ) -> None:
         self._config, self._ledger, self._platforms, self._volumes, self._workers = config, ledger, platforms, volumes, workers
+        self._clock = clock
         self._busy: set[str] = set()
+        self._retry: dict[str, tuple[float, float]] = {}
+        """When to go on with what has failed, and how long it waited last; by the ids of volumes and snapshots, and by orphans' tokens."""
 
-    def reclaim(self, owner: str) -> None:
-        """What becomes of the volumes of an app that is deleted: as the reclaim policy of each one's profile says."""
-        for volume in list(self._all(VolumeFilter(owner=owner))):
-            profile = self._config.profiles.get(volume.profile)
-            policy = profile.reclaim if profile else ReclaimPolicy.RETAIN
-            if policy is ReclaimPolicy.SNAPSHOT_THEN_DELETE and volume.birth is not None:
-                self._snapshot_then_delete(volume)
-            elif policy is not ReclaimPolicy.RETAIN or volume.birth is None:
-                self._try(volume.name, lambda volume=volume: self._volumes.delete(volume.volume_id, ACTOR))  # type: ignore[misc]
+    # --- the volumes of an app that is gone -------------------------------------------------------
 
-    def _snapshot_then_delete(self, volume: Volume) -> None:
-        def delete(snapshot: Future[Any]) -> None:
-            if snapshot.exception() is None:
-                self._try(volume.name, lambda: self._volumes.delete(volume.volume_id, ACTOR, keep_snapshots=True))
+    def reclaim(self, owner: str) -> bool:
+        """What becomes of the volumes of an app that is deleted: as the reclaim policy of each one's profile says.
 
-        label = f"before {volume.owner} was deleted"
-        if future := self._try(volume.name, lambda: self._volumes.snapshot(volume.volume_id, label, ACTOR)):
-            future.add_done_callback(delete)
+        Whether all of it is done, or stored as an intent; if not, it is to be called again.
+        """
+        done = [self._reclaim(volume) for volume in self._volumes_that(VolumeFilter(owner=owner))]
+        return all(done)
+
+    def _reclaim(self, volume: Volume) -> bool:
+        profile = self._config.profiles.get(volume.profile)
+        policy = profile.reclaim if profile else ReclaimPolicy.RETAIN
+        if volume.state is VolumeState.DELETING or (policy is ReclaimPolicy.RETAIN and not volume.unborn):
+            return True
+        keep = policy is ReclaimPolicy.SNAPSHOT_THEN_DELETE and not volume.unborn
+        if keep:
+            taken = self._last_snapshots(volume)
+            if not taken:
+                return self._take_last_snapshot(volume)
+            if taken[0].state != "READY":
+                return False
+        self._try(volume.volume_id, lambda: self._volumes.delete(volume.volume_id, ACTOR, keep_snapshots=keep, insist=True))
+        return True
+
+    def _last_snapshots(self, volume: Volume) -> list[Snapshot]:
+        return [snapshot for snapshot in _all_of(partial(self._ledger.snapshots, volume.volume_id)) if snapshot.name == _last_label(volume)]
+
+    def _take_last_snapshot(self, volume: Volume) -> bool:
+        """False while it is being made; True if it cannot be: then the volume is kept."""
+        taken = self._try(volume.volume_id, lambda: self._volumes.snapshot(volume.volume_id, _last_label(volume), ACTOR))
+        return taken is None
+
+    # --- stored intents ---------------------------------------------------------------------------
 
     def resume(self) -> bool:
         """Goes on with every stored intent. Returns whether there was one."""
-        doomed, orphans = list(self._all(VolumeFilter(state=VolumeState.DELETING))), self._ledger.orphans()
+        doomed, orphans = self._volumes_that(VolumeFilter(state=VolumeState.DELETING)), self._ledger.orphans()
+        unfinished = self._ledger.unfinished_snapshots()
         for volume in doomed:
-            if volume.external_id and f"delete {volume.volume_id}" not in self._busy:
-                self._go_on_deleting(volume)
+            self._go_on_deleting(volume)
+        for snapshot in unfinished:
+            self._go_on_with(snapshot)
         for orphan in orphans:
-            if orphan.token not in self._busy and orphan.platform in self._platforms:
+            if orphan.platform in self._platforms and orphan.token not in self._busy and self._is_due(orphan.token):
                 self._discard(orphan)
-        return bool(doomed or orphans)
+        left = {volume.volume_id for volume in doomed} | {it.snapshot_id for it in unfinished} | {orphan.token for orphan in orphans}
+        self._retry = {key: retry for key, retry in self._retry.items() if key in left}
+        return bool(left)
 
     def _go_on_deleting(self, volume: Volume) -> None:
-        key, external = f"delete {volume.volume_id}", volume.external_id
-        if external is None:
+        external = volume.external_id
+        if external and self._is_free(volume.volume_id):
+            self._try(volume.volume_id, lambda: self._volumes.go_on_deleting(volume, external, ACTOR, insist=True))
+
+    def _go_on_with(self, snapshot: Snapshot) -> None:
+        if not self._is_free(snapshot.snapshot_id):
             return
-        self._busy.add(key)
-        future = self._try(volume.name, lambda: self._volumes.go_on_deleting(volume, external, ACTOR))
-        if future is None:
-            self._busy.discard(key)
-        else:
-            future.add_done_callback(lambda _: self._busy.discard(key))
+        verb = self._volumes.go_on_with_snapshot if snapshot.state == "PENDING" else self._volumes.go_on_deleting_snapshot
+        self._try(snapshot.snapshot_id, lambda: verb(snapshot, ACTOR))
+
+    def _is_free(self, key: str) -> bool:
+        return not self._volumes.is_under_way(key) and self._is_due(key)
+
+    def _is_due(self, key: str) -> bool:
+        return self._retry.get(key, (0.0, 0.0))[0] <= self._clock()
+
+    def _failed(self, key: str) -> None:
+        wait_s = min(LAST_RETRY_S, self._retry.get(key, (0.0, FIRST_RETRY_S / 2))[1] * 2)
+        self._retry[key] = (self._clock() + wait_s, wait_s)
+
+    # --- what unborn claims left ------------------------------------------------------------------
 
     def _discard(self, orphan: Orphan) -> None:
         """Deletes what a token made that no birth certificate was ever stored of: no task ever used it."""
-        platform = self._platforms[orphan.platform]
+        platform, ledger = self._platforms[orphan.platform], self._ledger
         self._busy.add(orphan.token)
 
         def job() -> None:
-            if found := platform.find(orphan.token):
+            found = platform.find(orphan.token)
+            if found and ledger.volume_at(orphan.platform, found.external_id) is None:
                 platform.delete(found.external_id)
 
         def done(outcome: Outcome[None]) -> None:
@@ -86,16 +135,19 @@ class Janitor:
                 with self._ledger.begin(ACTOR) as tx:
                     tx.drop_orphan(orphan.platform, orphan.token)
             else:
+                self._failed(orphan.token)
                 logger.warning("what token %s made on %s cannot be deleted yet: %s", orphan.token, orphan.platform, outcome.error)
 
-        self._workers.submit(f"orphan {orphan.token}", job, done)
+        self._workers.submit(orphan.platform, f"orphan {orphan.token}", job, done)
+
+    # --- pools ------------------------------------------------------------------------------------
 
     def sync_pools(self) -> None:
         """Asks every platform for its pools' capacity, in workers."""
         for name, platform in self._platforms.items():
             if f"pools {name}" not in self._busy:
                 self._busy.add(f"pools {name}")
-                self._workers.submit(f"pools {name}", platform.pools, self._synced(name))
+                self._workers.submit(name, f"pools {name}", platform.pools, self._synced(name))
 
     def _synced(self, name: str) -> Callable[[Outcome[Sequence[PoolReport]]], None]:
         def done(outcome: Outcome[Sequence[PoolReport]]) -> None:
@@ -122,25 +174,40 @@ class Janitor:
             reserves, factors = dict.fromkeys(pools, keys.reserve_mib), dict.fromkeys(pools, keys.overcommit)
             tx.sync_pools(name, reports, reserve_mib=reserves, overcommit=factors)
 
-    def _all(self, wanted: VolumeFilter) -> Iterator[Volume]:
-        after: str | None = None
-        while True:
-            page = self._ledger.volumes(wanted, after=after, limit=1000)
-            yield from page.items
-            after = page.after
-            if after is None:
-                return
+    # --- reading and trying -----------------------------------------------------------------------
 
-    def _try(self, name: str, verb: Callable[[], Future[Any]]) -> Future[Any] | None:
+    def _volumes_that(self, wanted: VolumeFilter) -> list[Volume]:
+        return list(_all_of(partial(self._ledger.volumes, wanted)))
+
+    def _try(self, key: str, verb: Callable[[], Future[Any]]) -> Future[Any] | None:
+        """None if it was refused at once."""
         try:
             future = verb()
+        except LedgerUnavailable:
+            raise
         except PollyError as error:
-            logger.warning("volume %s: %s", name, error)
+            self._failed(key)
+            logger.warning("%s: %s", key, error)
             return None
-        future.add_done_callback(lambda done: _log_failure(name, done))
+        future.add_done_callback(lambda done: self._note_failure(key, done))
         return future
 
+    def _note_failure(self, key: str, done: Future[Any]) -> None:
+        if (error := done.exception()) is not None:
+            self._failed(key)
+            logger.warning("%s: %s", key, error)
 
-def _log_failure(name: str, done: Future[Any]) -> None:
-    if (error := done.exception()) is not None:
-        logger.warning("volume %s: %s", name, error)
+
+def _all_of(read: Callable[..., Page[T]]) -> Iterator[T]:
+    after: str | None = None
+    while True:
+        page = read(after=after, limit=1000)
+        yield from page.items
+        after = page.after
+        if after is None:
+            return
+
+
+def _last_label(volume: Volume) -> str:
+    """Names the snapshot of what no later claim has changed: the epoch rises with each."""
+    return f"before {volume.owner} was deleted, epoch {volume.epoch}"

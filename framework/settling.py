@@ -6,7 +6,6 @@ can prove that nothing holds it. Whatever fails is asked again; a claim is never
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -15,8 +14,6 @@ from storage.errors import PollyError
 from storage.lifecycle import ProofKind
 from storage.model import Access, Claim, ClaimId, Proof, Volume
 from storage.platforms.base import Platform
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +28,7 @@ def prove(platform: Platform, volume: Volume, claim: Claim, node: str, ended: Pr
 
     Raises what the platform raises.
     """
-    if volume.external_id is None or volume.birth is None:
+    if volume.unborn or volume.external_id is None:
         return Proof(kind=ProofKind.NEVER_BORN, evidence="no birth certificate was stored, so no task ever used it")
     if ended is None and not platform.capabilities.fences:
         return StillHeld(reason=f"platform {volume.platform} cannot tell whether something holds it")
@@ -84,10 +81,10 @@ class Settler:
 
     def run(self, now: float, done: Callable[[Claim, Proof | StillHeld], None]) -> None:
         """Asks about each case that is due; `done` hears of each answer whose case is still open."""
-        for case in self._cases.values():
-            if not case.running and case.due_at <= now:
-                case.running = True
-                self._ask(case, done)
+        due = [case for case in self._cases.values() if not case.running and case.due_at <= now]
+        for case in due:
+            case.running = True
+            self._ask(case, done)
 
     def _ask(self, case: _Case, done: Callable[[Claim, Proof | StillHeld], None]) -> None:
         volume, claim, node, ended = case.volume, case.claim, case.node, case.ended
@@ -102,9 +99,12 @@ class Settler:
             if self._cases.get(claim.claim_id) is not case:
                 return
             case.running, case.due_at = False, self._clock() + self._retry_s
-            done(case.claim, _answer(outcome))
+            if case.volume is not volume and (case.volume.birth, case.volume.external_id) != (volume.birth, volume.external_id):
+                case.due_at = self._clock()  # it was asked about a volume that has been born meanwhile
+            else:
+                done(case.claim, _answer(outcome))
 
-        self._workers.submit(f"volume {volume.volume_id}", job, finished)
+        self._workers.submit(volume.platform, f"volume {volume.volume_id}", job, finished)
 
 
 def _answer(outcome: Outcome[Proof | StillHeld]) -> Proof | StillHeld:
@@ -112,6 +112,3 @@ def _answer(outcome: Outcome[Proof | StillHeld]) -> Proof | StillHeld:
         return outcome.get()
     except PollyError as error:
         return StillHeld(reason=str(error))
-    except Exception as error:
-        logger.exception("a platform's adapter failed")
-        return StillHeld(reason=f"{type(error).__name__}: {error}")

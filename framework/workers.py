@@ -1,6 +1,7 @@
 """Work outside the broker's thread: calls to platforms, which may take seconds. Results come back to the broker's thread.
 
-One job at a time per key (a volume, a platform): what is submitted for a busy key waits its turn, in order.
+One job at a time per key (a volume, an import): what is submitted for a busy key waits its turn, in order. Each platform has
+a lane of its own, so that one that hangs keeps no other waiting.
 """
 
 from __future__ import annotations
@@ -8,9 +9,11 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
 from typing import Generic, TypeVar
+
+from storage.errors import AdapterFault, PollyError
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -20,7 +23,7 @@ logger = logging.getLogger(__name__)
 class Outcome(Generic[T_co]):
     """What a job came to: its value, or the error that it raised."""
 
-    def __init__(self, value: T_co | None = None, error: Exception | None = None) -> None:
+    def __init__(self, value: T_co | None = None, error: PollyError | None = None) -> None:
         self._value, self.error = value, error
 
     def get(self) -> T_co:
@@ -34,42 +37,56 @@ class Workers:
     """`post` hands a call to the broker's thread; it must not block."""
 
     def __init__(self, post: Callable[[Callable[[], None]], None], *, threads: int = 4) -> None:
-        self._post = post
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="polly-worker")
+        """`threads`: so many jobs of one platform at a time."""
+        self._post, self._threads = post, threads
+        self._lanes: dict[str, ThreadPoolExecutor] = {}
         self._lock = Lock()
         self._queues: dict[str, deque[Callable[[], None]]] = {}
+        self._closed = False
 
-    def submit(self, key: str, job: Callable[[], T], done: Callable[[Outcome[T]], None]) -> None:
+    def submit(self, platform: str, key: str, job: Callable[[], T], done: Callable[[Outcome[T]], None]) -> None:
         """Runs `job` in a thread; `done` is called with its outcome in the broker's thread."""
 
         def run() -> None:
-            try:
-                outcome = Outcome(job())
-            except Exception as error:
-                outcome = Outcome[T](error=error)
+            outcome = _outcome(platform, job)
             self._post(lambda: done(outcome))
-            self._next(key)
+            self._next(platform, key)
 
         with self._lock:
             if key in self._queues:
                 self._queues[key].append(run)
-                return
-            self._queues[key] = deque()
-        self._pool.submit(run).add_done_callback(_complain)
+            else:
+                self._queues[key] = deque()
+                self._begin(platform, run)
 
-    def _next(self, key: str) -> None:
+    def _next(self, platform: str, key: str) -> None:
         with self._lock:
-            if not self._queues[key]:
+            if self._queues[key]:
+                self._begin(platform, self._queues[key].popleft())
+            else:
                 del self._queues[key]
-                return
-            run = self._queues[key].popleft()
-        self._pool.submit(run).add_done_callback(_complain)
+
+    def _begin(self, platform: str, run: Callable[[], None]) -> None:
+        if self._closed:
+            return
+        lane = self._lanes.get(platform)
+        if lane is None:
+            lane = self._lanes[platform] = ThreadPoolExecutor(self._threads, thread_name_prefix=f"polly-{platform}")
+        lane.submit(run)
 
     def close(self) -> None:
         """Waits for the jobs that run; those that have not begun are dropped: their intents are in the ledger."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        with self._lock:
+            self._closed = True
+        for lane in self._lanes.values():
+            lane.shutdown(wait=True, cancel_futures=True)
 
 
-def _complain(future: Future[None]) -> None:
-    if not future.cancelled() and (error := future.exception()):
-        logger.error("a worker failed", exc_info=error)
+def _outcome(platform: str, job: Callable[[], T]) -> Outcome[T]:
+    try:
+        return Outcome(job())
+    except PollyError as error:
+        return Outcome(error=error)
+    except Exception as error:
+        logger.exception("the adapter of platform %s failed", platform)
+        return Outcome(error=AdapterFault(platform=platform, reason=f"{type(error).__name__}: {error}"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
 import msgspec
@@ -19,25 +19,28 @@ from framework.mesos.context import Context, story
 from framework.mesos.errors import CallFailed
 from framework.mesos.instances import AppState, Phase, Task
 from framework.mesos.statuses import placement_of
-from framework.mesos.tasks import decode_record
-from framework.mesos.verdicts import proof_kind
+from framework.mesos.tasks import decode_record, encode_record
 from storage.errors import AlreadyExists, Invalid, UnknownApp
-from storage.inventory import Restored, Workload
-from storage.lifecycle import ClaimState
-from storage.model import Claim, Proof, Volume, WorkloadId
+from storage.inventory import Advance, Placement, Restored, Workload
+from storage.lifecycle import ClaimState, ProofKind
+from storage.model import Claim, PlacementId, Proof, Volume, WorkloadId
 
 logger = logging.getLogger(__name__)
 
 KILL_AGAIN_S = 10.0
+RECLAIM_AGAIN_S = 5.0
+MOST_INSTANCES = 100_000
+"""Of one app: each waits, or runs, as a record in memory."""
 RUNNING, DELETING = "RUNNING", "DELETING"
 
 
 class Apps:
     """The broker thread's own. Every verb is in the ledger before it is in memory."""
 
-    def __init__(self, context: Context, *, reclaim: Callable[[str], None]) -> None:
+    def __init__(self, context: Context, *, reclaim: Callable[[str], bool]) -> None:
+        """`reclaim` gives up the volumes of an app that is gone; False: not yet done, it is to be called again."""
         self._context, self._reclaim = context, reclaim
-        self._kill_at: dict[str, float] = {}
+        self._reclaim_at: dict[WorkloadId, float] = {}
 
     # --- what people ask for --------------------------------------------------------------------
 
@@ -45,6 +48,8 @@ class Apps:
         """Takes up a new app. Raises InvalidApp, NotYet, AlreadyExists, UnknownProfile."""
         now = self._context.clock()
         app = replace(self._checked(read_app(definition)), version=timestamp(now))
+        if app.instances > MOST_INSTANCES:
+            raise Invalid(field="instances", value=app.instances, reason=f"an app has 0 to {MOST_INSTANCES}")
         if app.app_id in self._context.picture.apps:
             raise AlreadyExists(kind="App", name=app.app_id)
         state = AppState(app, app.instances, app.version or "")
@@ -84,14 +89,14 @@ class Apps:
         state = self.app(app_id)
         if state.deleting:
             raise Invalid(field="instances", value=instances, reason=f"app {state.app.app_id} is being deleted")
-        if instances < 0:
-            raise Invalid(field="instances", value=instances, reason="it must be 0 or more")
+        if not 0 <= instances <= MOST_INSTANCES:
+            raise Invalid(field="instances", value=instances, reason=f"an app has 0 to {MOST_INSTANCES}")
         app = replace(state.app, instances=instances)
         check_instances(app)
         scaled = AppState(app, instances, state.version, tasks=state.tasks, waiting=state.waiting, failures=state.failures)
         self._store(scaled, actor, "app.scaled")
         state.app, state.instances = app, instances
-        self._context.wait(state, self._context.clock())
+        self._settle_number(state, self._context.clock())
         return state
 
     def delete(self, app_id: str, actor: str) -> AppState:
@@ -100,8 +105,18 @@ class Apps:
         doomed = AppState(state.app, 0, state.version, deleting=True)
         self._store(doomed, actor, "app.deleting")
         state.deleting, state.instances = True, 0
-        self._context.wait(state, self._context.clock())
+        self._settle_number(state, self._context.clock())
         return state
+
+    def _settle_number(self, state: AppState, now: float) -> None:
+        """Free slots wait for offers, tasks without a slot are killed; one that has its slot back before that lives on."""
+        surplus = {task.task_id for task in state.surplus()}
+        for task in state.tasks.values():
+            if task.task_id in surplus:
+                self._context.picture.doom(task)
+            elif not task.record.killing:
+                self._context.picture.doomed.pop(task.task_id, None)
+        self._context.wait(state, now)
 
     def _store(self, state: AppState, actor: str, what: str) -> None:
         now = self._context.clock()
@@ -122,30 +137,32 @@ class Apps:
     # --- what time brings -----------------------------------------------------------------------
 
     def tick(self, now: float) -> None:
-        for state in list(self._context.picture.apps.values()):
-            self._kill([task for task in state.surplus() if task.phase is not Phase.SETTLING], now)
-            if state.deleting and not state.tasks:
-                self._finish(state)
+        self._kill(now)
+        for state in [state for state in self._context.picture.apps.values() if state.deleting and not state.tasks]:
+            self._finish(state, now)
         self._strand_expired(now)
         self._replace_unreachable(now)
 
     def next_at(self) -> float | None:
         picture = self._context.picture
-        leases = (task.claims[claim_id].lease_until for claim_id, task in picture.reserved.items())
-        return min((*leases, *self._kill_at.values()), default=None)
+        instants = [task.claims[claim_id].lease_until for claim_id, task in picture.reserved.items()]
+        if self._context.driver.connected:
+            instants.extend(picture.doomed.values())
+        instants.extend(self._reclaim_at.values())
+        return min(instants, default=None)
 
-    def _kill(self, tasks: Iterable[Task], now: float) -> None:
-        for task in tasks:
-            if self._kill_at.get(task.task_id, 0.0) > now or not self._context.driver.connected:
-                continue
-            self._kill_at[task.task_id] = now + KILL_AGAIN_S
+    def _kill(self, now: float) -> None:
+        """Kills what nobody wants any more, again and again: a kill may be lost on its way."""
+        picture, driver = self._context.picture, self._context.driver
+        if not driver.connected:
+            return
+        for task in [picture.tasks[task_id] for task_id, kill_at in picture.doomed.items() if kill_at <= now]:
+            picture.doomed[task.task_id] = now + KILL_AGAIN_S
             self._mark_killing(task, now)
             try:
-                self._context.driver.kill(task.task_id, task.agent_id)
+                driver.kill(task.task_id, task.agent_id)
             except CallFailed as error:
                 logger.info("%s", error)
-        for task_id in [task_id for task_id in self._kill_at if task_id not in self._context.picture.tasks]:
-            del self._kill_at[task_id]
 
     def _mark_killing(self, task: Task, now: float) -> None:
         if task.record.killing:
@@ -156,13 +173,23 @@ class Apps:
         task.record = record
         story.info("kill     %s", task.task_id)
 
-    def _finish(self, state: AppState) -> None:
-        self._reclaim(state.app.app_id)
+    def _finish(self, state: AppState, now: float) -> None:
+        app_id = WorkloadId(state.app.app_id)
+        if self._reclaim_at.get(app_id, now) > now:
+            return
+        self._reclaim_at[app_id] = now + RECLAIM_AGAIN_S
+        if not self._reclaim(app_id):
+            return
         with self._context.ledger.begin("broker") as tx:
-            tx.drop_workload(self._context.scheduler, WorkloadId(state.app.app_id))
-            tx.note("app.deleted", why=state.app.app_id)
-        del self._context.picture.apps[WorkloadId(state.app.app_id)]
-        story.info("deleted  %s", state.app.app_id)
+            tx.drop_workload(self._context.scheduler, app_id)
+            tx.note("app.deleted", why=app_id)
+        self._forget(app_id)
+        story.info("deleted  %s", app_id)
+
+    def _forget(self, app_id: WorkloadId) -> None:
+        self._context.picture.apps.pop(app_id, None)
+        self._reclaim_at.pop(app_id, None)
+        self._context.named.clear()
 
     def _strand_expired(self, now: float) -> None:
         """A launch of which nothing was heard within its lease: Mesos is asked, and nothing is freed before it answers."""
@@ -171,23 +198,29 @@ class Apps:
         late = [(task, claim) for task, claim in reserved if claim.lease_until <= now]
         if not late:
             return
+        moves = [
+            Advance(
+                claim_id=claim.claim_id,
+                epoch=claim.epoch,
+                to=ClaimState.STRANDED,
+                reason="the lease ended and nothing was heard; Mesos is asked",
+            )
+            for _, claim in late
+        ]
         with self._context.ledger.begin("broker") as tx:
-            changed = [
-                tx.advance(claim.claim_id, claim.epoch, ClaimState.STRANDED, reason="the lease ended and nothing was heard; Mesos is asked")
-                for _, claim in late
-            ]
+            changed = tx.advance_many(moves)
         for (task, _), claim in zip(late, changed, strict=True):
             picture.put_claim(task, claim)
         self._context.reconciler.ask_about({(task.task_id, task.agent_id) for task, _ in late}, now)
 
     def _replace_unreachable(self, now: float) -> None:
         """Where the app's strategy lets an unreachable instance be replaced: without volumes at once, with volumes on proof."""
-        for task in list(self._context.picture.tasks.values()):
-            state = self._context.picture.apps.get(task.app_id)
-            if task.phase is not Phase.UNREACHABLE or state is None:
-                continue
-            strategy = state.app.unreachable
-            if not state.deleting and (strategy is None or now < task.record.unreachable_at + strategy.inactive_after_s):
+        picture = self._context.picture
+        for task in list(picture.unreachable.values()):
+            state = picture.apps.get(task.app_id)
+            strategy = state.app.unreachable if state else None
+            unwanted = state is None or state.deleting
+            if not unwanted and (strategy is None or now < task.record.unreachable_at + strategy.inactive_after_s):
                 continue
             if task.claims:
                 for claim in task.claims.values():
@@ -199,50 +232,80 @@ class Apps:
         if claim.state is ClaimState.STRANDED:
             self._context.settler.open(volume, claim, task.record.hostname, None, due_at=self._context.clock())
 
-    def _give_up(self, task: Task, state: AppState, now: float) -> None:
+    def _give_up(self, task: Task, state: AppState | None, now: float) -> None:
         with self._context.ledger.begin("broker") as tx:
             tx.drop_placement(task.task_id)
             tx.note("task.expunged", placement_id=task.task_id, why="its agent is unreachable; it is killed if it comes back")
-        self._context.picture.drop_task(task)
-        self._context.wait(state, now, message="its agent is unreachable")
+        self._context.drop(task)
+        if state:
+            self._context.wait(state, now, message="its agent is unreachable")
 
-    # --- after a restart ------------------------------------------------------------------------
-
-    def restore(self, restored: Restored, now: float) -> None:
-        """The picture from the ledger. Every task is asked about as soon as Mesos can be asked."""
-        for workload in restored.workloads:
-            app = read_app(json.loads(workload.spec))
-            state = AppState(app, workload.instances, workload.version, deleting=workload.state == DELETING)
-            self._context.picture.apps[workload.workload_id] = state
-        self.take_up(restored, now)
-        for state in self._context.picture.apps.values():
-            self._context.wait(state, now)
+    # --- what the ledger has ----------------------------------------------------------------------
 
     def take_up(self, restored: Restored, now: float) -> None:
-        """Tasks that the ledger has and the picture has not; every one is asked about."""
-        known = self._context.picture.tasks
+        """Makes the picture what the ledger has: after a start, and when a commit is in doubt. Mesos is asked about what is new in it."""
         claims: dict[str, list[tuple[Claim, Volume]]] = {}
         for claim, volume in restored.claims:
             claims.setdefault(claim.holder.placement, []).append((claim, volume))
-        new = [placement for placement in restored.placements if placement.placement_id not in known]
-        for placement in new:
-            pairs = claims.get(placement.placement_id, [])
-            task = Task(
-                task_id=placement.placement_id,
-                app_id=placement.workload,
-                slot=placement.slot,
-                agent_id=placement.node,
-                phase=Phase(placement.state),
-                record=decode_record(placement.data),
-                claims={claim.claim_id: claim for claim, _ in pairs},
-                volumes={volume.volume_id: volume for _, volume in pairs},
-            )
-            self._context.picture.add_task(task)
-            if task.phase is Phase.SETTLING:
-                self._settle_again(task, now)
-        self._context.reconciler.ask_about([(placement.placement_id, placement.node) for placement in new], now)
+        self._drop_all_but({placement.placement_id for placement in restored.placements})
+        self._take_workloads(restored.workloads)
+        new = [task for placement in restored.placements if (task := self._take(placement, claims.get(placement.placement_id, []), now))]
+        self._context.reconciler.ask_about([(task.task_id, task.agent_id) for task in new if task.phase is not Phase.SETTLING], now)
+        self._context.named.clear()
+        for state in self._context.picture.apps.values():
+            self._settle_number(state, now)
+
+    def _drop_all_but(self, stored: Collection[PlacementId]) -> None:
+        for task in [task for task_id, task in self._context.picture.tasks.items() if task_id not in stored]:
+            self._context.drop(task)
+
+    def _take_workloads(self, workloads: Sequence[Workload]) -> None:
+        apps = self._context.picture.apps
+        for gone in apps.keys() - {workload.workload_id for workload in workloads}:
+            self._forget(gone)
+        for workload in workloads:
+            app = read_app(json.loads(workload.spec))
+            state = apps.setdefault(workload.workload_id, AppState(app, workload.instances, workload.version))
+            state.app, state.instances, state.version = app, workload.instances, workload.version
+            state.deleting = workload.state == DELETING
+
+    def _take(self, placement: Placement, pairs: Sequence[tuple[Claim, Volume]], now: float) -> Task | None:
+        """The task, if it is new or not as it was known."""
+        picture, volumes = self._context.picture, {volume.volume_id: volume for _, volume in pairs}
+        known = picture.tasks.get(placement.placement_id)
+        if known and _is_as_stored(known, placement, pairs):
+            known.volumes = volumes
+            return None
+        if known:
+            self._context.drop(known)
+        task = Task(
+            task_id=placement.placement_id,
+            app_id=placement.workload,
+            slot=placement.slot,
+            agent_id=placement.node,
+            phase=Phase(placement.state),
+            record=decode_record(placement.data),
+            claims={claim.claim_id: claim for claim, _ in pairs},
+            volumes=volumes,
+        )
+        picture.add_task(task)
+        if task.app_id not in picture.apps:
+            picture.doom(task)
+        if task.phase is Phase.SETTLING:
+            self._settle_again(task, now)
+        return task
 
     def _settle_again(self, task: Task, now: float) -> None:
+        kind = ProofKind(task.record.proof) if task.record.proof else ProofKind.TERMINAL_STATUS
+        proof = Proof(kind=kind, evidence=task.record.evidence or task.record.message or "its placement is settling")
         for claim in task.claims.values():
-            proof = Proof(kind=proof_kind(claim.reason.partition(" ")[0]), evidence=claim.reason)
             self._context.settler.open(task.volumes[claim.volume_id], claim, task.record.hostname, proof, due_at=now)
+
+
+def _is_as_stored(task: Task, placement: Placement, pairs: Sequence[tuple[Claim, Volume]]) -> bool:
+    stored = {claim.claim_id: claim.state for claim, _ in pairs}
+    return (
+        task.phase is Phase(placement.state)
+        and encode_record(task.record) == placement.data
+        and {claim.claim_id: claim.state for claim in task.claims.values()} == stored
+    )

@@ -92,6 +92,8 @@ def obstacle(need: Need, volume: Volume | None, holders: Iterable[tuple[str, Cla
     if volume is None:
         if need.size_mib is None:
             return f"there is no volume {need.name}, and the app gives no size to make it with"
+        if need.access is Access.RO:
+            return f"there is no volume {need.name}, and one that is mounted RO cannot be made"
         return ""
     if volume.state is VolumeState.FAULTED:
         return f"volume {volume.name} is FAULTED: {volume.reason}"
@@ -99,8 +101,10 @@ def obstacle(need: Need, volume: Volume | None, holders: Iterable[tuple[str, Cla
         return f"volume {volume.name} is being deleted"
     if need.external and need.profile.platforms and volume.platform not in need.profile.platforms:
         return f"volume {volume.name} is on platform {volume.platform}, the app names {need.external.driver}"
+    if volume.unborn and need.access is Access.RO:
+        return f"volume {volume.name} was never mounted RW, so there is nothing on it"
     for who, claim in holders:
-        if not coexist(volume.access_mode, need.access, claim.access):
+        if volume.unborn or not coexist(volume.access_mode, need.access, claim.access):
             why = f": {claim.reason}" if claim.reason else ""
             return f"volume {volume.name} is claimed by {who} ({claim.state}{why})"
     if volume.access_mode in READ_ONLY and need.access is Access.RW:

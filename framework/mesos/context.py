@@ -12,7 +12,7 @@ from framework.config import Config
 from framework.mesos.asking import needs_of
 from framework.mesos.calls import Acceptance
 from framework.mesos.errors import CallFailed
-from framework.mesos.instances import AppState, Picture, Waiting
+from framework.mesos.instances import AppState, Picture, Task, Waiting
 from framework.mesos.reconcile import Reconciler
 from framework.mesos.tasks import scheduler_name
 from framework.settling import Settler
@@ -67,6 +67,8 @@ class Context:
     """The volumes that waiting instances need, by name; None: looked for, and not there."""
     kept_id: str = ""
     """The framework's id that the ledger has."""
+    in_doubt: bool = False
+    """The picture may not be what the ledger has: a commit brought no answer, or the ledger refused what should have fitted."""
 
     @property
     def scheduler(self) -> str:
@@ -90,6 +92,14 @@ class Context:
         """The ledger has something newer of these volumes."""
         for volume in volumes:
             self.named.pop(volume.name, None)
+
+    def drop(self, task: Task) -> None:
+        """The ledger has the task no more: nothing is asked or proven about it any longer."""
+        for claim_id in task.claims:
+            self.settler.drop(claim_id)
+        self.forget(task.volumes.values())
+        self.picture.drop_task(task)
+        self.reconciler.answered(task.task_id)
 
     def wait(self, state: AppState, now: float, *, message: str = "") -> None:
         """Lets the app's free slots wait."""

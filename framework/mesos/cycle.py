@@ -13,13 +13,14 @@ from framework.mesos.asking import Need, ask_of, needs_of, obstacle
 from framework.mesos.calls import Acceptance
 from framework.mesos.context import Context
 from framework.mesos.errors import CallFailed, CallInDoubt
-from framework.mesos.instances import Task
+from framework.mesos.instances import AppState, Task, Waiting
 from framework.mesos.launches import Launch, Round, Wish
-from framework.mesos.tasks import unborn
 from framework.mesos.telling import tell_round
+from offers.ask import Ask
 from offers.matching import match
 from offers.records import Offer, decode_offers
 from offers.view import PlatformView, Reach, StorageView
+from storage.errors import Invalid, PollyError
 from storage.lifecycle import ProofKind
 from storage.model import Node, NodeId, Proof, Volume
 from storage.platforms.base import Capabilities
@@ -56,7 +57,7 @@ class OfferCycle:
     def run(self, events: Iterable[bytes], rescinded: frozenset[str]) -> None:
         """One round over all OFFERS events that are at hand."""
         now = self.context.clock()
-        offers = [offer for data in events for offer in decode_offers(data) if offer.id not in rescinded]
+        offers = [offer for data in events for offer in _decoded(data) if offer.id not in rescinded]
         seen = {offer.id: Seen(offer, now) for offer in offers}
         self.latest.update((f"{it.offer.agent_id} {it.offer.role}", it) for it in seen.values())
         used: Mapping[str, tuple[str, ...]] = {}
@@ -65,8 +66,8 @@ class OfferCycle:
             self.context.keep_id()
             self._record_nodes(offers, now)
             wishes = self.wishes(now)
-            busy = bool(wishes)
-            if wishes and offers:
+            busy = any(True for _ in self.context.picture.due(now))  # what blocks an instance may go at any moment
+            if wishes and offers and not self.context.in_doubt:
                 used = self._place(wishes, offers, now)
         finally:
             self._decline([offer_id for offer_id in seen if offer_id not in used], busy=busy)
@@ -80,20 +81,42 @@ class OfferCycle:
 
     def wishes(self, now: float) -> list[Wish]:
         """Every instance that only offers are wanting for; what else stands in the way is noted on the others."""
-        due = list(self.context.picture.due(now))
-        wanted = [(state, waiting, needs_of(self.context.config, state.app, waiting.slot)) for state, waiting in due]
+        due = self.context.picture.due(now)
+        wanted = [(state, waiting, needs) for state, waiting in due if (needs := self._needs(state, waiting)) is not None]
         named = self.context.resolve([need.name for _, _, needs in wanted for need in needs])
         wishes = []
         for state, waiting, needs in wanted:
             waiting.blocked = self._blocked(needs, named)
-            if not waiting.blocked:
-                ask = ask_of(self.context.config, state, waiting, needs, named)
+            if not waiting.blocked and (ask := self._ask(state, waiting, needs, named)):
                 wishes.append(Wish(state, waiting, {need.container_path: need for need in needs}, ask))
         return wishes
+
+    def _needs(self, state: AppState, waiting: Waiting) -> Sequence[Need] | None:
+        """None where polly.toml has no longer what the app needs; why is noted."""
+        try:
+            return needs_of(self.context.config, state.app, waiting.slot)
+        except PollyError as error:
+            waiting.blocked = str(error)
+            return None
+
+    def _ask(self, state: AppState, waiting: Waiting, needs: Sequence[Need], named: Mapping[str, Volume]) -> Ask | None:
+        """None where no offer can be asked for it; why is noted."""
+        roles = self.context.config.framework.roles
+        try:
+            ask = ask_of(self.context.config, state, waiting, needs, named)
+        except PollyError as error:
+            waiting.blocked = str(error)
+            return None
+        if ask.role not in roles:
+            waiting.blocked = f"the app's role is {ask.role}, and this broker has the roles {', '.join(roles)}"
+            return None
+        return ask
 
     def _blocked(self, needs: Sequence[Need], named: Mapping[str, Volume]) -> str:
         for need in needs:
             volume = named.get(need.name)
+            if volume and volume.platform not in self.context.platforms:
+                return f"volume {volume.name} is on platform {volume.platform}, which polly.toml does not have"
             holders = self.context.picture.holders(volume.volume_id) if volume else []
             if words := obstacle(need, volume, [(f"task {task.task_id} on {task.record.hostname}", claim) for task, claim in holders]):
                 return words
@@ -140,16 +163,21 @@ class OfferCycle:
         groups: dict[tuple[str, ...], list[Launch]] = defaultdict(list)
         for launch in launches:
             groups[launch.match.offer_ids].append(launch)
+        # Of each something must be heard within its lease, with volumes or without.
+        self._ask_about(launches, self.context.clock() + self.context.config.claims.lease_s)
         acceptances = [Acceptance(offer_ids=offer_ids, operations=[_launch_operation(group)]) for offer_ids, group in groups.items()]
         outcomes = self.context.driver.accept_many(acceptances, refuse_s=0.0)
         for group, error in zip(groups.values(), outcomes, strict=True):
             if isinstance(error, CallInDoubt):
                 logger.warning("%s", error)
-                self.context.reconciler.ask_about([(launch.task.task_id, launch.task.agent_id) for launch in group], self.context.clock())
+                self._ask_about(group, self.context.clock())
             elif error is not None:
                 self._rule_out([launch.task for launch in group], error)
         tasks = {offer_ids: tuple(launch.task.task_id for launch in group) for offer_ids, group in groups.items()}
         return {offer_id: tasks[offer_ids] for offer_ids in groups for offer_id in offer_ids}
+
+    def _ask_about(self, launches: Sequence[Launch], at: float) -> None:
+        self.context.reconciler.ask_about([(launch.task.task_id, launch.task.agent_id) for launch in launches], at)
 
     def _rule_out(self, tasks: Sequence[Task], error: CallFailed) -> None:
         """The launch surely did not reach Mesos: its claims end at once."""
@@ -159,13 +187,13 @@ class OfferCycle:
                 for claim in task.claims.values():
                     volume = task.volumes[claim.volume_id]
                     tx.free(claim.claim_id, claim.epoch, proof)
-                    if unborn(volume) and volume.owner:
+                    if volume.unborn and volume.owner:
                         tx.unplan(volume.volume_id)
+                        tx.drop_orphan(volume.platform, volume.token)  # nobody was told of this token
                 tx.drop_placement(task.task_id)
         now = self.context.clock()
         for task in tasks:
-            self.context.picture.drop_task(task)
-            self.context.forget(task.volumes.values())
+            self.context.drop(task)
             self.context.wait(self.context.picture.apps[task.app_id], now, message=str(error))
 
     def _decline(self, offer_ids: Sequence[str], *, busy: bool) -> None:
@@ -204,6 +232,14 @@ class OfferCycle:
             return
         for waiting in fresh:
             waiting.announced = True
+
+
+def _decoded(data: bytes) -> Sequence[Offer]:
+    try:
+        return decode_offers(data)
+    except Invalid as error:
+        logger.error("%s", error)
+        return ()
 
 
 def slot_limits(views: Mapping[str, PlatformView]) -> dict[str, int]:

@@ -45,7 +45,11 @@ class TaskRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     started_at: float = 0.0
     unreachable_at: float = 0.0
     killing: bool = False
+    """It is to end, whatever is asked for afterwards: it is killed until it has."""
     message: str = ""
+    proof: str = ""
+    """The ProofKind by which it is over; empty while it is not. Its claims may still be settling."""
+    evidence: str = ""
 
 
 @dataclass(slots=True)
@@ -61,7 +65,7 @@ class Task:
     claims: dict[ClaimId, Claim] = field(default_factory=dict)
     volumes: dict[VolumeId, Volume] = field(default_factory=dict)
     failed: bool = False
-    """It ended in a way that counts for the back-off."""
+    """It ended in a way that counts for the back-off; known until the broker is started again."""
 
     def peer(self) -> Peer:
         """How the constraints of its app see it."""
@@ -133,9 +137,16 @@ class Picture:
         self.by_claim: dict[ClaimId, Task] = {}
         self.reserved: dict[ClaimId, Task] = {}
         """Claims of which nothing was heard yet: those that have a lease to watch."""
+        self.unreachable: dict[PlacementId, Task] = {}
+        """Tasks in that phase."""
+        self.doomed: dict[PlacementId, float] = {}
+        """Tasks that nobody wants any more, and when each is to be killed (again)."""
 
     def add_task(self, task: Task) -> None:
         self.tasks[task.task_id] = task
+        self.put_phase(task, task.phase)
+        if task.record.killing:
+            self.doom(task)
         if state := self.apps.get(task.app_id):
             state.tasks[task.task_id] = task
             state.waiting.pop(task.slot, None)
@@ -144,8 +155,24 @@ class Picture:
             self.by_volume.setdefault(claim.volume_id, set()).add(claim.claim_id)
             self.put_claim(task, claim)
 
+    def put_phase(self, task: Task, phase: Phase) -> None:
+        task.phase = phase
+        if phase is Phase.UNREACHABLE:
+            self.unreachable[task.task_id] = task
+        else:
+            self.unreachable.pop(task.task_id, None)
+        if phase is Phase.SETTLING:
+            self.doomed.pop(task.task_id, None)
+
+    def doom(self, task: Task) -> None:
+        """Has it killed, from the next tick on until it is over."""
+        if task.phase is not Phase.SETTLING:
+            self.doomed.setdefault(task.task_id, 0.0)
+
     def drop_task(self, task: Task) -> None:
         self.tasks.pop(task.task_id, None)
+        self.unreachable.pop(task.task_id, None)
+        self.doomed.pop(task.task_id, None)
         for claim_id in list(task.claims):
             self.drop_claim(task, claim_id)
         if state := self.apps.get(task.app_id):
@@ -173,6 +200,8 @@ class Picture:
         wanted = set() if state.deleting else set(range(state.instances)) - state.occupied()
         for slot in set(state.waiting) - wanted:
             del state.waiting[slot]
+        if len(state.failures) > state.instances:
+            state.failures = {slot: failures for slot, failures in state.failures.items() if slot < state.instances}
         new = [Waiting(slot, now, not_before=now + state.delay_s(slot)) for slot in sorted(wanted - set(state.waiting))]
         state.waiting.update((waiting.slot, waiting) for waiting in new)
         return new

@@ -12,8 +12,9 @@ from framework.mesos.cycle import OfferCycle
 from framework.mesos.endings import Endings
 from framework.mesos.errors import CallFailed
 from framework.mesos.events import Disconnected, Errored, Event, Failed, Message, Offers, Rescinded, Status, Subscribed, Updated
+from framework.mesos.instances import Phase
 from framework.mesos.statuses import Statuses
-from storage.errors import LedgerUnavailable
+from storage.errors import AlreadyLed, PollyError
 from storage.model import NodeId
 
 logger = logging.getLogger(__name__)
@@ -23,18 +24,19 @@ Item = Event | Callable[[], None]
 
 COMPLAIN_S = 10.0
 """How often the log says that the ledger cannot be used: its disk may be the log's too."""
+LOOK_AGAIN_S = 1.0
+"""How often the ledger is read anew while the picture is in doubt."""
 
 
 class Scheduler:
-    def __init__(self, context: Context, *, reclaim: Callable[[str], None], gave_up: Callable[[str], None]) -> None:
+    def __init__(self, context: Context, *, reclaim: Callable[[str], bool], gave_up: Callable[[str], None]) -> None:
         self._context = context
         self._gave_up = gave_up
-        self._in_doubt = False
         self.statuses = Statuses(context)
         self.cycle = OfferCycle(context)
         self.apps = Apps(context, reclaim=reclaim)
         self._endings = Endings(context.config.executor.command[0])
-        self._complain_at = 0.0
+        self._complain_at = self._look_at = float("-inf")
 
     def handle(self, items: Sequence[Item]) -> None:
         """One batch: calls and updates in their order, then one round over the offers that are still good."""
@@ -62,7 +64,8 @@ class Scheduler:
 
     def tick(self, now: float) -> None:
         """What time brings: kills, leases, replacements, reconciliation, settling, demand."""
-        if self._in_doubt:
+        if self._context.in_doubt and now >= self._look_at:
+            self._look_at = now + LOOK_AGAIN_S
             self.guarded(lambda: self._look_again(now))
         self.guarded(lambda: self.apps.tick(now))
         self.guarded(lambda: self._context.settler.run(now, self.statuses.settled))
@@ -72,7 +75,11 @@ class Scheduler:
     def next_at(self, now: float) -> float | None:
         """The next instant at which `tick` has something to do."""
         context = self._context
-        instants = (self.apps.next_at(), context.settler.next_at(), context.reconciler.next_at(), context.picture.next_due(now))
+        instants = [self.apps.next_at(), context.settler.next_at(), context.picture.next_due(now)]
+        if context.driver.connected:
+            instants.append(context.reconciler.next_at())
+        if context.in_doubt:
+            instants.append(self._look_at)
         return min((instant for instant in instants if instant is not None), default=None)
 
     def _flush(self, statuses: list[Status]) -> None:
@@ -89,8 +96,8 @@ class Scheduler:
         self.cycle.suppressed = self.cycle.filtered = False
         self.guarded(self._context.keep_id)
         now = self._context.clock()
-        tasks = self._context.picture.tasks.values()
-        self._context.reconciler.ask_about([(task.task_id, task.agent_id) for task in tasks], now)
+        unsure = [task for task in self._context.picture.tasks.values() if task.phase is not Phase.SETTLING]
+        self._context.reconciler.ask_about([(task.task_id, task.agent_id) for task in unsure], now)
         self._context.reconciler.subscribed(now)
 
     def _other(self, item: Failed | Message | Errored | Callable[[], None]) -> None:
@@ -126,10 +133,10 @@ class Scheduler:
             story.warning("executor %s on %s: %s", failed.executor_id, self._hostname(failed.agent_id), words)
 
     def _look_again(self, now: float) -> None:
-        """After a commit in doubt: what the ledger took although no answer came back."""
-        self._in_doubt = False
-        self.apps.take_up(self._context.ledger.restore(self._context.scheduler), now)
-        self._context.named.clear()
+        """After a commit in doubt: the picture becomes what the ledger has."""
+        restored = self._context.ledger.restore(self._context.scheduler)
+        self._context.in_doubt = False
+        self.apps.take_up(restored, now)
 
     def _reconcile(self, now: float) -> None:
         if not self._context.driver.connected:
@@ -141,11 +148,16 @@ class Scheduler:
                 logger.info("%s", error)
 
     def guarded(self, step: Callable[[], None]) -> None:
-        """A ledger that cannot store stops this step and no other: nothing of it was done, and Mesos will say it again."""
+        """A ledger that cannot store, or refuses what should have fitted, stops this step and no other; then it is read anew.
+
+        Nothing of the step was done, or its commit is in doubt, and Mesos will say it again. A broker that leads no more ends.
+        """
         try:
             step()
-        except LedgerUnavailable as error:
-            self._in_doubt = True
+        except AlreadyLed:
+            raise
+        except PollyError as error:
+            self._context.in_doubt = True
             now = self._context.clock()
             if now >= self._complain_at:
                 self._complain_at = now + COMPLAIN_S

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import msgspec
 
@@ -14,14 +15,26 @@ from framework.mesos.events import Status
 from framework.mesos.instances import Phase, Task, TaskRecord
 from framework.mesos.tasks import encode_record
 from framework.mesos.updates import Effect, effect_of
-from framework.mesos.verdicts import ALIVE, Standing, judge
+from framework.mesos.verdicts import ALIVE, Standing, Verdict, judge
 from framework.settling import StillHeld
-from storage.errors import Conflict, Invalid, UnknownClaim
+from storage.errors import AlreadyLed, Invalid, LedgerUnavailable, PollyError
 from storage.inventory import Placement, Transaction
-from storage.lifecycle import ClaimState
+from storage.lifecycle import ClaimState, ProofKind
 from storage.model import Claim, ClaimId, PlacementId, Proof
 
 logger = logging.getLogger(__name__)
+
+VIABLE_S = 60.0
+"""A task that ran so long was no failed start: the back-off of its instance begins anew."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Heard:
+    """A status of a task that is known, and what it does."""
+
+    status: Status
+    verdict: Verdict
+    effect: Effect
 
 
 class Statuses:
@@ -32,43 +45,104 @@ class Statuses:
 
     def apply(self, statuses: Sequence[Status]) -> None:
         """Stores what the updates say, then acknowledges them. What the ledger cannot store is not acknowledged: Mesos sends it again."""
-        for group in _one_per_task(statuses):
-            births = [(status, birth) for status in group if (birth := _births(_progress(status)))]
-            pairs = [(status, self._effect(status)) for status in group]
-            try:
-                self._commit([(status, effect) for status, effect in pairs if effect])
-            except (Conflict, UnknownClaim):
-                self._one_by_one([(status, effect) for status, effect in pairs if effect])
-            for status, claims in births:
-                self._receipt(status, claims)
+        try:
+            for group in _one_per_task(statuses):
+                self._store([heard for status in group if (heard := self._hear(status))])
+        except LedgerUnavailable:
+            self._ask_again(statuses)
+            raise
         self._acknowledge(statuses)
 
-    def _receipt(self, status: Status, births: Sequence[ClaimId]) -> None:
-        """Tells the executor which birth certificates the ledger now holds; those of claims that have ended it must not rely on."""
+    def _ask_again(self, statuses: Sequence[Status]) -> None:
+        """What wants no acknowledgement Mesos would not send again."""
+        unkept = [(s.task_id, s.agent_id or "") for s in statuses if not s.uuid and s.task_id in self._context.picture.tasks]
+        self._context.reconciler.ask_about(unkept, self._context.clock())
+
+    def _hear(self, status: Status) -> _Heard | None:
         task = self._context.picture.tasks.get(PlacementId(status.task_id))
-        stored = tuple(claim_id for claim_id in births if task and _is_born(task, claim_id))
-        if not stored or not status.agent_id:
+        if task is None:
+            if status.state in ALIVE:
+                self._kill_stray(status.task_id, status.agent_id)
+            return None
+        verdict = judge(status.state, status.source, reason=status.reason, message=status.message, agent=status.agent_id or "")
+        progress = _progress(status)
+        _tell(task, status, progress)
+        return _Heard(status=status, verdict=verdict, effect=effect_of(task, status, progress, verdict, self._context.clock()))
+
+    def _store(self, heard: Sequence[_Heard]) -> None:
+        try:
+            self._commit([it.effect for it in heard])
+        except (LedgerUnavailable, AlreadyLed):
+            raise
+        except PollyError:
+            self._store_one_by_one(heard)
+        else:
+            for it in heard:
+                self._after(it)
+
+    def _store_one_by_one(self, heard: Sequence[_Heard]) -> None:
+        """What one update says does not fit the ledger: of that one only Mesos' own word counts, and its task is killed."""
+        for it in heard:
+            try:
+                self._commit([it.effect])
+                self._after(it)
+            except (LedgerUnavailable, AlreadyLed):
+                raise
+            except PollyError as error:
+                self._store_without_data(it, error)
+
+    def _store_without_data(self, heard: _Heard, refused: PollyError) -> None:
+        status, task = heard.status, heard.effect.task
+        story.warning("stale    %s of task %s: %s", status.state, status.task_id, refused)
+        if heard.verdict.standing is Standing.ALIVE:
+            self._kill_stray(status.task_id, status.agent_id)
+        try:
+            self._commit([effect_of(task, status, None, heard.verdict, self._context.clock())])
+        except (LedgerUnavailable, AlreadyLed):
+            raise
+        except PollyError:
+            self._context.in_doubt = True
+            self._context.reconciler.ask_about([(task.task_id, task.agent_id)], self._context.clock())
+
+    def _after(self, heard: _Heard) -> None:
+        """What is owed once the update is stored: the answer to a question, the receipt of a birth, the death of a stray."""
+        status, effect = heard.status, heard.effect
+        if heard.verdict.standing in (Standing.ALIVE, Standing.ENDED):
+            self._context.reconciler.answered(status.task_id)
+        if effect.stale and heard.verdict.standing is Standing.ALIVE:
+            self._kill_stray(status.task_id, status.agent_id)
+        elif effect.births and heard.verdict.standing is Standing.ALIVE:
+            self._receipt(status, effect.births)
+
+    def _receipt(self, status: Status, births: Sequence[ClaimId]) -> None:
+        """Tells the executor which birth certificates the ledger now holds."""
+        if not status.agent_id:
             return
         try:
-            self._context.driver.message(status.agent_id, status.executor_id or status.task_id, encode(Receipt(births=stored)))
+            self._context.driver.message(status.agent_id, status.executor_id or status.task_id, encode(Receipt(births=tuple(births))))
         except CallFailed as error:
             logger.info("%s; the executor will ask again", error)
 
+    def _kill_stray(self, task_id: str, agent_id: str | None) -> None:
+        story.warning("stray    task %s is nobody's any more; it is killed", task_id)
+        try:
+            self._context.driver.kill(task_id, agent_id)
+        except CallFailed as error:
+            logger.warning("%s", error)
+
+    # --- the settler's answers --------------------------------------------------------------------
+
     def settled(self, claim: Claim, answer: Proof | StillHeld) -> None:
-        """The platform has said whether the volume of a claim without a clean release is free."""
+        """The platform, or an operator, has said whether the volume of a claim without a clean release is free."""
         task = self._context.picture.by_claim.get(claim.claim_id)
-        if task is None:
+        if task is None or not _is_still_asked(task, task.claims[claim.claim_id], answer):
             return
         current = task.claims[claim.claim_id]
         if isinstance(answer, StillHeld):
             self._note_held(task, current, answer.reason)
             return
-        effect = Effect(task=task, phase=task.phase, ended=task.phase is Phase.SETTLING)
-        effect.free(current, answer)
-        if len(task.claims) == 1:
-            effect.ended = True
         name = task.volumes[claim.volume_id].name
-        self._commit([(None, effect)])
+        self._commit([_freed(task, current, answer)])
         story.info("freed    %s epoch %d by proof %s: %s", name, claim.epoch, answer.kind, answer.evidence)
 
     def _note_held(self, task: Task, claim: Claim, reason: str) -> None:
@@ -76,81 +150,61 @@ class Statuses:
             return
         with self._context.ledger.begin("broker") as tx:
             changed = tx.advance(claim.claim_id, claim.epoch, claim.state, reason=reason)
-        task.claims[claim.claim_id] = changed
+        self._context.picture.put_claim(task, changed)
         story.warning("held     volume %s is not free yet: %s", task.volumes[claim.volume_id].name, reason)
 
-    def _effect(self, status: Status) -> Effect | None:
-        task = self._context.picture.tasks.get(PlacementId(status.task_id))
-        if task is None:
-            if status.state in ALIVE:
-                self._kill_stray(status)
-            return None
-        verdict = judge(status.state, status.source, reason=status.reason, message=status.message, agent=status.agent_id or "")
-        effect = effect_of(task, status.state, _progress(status), verdict)
-        if verdict.standing is not Standing.UNKNOWN:
-            self._context.reconciler.answered(status.task_id)
-        _tell(task, status, _progress(status))
-        return effect
+    # --- commits ----------------------------------------------------------------------------------
 
-    def _kill_stray(self, status: Status) -> None:
-        story.warning("stray    task %s is nobody's any more; it is killed", status.task_id)
-        try:
-            self._context.driver.kill(status.task_id, status.agent_id)
-        except CallFailed as error:
-            logger.warning("%s", error)
-
-    def _commit(self, pairs: Sequence[tuple[Status | None, Effect]]) -> None:
-        if not pairs:
+    def _commit(self, effects: Sequence[Effect]) -> None:
+        if not effects:
             return
         now = self._context.clock()
-        records = [_record(status, effect, now) for status, effect in pairs]
         with self._context.ledger.begin("mesos") as tx:
-            for (status, effect), record in zip(pairs, records, strict=True):
-                _write(tx, self._context.scheduler, status, effect, record, now)
-        for (_, effect), record in zip(pairs, records, strict=True):
-            self._remember(effect, record, now)
+            for effect in effects:
+                _write(tx, self._context.scheduler, effect, now)
+        for effect in effects:
+            self._remember(effect, now)
 
-    def _one_by_one(self, pairs: Sequence[tuple[Status, Effect]]) -> None:
-        """What one update says does not fit the ledger: that one is left out, and its task is killed."""
-        for status, effect in pairs:
-            try:
-                self._commit([(status, effect)])
-            except (Conflict, UnknownClaim) as error:
-                story.warning("stale    %s of task %s: %s; it is killed", status.state, status.task_id, error)
-                self._kill_stray(status)
-
-    def _remember(self, effect: Effect, record: TaskRecord, now: float) -> None:
-        task, picture = effect.task, self._context.picture
-        task.phase, task.record = effect.phase, record
+    def _remember(self, effect: Effect, now: float) -> None:
+        task, context = effect.task, self._context
+        context.picture.put_phase(task, effect.phase)
+        task.record, task.failed = effect.record, effect.failed or task.failed
         task.volumes.update(effect.volumes)
+        context.forget(effect.volumes.values())
         for claim in effect.claims.values():
             if claim.claim_id not in effect.freed:
-                picture.put_claim(task, claim)
-                if claim.state not in (ClaimState.STRANDED, ClaimState.RELEASING):
-                    self._context.settler.drop(claim.claim_id)
-        if effect.untidy:
-            self._context.tidy_soon()
+                context.picture.put_claim(task, claim)
         for claim_id in effect.freed:
-            self._context.settler.drop(claim_id)
-            picture.drop_claim(task, claim_id)
-        for claim_id, proof in effect.settle.items():
-            claim = task.claims[claim_id]
-            self._context.settler.open(task.volumes[claim.volume_id], claim, task.record.hostname, proof, due_at=now)
+            context.forget([task.volumes[task.claims[claim_id].volume_id]])
+            context.settler.drop(claim_id)
+            context.picture.drop_claim(task, claim_id)
+        if effect.untidy:
+            context.tidy_soon()
+        self._follow_settling(effect, now)
         if effect.ended and not task.claims:
             self._finish(task, now)
-        elif effect.stale:
-            self._kill_stray(Status(task_id=task.task_id, agent_id=task.agent_id, state="TASK_RUNNING"))
+        elif effect.record.killing:
+            context.picture.doom(task)
+
+    def _follow_settling(self, effect: Effect, now: float) -> None:
+        task, settler = effect.task, self._context.settler
+        if task.phase not in (Phase.UNREACHABLE, Phase.SETTLING):
+            for claim_id in task.claims:
+                settler.drop(claim_id)
+        for claim_id, proof in effect.settle.items():
+            claim = task.claims[claim_id]
+            settler.open(task.volumes[claim.volume_id], claim, task.record.hostname, proof, due_at=now)
 
     def _finish(self, task: Task, now: float) -> None:
-        context = self._context
-        context.picture.drop_task(task)
-        context.forget(task.volumes.values())
-        context.reconciler.answered(task.task_id)
-        state = context.picture.apps.get(task.app_id)
+        self._context.drop(task)
+        state = self._context.picture.apps.get(task.app_id)
         if state is None:
             return
-        state.failures[task.slot] = state.failures.get(task.slot, 0) + 1 if task.failed else 0
-        context.wait(state, now, message=task.record.message)
+        if task.record.started_at and now - task.record.started_at >= VIABLE_S:
+            state.failures.pop(task.slot, None)
+        if task.failed:
+            state.failures[task.slot] = state.failures.get(task.slot, 0) + 1
+        self._context.wait(state, now, message=task.record.message)
 
     def _acknowledge(self, statuses: Sequence[Status]) -> None:
         updates = [(s.agent_id, s.task_id, s.uuid) for s in statuses if s.uuid and s.agent_id]
@@ -176,13 +230,23 @@ def _one_per_task(statuses: Sequence[Status]) -> Iterator[list[Status]]:
         yield group
 
 
-def _births(progress: Progress | None) -> tuple[ClaimId, ...]:
-    return tuple(volume.claim_id for volume in progress.volumes if volume.birth) if progress else ()
+def _is_still_asked(task: Task, claim: Claim, answer: Proof | StillHeld) -> bool:
+    """Whether the answer still fits: while it was on its way the task may have come back, or a birth been stored."""
+    if isinstance(answer, Proof) and answer.kind is ProofKind.OPERATOR_OVERRIDE:
+        return True
+    if task.phase not in (Phase.UNREACHABLE, Phase.SETTLING) or claim.state not in (ClaimState.STRANDED, ClaimState.RELEASING):
+        return False
+    never_born = isinstance(answer, Proof) and answer.kind is ProofKind.NEVER_BORN
+    return not never_born or task.volumes[claim.volume_id].birth is None
 
 
-def _is_born(task: Task, claim_id: ClaimId) -> bool:
-    claim = task.claims.get(claim_id)
-    return claim is not None and task.volumes[claim.volume_id].birth is not None
+def _freed(task: Task, claim: Claim, proof: Proof) -> Effect:
+    """A claim's end by the platform's proof. A task that has lost one of its volumes can only end, wherever it is."""
+    effect = Effect(task=task, phase=task.phase, record=task.record, ended=task.phase is Phase.SETTLING or len(task.claims) == 1)
+    effect.free(claim, proof)
+    if not effect.ended:
+        effect.record = msgspec.structs.replace(task.record, killing=True)
+    return effect
 
 
 def _progress(status: Status) -> Progress | None:
@@ -195,31 +259,15 @@ def _progress(status: Status) -> Progress | None:
         return None
 
 
-def _record(status: Status | None, effect: Effect, now: float) -> TaskRecord:
-    task, record = effect.task, effect.task.record
-    if status is None:
-        return record
-    changes: dict[str, object] = {"message": status.message}
-    if effect.phase is Phase.RUNNING and not record.started_at:
-        changes["started_at"] = now
-    if effect.phase is Phase.UNREACHABLE and task.phase is not Phase.UNREACHABLE:
-        changes["unreachable_at"] = now
-    if effect.ended:
-        task.failed = status.state not in ("TASK_FINISHED", "TASK_KILLED")
-        changes["message"] = f"{status.state}{': ' + status.message if status.message else ''}"
-    return msgspec.structs.replace(record, **changes)
-
-
-def _write(tx: Transaction, scheduler: str, status: Status | None, effect: Effect, record: TaskRecord, now: float) -> None:
+def _write(tx: Transaction, scheduler: str, effect: Effect, now: float) -> None:
     task = effect.task
     for write in effect.writes:
         write(tx)
-    if effect.ended and all(claim_id in effect.freed for claim_id in task.claims):
+    if effect.over:
         tx.drop_placement(task.task_id)
-        if status is not None:
-            tx.note("task.ended", placement_id=task.task_id, why=record.message)
-    elif status is not None and (effect.phase is not task.phase or record != task.record):
-        tx.put_placement(placement_of(scheduler, task, effect.phase, record, now))
+        tx.note("task.ended", placement_id=task.task_id, why=effect.record.message)
+    elif effect.phase is not task.phase or effect.record != task.record:
+        tx.put_placement(placement_of(scheduler, task, effect.phase, effect.record, now))
 
 
 def placement_of(scheduler: str, task: Task, phase: Phase, record: TaskRecord, now: float) -> Placement:

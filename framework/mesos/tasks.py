@@ -19,14 +19,10 @@ from offers.constraints import attribute_text
 from offers.matching import ChosenVolume, Match
 from offers.records import Offer
 from storage.inventory import ClaimRequest, NewVolume, Placement, PlaceRequest
+from storage.lifecycle import VolumeState
 from storage.model import Access, AccessMode, Claim, ClaimId, NodeId, PlacementId, Volume, VolumeId, VolumePlan
 
 DEFAULT_GRACE_S = 3.0
-
-
-def unborn(volume: Volume) -> bool:
-    """Polly was to make its filesystem and has not: no task ever used what may exist of it. An import has no token."""
-    return volume.birth is None and bool(volume.token)
 
 
 def claim_requests(match: Match, needs: Mapping[str, Need], app: App, ids: Callable[[], str]) -> tuple[ClaimRequest, ...]:
@@ -38,7 +34,7 @@ def _claim_request(chosen: ChosenVolume, need: Need, app: App, ids: Callable[[],
     claim_id = ClaimId(ids())
     if volume := chosen.existing:
         return ClaimRequest(
-            claim_id=claim_id, volume_id=volume.volume_id, access=need.access, epoch=volume.epoch, new=None, renew=unborn(volume)
+            claim_id=claim_id, volume_id=volume.volume_id, access=need.access, epoch=volume.epoch, new=None, renew=volume.unborn
         )
     volume_id = VolumeId(ids())
     new = NewVolume(
@@ -120,7 +116,8 @@ def claimed_volume(request: ClaimRequest, claim: Claim, existing: Volume | None,
     """The volume as the ledger has it after the claim."""
     if existing is not None:
         token, external_id = (claim.claim_id, None) if request.renew else (existing.token, existing.external_id)
-        return replace(existing, epoch=claim.epoch, token=token, external_id=external_id)
+        state = VolumeState.PLANNED if request.renew else existing.state
+        return replace(existing, epoch=claim.epoch, token=token, external_id=external_id, state=state)
     new = request.new
     if new is None:
         raise TypeError("a claim is on a volume that exists or on a new one")

@@ -1,6 +1,7 @@
 """What a status update means for a task and its claims: the writes it makes, as values. Does no I/O.
 
-The scheduler commits the writes of many updates at once and acknowledges after the commit.
+The scheduler commits the writes of many updates at once and acknowledges after the commit. Updates may come late, twice and out
+of order: a task that is over stays over, and one that runs does not go back to starting.
 """
 
 from __future__ import annotations
@@ -8,8 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
+import msgspec
+
 from executors.wire import FAILED, RELEASED, Progress, VolumeProgress
-from framework.mesos.instances import Phase, Task, claim_state
+from framework.mesos.events import Status
+from framework.mesos.instances import Phase, Task, TaskRecord, claim_state
 from framework.mesos.verdicts import Standing, Verdict
 from storage.inventory import Transaction
 from storage.lifecycle import ClaimState, ProofKind, VolumeState, may_follow
@@ -18,6 +22,8 @@ from storage.model import Birth, Claim, ClaimId, ExternalId, Proof, Volume, Volu
 Write = Callable[[Transaction], object]
 
 PHASES = {"TASK_STARTING": Phase.STARTING, "TASK_RUNNING": Phase.RUNNING, "TASK_KILLING": Phase.KILLING}
+ORDER = (Phase.LAUNCHED, Phase.STARTING, Phase.RUNNING, Phase.KILLING)
+"""In which a task that is heard of goes on, never back."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -26,19 +32,30 @@ class Effect:
 
     task: Task
     phase: Phase
+    record: TaskRecord
     writes: list[Write] = field(default_factory=list)
     claims: dict[ClaimId, Claim] = field(default_factory=dict)
     """Claims with their new state."""
     freed: set[ClaimId] = field(default_factory=set)
     volumes: dict[VolumeId, Volume] = field(default_factory=dict)
-    """Volumes with what was learnt of them."""
+    """Volumes of which something was learnt."""
+    births: list[ClaimId] = field(default_factory=list)
+    """Claims whose birth certificate the update brought, as the ledger has it or is to have it."""
     settle: dict[ClaimId, Proof] = field(default_factory=dict)
     """Claims whose holder is gone by this proof, but whose volume the platform must first be seen to let go of."""
     stale: bool = False
-    """The update speaks for a claim that is no longer live: its task must die."""
+    """The task is alive and must die: it speaks for a claim that is no longer live, of another filesystem, or of a task that is over."""
     ended: bool = False
+    """The task is over; it goes when it has no claim left."""
+    failed: bool = False
+    """It ended in a way that counts for the back-off."""
     untidy: bool = False
     """An unborn volume was given up; its platform may have something of it."""
+
+    @property
+    def over(self) -> bool:
+        """Nothing is left of the task."""
+        return self.ended and all(claim_id in self.freed for claim_id in self.task.claims)
 
     def claim(self, claim_id: ClaimId) -> Claim | None:
         return None if claim_id in self.freed else self.claims.get(claim_id, self.task.claims.get(claim_id))
@@ -55,42 +72,64 @@ class Effect:
         if claim.state == to or not may_follow(claim.state, to):
             return
         self.writes.append(lambda tx: tx.advance(claim.claim_id, claim.epoch, to, reason=reason))
-        self.claims[claim.claim_id] = _with_state(claim, to, reason)
+        self.claims[claim.claim_id] = replace(claim, state=to, reason=reason)
 
     def free(self, claim: Claim, proof: Proof) -> None:
+        """Ends the claim. An app's volume that was never born goes with it; one that was planned by hand stays planned."""
         self.writes.append(lambda tx: tx.free(claim.claim_id, claim.epoch, proof))
         self.freed.add(claim.claim_id)
         volume = self.volume(claim.volume_id)
-        if volume.birth is None and volume.owner:
+        if volume.unborn and volume.owner:
             self.writes.append(lambda tx: tx.unplan(volume.volume_id))
             self.untidy = True
 
 
-def effect_of(task: Task, state: str, progress: Progress | None, verdict: Verdict) -> Effect:
-    """What a status of `task` in Mesos state `state` does."""
-    effect = Effect(task=task, phase=_phase(task, state, verdict))
+def effect_of(task: Task, status: Status, progress: Progress | None, verdict: Verdict, now: float) -> Effect:
+    """What a status of `task` does, heard at the instant `now`. Without `progress`: what Mesos alone says."""
+    if task.phase is Phase.SETTLING and verdict.standing is not Standing.ENDED:
+        return _too_late(task, verdict)
+    effect = Effect(task=task, phase=_phase(task, status.state, verdict), record=task.record)
     released: set[ClaimId] = set()
     for volume in progress.volumes if progress else ():
         _learn(effect, volume, released)
     if verdict.standing is Standing.ALIVE:
         _go_on(effect, progress)
-    elif verdict.standing is Standing.ENDED and verdict.proof:
+    elif verdict.proof:
         effect.ended = True
+        effect.failed = status.state != "TASK_KILLED" and not task.record.killing
         _end(effect, verdict.proof, released)
-    elif verdict.standing in (Standing.UNREACHABLE, Standing.UNKNOWN):
+    else:
         for claim in list(effect.remaining()):
-            effect.advance(claim, ClaimState.STRANDED, f"{state}: no proof that the task is gone")
+            effect.advance(claim, ClaimState.STRANDED, f"{status.state}: no proof that the task is gone")
+    effect.record = _record(effect, status, verdict, now)
     return effect
+
+
+def _too_late(task: Task, verdict: Verdict) -> Effect:
+    """Its end is proven: nothing that comes after brings it back, and whatever still lives of it is to be killed."""
+    return Effect(task=task, phase=Phase.SETTLING, record=task.record, stale=verdict.standing is Standing.ALIVE)
 
 
 def _phase(task: Task, state: str, verdict: Verdict) -> Phase:
     if verdict.standing is Standing.ENDED:
         return Phase.SETTLING
-    if verdict.standing in (Standing.UNREACHABLE, Standing.UNKNOWN):
+    if verdict.standing is not Standing.ALIVE:
         return Phase.UNREACHABLE
-    if task.phase is Phase.UNREACHABLE and state not in PHASES:
-        return Phase.LAUNCHED
-    return PHASES.get(state, task.phase)
+    said = PHASES.get(state, Phase.LAUNCHED)
+    return said if task.phase is Phase.UNREACHABLE else max(task.phase, said, key=ORDER.index)
+
+
+def _record(effect: Effect, status: Status, verdict: Verdict, now: float) -> TaskRecord:
+    record, phase = effect.task.record, effect.phase
+    changes: dict[str, object] = {"message": status.message}
+    if phase is Phase.RUNNING and not record.started_at:
+        changes["started_at"] = now
+    if phase is Phase.UNREACHABLE and effect.task.phase is not Phase.UNREACHABLE:
+        changes["unreachable_at"] = now
+    if verdict.proof:
+        changes["message"] = f"{status.state}{': ' + status.message if status.message else ''}"
+        changes["proof"], changes["evidence"] = verdict.proof.kind.value, verdict.proof.evidence
+    return msgspec.structs.replace(record, **changes)
 
 
 def _learn(effect: Effect, said: VolumeProgress, released: set[ClaimId]) -> None:
@@ -98,25 +137,36 @@ def _learn(effect: Effect, said: VolumeProgress, released: set[ClaimId]) -> None
     if claim is None or claim.epoch != said.epoch:
         effect.stale = True
         return
-    volume = effect.volume(claim.volume_id)
-    if said.external_id and volume.external_id is None:
-        effect.writes.append(_created(volume, said.external_id, said.size_mib or volume.size_mib))
-        volume = _made(volume, said.external_id, said.size_mib)
-    if said.birth and volume.birth is None:
-        effect.writes.append(_born(volume.volume_id, claim.epoch, said.birth))
-        volume = _with_birth(volume, said.birth)
-    effect.volumes[volume.volume_id] = volume
+    volume = _identified(effect, effect.volume(claim.volume_id), claim, said)
+    if volume is not effect.volume(claim.volume_id):
+        effect.volumes[volume.volume_id] = volume
     if said.step == RELEASED or (said.step == FAILED and not said.held):
         released.add(claim.claim_id)
     elif said.step != FAILED:
         effect.advance(claim, ClaimState(said.step))
 
 
+def _identified(effect: Effect, volume: Volume, claim: Claim, said: VolumeProgress) -> Volume:
+    """The volume with what its executor says of its identity; what the ledger knows already must agree."""
+    if said.external_id and volume.external_id is None:
+        effect.writes.append(_created(volume, said.external_id, said.size_mib or volume.size_mib))
+        volume = _made(volume, said.external_id, said.size_mib)
+    if said.birth and volume.birth is None:
+        effect.writes.append(_born(volume.volume_id, claim.epoch, said.birth))
+        volume = replace(volume, birth=said.birth)
+    if said.birth == volume.birth and said.birth:
+        effect.births.append(claim.claim_id)
+    if (said.birth or volume.birth) != volume.birth or (said.external_id or volume.external_id) != volume.external_id:
+        effect.stale = True
+    return volume
+
+
 def _go_on(effect: Effect, progress: Progress | None) -> None:
-    """A task that is heard alive again takes its stranded claims back; what it says of them itself goes before."""
+    """A task that is heard alive takes its stranded claims back; what it says of them itself goes before."""
     told = {volume.claim_id for volume in progress.volumes} if progress else set()
     for claim in list(effect.remaining()):
-        if claim.state is ClaimState.STRANDED and claim.claim_id not in told and effect.phase is not Phase.LAUNCHED:
+        unheard = claim.state in (ClaimState.RESERVED, ClaimState.STRANDED)
+        if unheard and claim.claim_id not in told and effect.phase is not Phase.LAUNCHED:
             effect.advance(claim, claim_state(effect.phase))
 
 
@@ -127,7 +177,7 @@ def _end(effect: Effect, proof: Proof, released: set[ClaimId]) -> None:
             effect.free(claim, Proof(kind=ProofKind.RELEASED, evidence=f"unmounted and detached by its executor; {proof.evidence}"))
         elif never_ran:
             effect.free(claim, proof)
-        elif effect.volume(claim.volume_id).birth is None:
+        elif effect.volume(claim.volume_id).unborn:
             effect.free(claim, Proof(kind=ProofKind.NEVER_BORN, evidence=proof.evidence))
         else:
             effect.advance(claim, ClaimState.RELEASING, proof.evidence)
@@ -142,13 +192,5 @@ def _born(volume_id: VolumeId, epoch: int, birth: Birth) -> Write:
     return lambda tx: tx.born(volume_id, epoch=epoch, birth=birth)
 
 
-def _with_state(claim: Claim, state: ClaimState, reason: str) -> Claim:
-    return replace(claim, state=state, reason=reason)
-
-
 def _made(volume: Volume, external_id: ExternalId, size_mib: int | None) -> Volume:
     return replace(volume, external_id=external_id, state=VolumeState.AVAILABLE, size_mib=size_mib or volume.size_mib)
-
-
-def _with_birth(volume: Volume, birth: Birth) -> Volume:
-    return replace(volume, birth=birth)

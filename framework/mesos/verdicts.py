@@ -46,7 +46,10 @@ AGENT_SIDE = frozenset({"SOURCE_EXECUTOR", "SOURCE_SLAVE", "SOURCE_AGENT"})
 
 
 def judge(state: str, source: str, *, reason: str = "", message: str = "", agent: str = "") -> Verdict:
-    """What a status means. `state`, `source` and `reason` are Mesos' names, as in TaskStatus."""
+    """What a status means. `state`, `source` and `reason` are Mesos' names, as in TaskStatus.
+
+    A master that refuses a task, or ends it before it was sent on, rules its launch out.
+    """
     if state in ALIVE:
         return Verdict(standing=Standing.ALIVE)
     if state == "TASK_UNREACHABLE":
@@ -54,11 +57,6 @@ def judge(state: str, source: str, *, reason: str = "", message: str = "", agent
     if state not in ENDED:
         return Verdict(standing=Standing.UNKNOWN)
     ruled_out = state in TERMINAL and source not in AGENT_SIDE and reason != "REASON_RECONCILIATION"
-    kind = ProofKind.LAUNCH_RULED_OUT if ruled_out else proof_kind(state)
+    kind = ProofKind.LAUNCH_RULED_OUT if ruled_out else ENDED[state]
     said = " ".join(word for word in (state, "from", source, reason and f"({reason})", agent and f"agent {agent}", message) if word)
     return Verdict(standing=Standing.ENDED, proof=Proof(kind=kind, evidence=said))
-
-
-def proof_kind(state: str) -> ProofKind:
-    """The kind of proof that this final state is, said by the agent's side (a master that refuses a task rules its launch out)."""
-    return ENDED.get(state, ProofKind.TERMINAL_STATUS)

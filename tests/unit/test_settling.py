@@ -19,7 +19,7 @@ GONE = Proof(kind=ProofKind.TASK_GONE, evidence="TASK_GONE from master")
 class Straight:
     """Workers that do each job at once."""
 
-    def submit(self, key: str, job: Callable[[], Any], done: Callable[[Outcome[Any]], None]) -> None:
+    def submit(self, platform: str, key: str, job: Callable[[], Any], done: Callable[[Outcome[Any]], None]) -> None:
         done(Outcome(job()))
 
 
