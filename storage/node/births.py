@@ -53,7 +53,7 @@ def judge(plan: VolumePlan, contents: Contents, *, known: Birth | None, serial: 
         return _judge_new(plan, contents, device, filesystem)
     if contents.filesystem != filesystem:
         raise NotFormatted(device=device, expected=filesystem, found=str(contents))
-    return Verdict.CLONE if plan.may_format else Verdict.ADOPT
+    return Verdict.CLONE if plan.may_create else Verdict.ADOPT
 
 
 def _judge_new(plan: VolumePlan, contents: Contents, device: str, filesystem: str) -> Verdict:

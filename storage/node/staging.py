@@ -114,7 +114,7 @@ class _Attempt:
     # --- to the node -------------------------------------------------------------------------------------
 
     def _created(self) -> ExternalId:
-        if self.plan.external_id is not None and not self.plan.may_format:
+        if self.plan.external_id is not None and not self.plan.may_create:
             return self.plan.external_id
         with self.steps.step("create", platform=self.platform.name, token=self.plan.token):
             report = self._report()
@@ -130,7 +130,7 @@ class _Attempt:
         plan = self.plan
         if plan.external_id is not None:
             return self.platform.inspect(plan.external_id)
-        if not plan.may_format:
+        if not plan.may_create:
             found = self.platform.find(plan.token)
             if found is None:
                 raise UnknownVolume(volume=plan.name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from msgspec import structs
 
 from storage.errors import NotAsBorn, NotBlank, NotFormatted
 from storage.model import Access, Birth, ClaimId, ExternalId, VolumePlan
@@ -56,7 +57,7 @@ def test_a_claim_knows_its_own_filesystem_again_and_no_other_claim_does() -> Non
     [
         plan(token="another claim's"),
         plan(access=Access.RO),
-        replace(NEW, claim_id=ClaimId("later"), external_id=ExternalId("claim-1")),
+        structs.replace(NEW, claim_id=ClaimId("later"), external_id=ExternalId("claim-1")),
     ],
 )
 def test_who_did_not_create_the_volume_never_formats(not_ours: VolumePlan) -> None:
@@ -77,6 +78,14 @@ def test_a_copy_of_a_snapshot_is_never_formatted() -> None:
     assert judged(clone, EXT4) is Verdict.CLONE
     with pytest.raises(NotFormatted):
         judged(clone, BLANK)
+
+
+def test_a_reader_makes_a_volume_only_from_a_snapshot() -> None:
+    clone, nothing = plan(snapshot=ExternalId("snap"), access=Access.RO), plan(access=Access.RO)
+    assert clone.may_create
+    assert not clone.may_format
+    assert judged(clone, EXT4) is Verdict.CLONE
+    assert not nothing.may_create
 
 
 def test_a_born_volume_is_taken_only_as_it_was_born() -> None:
