@@ -7,10 +7,9 @@ instants are seconds since the epoch, UTC, as float (`*_at`), spans are seconds 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Generic, NewType, TypeVar
-
-from msgspec import Struct
 
 from storage.lifecycle import ClaimState, ProofKind, VolumeState
 
@@ -55,7 +54,8 @@ class ReclaimPolicy(StrEnum):
     SNAPSHOT_THEN_DELETE = "snapshot-then-delete"
 
 
-class Holder(Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holder:
     """Who may use a volume: a workload on a node, of one scheduler."""
 
     scheduler: str
@@ -64,7 +64,8 @@ class Holder(Struct, frozen=True, kw_only=True):
     node: NodeId
 
 
-class Pool(Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pool:
     """A part of a platform with its own capacity and topology."""
 
     platform: str
@@ -81,7 +82,7 @@ class Pool(Struct, frozen=True, kw_only=True):
     region: str = ""
     zone: str = ""
     """Empty: reachable from everywhere."""
-    labels: Mapping[str, str] = {}
+    labels: Mapping[str, str] = field(default_factory=dict)
     online: bool = True
     seen_at: float = 0.0
 
@@ -94,7 +95,8 @@ class Pool(Struct, frozen=True, kw_only=True):
         return max(0, self.limit_mib - self.provisioned_mib) if self.online else 0
 
 
-class Profile(Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profile:
     """A named storage class: which pools qualify and how a volume is made. Comes from polly.toml."""
 
     name: str
@@ -102,7 +104,7 @@ class Profile(Struct, frozen=True, kw_only=True):
     """Names of platforms; empty means any."""
     pools: tuple[str, ...] = ()
     """Names of pools; empty means any."""
-    pool_labels: Mapping[str, str] = {}
+    pool_labels: Mapping[str, str] = field(default_factory=dict)
     """Labels that a pool must have."""
     filesystem: str = "ext4"
     mkfs_options: tuple[str, ...] = ()
@@ -113,9 +115,9 @@ class Profile(Struct, frozen=True, kw_only=True):
     max_mib: int | None = None
     roles: tuple[str, ...] = ()
     """Mesos roles that may use it; empty means any."""
-    labels: Mapping[str, str] = {}
+    labels: Mapping[str, str] = field(default_factory=dict)
     """Labels that each volume made by it gets."""
-    parameters: Mapping[str, str] = {}
+    parameters: Mapping[str, str] = field(default_factory=dict)
     """The platform's own, such as `type=gp3`; handed to the adapter unread."""
 
     def qualifies(self, pool: Pool) -> bool:
@@ -126,7 +128,8 @@ class Profile(Struct, frozen=True, kw_only=True):
         )
 
 
-class Birth(Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Birth:
     """A volume's birth certificate: what was on the device right after Polly formatted it. Checked before every mount."""
 
     serial: str
@@ -135,7 +138,8 @@ class Birth(Struct, frozen=True, kw_only=True):
     filesystem_uuid: str
 
 
-class Volume(Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Volume:
     """A piece of storage with an identity that outlives tasks."""
 
     volume_id: VolumeId
@@ -160,7 +164,7 @@ class Volume(Struct, frozen=True, kw_only=True):
     role: str = ""
     region: str = ""
     zone: str = ""
-    labels: Mapping[str, str] = {}
+    labels: Mapping[str, str] = field(default_factory=dict)
     reason: str = ""
     """Why it is FAULTED."""
     created_at: float = 0.0
@@ -173,7 +177,8 @@ class Volume(Struct, frozen=True, kw_only=True):
         return self.birth is None and bool(self.token)
 
 
-class Claim(Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
     """The durable record that one holder may use one volume."""
 
     claim_id: ClaimId
@@ -191,7 +196,8 @@ class Claim(Struct, frozen=True, kw_only=True):
     """For people; only lists have it."""
 
 
-class Proof(Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proof:
     """Why a claim could end: kept for ever in the event log."""
 
     kind: ProofKind
@@ -199,7 +205,8 @@ class Proof(Struct, frozen=True, kw_only=True):
     """What was seen, in words: `TASK_FAILED from agent ...`, `flock free, epoch raised to 4`."""
 
 
-class Snapshot(Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
     snapshot_id: SnapshotId
     volume_id: VolumeId
     platform: str
@@ -212,7 +219,8 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     created_at: float = 0.0
 
 
-class Node(Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
     """A machine that can hold volumes."""
 
     node_id: NodeId
@@ -222,16 +230,17 @@ class Node(Struct, frozen=True, kw_only=True):
     zone: str = ""
     state: str = "UP"
     """UP, UNREACHABLE or GONE."""
-    identities: Mapping[str, str] = {}
+    identities: Mapping[str, str] = field(default_factory=dict)
     """What each platform calls this node: platform name to instance id, SDC guid, initiator."""
-    slots: Mapping[str, int] = {}
+    slots: Mapping[str, int] = field(default_factory=dict)
     """How many volumes of a platform it can hold; a platform that is missing has no limit."""
-    used: Mapping[str, int] = {}
+    used: Mapping[str, int] = field(default_factory=dict)
     """How many claims on volumes of a platform it has; kept by the ledger."""
     seen_at: float = 0.0
 
 
-class Event(Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
     """One line of the append-only log: who did what to which volume, when and why."""
 
     seq: int
@@ -248,7 +257,8 @@ class Event(Struct, frozen=True, kw_only=True):
     """For people; empty once the volume is gone."""
 
 
-class VolumePlan(Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VolumePlan:
     """All that a node needs to bring one volume to one task. Travels in the TaskInfo; holds no secret.
 
     Source of the wire format: executors/wire.py.
@@ -272,8 +282,8 @@ class VolumePlan(Struct, frozen=True, kw_only=True):
     mount_options: tuple[str, ...] = ()
     access_mode: AccessMode = AccessMode.SINGLE_NODE_WRITER
     birth: Birth | None = None
-    parameters: Mapping[str, str] = {}
-    labels: Mapping[str, str] = {}
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
     container_path: str = ""
 
     @property
@@ -290,7 +300,8 @@ class VolumePlan(Struct, frozen=True, kw_only=True):
 T_co = TypeVar("T_co", covariant=True)
 
 
-class Page(Struct, Generic[T_co], frozen=True, kw_only=True):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page(Generic[T_co]):
     """Part of a long list. `after` is what to ask the next part with; None at the end."""
 
     items: Sequence[T_co]
