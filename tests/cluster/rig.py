@@ -146,16 +146,18 @@ class Rig:
         self, app_id: str = "/counter", *, number: int = 1, but: Sequence[str] = (), timeout_s: float = RUN_S
     ) -> list[dict[str, Any]]:
         """Waits until this many tasks run whose ids are not among `but`."""
+        tasks: list[dict[str, Any]] = []
 
-        def found() -> list[dict[str, Any]]:
-            tasks = [task for task in self.tasks(app_id) if task["id"] not in but]
-            return tasks if len(tasks) == number else []
+        def found() -> bool:
+            tasks[:] = [task for task in self.tasks(app_id) if task["id"] not in but]
+            return len(tasks) == number
 
         try:
-            return eventually(found, timeout_s, f"{number} tasks of {app_id} run")
+            eventually(found, timeout_s, f"{number} tasks of {app_id} run")
         except TimeoutError as error:
             explanation = self.http.get(f"/v1/apps{app_id}/explanation").text
             raise AssertionError(f"{error}\n{explanation}\n{self.log.read_text()[-6000:]}") from error
+        return tasks
 
     def gone(self, app_id: str = "/counter", timeout_s: float = RUN_S) -> None:
         eventually(lambda: self.http.get(f"/v2/apps{app_id}").status_code == 404, timeout_s, f"{app_id} is gone")
