@@ -162,6 +162,7 @@ volumes = Table(
         "(birth_serial IS NULL) = (birth_uuid IS NULL) AND (birth_filesystem IS NULL) = (birth_uuid IS NULL)", name="birth_is_whole"
     ),
     _some("ix_volumes_external", "platform", "external_id", where="external_id IS NOT NULL", unique=True),
+    Index("ix_volumes_platform", "platform", "number"),
     Index("ix_volumes_pool", "platform", "pool", "number"),
     Index("ix_volumes_profile", "profile", "number"),
     Index("ix_volumes_zone", "zone", "number"),

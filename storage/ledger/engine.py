@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -51,8 +51,9 @@ class Database:
             self.writer = _sqlite_engine(self.path, mode, writes=True)
             self.reader = _sqlite_engine(self.path, mode, writes=False)
         else:
-            self.writer = _postgresql_engine(self.url, "READ COMMITTED")
-            self.reader = _postgresql_engine(self.url, "REPEATABLE READ").execution_options(postgresql_readonly=True)
+            self.writer = _postgresql_engine(self.url, "READ COMMITTED", f"lock_timeout = '{BUSY_S}s'")
+            reader = _postgresql_engine(self.url, "REPEATABLE READ", "plan_cache_mode = force_custom_plan")
+            self.reader = reader.execution_options(postgresql_readonly=True)
         self._driver: Any = self.writer.dialect.loaded_dbapi
         self.errors: tuple[type[Exception], ...] = (exc.SQLAlchemyError, self._driver.Error)
 
@@ -265,20 +266,19 @@ def _begin_with(engine: Engine, statement: str) -> None:
         connection.exec_driver_sql(statement)
 
 
-def _postgresql_engine(url: URL, isolation: Any) -> Engine:
+def _postgresql_engine(url: URL, isolation: Any, setting: str) -> Engine:
+    """`setting` is each connection's. Readers plan every query anew: a page's plan must know its limit and where it begins."""
     waits = {} if "connect_timeout" in url.query else {"connect_timeout": BUSY_S}
     try:
         engine = create_engine(url, isolation_level=isolation, pool_pre_ping=True, hide_parameters=True, connect_args=waits)
     except ImportError as error:
         reason = "PostgreSQL needs the Python package psycopg; install it with: pip install 'polly-broker[postgresql]'"
         raise LedgerUnavailable(url=url.render_as_string(), reason=reason) from error
-    _on_connect(engine, lambda cursor: cursor.execute(f"SET lock_timeout = '{BUSY_S}s'"))
-    return engine
 
-
-def _on_connect(engine: Engine, do: Callable[[Any], object]) -> None:
     @event.listens_for(engine, "connect")
     def connected(connection: Any, _: object) -> None:
         with connection.cursor() as cursor:
-            do(cursor)
+            cursor.execute(f"SET {setting}")
         connection.commit()
+
+    return engine

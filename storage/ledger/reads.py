@@ -195,7 +195,9 @@ def _volumes(f: VolumeFilter, after: str | None, limit: int) -> Select[Any]:
             statement = statement.where(text(PARTIAL[name]))
     if f.state not in (None, VolumeState.AVAILABLE):
         statement = statement.where(text(PARTIAL["state"]))
-    return statement.where(number > int(after)) if after is not None else statement
+    if after is not None:
+        statement = statement.where(number > int(after), table.c.number > int(after))
+    return statement
 
 
 def _page(found: Sequence[Any], limit: int, read: Callable[[Any], T], key: Callable[[Any], object]) -> Page[T]:

@@ -19,6 +19,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, create_engine, inspect, text
 
+import storage.ledger.migrate
 import storage.migrations
 from storage import schema
 from storage.errors import LedgerUnavailable
@@ -174,6 +175,21 @@ def test_an_empty_file_becomes_a_ledger(tmp_path: Path) -> None:
     ledger = open_ledger(f"sqlite:///{tmp_path}/ledger.db")
     assert_sound(ledger)
     ledger.close()
+    ledger.close()
+
+
+def test_a_migration_that_fails_leaves_nothing(ledger_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(connection: Connection) -> None:
+        upgrade(connection)
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(storage.ledger.migrate, "upgrade", fails)
+        with pytest.raises(ZeroDivisionError):
+            open_ledger(ledger_url)
+    assert "holds no ledger yet" in str(refused(ledger_url, read_only=True))
+    ledger = open_ledger(ledger_url)
+    assert_sound(ledger)
     ledger.close()
 
 

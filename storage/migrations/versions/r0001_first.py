@@ -227,6 +227,7 @@ def _volumes() -> None:
     )
     _some("ix_volumes_external", "volumes", ["platform", "external_id"], where="external_id IS NOT NULL", unique=True)
     _some("ix_volumes_owner", "volumes", ["owner", "number"], where="owner <> ''")
+    op.create_index("ix_volumes_platform", "volumes", ["platform", "number"])
     op.create_index("ix_volumes_pool", "volumes", ["platform", "pool", "number"])
     op.create_index("ix_volumes_profile", "volumes", ["profile", "number"])
     _some("ix_volumes_role", "volumes", ["role", "number"], where="role <> ''")
