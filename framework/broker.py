@@ -12,7 +12,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from framework.config import Config, load_config
 from framework.engine import Engine, Parts
 from framework.mesos.driver import Driver
 from framework.mesos.scheduler import Item
-from framework.rest.listening import listen
+from framework.rest.listening import check_address, listen
 from framework.service import BrokerOptions
 from storage.errors import Invalid, PollyError
 from storage.inventory import open_ledger
@@ -33,6 +33,7 @@ from storage.platforms.registry import build
 
 logger = logging.getLogger(__name__)
 
+DriverMaker = Callable[[str | None, Callable[[Item], None]], Driver]
 CAPABILITIES = ("MULTI_ROLE", "RESERVATION_REFINEMENT", "PARTITION_AWARE", "REGION_AWARE", "TASK_KILLING_STATE")
 
 
@@ -84,22 +85,43 @@ def run(options: BrokerOptions) -> None:
     if options.roles:
         config = replace(config, framework=msgspec.structs.replace(config.framework, roles=options.roles))
     tell_the_story()
-    with listen(options.host, options.port, token=options.token) as listener:  # before Mesos hears of it
-        clock = steady_clock()
-        ledger = open_ledger(options.database, clock=clock)
+    clock = steady_clock()
+    with ExitStack() as stack:
+        ledger = stack.enter_context(closing(open_ledger(options.database, clock=clock)))
+        door = Door(options, stack)
+        make_driver = door.before(_driver_maker(options, config))
+        engine = Engine(Parts(config=config, ledger=ledger, make_driver=make_driver, platforms=build_platforms(config), clock=clock))
+        with quiet_start():
+            engine.start(who=f"process {os.getpid()} on {socket.gethostname()}")
         try:
-            parts = Parts(
-                config=config, ledger=ledger, make_driver=_driver_maker(options, config), platforms=build_platforms(config), clock=clock
-            )
-            engine = Engine(parts)
-            with quiet_start():
-                engine.start(who=f"process {os.getpid()} on {socket.gethostname()}")
-            try:
-                _serve(engine, options, listener)
-            finally:
-                engine.stop()
+            _serve(engine, options, door.listener)
         finally:
-            ledger.close()
+            engine.stop()
+
+
+class Door:
+    """The API's port. Who leads the ledger takes it, before Mesos hears of this broker: what cannot answer must launch nothing."""
+
+    def __init__(self, options: BrokerOptions, stack: ExitStack) -> None:
+        check_address(options.host, options.port, token=options.token)
+        self._options, self._stack = options, stack
+        self._listener: socket.socket | None = None
+
+    @property
+    def listener(self) -> socket.socket:
+        if self._listener is None:
+            raise RuntimeError("an engine that has started has made its driver")
+        return self._listener
+
+    def before(self, make_driver: DriverMaker) -> DriverMaker:
+        """A driver is made once this broker leads."""
+
+        def make(framework_id: str | None, sink: Callable[[Item], None]) -> Driver:
+            options = self._options
+            self._listener = self._stack.enter_context(listen(options.host, options.port, token=options.token))
+            return make_driver(framework_id, sink)
+
+        return make
 
 
 @contextmanager
@@ -138,7 +160,7 @@ def _serve(engine: Engine, options: BrokerOptions, listener: socket.socket) -> N
         raise BrokerFailed(reason=f"{type(engine.loop.failed).__name__}: {engine.loop.failed}")
 
 
-def _driver_maker(options: BrokerOptions, config: Config) -> Callable[[str | None, Callable[[Item], None]], Driver]:
+def _driver_maker(options: BrokerOptions, config: Config) -> DriverMaker:
     secret = _secret(options.secret_file) if options.secret_file else None
 
     def make(framework_id: str | None, sink: Callable[[Item], None]) -> Driver:

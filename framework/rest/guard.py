@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hmac
-from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
@@ -11,6 +10,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from framework.failures import Forbidden, NotAllowed, to_answer
 from framework.rest.context import answer
+from framework.rest.listening import is_loopback
 from storage.errors import PollyError
 
 OPEN_PATHS = frozenset({"/ping"})
@@ -60,13 +60,3 @@ def _hostname(url: str) -> str:
         return urlsplit(url).hostname or ""
     except ValueError:
         return ""
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a name or address is this machine's own, reachable from nowhere else."""
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -8,7 +8,7 @@ from threading import Event, Thread
 import uvicorn
 from fastapi import FastAPI
 
-from framework.rest.guard import is_loopback
+from framework.rest.listening import listen
 from storage.errors import Invalid
 
 START_S = 30.0
@@ -57,18 +57,5 @@ class _Uvicorn(uvicorn.Server):
 
 
 def serve(app: FastAPI, host: str, port: int, *, token: str | None) -> Server:
-    """Listens and answers; port 0 takes any free one.
-
-    Raises Invalid where the address cannot be used, or where it is not loopback and there is no token.
-    """
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        family, kind, protocol, _, address = found[0]
-        if token is None and not is_loopback(str(address[0])):
-            raise Invalid(field="--listen", value=host, reason="only loopback may be listened on without a token; add --token-file FILE")
-        listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-    except OSError as error:
-        raise Invalid(field="--listen", value=f"{host}:{port}", reason=error.strerror or str(error)) from error
-    return Server(app, listener).start()
+    """Listens and answers. Raises what `listen` raises."""
+    return Server(app, listen(host, port, token=token)).start()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,11 @@ import httpx
 import pytest
 from fastapi.testclient import TestClient
 
+from framework.broker import Door
 from framework.rest.app import create_app
+from framework.rest.listening import listen
 from framework.rest.server import serve
-from framework.service import ImportOrder, VolumeOrder
+from framework.service import BrokerOptions, ImportOrder, VolumeOrder
 from framework.tokens import read_token
 from storage.errors import Invalid
 from storage.inventory import Ledger, open_ledger
@@ -204,3 +207,25 @@ def test_the_token_file(tmp_path: Path) -> None:
             read_token(path)
     with pytest.raises(Invalid, match="No such file"):
         read_token(tmp_path / "none")
+
+
+def test_a_port_is_taken_once_and_without_a_token_only_on_loopback() -> None:
+    with listen("127.0.0.1", 0, token=None) as listener:
+        port = listener.getsockname()[1]
+        with pytest.raises(Invalid, match="in use"):
+            listen("127.0.0.1", port, token=None)
+    listen("127.0.0.1", port, token=None).close()
+    for host in ("0.0.0.0", "::"):  # noqa: S104 - it is refused
+        with pytest.raises(Invalid, match="--token-file"):
+            listen(host, 0, token=None)
+    listen("0.0.0.0", 0, token="word").close()  # noqa: S104 - closed at once
+
+
+def test_a_broker_that_cannot_answer_makes_no_driver(tmp_path: Path) -> None:
+    made: list[str] = []
+    with listen("127.0.0.1", 0, token=None) as listener, ExitStack() as stack:
+        options = BrokerOptions(master="m", database="d", config=tmp_path, port=listener.getsockname()[1])
+        make = Door(options, stack).before(lambda *_: made.append("driver"))  # type: ignore[arg-type]
+        with pytest.raises(Invalid, match="in use"):
+            make(None, lambda _: None)
+    assert made == []
