@@ -7,9 +7,10 @@ import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+
+from msgspec.structs import replace
 
 from framework.config import Config, load_config
 from storage.errors import PollyError

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Generic, NewType, TypeVar
 
+from msgspec import Struct
+
 from storage.lifecycle import ClaimState, ProofKind, VolumeState
 
 VolumeId = NewType("VolumeId", str)
@@ -54,8 +56,7 @@ class ReclaimPolicy(StrEnum):
     SNAPSHOT_THEN_DELETE = "snapshot-then-delete"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Holder:
+class Holder(Struct, frozen=True, kw_only=True):
     """Who may use a volume: a workload on a node, of one scheduler."""
 
     scheduler: str
@@ -64,8 +65,7 @@ class Holder:
     node: NodeId
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pool:
+class Pool(Struct, frozen=True, kw_only=True):
     """A part of a platform with its own capacity and topology."""
 
     platform: str
@@ -82,7 +82,7 @@ class Pool:
     region: str = ""
     zone: str = ""
     """Empty: reachable from everywhere."""
-    labels: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = {}
     online: bool = True
     seen_at: float = 0.0
 
@@ -95,8 +95,7 @@ class Pool:
         return max(0, self.limit_mib - self.provisioned_mib) if self.online else 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Profile:
+class Profile(Struct, frozen=True, kw_only=True):
     """A named storage class: which pools qualify and how a volume is made. Comes from polly.toml."""
 
     name: str
@@ -104,7 +103,7 @@ class Profile:
     """Names of platforms; empty means any."""
     pools: tuple[str, ...] = ()
     """Names of pools; empty means any."""
-    pool_labels: Mapping[str, str] = field(default_factory=dict)
+    pool_labels: Mapping[str, str] = {}
     """Labels that a pool must have."""
     filesystem: str = "ext4"
     mkfs_options: tuple[str, ...] = ()
@@ -115,9 +114,9 @@ class Profile:
     max_mib: int | None = None
     roles: tuple[str, ...] = ()
     """Mesos roles that may use it; empty means any."""
-    labels: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = {}
     """Labels that each volume made by it gets."""
-    parameters: Mapping[str, str] = field(default_factory=dict)
+    parameters: Mapping[str, str] = {}
     """The platform's own, such as `type=gp3`; handed to the adapter unread."""
 
     def qualifies(self, pool: Pool) -> bool:
@@ -128,8 +127,7 @@ class Profile:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Birth:
+class Birth(Struct, frozen=True, kw_only=True):
     """A volume's birth certificate: what was on the device right after Polly formatted it. Checked before every mount."""
 
     serial: str
@@ -138,8 +136,7 @@ class Birth:
     filesystem_uuid: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Volume:
+class Volume(Struct, frozen=True, kw_only=True):
     """A piece of storage with an identity that outlives tasks."""
 
     volume_id: VolumeId
@@ -164,7 +161,7 @@ class Volume:
     role: str = ""
     region: str = ""
     zone: str = ""
-    labels: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = {}
     reason: str = ""
     """Why it is FAULTED."""
     created_at: float = 0.0
@@ -196,8 +193,7 @@ class Claim:
     """For people; only lists have it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Proof:
+class Proof(Struct, frozen=True, kw_only=True):
     """Why a claim could end: kept for ever in the event log."""
 
     kind: ProofKind
@@ -205,8 +201,7 @@ class Proof:
     """What was seen, in words: `TASK_FAILED from agent ...`, `flock free, epoch raised to 4`."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Snapshot:
+class Snapshot(Struct, frozen=True, kw_only=True):
     snapshot_id: SnapshotId
     volume_id: VolumeId
     platform: str
@@ -219,8 +214,7 @@ class Snapshot:
     created_at: float = 0.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Node:
+class Node(Struct, frozen=True, kw_only=True):
     """A machine that can hold volumes."""
 
     node_id: NodeId
@@ -230,11 +224,11 @@ class Node:
     zone: str = ""
     state: str = "UP"
     """UP, UNREACHABLE or GONE."""
-    identities: Mapping[str, str] = field(default_factory=dict)
+    identities: Mapping[str, str] = {}
     """What each platform calls this node: platform name to instance id, SDC guid, initiator."""
-    slots: Mapping[str, int] = field(default_factory=dict)
+    slots: Mapping[str, int] = {}
     """How many volumes of a platform it can hold; a platform that is missing has no limit."""
-    used: Mapping[str, int] = field(default_factory=dict)
+    used: Mapping[str, int] = {}
     """How many claims on volumes of a platform it has; kept by the ledger."""
     seen_at: float = 0.0
 
@@ -257,8 +251,7 @@ class Event:
     """For people; empty once the volume is gone."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VolumePlan:
+class VolumePlan(Struct, frozen=True, kw_only=True):
     """All that a node needs to bring one volume to one task. Travels in the TaskInfo; holds no secret.
 
     Source of the wire format: executors/wire.py.
@@ -282,8 +275,8 @@ class VolumePlan:
     mount_options: tuple[str, ...] = ()
     access_mode: AccessMode = AccessMode.SINGLE_NODE_WRITER
     birth: Birth | None = None
-    parameters: Mapping[str, str] = field(default_factory=dict)
-    labels: Mapping[str, str] = field(default_factory=dict)
+    parameters: Mapping[str, str] = {}
+    labels: Mapping[str, str] = {}
     container_path: str = ""
 
     @property
@@ -300,8 +293,7 @@ class VolumePlan:
 T_co = TypeVar("T_co", covariant=True)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Page(Generic[T_co]):
+class Page(Struct, Generic[T_co], frozen=True, kw_only=True):
     """Part of a long list. `after` is what to ask the next part with; None at the end."""
 
     items: Sequence[T_co]

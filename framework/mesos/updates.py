@@ -153,7 +153,7 @@ def _identified(effect: Effect, volume: Volume, claim: Claim, said: VolumeProgre
         volume = _made(volume, said.external_id, said.size_mib)
     if said.birth and volume.birth is None:
         effect.writes.append(_born(volume.volume_id, claim.epoch, said.birth))
-        volume = replace(volume, birth=said.birth)
+        volume = msgspec.structs.replace(volume, birth=said.birth)
     if said.birth == volume.birth and said.birth:
         effect.births.append(claim.claim_id)
     if (said.birth or volume.birth) != volume.birth or (said.external_id or volume.external_id) != volume.external_id:
@@ -193,4 +193,4 @@ def _born(volume_id: VolumeId, epoch: int, birth: Birth) -> Write:
 
 
 def _made(volume: Volume, external_id: ExternalId, size_mib: int | None) -> Volume:
-    return replace(volume, external_id=external_id, state=VolumeState.AVAILABLE, size_mib=size_mib or volume.size_mib)
+    return msgspec.structs.replace(volume, external_id=external_id, state=VolumeState.AVAILABLE, size_mib=size_mib or volume.size_mib)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+from msgspec import Struct
 
 from storage.errors import PollyError
 from storage.model import Access, AccessMode, Claim, ClaimId, ExternalId, Node, NodeId, PlacementId, Volume, VolumeId, WorkloadId
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewVolume:
+class NewVolume(Struct, frozen=True, kw_only=True):
     """A volume to be planned: capacity is taken now, the platform makes it later."""
 
     volume_id: VolumeId
@@ -25,13 +25,12 @@ class NewVolume:
     role: str = ""
     region: str = ""
     zone: str = ""
-    labels: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = {}
     snapshot: ExternalId | None = None
     """The platform's id of the snapshot that it starts from."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClaimRequest:
+class ClaimRequest(Struct, frozen=True, kw_only=True):
     """One volume for one placement."""
 
     claim_id: ClaimId
@@ -45,8 +44,7 @@ class ClaimRequest:
     """The volume is there but unborn: it starts over under this claim's token, and what it was becomes an orphan."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Placement:
+class Placement(Struct, frozen=True, kw_only=True):
     """One run of one instance of a workload."""
 
     placement_id: PlacementId
@@ -63,8 +61,7 @@ class Placement:
     updated_at: float = 0.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Workload:
+class Workload(Struct, frozen=True, kw_only=True):
     """What is to run."""
 
     scheduler: str
@@ -78,8 +75,7 @@ class Workload:
     updated_at: float = 0.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlaceRequest:
+class PlaceRequest(Struct, frozen=True, kw_only=True):
     """A placement with a claim for each of its volumes: all of it or nothing."""
 
     placement: Placement
@@ -87,21 +83,18 @@ class PlaceRequest:
     lease_s: float = 0.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Placed:
+class Placed(Struct, frozen=True, kw_only=True):
     placement_id: PlacementId
     claims: tuple[Claim, ...]
     """In the order of the request."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Refused:
+class Refused(Struct, frozen=True, kw_only=True):
     placement_id: PlacementId
     error: PollyError
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Orphan:
+class Orphan(Struct, frozen=True, kw_only=True):
     """What a token may have made on a platform, and nobody needs."""
 
     platform: str
@@ -111,8 +104,7 @@ class Orphan:
     since: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PoolUse:
+class PoolUse(Struct, frozen=True, kw_only=True):
     """What live claims hold of one pool."""
 
     platform: str
@@ -122,8 +114,7 @@ class PoolUse:
     """The sizes of the volumes that are claimed, each counted once."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Restored:
+class Restored(Struct, frozen=True, kw_only=True):
     """All that one scheduler's broker needs to go on after a death, as of one moment."""
 
     workloads: list[Workload]

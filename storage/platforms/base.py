@@ -7,15 +7,15 @@ storage.errors, with the vendor's own code kept in `reason`. An adapter knows no
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Protocol
+
+from msgspec import Struct
 
 from storage.errors import Invalid, Unsupported
 from storage.model import AccessMode, Birth, ExternalId, Page
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Capabilities:
+class Capabilities(Struct, frozen=True, kw_only=True):
     """What an adapter can do; everything that differs between platforms is said here, never by `if name ==`."""
 
     snapshots: bool = False
@@ -51,19 +51,17 @@ class Capabilities:
         return wanted
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PoolReport:
+class PoolReport(Struct, frozen=True, kw_only=True):
     name: str
     capacity_mib: int
     foreign_mib: int = 0
     """Used by others than Polly's volumes."""
     region: str = ""
     zone: str = ""
-    labels: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = {}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VolumeReport:
+class VolumeReport(Struct, frozen=True, kw_only=True):
     external_id: ExternalId
     pool: str
     size_mib: int
@@ -78,11 +76,10 @@ class VolumeReport:
     held_by: tuple[str, ...] = ()
     """Who holds it now, as the platform names them; for the local platform `pid NNN`-like words or `locked`."""
     zone: str = ""
-    labels: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = {}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SnapshotReport:
+class SnapshotReport(Struct, frozen=True, kw_only=True):
     external_id: ExternalId
     volume: ExternalId
     size_mib: int
@@ -90,20 +87,18 @@ class SnapshotReport:
     created_at: float = 0.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CreateRequest:
+class CreateRequest(Struct, frozen=True, kw_only=True):
     pool: str
     size_mib: int
     token: str
     """Created twice with one token is created once."""
     name: str = ""
     snapshot: ExternalId | None = None
-    parameters: Mapping[str, str] = field(default_factory=dict)
-    labels: Mapping[str, str] = field(default_factory=dict)
+    parameters: Mapping[str, str] = {}
+    labels: Mapping[str, str] = {}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Attachment:
+class Attachment(Struct, frozen=True, kw_only=True):
     """A volume that has come to this node."""
 
     external_id: ExternalId
@@ -113,8 +108,7 @@ class Attachment:
     read_only: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
+class Finding(Struct, frozen=True, kw_only=True):
     """One line of `polly doctor`."""
 
     ok: bool

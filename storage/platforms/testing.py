@@ -9,9 +9,12 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Final, TypeVar
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from storage.errors import (
     Conflict,
@@ -56,14 +59,13 @@ PARAMETERS: Final = frozenset({"type"})
 R = TypeVar("R", VolumeReport, SnapshotReport)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MemoryVolume:
+class MemoryVolume(Struct, frozen=True, kw_only=True):
     external_id: ExternalId
     request: CreateRequest
     size_mib: int
     birth: Birth | None = None
-    mark: Mark = field(default_factory=Mark)
-    attached: Mapping[str, tuple[int, bool]] = field(default_factory=dict)
+    mark: Mark = Mark()
+    attached: Mapping[str, tuple[int, bool]] = {}
     """Node to epoch and read-only."""
 
 

@@ -6,8 +6,9 @@ import itertools
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from storage.errors import HasSnapshots, PlatformUnavailable, PoolFull, UnknownVolume
 from storage.model import Birth, ExternalId, Page

@@ -13,6 +13,7 @@ from unittest.mock import patch
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from offers.ask import Ask, Constraint, Peer, PortAsk, VolumeAsk
 from offers.constraints import offer_field, peer_of
@@ -505,7 +506,7 @@ def after(storage: StorageView, made: Matching) -> StorageView:
             slots[one.agent_id, chosen.platform] = limit - 1
             if chosen.existing is None:
                 pool = pools[chosen.platform, chosen.pool]
-                pools[chosen.platform, chosen.pool] = replace(pool, provisioned_mib=pool.provisioned_mib + chosen.size_mib)
+                pools[chosen.platform, chosen.pool] = structs.replace(pool, provisioned_mib=pool.provisioned_mib + chosen.size_mib)
     return replace(storage, pools=tuple(pools.values()), slots=slots)
 
 

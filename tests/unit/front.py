@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from msgspec import structs
+
 from framework.marathon.ids import timestamp
 from framework.marathon.model import App
 from framework.marathon.reading import read_app
@@ -199,7 +201,7 @@ class FakeBroker:
 
     def expand_volume(self, volume: str, size_mib: int, actor: str) -> Volume:
         self.calls.append(("expand", volume, size_mib, actor))
-        return replace(self.ledger.volume(volume), size_mib=size_mib)
+        return structs.replace(self.ledger.volume(volume), size_mib=size_mib)
 
     def snapshot_volume(self, volume: str, name: str, actor: str) -> Snapshot:
         self.calls.append(("snapshot", volume, name, actor))

@@ -6,10 +6,10 @@ import os
 import shutil
 import subprocess
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from storage.errors import BusyMount, DamagedFilesystem, NodeError, NotAsBorn, PlatformUnavailable
 from storage.model import Access, AccessMode, Birth, ExternalId

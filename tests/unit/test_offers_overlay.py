@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from msgspec import structs
+
 from offers.overlay import overlay, overlay_resources, overlays
 from offers.view import PlatformView, Reach, StorageView
 from storage.lifecycle import VolumeState
@@ -64,7 +66,7 @@ def test_a_pool_without_room_for_the_smallest_volume_is_not_shown() -> None:
 
 
 def test_wanted_volumes_are_shown_where_they_can_be_brought() -> None:
-    broken = replace(VOLUME, volume_id=VolumeId("v2"), state=VolumeState.FAULTED)
+    broken = structs.replace(VOLUME, volume_id=VolumeId("v2"), state=VolumeState.FAULTED)
     assert overlay(simple("1", zone="z1", attributes=SSD), VIEW, [VOLUME, broken]).volumes == (VOLUME,)
     assert overlay(simple("1", zone="z2", attributes=SSD), VIEW, [VOLUME]).volumes == ()
     assert overlay(simple("1", zone="z1"), VIEW, [VOLUME]).volumes == ()
@@ -100,7 +102,7 @@ def test_disks_are_written_as_mesos_writes_them() -> None:
 
 
 def test_without_profiles_a_pool_is_shown_plainly_and_a_volume_without_filesystem_is_a_block_disk() -> None:
-    seen = overlay(simple("1"), StorageView(pools=POOLS[2:3]), [replace(VOLUME, zone="", filesystem="", profile="")])
+    seen = overlay(simple("1"), StorageView(pools=POOLS[2:3]), [structs.replace(VOLUME, zone="", filesystem="", profile="")])
     pool, volume = overlay_resources(seen)
     assert pool["disk"]["source"]["type"] == "RAW"
     assert "profile" not in pool["disk"]["source"]
