@@ -1,6 +1,2 @@
-"""The HTTP API under the command line: `/v2` in Marathon's JSON, `/v1` for the inventory. `create_app` and `serve` are its two doors."""
-
-from framework.rest.app import create_app
-from framework.rest.server import Server, serve
-
-__all__ = ["Server", "create_app", "serve"]
+"""The HTTP API under the command line: `/v2` in Marathon's JSON, `/v1` for the inventory. app.create_app and server.serve are its
+two doors; nothing is imported here, for a broker that starts needs the web framework last of all."""
