@@ -17,7 +17,7 @@ from framework.mesos.instances import AppState, Phase, Waiting
 from framework.service import BrokerInfo, Explanation, ImportOrder, OfferView, RefusalCount, VolumeOrder, WaitingInstance
 from offers.overlay import overlay_resources, overlays
 from offers.tally import Tally
-from storage.errors import Conflict, PollyError, UnknownClaim
+from storage.errors import Conflict, Invalid, PollyError, UnknownClaim
 from storage.lifecycle import ClaimState, ProofKind
 from storage.model import ClaimId, Proof, Snapshot, SnapshotId, Volume
 from storage.platforms.base import Finding
@@ -111,6 +111,8 @@ class Desk:
         self._engine.ask(lambda: self._release(claim, reason, actor))
 
     def _release(self, claim_id: ClaimId, reason: str, actor: str) -> None:
+        if not reason.strip():
+            raise Invalid(field="because", value=reason, reason="say how you know that the holder is gone; it is kept for ever")
         task = self._engine.context.picture.by_claim.get(claim_id)
         if task is None:
             raise UnknownClaim(claim=claim_id)

@@ -217,7 +217,8 @@ def _checked(url: str) -> URL:
     try:
         parsed = make_url(url)
     except (exc.ArgumentError, ValueError) as error:
-        raise LedgerUnavailable(url=url.partition("://")[0] + "://...", reason="this is not a database URL") from error
+        shown = url.partition("://")[0] + "://..." if "://" in url else "named"
+        raise LedgerUnavailable(url=shown, reason="it is no database URL, such as sqlite:////var/lib/polly/polly.db") from error
     backend = parsed.drivername.partition("+")[0]
     if backend == "sqlite":
         return _checked_sqlite(parsed)

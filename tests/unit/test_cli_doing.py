@@ -309,3 +309,13 @@ def test_what_the_ledger_counts_and_whose_finding_it_is() -> None:
     assert (wrong.ok, wrong.message) == (False, "held twice: 2; it must be 0")
     (found,) = of_platform("disks", [Finding(ok=False, subject="/srv/x", message="it is not there", mend="mkdir /srv/x")])
     assert (found.subject, found.message, found.mend) == ("platform disks", "/srv/x: it is not there", "mkdir /srv/x")
+
+
+def test_bash_completes_commands_options_and_values(tmp_path: Path) -> None:
+    asked = ("vol", "volume list --sta", "volume list --state pl")
+    lines = ['eval "$(polly completion bash)"']
+    lines += [f"COMPREPLY=(); COMP_WORDS=(polly {words}); COMP_CWORD={len(words.split())}; complete_it" for words in asked]
+    lines.insert(1, "complete_it() { _polly_completion polly; echo ${COMPREPLY[@]}; }")
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    done = subprocess.run(["bash", "-c", "\n".join(lines)], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["volume", "--state", "planned"]

@@ -71,8 +71,8 @@ def test_a_path_may_have_any_character(tmp_path: Path, monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     ("url", "reason"),
     [
-        ("nonsense", "not a database URL"),
-        ("", "not a database URL"),
+        ("nonsense", "no database URL"),
+        ("", "no database URL"),
         ("mysql://polly:secret@db/polly", "a ledger is in SQLite"),
         ("sqlite://", "a ledger is a file"),
         ("sqlite:///:memory:", "a ledger is a file"),
