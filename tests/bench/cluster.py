@@ -55,11 +55,18 @@ class Log:
         with closing(sqlite3.connect(f"file:{self._file}?mode=ro", uri=True)) as connection:
             return connection.execute(query, values).fetchone()[0]
 
-    def ended(self, app_id: str, since: float, until: float) -> int:
-        """How many tasks of the app ended well in this span of time."""
+    def newest(self) -> int:
+        """The number of the newest line."""
+        return int(self._one("SELECT coalesce(max(seq), 0) FROM events"))
+
+    def ended(self, app_id: str, after: int, since: float = 0.0, until: float = float("inf")) -> int:
+        """How many tasks of the app ended well in this span of time, by the lines after that number."""
         task = f"{app_id.strip('/')}.instance-%"
-        query = "SELECT count(*) FROM events WHERE what = 'task.ended' AND at >= ? AND at < ? AND placement_id LIKE ? AND why LIKE ?"
-        return int(self._one(query, since, until, task, "TASK_FINISHED%"))
+        query = (
+            "SELECT count(*) FROM events WHERE seq > ? AND what = 'task.ended' AND at >= ? AND at < ? AND placement_id LIKE ? "
+            "AND why LIKE 'TASK_FINISHED%'"
+        )
+        return int(self._one(query, after, since, until, task))
 
     def launch_s(self, task_id: str) -> float:
         """From the moment that the broker took up the offer until it had stored that the task runs."""

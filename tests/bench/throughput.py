@@ -33,11 +33,12 @@ def bench() -> Result:
 
 def _rate(made: Rig, app_id: str) -> float:
     """Task ends in a second, once every instance has had its first run."""
-    log, scaled_at = Log(made), time.time()
+    log = Log(made)
+    before = log.newest()
     made.scale(app_id, INSTANCES)
-    eventually(lambda: log.ended(app_id, scaled_at, time.time()) >= INSTANCES, 60, f"{INSTANCES} tasks of {app_id} have ended")
+    eventually(lambda: log.ended(app_id, before) >= INSTANCES, 120, f"{INSTANCES} tasks of {app_id} have ended")
     begin = time.time()
     until(begin + WINDOW_S)
-    rate = log.ended(app_id, begin, begin + WINDOW_S) / WINDOW_S
+    rate = log.ended(app_id, before, begin, begin + WINDOW_S) / WINDOW_S
     idle(made, app_id)
     return rate
