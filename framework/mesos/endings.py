@@ -19,11 +19,17 @@ NOT_STARTED: Final = {126: "cannot run", 127: "does not find"}
 
 
 def ending(wait_status: int, program: str) -> str:
-    """Such as `killed by SIGKILL`; empty for an executor that ended as it should. `program` is what was to be started."""
+    """Such as `killed by SIGKILL`; empty for an executor that ended as it should. `program` is what was to be started.
+
+    Mesos sends -1 for an executor that ended while its agent was away.
+    """
+    wait_status &= 0xFFFF
     if os.WIFSIGNALED(wait_status):
         number = os.WTERMSIG(wait_status)
         return f"the executor was killed by {signal.Signals(number).name if number in set(signal.Signals) else f'signal {number}'}"
-    code = os.waitstatus_to_exitcode(wait_status)
+    if not os.WIFEXITED(wait_status):
+        return "the executor ended, and its agent does not know how"
+    code = os.WEXITSTATUS(wait_status)
     if code in NOT_STARTED:
         return f"the agent {NOT_STARTED[code]} the executor {program}, which [executor] command in polly.toml names"
     return f"the executor ended with exit status {code}" if code else ""

@@ -52,3 +52,8 @@ def test_only_so_many_are_kept() -> None:
         endings.note(Failed(agent_id="a", executor_id=f"t{number}", status=9))
     lost = [Status(task_id=f"t{number}", state="TASK_LOST") for number in (0, 1)]
     assert [endings.told(status).message for status in lost] == ["", "the executor was killed by SIGKILL"]
+
+
+@pytest.mark.parametrize("status", [-1, 0x137F, 0xFFFF, 2**40 - 1], ids=["unknown", "stopped", "continued", "too large"])
+def test_what_is_no_end_is_said_to_be_unknown(status: int) -> None:
+    assert ending(status, "polly-executor") == "the executor ended, and its agent does not know how"
