@@ -6,17 +6,17 @@ The broker fulfils it in framework/broker.py. What can be read from the ledger i
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
+
+from msgspec import Struct
 
 from framework.marathon.model import App
 from storage.model import ClaimId, Snapshot, SnapshotId, Volume
 from storage.platforms.base import Finding
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BrokerOptions:
+class BrokerOptions(Struct, frozen=True, kw_only=True):
     """The command line of `polly broker`, parsed."""
 
     master: str
@@ -33,8 +33,7 @@ class BrokerOptions:
     """What every request must bear; None only where the API listens on loopback."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BrokerInfo:
+class BrokerInfo(Struct, frozen=True, kw_only=True):
     version: str
     scheduler: str
     """The ledger's name for this framework, such as `mesos/polly`."""
@@ -47,8 +46,7 @@ class BrokerInfo:
     hostname: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VolumeOrder:
+class VolumeOrder(Struct, frozen=True, kw_only=True):
     """A volume to be made by hand."""
 
     name: str
@@ -58,8 +56,7 @@ class VolumeOrder:
     snapshot: SnapshotId | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ImportOrder:
+class ImportOrder(Struct, frozen=True, kw_only=True):
     """A volume of a platform that Polly did not make, to be taken over."""
 
     platform: str
@@ -68,8 +65,7 @@ class ImportOrder:
     profile: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RefusalCount:
+class RefusalCount(Struct, frozen=True, kw_only=True):
     """How many offers were refused for one reason."""
 
     reason: str
@@ -81,8 +77,7 @@ class RefusalCount:
     """One such offer, in a sentence."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WaitingInstance:
+class WaitingInstance(Struct, frozen=True, kw_only=True):
     slot: int
     since: float
     offers_seen: int = 0
@@ -100,8 +95,7 @@ class WaitingInstance:
     """How its last task ended."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Explanation:
+class Explanation(Struct, frozen=True, kw_only=True):
     """Why the instances of an app that do not run wait."""
 
     app_id: str
@@ -112,8 +106,7 @@ class Explanation:
     deleting: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OfferView:
+class OfferView(Struct, frozen=True, kw_only=True):
     """One of the latest offers, with what Polly would add to it."""
 
     offer: Mapping[str, Any]
@@ -123,7 +116,7 @@ class OfferView:
     received_at: float = 0.0
     fate: str = ""
     """What became of it: accepted, declined, rescinded; empty while it is looked at."""
-    tasks: tuple[str, ...] = field(default=())
+    tasks: tuple[str, ...] = ()
     """The tasks launched on it."""
 
     def with_overlay(self) -> dict[str, Any]:

@@ -6,8 +6,9 @@ Sizes are MiB, spans are seconds. What a definition may hold but Polly does not 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import StrEnum
+
+from msgspec import Struct
 
 from storage.model import Access, AccessMode
 
@@ -31,8 +32,7 @@ class KillSelection(StrEnum):
     OLDEST_FIRST = "OLDEST_FIRST"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Constraint:
+class Constraint(Struct, frozen=True, kw_only=True):
     """Where instances may run: `field` is hostname, @hostname, @region, @zone or an agent attribute."""
 
     field: str
@@ -40,8 +40,7 @@ class Constraint:
     value: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Port:
+class Port(Struct, frozen=True, kw_only=True):
     """One port of the agent."""
 
     port: int = 0
@@ -49,11 +48,10 @@ class Port:
     name: str | None = None
     protocol: str = "tcp"
     """`tcp`, `udp` or `tcp,udp`."""
-    labels: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = {}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PersistentVolume:
+class PersistentVolume(Struct, frozen=True, kw_only=True):
     """A volume of the instance's own: made with it, kept while the app exists."""
 
     container_path: str
@@ -71,8 +69,7 @@ class PersistentVolume:
         return Access.RW
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExternalVolume:
+class ExternalVolume(Struct, frozen=True, kw_only=True):
     """A volume with a name, which exists apart from the app and is found by it."""
 
     container_path: str
@@ -91,7 +88,7 @@ class ExternalVolume:
     filesystem: str = ""
     """Empty: as the profile says."""
     mount_options: tuple[str, ...] = ()
-    options: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, str] = {}
     """As written: dvdi's options without driver, size and newfstype; CSI's volumeContext."""
 
     @property
@@ -100,8 +97,7 @@ class ExternalVolume:
         return {key.removeprefix("dvdi/"): value for key, value in self.options.items() if key != "dvdi/overwritefs"}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HostVolume:
+class HostVolume(Struct, frozen=True, kw_only=True):
     """A folder of the agent, seen in the task's sandbox."""
 
     container_path: str
@@ -112,8 +108,7 @@ class HostVolume:
 AppVolume = PersistentVolume | ExternalVolume | HostVolume
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Backoff:
+class Backoff(Struct, frozen=True, kw_only=True):
     """How long a failing instance waits: seconds * factor ** (failures - 1), at most max_delay_s."""
 
     seconds: float = 1.0
@@ -121,22 +116,19 @@ class Backoff:
     max_delay_s: float = 300.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UnreachableStrategy:
+class UnreachableStrategy(Struct, frozen=True, kw_only=True):
     """When an instance on an unreachable agent is replaced, and when it is given up (killed if it comes back)."""
 
     inactive_after_s: float = 0.0
     expunge_after_s: float = 0.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UpgradeStrategy:
+class UpgradeStrategy(Struct, frozen=True, kw_only=True):
     minimum_health_capacity: float = 1.0
     maximum_over_capacity: float = 1.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class App:
+class App(Struct, frozen=True, kw_only=True):
     """A Marathon app: what to run, how often, where, and with which volumes."""
 
     app_id: str
@@ -144,7 +136,7 @@ class App:
     cmd: str | None = None
     """A line for /bin/sh; None where `args` says what to run."""
     args: tuple[str, ...] = ()
-    env: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = {}
     user: str | None = None
     cpus: float = 1.0
     mem_mib: float = 128.0
@@ -162,7 +154,7 @@ class App:
     """None (`disabled`): an instance is replaced only on proof that it is gone."""
     upgrade: UpgradeStrategy = UpgradeStrategy()
     kill_selection: KillSelection = KillSelection.YOUNGEST_FIRST
-    labels: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = {}
     role: str | None = None
     """None: the broker's own."""
     accepted_roles: tuple[str, ...] = ()

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Annotated, Any
 from uuid import NAMESPACE_URL, uuid5
 
 from fastapi import APIRouter, Header, Query, Response
+from msgspec.structs import replace
 
 from framework.marathon.ids import timestamp
 from framework.marathon.reading import parse_json, read_app

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from msgspec import structs
@@ -169,7 +168,7 @@ class FakeBroker:
 
     def scale(self, app_id: str, instances: int, actor: str) -> App:
         (found,) = [w for w in self.ledger.workloads() if w.workload_id == app_id]
-        app = replace(read_app(json.loads(found.spec)), instances=instances)
+        app = structs.replace(read_app(json.loads(found.spec)), instances=instances)
         self._put(app)
         self.calls.append(("scale", app_id, instances, actor))
         return app

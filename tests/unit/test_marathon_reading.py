@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from framework.marathon.model import Backoff, Constraint, KillSelection, Operator, Port, UnreachableStrategy, UpgradeStrategy
 from framework.marathon.problems import InvalidApp
