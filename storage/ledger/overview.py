@@ -11,9 +11,15 @@ from sqlalchemy import func, select, text
 
 from storage import schema
 from storage.ledger import rows
+from storage.ledger.bulk import lookup
 from storage.ledger.reads import Reads, nodes_of
 from storage.ledger.records import PoolUse, Restored
 
+PLACED: Final = lookup(rows.PLACEMENT, "FROM placements WHERE placements.scheduler {among}")
+MINE: Final = lookup(rows.CLAIM, "FROM claims WHERE claims.scheduler {among}")
+HELD: Final = lookup(
+    rows.VOLUME, "FROM volumes WHERE volumes.volume_id IN (SELECT claims.volume_id FROM claims WHERE claims.scheduler {among})"
+)
 SOUND: Final = {
     "held_twice": (
         "SELECT count(*) FROM (SELECT volume_id FROM claims GROUP BY volume_id HAVING count(*) > 1 AND "
@@ -66,18 +72,13 @@ class Overview(Reads):
 
     def restore(self, scheduler: str) -> Restored:
         """All that this scheduler's broker needs to go on, as of one moment, in five queries."""
-        claims, volumes = schema.claims, schema.volumes
-        mine = claims.c.scheduler == scheduler
-        placements = select(*rows.PLACEMENT).where(schema.placements.c.scheduler == scheduler)
-        claimed = select(claims.c.volume_id).where(mine)
+        workloads = select(schema.workloads).where(schema.workloads.c.scheduler == scheduler)
         with self._database.reading() as session, _collector_at_rest():
-            held = {row[1]: rows.volume(row) for row in session.all(select(*rows.VOLUME).where(volumes.c.volume_id.in_(claimed)))}
-            live = [rows.claim(row) for row in session.all(select(*rows.CLAIM).where(mine))]
+            held = {row[1]: rows.volume(row) for row in session.find(HELD, [scheduler])}
+            live = [rows.claim(row) for row in session.find(MINE, [scheduler])]
             return Restored(
-                workloads=[
-                    rows.workload(row) for row in session.all(select(schema.workloads).where(schema.workloads.c.scheduler == scheduler))
-                ],
-                placements=[rows.placement(row) for row in session.all(placements)],
+                workloads=[rows.workload(row) for row in session.all(workloads)],
+                placements=[rows.placement(row) for row in session.find(PLACED, [scheduler])],
                 claims=[(claim, held[claim.volume_id]) for claim in live],
                 nodes=nodes_of(session.all, scheduler),
             )
