@@ -164,6 +164,8 @@ class Janitor:
         for name, platform in self._platforms.items():
             try:
                 self._store_pools(name, platform.pools())
+            except LedgerUnavailable:
+                raise
             except PollyError as error:
                 logger.warning("the pools of platform %s cannot be read yet: %s", name, error)
 

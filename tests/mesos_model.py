@@ -145,7 +145,7 @@ class Cluster:
     def _bring(self, run: Run) -> None:
         for plan in run.launch.volumes:
             try:
-                external = bring(self.platform, plan, run.agent)
+                external = bring(self.platform, plan, run.launch.node)
             except PollyError as error:
                 said = Failure(code=error.code, message=str(error))
                 run.volumes.append(VolumeProgress(claim_id=plan.claim_id, epoch=plan.epoch, step=FAILED, held=False, error=said))
@@ -210,7 +210,7 @@ class Cluster:
         for volume in () if run.is_over else run.volumes:
             if volume.external_id and volume.step != FAILED and volume.external_id in held:
                 found = held[volume.external_id]
-                left = {node: how for node, how in found.attached.items() if node != run.agent}
+                left = {node: how for node, how in found.attached.items() if node != run.launch.node}
                 held[volume.external_id] = msgspec.structs.replace(found, attached=left)
 
     def _send(self, run: Run, state: str, message: str, *, source: str = "SOURCE_EXECUTOR") -> None:

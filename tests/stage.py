@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from executors.wire import Launch, Progress, VolumeProgress, decode_launch, decode_receipt, encode
 from framework.config import Config, parse_config
 from framework.janitor import Janitor
@@ -30,6 +32,7 @@ from storage.inventory import Ledger, Transaction
 from storage.ledger.engine import Database
 from storage.ledger.migrate import prepare
 from storage.model import Birth, ExternalId, VolumePlan
+from storage.platforms.base import CreateRequest
 from storage.platforms.testing import MemoryPlatform, MemoryStorage
 from tests.ledgers import Clock
 from tests.offering import event, offer_json, ports, scalar
@@ -250,6 +253,12 @@ class Stage:
         for done, outcome in answers:
             self.scheduler.handle([_answer(done, outcome)])
 
+    def next_life(self, config: Config | None = None) -> Stage:
+        """A new broker after the death of this one."""
+        later = Stage(self.ledger, self.clock, platform=self.platform, ids=self.numbers, config=config or self.config)
+        later.subscribed()
+        return later
+
     # --- short ways
 
     def run(self, app_id: str = "/db", *, agents: Sequence[str] = ("a1",), **more: Any) -> list[Task]:
@@ -272,7 +281,7 @@ class Stage:
         found = next(launch for info, launch in zip(infos, self.driver.launched(), strict=True) if info["task_id"]["value"] == task.task_id)
         return found.volumes
 
-    def make(self, plan: VolumePlan, node: str = "a1") -> VolumeProgress:
+    def make(self, plan: VolumePlan, node: str = "a1.example") -> VolumeProgress:
         """The executor's part: the volume is made, attached and formatted."""
         external = bring(self.platform, plan, node)
         return VolumeProgress(
@@ -286,7 +295,7 @@ class Stage:
 
     def start(self, task: Task) -> None:
         """From the launch to RUNNING, with every volume of it born and mounted."""
-        made = [self.make(plan, task.agent_id) for plan in self.plans(task)]
+        made = [self.make(plan, task.record.hostname) for plan in self.plans(task)]
         self.hear(status(task, "TASK_STARTING", *made))
         self.hear(status(task, "TASK_RUNNING", *[step(one, "MOUNTED") for one in made]))
 
@@ -296,7 +305,7 @@ class Stage:
         for claim in task.claims.values():
             external = task.volumes[claim.volume_id].external_id
             if external:
-                self.platform.detach(external, task.agent_id)
+                self.platform.detach(external, task.record.hostname)
             said.append(VolumeProgress(claim_id=claim.claim_id, epoch=claim.epoch, step="RELEASED", held=False))
         self.hear(status(task, state, *said))
 
@@ -307,8 +316,6 @@ def _answer(done: Callable[[Outcome[Any]], None], outcome: Outcome[Any]) -> Call
 
 def bring(platform: MemoryPlatform, plan: VolumePlan, node: str) -> ExternalId:
     """Makes or finds a volume and attaches it, as an executor does. Raises what the platform raises."""
-    from storage.platforms.base import CreateRequest
-
     external = plan.external_id
     if external is None:
         request = CreateRequest(pool=plan.pool, size_mib=plan.size_mib, token=plan.token, name=plan.name, snapshot=plan.snapshot)
@@ -322,9 +329,7 @@ def birth_of(external: ExternalId) -> Birth:
 
 
 def step(said: VolumeProgress, name: str, **changes: Any) -> VolumeProgress:
-    from msgspec.structs import replace
-
-    return replace(said, step=name, **changes)
+    return msgspec.structs.replace(said, step=name, **changes)
 
 
 _uuids = itertools.count(1)

@@ -1,0 +1,147 @@
+"""Rounds of offers: what is claimed, accepted and declined, for how long, and when offers are wanted again."""
+
+from __future__ import annotations
+
+import pytest
+
+from framework.mesos.cycle import BUSY_REFUSE_S, IDLE_REFUSE_S
+from framework.mesos.errors import CallInDoubt, CallRefused
+from framework.mesos.events import Disconnected, Failed, Offers, Rescinded
+from tests.stage import Stage, app, external_of, from_master, offers_event, sound, stage_config, status
+
+DOUBT = CallInDoubt(call="ACCEPT", reason="no answer")
+REFUSED = CallRefused(call="ACCEPT", http_status=403, body="no")
+
+
+def test_a_claim_is_committed_before_its_launch(stage: Stage) -> None:
+    seen = []
+    stage.driver.on_accept = lambda _: seen.append([claim.claim_id for claim in stage.ledger.claims().items])
+    (task,) = stage.run()
+    assert seen == [list(task.claims)]
+    assert [plan.claim_id for plan in stage.plans(task)] == list(task.claims)
+
+
+def test_nothing_waits_so_offers_are_refused_for_long_and_then_suppressed(stage: Stage) -> None:
+    stage.offer("a1")
+    assert stage.driver.declined[0][1] == IDLE_REFUSE_S
+    stage.tick()
+    assert stage.driver.demand == ["suppress"]
+
+
+def test_whoever_begins_to_wait_gets_offers_again(stage: Stage) -> None:
+    stage.offer("a1")
+    stage.tick()
+    stage.apps.run(app(), "test")
+    stage.tick()
+    assert stage.driver.demand == ["suppress", "revive"]
+
+
+def test_while_an_instance_is_blocked_no_offer_is_refused_for_long(stage: Stage) -> None:
+    shared = [external_of("shared", shared=True, size=1)]
+    (task,) = stage.run("/first", volumes=shared)
+    stage.apps.run(app("/second", volumes=shared), "test")
+    stage.offer("a2")
+    assert "claimed by" in stage.state("/second").waiting[0].blocked
+    assert stage.driver.declined[-1][1] == BUSY_REFUSE_S
+    stage.start(task)
+    stage.end(task)
+    stage.offer("a2")
+    assert len(stage.tasks("/second")) == 1
+
+
+def test_an_offer_that_is_rescinded_in_the_same_batch_is_not_used(stage: Stage) -> None:
+    stage.apps.run(app(), "test")
+    stage.scheduler.handle([Offers(data=offers_event("a1", number=7)), Rescinded(offer_id="offer-a1-7")])
+    assert stage.driver.accepts == []
+
+
+def test_offers_of_a_connection_that_is_gone_are_not_used(stage: Stage) -> None:
+    stage.apps.run(app(), "test")
+    stage.scheduler.handle([Offers(data=offers_event("a1")), Disconnected(reason="cut")])
+    assert stage.driver.accepts == []
+
+
+@pytest.mark.parametrize("data", [b"{}", b'{"offers": {"offers": [{"id": 7}]}}', b"\xff"])
+def test_offers_that_cannot_be_read_end_nothing(stage: Stage, data: bytes) -> None:
+    stage.apps.run(app(), "test")
+    stage.scheduler.handle([Offers(data=data), Offers(data=offers_event("a1"))])
+    assert len(stage.tasks()) == 1
+
+
+def test_a_launch_that_the_master_refused_leaves_nothing(stage: Stage) -> None:
+    stage.driver.outcomes = [REFUSED]
+    assert stage.run() == []
+    assert (stage.ledger.volumes().items, stage.ledger.orphans(), stage.ledger.placements()) == ([], [], [])
+    assert stage.context.reconciler.next_at() is not None  # the implicit question only
+    stage.tick(1.0)
+    assert all(asked == [] for asked in stage.driver.reconciled)
+    stage.offer("a1")
+    assert len(stage.tasks()) == 1
+
+
+def test_a_launch_in_doubt_is_asked_about_and_not_sent_again(stage: Stage) -> None:
+    stage.driver.outcomes = [DOUBT]
+    (task,) = stage.run()
+    stage.tick()
+    assert [task.task_id] in stage.driver.reconciled
+    stage.offer("a1")
+    assert len(stage.driver.accepts) == 1
+
+
+def test_a_launch_without_volumes_that_nothing_is_heard_of_is_asked_about(stage: Stage) -> None:
+    (task,) = stage.run(volumes=[])
+    stage.tick(59.0)
+    assert [task.task_id] not in stage.driver.reconciled
+    stage.tick(2.0)
+    assert [task.task_id] in stage.driver.reconciled
+    stage.hear(from_master(task, "TASK_GONE"))
+    assert stage.tasks() == []
+
+
+def test_a_launch_that_is_heard_of_is_asked_about_no_more(stage: Stage) -> None:
+    (task,) = stage.run(volumes=[])
+    stage.hear(status(task, "TASK_STARTING"))
+    stage.driver.reconciled.clear()
+    stage.tick(70.0)
+    assert [task.task_id] not in stage.driver.reconciled
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"profiles": {"brief": {}}}, "no profile fast"),
+        ({"framework": {"name": "stage", "roles": ["other"]}}, "role"),
+    ],
+)
+def test_an_app_that_polly_toml_no_longer_suits_waits_and_says_why(stage: Stage, change: dict[str, object], words: str) -> None:
+    stage.apps.run(app(role="polly"), "test")
+    later = stage.next_life(stage_config(**change))
+    later.offer("a1")
+    assert words in later.state().waiting[0].blocked
+    assert later.driver.accepts == []
+
+
+def test_two_instances_that_need_one_new_volume_do_not_both_make_it(stage: Stage) -> None:
+    for name in ("/one", "/two"):
+        stage.apps.run(app(name, volumes=[external_of("shared", shared=True, size=1)]), "test")
+    stage.offer("a1", "a2")
+    assert len(stage.tasks("/one")) + len(stage.tasks("/two")) <= 1
+    stage.offer("a1", "a2")
+    assert len([volume for volume in stage.ledger.volumes().items if volume.name == "shared"]) <= 1
+    sound(stage.ledger)
+
+
+def test_nodes_are_known_before_claims_count_on_their_slots(stage: Stage) -> None:
+    limited = stage.next_life(stage_config(platforms={"disks": {"kind": "memory", "slots_per_node": 1}}))
+    limited.run(instances=2)
+    assert len(limited.tasks()) == 1
+    (node,) = limited.ledger.nodes()
+    assert (node.slots, node.used) == ({"disks": 1}, {"disks": 1})
+    limited.offer("a2")
+    assert len(limited.tasks()) == 2
+
+
+def test_an_agent_that_is_gone_is_forgotten(stage: Stage) -> None:
+    stage.offer("a1")
+    stage.scheduler.handle([Failed(agent_id="a1")])
+    assert stage.scheduler.cycle.latest == {}

@@ -1,0 +1,147 @@
+"""What becomes of volumes by itself: reclaimed, gone on with, discarded; and never what may hold data."""
+
+from __future__ import annotations
+
+import pytest
+
+from framework.janitor import LAST_RETRY_S
+from storage.errors import LedgerUnavailable, UnknownApp
+from storage.lifecycle import VolumeState
+from storage.model import ExternalId, Volume, VolumeId
+from tests.stage import ShakyLedger, Stage, status, volume_of
+
+
+def used_and_deleted(stage: Stage, profile: str) -> ExternalId:
+    """An app whose volume has data, and that is deleted; its volume on the platform."""
+    (task,) = stage.run(volumes=[volume_of(profile=profile)])
+    stage.start(task)
+    external = stage.ledger.volume("/db#0/data").external_id
+    assert external
+    stage.apps.delete("/db", "test")
+    stage.end(task, "TASK_KILLED")
+    stage.tick()
+    return external
+
+
+def is_gone(stage: Stage) -> bool:
+    try:
+        stage.apps.app("/db")
+    except UnknownApp:
+        return True
+    return False
+
+
+def test_volumes_stay_or_go_as_their_profile_says(stage: Stage) -> None:
+    kept = used_and_deleted(stage, "fast")
+    stage.work()
+    assert is_gone(stage)
+    assert kept in stage.storage.volumes
+    assert stage.ledger.volume("/db#0/data").state is VolumeState.AVAILABLE
+
+
+def test_a_deleted_apps_volume_goes_once_its_platform_is_back(stage: Stage) -> None:
+    (task,) = stage.run(volumes=[volume_of(profile="brief")])
+    stage.start(task)
+    stage.apps.delete("/db", "test")
+    stage.end(task, "TASK_KILLED")
+    stage.storage.expired = True
+    stage.tick()
+    stage.work()
+    assert is_gone(stage)
+    for _ in range(20):
+        stage.clock.now += LAST_RETRY_S
+        stage.janitor.resume()
+        stage.work()
+    stage.storage.expired = False
+    stage.clock.now += LAST_RETRY_S
+    stage.janitor.resume()
+    stage.work()
+    assert (stage.storage.volumes, stage.ledger.volumes().items) == ({}, [])
+
+
+def test_a_platform_that_fails_is_asked_less_and_less(stage: Stage) -> None:
+    used_and_deleted(stage, "brief")
+    stage.storage.expired = True
+    asked = 0
+    for _ in range(120):
+        stage.clock.now += 1.0
+        stage.janitor.resume()
+        asked += len(stage.hands.jobs)
+        stage.work()
+    assert asked < 12
+
+
+def test_the_last_snapshot_is_there_before_the_app_is_forgotten(stage: Stage) -> None:
+    external = used_and_deleted(stage, "last")
+    assert not is_gone(stage)
+    later = stage.next_life()
+    later.janitor.resume()
+    later.work()
+    later.tick(6.0)
+    later.work()
+    assert is_gone(later)
+    (snapshot,) = later.storage.snapshots.values()
+    assert snapshot.volume == external
+
+
+def test_an_unborn_volume_goes_whatever_its_profile_says(stage: Stage) -> None:
+    (task,) = stage.run()
+    stage.make(stage.plans(task)[0])
+    stage.apps.delete("/db", "test")
+    stage.hear(status(task, "TASK_FAILED", source="SOURCE_AGENT"))
+    assert stage.tidied
+    for external in list(stage.storage.volumes):
+        stage.platform.detach(ExternalId(external), task.record.hostname)
+    stage.janitor.resume()
+    stage.work()
+    assert (stage.storage.volumes, stage.ledger.orphans()) == ({}, [])
+
+
+def test_an_orphan_that_the_ledger_knows_as_a_volume_is_not_deleted(stage: Stage) -> None:
+    (task,) = stage.run()
+    (plan,) = stage.plans(task)
+    made = stage.make(plan)
+    stage.hear(status(task, "TASK_FAILED", source="SOURCE_AGENT"))
+    assert made.external_id
+    stage.platform.detach(made.external_id, task.record.hostname)
+    report = stage.platform.inspect(made.external_id)
+    with stage.ledger.begin("test") as tx:
+        tx.adopt(
+            Volume(
+                volume_id=VolumeId("v"),
+                name="mine",
+                platform="disks",
+                pool="default",
+                size_mib=report.size_mib,
+                external_id=made.external_id,
+            )
+        )
+    stage.janitor.resume()
+    stage.work()
+    assert made.external_id in stage.storage.volumes
+    assert stage.ledger.orphans() == []
+
+
+def test_a_ledger_that_is_away_is_left_to_the_guard(stage: Stage, shaky_ledger: ShakyLedger) -> None:
+    used_and_deleted(stage, "brief")
+    shaky_ledger.fails_before = 1
+    stage.work()
+    assert stage.ledger.volume("/db#0/data").state is VolumeState.DELETING
+    stage.clock.now += LAST_RETRY_S
+    stage.janitor.resume()
+    stage.work()
+    assert stage.ledger.volumes().items == []
+    shaky_ledger.fails_before = 1
+    with pytest.raises(LedgerUnavailable):
+        stage.janitor.sync_pools_now()
+
+
+def test_pools_follow_their_platform_while_claims_come_and_go(stage: Stage) -> None:
+    stage.run()
+    stage.storage.capacity_mib = 64
+    stage.janitor.sync_pools()
+    stage.janitor.sync_pools()
+    assert len(stage.hands.jobs) == 1
+    stage.work()
+    (pool,) = stage.ledger.pools()
+    assert (pool.capacity_mib, pool.provisioned_mib) == (64, 16)

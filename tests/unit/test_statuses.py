@@ -1,0 +1,246 @@
+"""Updates in the ledger and in the picture: stored before they are acknowledged, in any order, with a ledger that fails."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from framework.mesos.instances import Phase
+from framework.service import ImportOrder
+from framework.settling import StillHeld
+from storage.errors import LedgerUnavailable
+from storage.lifecycle import ClaimState, ProofKind
+from storage.model import Birth, Proof
+from storage.platforms.base import CreateRequest
+from tests.stage import ShakyLedger, Stage, external_of, from_master, status, step, volume_of
+
+FENCED = Proof(kind=ProofKind.FENCED, evidence="nothing holds it")
+NEVER_BORN = Proof(kind=ProofKind.NEVER_BORN, evidence="no birth certificate")
+
+
+def test_an_update_is_acknowledged_once_it_is_stored(stage: Stage, shaky_ledger: ShakyLedger) -> None:
+    (task,) = stage.run()
+    update = status(task, "TASK_STARTING")
+    shaky_ledger.fails_before = 1
+    stage.hear(update)
+    assert stage.driver.acknowledged == []
+    assert task.phase is Phase.LAUNCHED
+    stage.hear(update)
+    assert stage.driver.acknowledged == [update.uuid]
+    assert stage.tasks()[0].phase is Phase.STARTING
+
+
+def test_what_was_stored_without_an_answer_is_found_again(stage: Stage, shaky_ledger: ShakyLedger) -> None:
+    (task,) = stage.run()
+    stage.start(task)
+    shaky_ledger.fails_after = 1
+    stage.end(task)
+    assert stage.context.in_doubt
+    stage.tick(1.0)
+    assert stage.tasks() == []
+    assert list(stage.state().waiting) == [0]
+
+
+def test_nothing_is_placed_while_the_picture_is_in_doubt(stage: Stage) -> None:
+    stage.apps.run({"id": "/web", "cmd": "x", "instances": 1}, "test")
+    stage.context.in_doubt = True
+    stage.offer("a1")
+    assert stage.driver.accepts == []
+    assert stage.driver.declined[-1][1] < 60
+
+
+def test_an_answer_that_could_not_be_stored_is_asked_for_again(stage: Stage, shaky_ledger: ShakyLedger) -> None:
+    (task,) = stage.run()
+    stage.start(task)
+    stage.tick(0.1)
+    stage.driver.reconciled.clear()
+    shaky_ledger.fails_before = 1
+    stage.hear(from_master(task, "TASK_GONE"))
+    stage.tick(1.0)
+    assert any(task.task_id in asked for asked in stage.driver.reconciled)
+
+
+def test_a_terminal_status_that_comes_twice_ends_the_task_once(stage: Stage) -> None:
+    (task,) = stage.run()
+    stage.start(task)
+    failed = status(task, "TASK_FAILED", source="SOURCE_AGENT")
+    stage.hear(failed, failed)
+    assert task.phase is Phase.SETTLING
+    stage.hear(failed)
+    detach_all(stage)
+    stage.tick()
+    stage.work()
+    stage.hear(failed)
+    assert stage.tasks() == []
+    assert stage.state().failures == {0: 1}
+    assert stage.driver.acknowledged.count(str(failed.uuid)) == 4
+
+
+def detach_all(stage: Stage) -> None:
+    for external in list(stage.storage.volumes):
+        stage.platform.detach(stage.storage.volumes[external].external_id, "a1.example")
+
+
+def test_an_update_after_the_end_changes_nothing_and_kills(stage: Stage) -> None:
+    (task,) = stage.run()
+    stage.start(task)
+    running = status(task, "TASK_RUNNING")
+    stage.hear(status(task, "TASK_FAILED", source="SOURCE_AGENT"))
+    stage.hear(running)
+    assert task.phase is Phase.SETTLING
+    assert stage.driver.kills == [task.task_id]
+    stage.hear(from_master(task, "TASK_UNREACHABLE"))
+    assert [claim.state for claim in task.claims.values()] == [ClaimState.RELEASING]
+
+
+def test_a_status_of_an_earlier_run_of_the_slot_touches_nothing_but_that_run(stage: Stage) -> None:
+    (first,) = stage.run()
+    stage.start(first)
+    stage.end(first)
+    stage.tick(2.0)
+    stage.offer("a1")
+    (second,) = stage.tasks()
+    stage.hear(status(first, "TASK_RUNNING"))
+    assert stage.driver.kills == [first.task_id]
+    assert second.phase is Phase.LAUNCHED
+
+
+def test_a_receipt_says_only_what_the_ledger_holds(stage: Stage, shaky_ledger: ShakyLedger) -> None:
+    (task,) = stage.run()
+    (plan,) = stage.plans(task)
+    made = stage.make(plan)
+    shaky_ledger.fails_before = 1
+    stage.hear(status(task, "TASK_STARTING", made))
+    assert stage.driver.receipts == []
+    stage.hear(status(task, "TASK_STARTING", made))
+    assert stage.driver.receipts == [plan.claim_id]
+    assert stage.ledger.volume("/db#0/data").birth == made.birth
+
+
+def test_no_receipt_for_a_claim_that_has_ended(stage: Stage) -> None:
+    (task,) = stage.run()
+    (plan,) = stage.plans(task)
+    made = stage.make(plan)
+    stage.hear(from_master(task, "TASK_GONE"))
+    stage.hear(status(task, "TASK_STARTING", made))
+    assert stage.driver.receipts == []
+    assert stage.driver.kills == [task.task_id]
+
+
+def test_no_receipt_for_another_filesystem_than_the_one_stored(stage: Stage) -> None:
+    (task,) = stage.run()
+    (plan,) = stage.plans(task)
+    made = stage.make(plan)
+    stage.hear(status(task, "TASK_STARTING", made))
+    stage.driver.receipts.clear()
+    stage.hear(status(task, "TASK_STARTING", step(made, "ATTACHING", birth=Birth(serial="s", filesystem="ext4", filesystem_uuid="other"))))
+    assert stage.driver.receipts == []
+    assert stage.driver.kills == [task.task_id]
+
+
+def test_data_that_the_ledger_refuses_costs_the_data_and_not_the_end(stage: Stage) -> None:
+    stage.run("/a", agents=("a1",), cpus=1)
+    stage.start(stage.tasks("/a")[0])
+    (task,) = stage.run("/b")
+    (plan,) = stage.plans(task)
+    stolen = step(stage.make(plan), "ATTACHING", external_id=next(iter(stage.storage.volumes)))
+    stage.hear(status(task, "TASK_FAILED", stolen))
+    assert stage.tasks("/b") == []
+    assert stage.ledger.volume("/a#0/data").birth is not None
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b'{"version": 1, "volumes": [{"claim_id": "c", "epoch": 1, "step": "NONE"}]}', b"\xff\x00"])
+def test_no_data_of_an_executor_ends_the_broker(stage: Stage, data: bytes) -> None:
+    (task,) = stage.run()
+    stage.hear(msgspec.structs.replace(status(task, "TASK_RUNNING"), data=data))
+    assert task.phase is Phase.RUNNING
+
+
+def test_answers_of_the_platform_that_come_too_late_are_passed_over(stage: Stage) -> None:
+    (task,) = stage.run()
+    stage.start(task)
+    (claim,) = task.claims.values()
+    stage.hear(from_master(task, "TASK_UNREACHABLE"))
+    stage.hear(status(task, "TASK_RUNNING"))
+    for answer in (FENCED, NEVER_BORN, StillHeld(reason="held")):
+        stage.scheduler.statuses.settled(claim, answer)
+    (now,) = task.claims.values()
+    assert (now.state, now.reason) == (ClaimState.MOUNTED, "")
+
+
+def test_what_was_born_meanwhile_is_not_taken_for_unborn(stage: Stage) -> None:
+    (task,) = stage.run()
+    (claim,) = task.claims.values()
+    made = stage.make(stage.plans(task)[0])
+    stage.hear(status(task, "TASK_STARTING", made))
+    stage.hear(from_master(task, "TASK_UNREACHABLE"))
+    stage.scheduler.statuses.settled(claim, NEVER_BORN)
+    assert list(task.claims) == [claim.claim_id]
+
+
+def test_a_task_that_lost_one_volume_by_proof_is_killed_when_it_comes_back(stage: Stage) -> None:
+    (task,) = stage.run(volumes=[volume_of("data"), volume_of("log")])
+    stage.start(task)
+    stage.hear(from_master(task, "TASK_UNREACHABLE"))
+    first = next(iter(task.claims.values()))
+    stage.scheduler.statuses.settled(first, FENCED)
+    assert task.record.killing
+    stage.hear(from_master(task, "TASK_RUNNING"))
+    stage.tick()
+    assert task.task_id in stage.driver.kills
+
+
+def test_the_proof_outlives_the_broker(stage: Stage) -> None:
+    (task,) = stage.run()
+    stage.start(task)
+    stage.storage.expired = True
+    stage.hear(status(task, "TASK_GONE_BY_OPERATOR", source="SOURCE_MASTER"))
+    stage.tick()
+    stage.work()
+    assert "expired" in next(iter(task.claims.values())).reason
+    stage.storage.expired = False
+    later = stage.next_life()
+    later.tick()
+    later.work()
+    assert later.tasks() == []
+    freed = [event.why for event in later.ledger.events(limit=1000).items if event.what == "claim.freed"]
+    assert freed[-1].startswith("TASK_GONE_BY_OPERATOR: ")
+
+
+def test_failures_add_up_and_a_minute_of_life_clears_them(stage: Stage) -> None:
+    (task,) = stage.run(volumes=[])
+    for failures in (1, 2, 3):
+        (task,) = stage.tasks()
+        stage.hear(status(task, "TASK_RUNNING"))
+        stage.hear(status(task, "TASK_FAILED"))
+        assert stage.state().failures == {0: failures}
+        stage.tick(2.0)
+        stage.offer("a1")
+    (task,) = stage.tasks()
+    stage.hear(status(task, "TASK_RUNNING"))
+    stage.tick(61.0)
+    stage.hear(status(task, "TASK_FAILED"))
+    assert stage.state().failures == {0: 1}
+
+
+def test_an_imported_volume_is_never_taken_for_unborn(stage: Stage) -> None:
+    made = stage.platform.create(CreateRequest(pool="default", size_mib=16, token="theirs"))
+    stage.volumes.adopt(ImportOrder(platform="disks", external_id=made.external_id, name="theirs", profile="fast"), "test")
+    stage.work()
+    (task,) = stage.run(volumes=[external_of("theirs")])
+    assert not stage.plans(task)[0].may_format
+    stage.hear(status(task, "TASK_STARTING"))
+    stage.hear(status(task, "TASK_FAILED", source="SOURCE_AGENT"))
+    stage.tick()
+    stage.work()
+    assert stage.tasks() == []
+    volume = stage.ledger.volume("theirs")
+    assert (volume.external_id, volume.token) == (made.external_id, "")
+    assert stage.ledger.orphans() == []
+
+
+def test_the_ledger_that_is_away_raises_to_nobody_but_the_guard(stage: Stage, shaky_ledger: ShakyLedger) -> None:
+    (task,) = stage.run()
+    shaky_ledger.fails_before = 1
+    with pytest.raises(LedgerUnavailable):
+        stage.scheduler.statuses.apply([status(task, "TASK_RUNNING")])

@@ -1,0 +1,165 @@
+"""What people ask to have done to volumes, with platforms that refuse, fail or do not answer."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from typing import Any
+
+import pytest
+
+from framework.mesos.events import Status
+from framework.mesos.instances import Task
+from framework.service import ImportOrder, VolumeOrder
+from storage.errors import Conflict, Invalid, PlatformUnavailable, PollyError, Unsupported, VolumeInUse
+from storage.lifecycle import VolumeState
+from storage.model import SnapshotId, Volume
+from storage.platforms.base import CreateRequest
+from tests.stage import Stage, external_of, status
+
+
+def born(stage: Stage, app_id: str = "/db", **more: Any) -> Volume:
+    """A volume with data that nobody claims."""
+    (task,) = stage.run(app_id, **more)
+    stage.start(task)
+    stage.apps.scale(app_id, 0, "test")
+    stage.end(task, "TASK_KILLED")
+    return next(iter(task.volumes.values()))
+
+
+def failure(future: Future[Any]) -> PollyError:
+    error = future.exception(timeout=0)
+    assert isinstance(error, PollyError)
+    return error
+
+
+def test_a_volume_that_is_deleted_twice_at_once_is_deleted_once(stage: Stage) -> None:
+    volume = born(stage)
+    first = stage.volumes.delete(volume.volume_id, "jane")
+    second = stage.volumes.delete(volume.volume_id, "joe")
+    stage.janitor.resume()
+    assert len(stage.hands.jobs) == 1
+    stage.work()
+    assert (first.result(timeout=0), second.result(timeout=0)) == (None, None)
+    assert stage.storage.volumes == {}
+    assert stage.ledger.volumes().items == []
+
+
+def test_a_delete_that_the_platform_refuses_gives_the_volume_back(stage: Stage) -> None:
+    volume = born(stage)
+    assert volume.external_id
+    stage.platform.attach(volume.external_id, "elsewhere", epoch=9)
+    future = stage.volumes.delete(volume.volume_id, "jane")
+    stage.work()
+    assert isinstance(failure(future), VolumeInUse)
+    assert stage.ledger.volume(volume.name).state is VolumeState.AVAILABLE
+    assert not stage.janitor.resume()
+
+
+def test_a_delete_without_an_answer_is_gone_on_with(stage: Stage) -> None:
+    volume = born(stage)
+    stage.storage.expired = True
+    future = stage.volumes.delete(volume.volume_id, "jane")
+    stage.work()
+    assert isinstance(failure(future), PlatformUnavailable)
+    assert stage.ledger.volume(volume.name).state is VolumeState.DELETING
+    stage.storage.expired = False
+    later = stage.next_life()
+    later.janitor.resume()
+    later.work()
+    assert later.ledger.volumes().items == []
+
+
+def test_a_name_is_free_once_its_volume_is_deleted(stage: Stage) -> None:
+    volume = born(stage)
+    stage.volumes.delete(volume.volume_id, "jane")
+    stage.apps.scale("/db", 1, "test")
+    stage.offer("a1")
+    assert "being deleted" in stage.state().waiting[0].blocked
+    stage.work()
+    stage.offer("a1")
+    assert len(stage.tasks()) == 1
+
+
+def test_a_volume_from_a_snapshot_is_made_by_its_first_claim_and_only_from_it(stage: Stage) -> None:
+    volume = born(stage)
+    taken = stage.volumes.snapshot(volume.volume_id, "monday", "jane")
+    stage.work()
+    snapshot = taken.result(timeout=0)
+    stage.volumes.create(VolumeOrder(name="copy", profile="fast", snapshot=snapshot.snapshot_id), "jane")
+    with pytest.raises(Conflict):
+        stage.volumes.delete_snapshot(snapshot.snapshot_id, "jane")
+    for life in (stage.next_life(), stage.next_life()):
+        (task,) = life.run(f"/copy{next(life.numbers)}", volumes=[external_of("copy")])
+        (plan,) = life.plans(task)
+        assert plan.snapshot == snapshot.external_id
+        life.hear(_failed(task))
+
+
+def _failed(task: Task) -> Status:
+    return status(task, "TASK_FAILED", source="SOURCE_AGENT")
+
+
+def test_a_snapshot_whose_answer_was_lost_is_gone_on_with(stage: Stage) -> None:
+    volume = born(stage)
+    stage.storage.expired = True
+    taken = stage.volumes.snapshot(volume.volume_id, "monday", "jane")
+    stage.work()
+    assert isinstance(failure(taken), PlatformUnavailable)
+    (pending,) = stage.ledger.unfinished_snapshots()
+    with pytest.raises(Conflict):
+        stage.volumes.delete_snapshot(pending.snapshot_id, "jane")
+    stage.storage.expired = False
+    later = stage.next_life()
+    later.janitor.resume()
+    later.work()
+    assert later.ledger.snapshot(SnapshotId(pending.snapshot_id)).state == "READY"
+    assert len(later.storage.snapshots) == 1
+
+
+def test_what_has_no_data_has_no_snapshot(stage: Stage) -> None:
+    stage.volumes.create(VolumeOrder(name="new", profile="fast", size_mib=16), "jane")
+    with pytest.raises(Unsupported):
+        stage.volumes.snapshot("new", "monday", "jane")
+
+
+@pytest.mark.parametrize("size_mib", [0, -1, 2**63, 10**30])
+def test_no_size_is_beyond_the_ledger(stage: Stage, size_mib: int) -> None:
+    volume = born(stage)
+    with pytest.raises(Invalid):
+        stage.volumes.expand(volume.volume_id, size_mib, "jane")
+    with pytest.raises(Invalid):
+        stage.volumes.create(VolumeOrder(name="new", profile="fast", size_mib=size_mib), "jane")
+
+
+def test_an_expanded_volume_is_accounted_as_the_platform_rounds_it(stage: Stage) -> None:
+    volume = born(stage)
+    grown = stage.volumes.expand(volume.volume_id, 31, "jane")
+    stage.work()
+    assert grown.result(timeout=0).size_mib == 32
+    assert [it.size_mib for it in stage.storage.volumes.values()] == [32]
+
+
+def test_what_is_about_to_be_deleted_is_not_imported(stage: Stage) -> None:
+    (task,) = stage.run()
+    made = stage.make(stage.plans(task)[0])
+    stage.apps.scale("/db", 0, "test")
+    stage.hear(_failed(task))
+    assert made.external_id
+    adopted = stage.volumes.adopt(ImportOrder(platform="disks", external_id=made.external_id, name="mine", profile="fast"), "jane")
+    stage.work()
+    assert isinstance(failure(adopted), Conflict)
+
+
+def test_an_imported_volume_is_claimed_as_it_is(stage: Stage) -> None:
+    made = stage.platform.create(CreateRequest(pool="default", size_mib=16, token="theirs"))
+    stage.volumes.adopt(ImportOrder(platform="disks", external_id=made.external_id, name="mine", profile="fast"), "jane")
+    stage.work()
+    (task,) = stage.run(volumes=[external_of("mine")])
+    (plan,) = stage.plans(task)
+    assert (plan.external_id, plan.token, plan.may_format) == (made.external_id, "", False)
+
+
+@pytest.mark.parametrize("name", ["", "a\x00b", "x" * 256])
+def test_names_are_printable(stage: Stage, name: str) -> None:
+    with pytest.raises(Invalid):
+        stage.volumes.create(VolumeOrder(name=name, profile="fast", size_mib=16), "jane")
