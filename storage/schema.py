@@ -85,7 +85,15 @@ def _at(name: str) -> Column[float]:
 
 def _some(name: str, *columns: str, where: str, unique: bool = False) -> Index:
     """An index over some of the rows."""
-    return Index(name, *columns, unique=unique, sqlite_where=text(where), postgresql_where=text(where))
+    return Index(name, *columns, unique=unique, sqlite_where=text(where), info={"where": where})
+
+
+def complete_for_postgresql() -> None:
+    """Says of partial indexes what SQLAlchemy wants said in PostgreSQL's own words; to say it at once would load its whole dialect."""
+    for table in metadata.tables.values():
+        for index in table.indexes:
+            if where := index.info.get("where"):
+                index.dialect_kwargs["postgresql_where"] = text(where)
 
 
 settings = Table("settings", metadata, _key("key", primary_key=True), _text("value"), sqlite_with_rowid=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from typing import Any, Final
 
@@ -76,6 +77,7 @@ def broker(
     """Run the broker: Polly's framework on Mesos, and the HTTP API. Ctrl-C ends it; its tasks live on."""
     if bool(principal) != bool(secret_file):
         raise click.UsageError("--principal and --secret-file belong together.")
+    gc.disable()  # the broker enables it once it has started: while modules are read there is nothing to find
     from framework.broker import run
 
     run(

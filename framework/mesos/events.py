@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
@@ -35,8 +34,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     healthy: bool | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Subscribed:
+class Subscribed(msgspec.Struct, frozen=True, kw_only=True):
     """The master has this framework; calls can be made from now on."""
 
     framework_id: str
@@ -45,26 +43,22 @@ class Subscribed:
     """The MasterInfo, as JSON."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Offers:
+class Offers(msgspec.Struct, frozen=True, kw_only=True):
     """One OFFERS event."""
 
     data: bytes
     """The whole event, JSON as it came."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rescinded:
+class Rescinded(msgspec.Struct, frozen=True, kw_only=True):
     offer_id: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Updated:
+class Updated(msgspec.Struct, frozen=True, kw_only=True):
     status: Status
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Failed:
+class Failed(msgspec.Struct, frozen=True, kw_only=True):
     """An executor ended (`executor_id` says which), or an agent was removed (`executor_id` is None)."""
 
     agent_id: str
@@ -73,8 +67,7 @@ class Failed:
     """The executor's wait status, where known."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Message:
+class Message(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes from an executor; Mesos may lose such a message."""
 
     agent_id: str
@@ -82,15 +75,13 @@ class Message:
     data: bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Errored:
+class Errored(msgspec.Struct, frozen=True, kw_only=True):
     """The master will not have this framework, for the reason given. The driver has given up: no event follows."""
 
     message: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Disconnected:
+class Disconnected(msgspec.Struct, frozen=True, kw_only=True):
     """There is no subscription. The driver goes on trying; said once for each reason, not for each attempt."""
 
     reason: str

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
+
+from msgspec import Struct
 
 from storage import schema
 from storage.errors import Conflict, Invalid, UnknownClaim
@@ -36,8 +38,7 @@ COUNT_DOWN: Final = Batch(
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Advance:
+class Advance(Struct, frozen=True, kw_only=True):
     """One claim's move."""
 
     claim_id: ClaimId
@@ -46,8 +47,7 @@ class Advance:
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Release:
+class Release(Struct, frozen=True, kw_only=True):
     """One claim's end."""
 
     claim_id: ClaimId

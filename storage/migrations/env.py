@@ -2,8 +2,11 @@
 
 from alembic import context
 
-from storage.schema import VERSION_TABLE, metadata
+from storage.schema import VERSION_TABLE, complete_for_postgresql, metadata
 
-context.configure(connection=context.config.attributes["connection"], target_metadata=metadata, version_table=VERSION_TABLE)
+connection = context.config.attributes["connection"]
+if connection.dialect.name == "postgresql":
+    complete_for_postgresql()
+context.configure(connection=connection, target_metadata=metadata, version_table=VERSION_TABLE)
 with context.begin_transaction():
     context.run_migrations()
