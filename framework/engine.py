@@ -22,7 +22,8 @@ from framework.mesos.context import FRAMEWORK_ID, Calls, Context
 from framework.mesos.scheduler import Item, Scheduler
 from framework.mesos.tasks import scheduler_name
 from framework.settling import Settler
-from framework.volumes import Volumes, fulfilled
+from framework.verbs import fulfilled
+from framework.volumes import Volumes
 from framework.workers import Workers
 from storage.errors import AlreadyLed, LedgerUnavailable, PollyError
 from storage.inventory import Ledger

@@ -1,0 +1,108 @@
+"""What people ask to have done to snapshots: make one, delete one, start a volume from one."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+
+from framework.verbs import Verbs
+from storage.errors import Conflict, PollyError, UnknownVolume, Unsupported
+from storage.filters import VolumeFilter
+from storage.lifecycle import VolumeState
+from storage.model import Snapshot, SnapshotId, Volume
+from storage.platforms.base import SnapshotReport
+
+
+class Snapshots(Verbs):
+    """The verbs on snapshots."""
+
+    def snapshot(self, name: str, label: str, actor: str) -> Future[Snapshot]:
+        volume = self._ledger.volume(name)
+        platform = self.platform(volume.platform)
+        if not platform.capabilities.snapshots or volume.external_id is None or volume.unborn:
+            reason = "the volume was never used, so there is nothing on it" if platform.capabilities.snapshots else "it has no snapshots"
+            raise Unsupported(platform=volume.platform, action=f"make a snapshot of {volume.name}", reason=reason)
+        if volume.state is not VolumeState.AVAILABLE:
+            raise Conflict(what=f"volume {volume.name}", expected=VolumeState.AVAILABLE, found=volume.state)
+        token = self._ids()
+        planned = Snapshot(
+            snapshot_id=SnapshotId(token),
+            volume_id=volume.volume_id,
+            platform=volume.platform,
+            external_id=None,
+            size_mib=volume.size_mib,
+            token=token,
+            name=label,
+            state="PENDING",
+            created_at=self._clock(),
+        )
+        with self._ledger.begin(actor) as tx:
+            tx.plan_snapshot(planned)
+        return self.go_on_with_snapshot(planned, actor)
+
+    def go_on_with_snapshot(self, planned: Snapshot, actor: str) -> Future[Snapshot]:
+        """The platform's part of a snapshot whose intent is stored."""
+        platform = self.platform(planned.platform)
+        volume = self._ledger.volume(planned.volume_id)
+        external = volume.external_id
+
+        def job() -> SnapshotReport:
+            if external is None:
+                raise UnknownVolume(volume=volume.name)
+            return platform.snapshot(external, token=planned.token, name=planned.name)
+
+        def store(made: SnapshotReport) -> Snapshot:
+            with self._ledger.begin(actor) as tx:
+                tx.snapshot_made(planned.snapshot_id, made.external_id, made.size_mib, made.created_at)
+            return self._ledger.snapshot(planned.snapshot_id)
+
+        def undo(_: PollyError) -> None:
+            with self._ledger.begin(actor) as tx:
+                tx.snapshot_deleted(planned.snapshot_id)
+
+        return self._run_once(planned.snapshot_id, volume, job, store, undo)
+
+    def delete_snapshot(self, snapshot_id: SnapshotId, actor: str) -> Future[None]:
+        """Raises Conflict for one that is being made, or that a volume which is not made yet starts from."""
+        snapshot = self._ledger.snapshot(snapshot_id)
+        self.platform(snapshot.platform)
+        if snapshot.state == "PENDING":
+            raise Conflict(what=f"snapshot {snapshot_id}", expected="READY", found="PENDING: the platform is still to make it")
+        if heir := self._heir(snapshot):
+            raise Conflict(what=f"snapshot {snapshot_id}", expected="needed by nothing", found=f"volume {heir.name}, which starts from it")
+        with self._ledger.begin(actor) as tx:
+            tx.snapshot_deleting(snapshot.snapshot_id)
+        return self.go_on_deleting_snapshot(snapshot, actor)
+
+    def _heir(self, snapshot: Snapshot) -> Volume | None:
+        """A volume that is planned to start from it."""
+        after: str | None = None
+        while True:
+            page = self._ledger.volumes(VolumeFilter(platform=snapshot.platform, state=VolumeState.PLANNED), after=after, limit=1000)
+            if found := next((volume for volume in page.items if volume.snapshot == snapshot.external_id), None):
+                return found
+            after = page.after
+            if after is None:
+                return None
+
+    def go_on_deleting_snapshot(self, snapshot: Snapshot, actor: str) -> Future[None]:
+        """The platform's part of a snapshot's delete whose intent is stored; a failure leaves the intent."""
+        platform, external = self.platform(snapshot.platform), snapshot.external_id
+
+        def job() -> None:
+            if external is not None:
+                platform.delete_snapshot(external)
+
+        def store(_: None) -> None:
+            with self._ledger.begin(actor) as tx:
+                tx.snapshot_deleted(snapshot.snapshot_id)
+
+        return self._run_once(snapshot.snapshot_id, snapshot, job, store)
+
+    def cloneable(self, snapshot_id: SnapshotId) -> Snapshot:
+        """The snapshot, if a volume can start from it. Raises Unsupported."""
+        snapshot = self._ledger.snapshot(snapshot_id)
+        clones = self.platform(snapshot.platform).capabilities.clones
+        if not clones or snapshot.external_id is None or snapshot.state != "READY":
+            reason = f"snapshot {snapshot.snapshot_id} is {snapshot.state}" if clones else "the platform has no clones"
+            raise Unsupported(platform=snapshot.platform, action="make a volume from a snapshot", reason=reason)
+        return snapshot

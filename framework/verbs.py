@@ -1,0 +1,100 @@
+"""How a platform is asked to do what the ledger intends: in a worker, one call at a time for one intent, its result stored.
+
+An intent is given up only when the platform surely did nothing of it; what a death of the broker or a platform's failure leaves
+half done is taken up by framework/janitor.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+from framework.config import Config
+from framework.workers import Outcome, Workers
+from storage.errors import (
+    Conflict,
+    HasSnapshots,
+    Invalid,
+    PollyError,
+    PoolFull,
+    StaleEpoch,
+    UnknownPlatform,
+    UnknownSnapshot,
+    UnknownVolume,
+    Unsupported,
+    VolumeInUse,
+)
+from storage.inventory import Ledger
+from storage.model import Snapshot, Volume
+from storage.platforms.base import Platform
+
+T = TypeVar("T")
+Undo = Callable[[PollyError], None]
+
+REFUSALS = (Conflict, HasSnapshots, Invalid, PoolFull, StaleEpoch, UnknownSnapshot, UnknownVolume, Unsupported, VolumeInUse)
+"""With these a platform says that it did nothing. After any other error nobody knows, and the intent stands."""
+
+
+class Verbs:
+    """All methods are the broker thread's; the futures that they return are fulfilled there too."""
+
+    def __init__(
+        self,
+        config: Config,
+        ledger: Ledger,
+        platforms: Mapping[str, Platform],
+        workers: Workers,
+        *,
+        clock: Callable[[], float],
+        ids: Callable[[], str],
+        changed: Callable[[Sequence[Volume]], None],
+    ) -> None:
+        self._config, self._ledger, self._platforms, self._workers = config, ledger, platforms, workers
+        self._clock, self._ids, self._changed = clock, ids, changed
+        self._under_way: dict[str, Future[Any]] = {}
+        """What platforms are doing to volumes and snapshots whose intent is stored, by their ids."""
+
+    def platform(self, name: str) -> Platform:
+        """Raises UnknownPlatform."""
+        try:
+            return self._platforms[name]
+        except KeyError:
+            raise UnknownPlatform(platform=name) from None
+
+    def is_under_way(self, volume_or_snapshot: str) -> bool:
+        """Whether the platform is at work on the stored intent."""
+        return volume_or_snapshot in self._under_way
+
+    def _run_once(
+        self, subject: str, on: Volume | Snapshot, job: Callable[[], Any], store: Callable[[Any], T], undo: Undo | None = None
+    ) -> Future[T]:
+        """One call at a time for one stored intent: who asks again meanwhile waits for the same answer."""
+        if under_way := self._under_way.get(subject):
+            return under_way
+        future = self._under_way[subject] = self._run(on.platform, f"volume {on.volume_id}", job, store, undo)
+        future.add_done_callback(lambda _: self._under_way.pop(subject, None))
+        return future
+
+    def _run(self, platform: str, key: str, job: Callable[[], Any], store: Callable[[Any], T], undo: Undo | None = None) -> Future[T]:
+        """Calls the platform in a worker, then stores the result; after a refusal undoes the intent and hands on the error."""
+        future: Future[T] = Future()
+
+        def done(outcome: Outcome[Any]) -> None:
+            try:
+                if undo is not None and isinstance(outcome.error, REFUSALS):
+                    undo(outcome.error)
+                value = store(outcome.get())
+            except PollyError as error:
+                future.set_exception(error)
+            else:
+                future.set_result(value)
+
+        self._workers.submit(platform, key, job, done)
+        return future
+
+
+def fulfilled(value: T) -> Future[T]:
+    future: Future[T] = Future()
+    future.set_result(value)
+    return future
