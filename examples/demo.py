@@ -186,6 +186,7 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, default=ROOT / ".demo", help="everything is made in here (and replaced)")
     parser.add_argument("--port", type=int, help="the broker's HTTP port on 127.0.0.1 (7070, or any free one while that is taken)")
     options = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # Ctrl-C ends it, also where whoever started it ignores that
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with fresh(options.folder.resolve()) as folder:
         demo = Demo(folder, port=options.port or usual_or_free(7070))
