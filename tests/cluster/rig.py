@@ -127,6 +127,12 @@ class Rig:
         answer = self.http.post("/v2/apps", json=definition)
         assert answer.status_code == 201, answer.text
 
+    def run_until_stopped(self, definition: Mapping[str, Any]) -> None:
+        """Runs an app on a broker that stops itself on the way; its answer may be stopped too."""
+        with contextlib.suppress(httpx.ReadTimeout):
+            self.http.post("/v2/apps", json=definition, timeout=5)
+        self.stopped()
+
     def scale(self, app_id: str, instances: int) -> None:
         answer = self.http.put(f"/v2/apps{app_id}", json={"instances": instances})
         assert answer.status_code == 200, answer.text

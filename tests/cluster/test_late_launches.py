@@ -37,8 +37,7 @@ def test_an_accept_of_a_rescinded_offer(make_rig: MakeRig) -> None:
     """The agent goes after the claim was committed and before ACCEPT is sent: Mesos drops the launch, which frees the claim."""
     rig = make_rig(1)
     rig.start_broker(die_at="stop before:ACCEPT")
-    rig.run(counter())
-    rig.stopped()
+    rig.run_until_stopped(counter())
     assert [claim.state for claim in rig.claims()] == ["RESERVED"]
     rig.cluster.agents[0].kill()
     eventually(lambda: not rig.cluster.active_agents(), what="the master misses the agent")
@@ -58,8 +57,7 @@ def test_a_launch_that_dies_with_its_agent(make_rig: MakeRig, work: str) -> None
     """The agent is killed right after ACCEPT, and comes back with its work folder or as a new agent."""
     rig = make_rig(1)
     rig.start_broker(die_at="stop after:ACCEPT")
-    rig.run(counter())
-    rig.stopped()
+    rig.run_until_stopped(counter())
     agent = rig.cluster.agents[0]
     agent.kill_machine()
     if work == "lost":
