@@ -14,7 +14,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Executors start in half the time where compiled modules may be kept.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup debian debian-demo mesos mesos-all check test test-quick test-cluster demo bench dist clean
+.PHONY: help setup debian debian-demo mesos mesos-all peers check test test-quick test-peers test-cluster demo bench dist clean
 
 help: ## this list
 	@awk -F ':[^#]*## ' '/^[a-z-]+:[^#]*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,10 @@ mesos-all: setup
 	@echo "Making Apache Mesos ready in all versions, about 110 MB the first time"
 	@$(PY) -m tests.cluster.mesos_cluster --install-only --all
 
+peers: setup debian
+	@echo "Making the platforms' peers ready, some hundred MB the first time"
+	@$(PY) -m tests.peers
+
 check: setup ## format, lint, types and layers
 	@echo "Checking the format" && $(VENV)/bin/ruff format --check -q .
 	@echo "Checking the style" && $(VENV)/bin/ruff check -q .
@@ -58,9 +62,13 @@ check: setup ## format, lint, types and layers
 
 test: setup debian mesos-all test-quick test-cluster ## the whole suite, with all that it needs
 
-test-quick: setup ## only what needs no Mesos
+test-quick: setup ## only what needs no Mesos and no platform's peer
 	@echo "Running the unit, property and contract tests, $(JOBS) at a time"
-	@$(PY) -m pytest $(TESTS) -m 'not cluster' -n $(JOBS) --dist worksteal
+	@$(PY) -m pytest $(TESTS) -m 'not cluster and not peer' -n $(JOBS) --dist worksteal
+
+test-peers: setup ## only what speaks to a platform, real or emulated
+	@echo "Running the tests of the platforms, $(JOBS) at a time"
+	@$(PY) -m pytest $(TESTS) -m 'peer and not cluster' -n $(JOBS) --dist loadgroup
 
 test-cluster: setup ## only what runs on a real Mesos
 	@echo "Running the tests on a real Mesos, $(JOBS) at a time"

@@ -40,6 +40,10 @@ class Capabilities(Struct, frozen=True, kw_only=True):
     """How many volumes one node can hold unless the node knows better; None: no limit."""
     device: str = "block"
     """What an attachment brings: `block` (a device to format and mount), `folder` (a directory, to be bound) or `nfs`."""
+    identity: str = "hostname"
+    """How a node learns what the platform calls it: a module of storage.node.identities, such as `ec2`; `hostname`: as Mesos says."""
+    parallel: int = 4
+    """How many calls the platform takes at a time from one broker."""
 
     def fit(self, size_mib: int) -> int:
         """The size that a volume gets when `size_mib` is asked for: never less. Raises Invalid for a size that cannot be."""
@@ -99,13 +103,17 @@ class CreateRequest(Struct, frozen=True, kw_only=True):
 
 
 class Attachment(Struct, frozen=True, kw_only=True):
-    """A volume that has come to this node."""
+    """A volume that the platform has given to a node, and how the node finds it. The adapter may run elsewhere (`attach_by = "broker"`)."""
 
     external_id: ExternalId
     device: str
     """A block device, or a folder, or `host:/export`, as Capabilities.device says."""
     serial: str
     read_only: bool = False
+    transport: str = ""
+    """What brings the device up on the node: a module of storage.node.transports, such as `iscsi`; empty: it comes by itself."""
+    context: Mapping[str, str] = {}
+    """What the transport needs to know: targets, portals, a LUN. Travels to the node, so it holds no secret."""
 
 
 class Finding(Struct, frozen=True, kw_only=True):

@@ -1,0 +1,115 @@
+"""Pacing: the bucket's rate, what a refusal does to it, and one look for many waiters."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from storage.platforms.pacing import Poller, TokenBucket
+
+
+@dataclass
+class Time:
+    now_s: float = 0.0
+    waits: list[float] = field(default_factory=list)
+
+    def now(self) -> float:
+        return self.now_s
+
+    def wait(self, seconds: float) -> None:
+        self.waits.append(seconds)
+        self.now_s += seconds
+
+    def wait_on(self, condition: threading.Condition, seconds: float) -> None:
+        self.wait(seconds)
+
+
+def bucket(time: Time, rate: float = 10.0, burst: int = 5, chance: float = 0.0) -> TokenBucket:
+    return TokenBucket(rate, burst, now=time.now, wait=time.wait, chance=lambda: chance)
+
+
+def test_a_burst_goes_at_once_and_the_rest_at_the_rate() -> None:
+    time = Time()
+    calls = bucket(time)
+    for _ in range(25):
+        calls.take()
+    assert time.now_s == pytest.approx(2.0)
+    assert len(time.waits) == 20
+
+
+@given(st.lists(st.floats(0, 3), min_size=1, max_size=60), st.floats(0, 1))
+def test_no_window_has_more_calls_than_rate_and_burst_allow(gaps: list[float], chance: float) -> None:
+    time = Time()
+    calls, at = bucket(time, chance=chance), []
+    for gap in gaps:
+        time.now_s += gap
+        calls.take()
+        at.append(time.now_s)
+    for first in range(len(at)):
+        for last in range(first, len(at)):
+            assert last - first + 1 <= 5 + 10.0 * (at[last] - at[first]) + 1e-6
+
+
+def test_a_refusal_halves_the_rate_and_time_brings_it_back() -> None:
+    time = Time()
+    calls = bucket(time, rate=10.0, burst=1)
+    calls.throttled()
+    calls.take()
+    assert time.waits == [pytest.approx(0.2, rel=0.1)]
+    time.now_s += 60
+    before = time.now_s
+    for _ in range(21):
+        calls.take()
+    assert time.now_s - before == pytest.approx(2.0)
+
+
+def test_one_look_serves_all_that_wait() -> None:
+    looks: list[Sequence[str]] = []
+    all_wait = threading.Barrier(21)
+
+    def look(keys: Sequence[str]) -> dict[str, str]:
+        looks.append(keys)
+        return dict.fromkeys(keys, "attached")
+
+    poller: Poller[str, str] = Poller(look, every_s=0.2)
+
+    def one(name: str) -> None:
+        all_wait.wait()
+        assert poller.until(name, lambda seen: seen == "attached", timeout_s=10) == (True, "attached")
+
+    threads = [threading.Thread(target=one, args=(f"vol-{number}",)) for number in range(20)]
+    for thread in threads:
+        thread.start()
+    all_wait.wait()
+    for thread in threads:
+        thread.join(timeout=10)
+    assert not any(thread.is_alive() for thread in threads)
+    assert sum(map(len, looks)) == 20
+    assert len(looks) <= 3
+
+
+def test_a_thing_that_is_gone_is_seen_as_none_and_time_runs_out() -> None:
+    time = Time()
+    poller: Poller[str, str] = Poller(lambda keys: {}, every_s=1.0, now=time.now, wait=time.wait_on)
+    assert poller.until("vol-1", lambda seen: seen is None, timeout_s=5) == (True, None)
+    assert poller.until("vol-1", lambda seen: seen is not None, timeout_s=5) == (False, None)
+    assert time.now_s == pytest.approx(6.0, abs=0.1)
+
+
+def test_keys_are_looked_for_in_parts_and_a_failure_is_everybodys() -> None:
+    time = Time()
+    parts: list[int] = []
+
+    def look(keys: Sequence[str]) -> dict[str, str]:
+        parts.append(len(keys))
+        raise ConnectionError("no way there")
+
+    poller: Poller[str, str] = Poller(look, most=1, now=time.now, wait=time.wait_on)
+    with pytest.raises(ConnectionError):
+        poller.until("vol-1", lambda seen: True, timeout_s=5)
+    assert parts == [1]
