@@ -114,6 +114,14 @@ class Demo:
                 return int(numbers[-1])
         return 0
 
+    def wait_for_kernel(self, timeout_s: float = 15.0) -> None:
+        """The kernel clears the loop devices of processes that were killed a moment after they are gone."""
+        deadline = time.monotonic() + timeout_s
+        while loop_devices(self.folder) and time.monotonic() < deadline:
+            threading.Event().wait(0.05)
+        if left := loop_devices(self.folder):
+            print(f"Left behind: {', '.join(left)}; they are cleared with: losetup -d", file=sys.stderr)
+
     def stop(self) -> None:
         if self.broker and self.broker.poll() is None:
             self.broker.terminate()
@@ -164,6 +172,16 @@ def what_next(demo: Demo, master: str) -> None:
     print("\n".join(lines), f"\nThe Mesos master is http://{master}. Ctrl-C ends everything.", sep="\n", flush=True)
 
 
+def loop_devices(folder: Path) -> list[str]:
+    """The loop devices of images below the folder."""
+    found = []
+    for file in Path("/sys/block").glob("loop*/loop/backing_file"):
+        with contextlib.suppress(OSError):
+            if file.read_text().startswith(f"{folder}/"):
+                found.append(f"/dev/{file.parts[3]}")
+    return found
+
+
 def usual_or_free(port: int) -> int:
     for wanted in (port, 0):
         with contextlib.suppress(OSError), socket.socket() as probe:
@@ -202,6 +220,7 @@ def main() -> int:
             return 0
         finally:
             demo.stop()
+            demo.wait_for_kernel()
 
 
 def tell(demo: Demo, cluster: MesosCluster, *, once: bool) -> int:
