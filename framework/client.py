@@ -10,11 +10,11 @@ from urllib.parse import quote
 from framework.failures import from_answer
 from framework.fetching import Fetcher, read_url
 from framework.records import plain, revive, revive_page
-from framework.service import BrokerInfo, Explanation, ImportOrder, OfferView, VolumeOrder
+from framework.service import BrokerInfo, DriftOrder, DriftReport, Explanation, ImportOrder, OfferView, VolumeOrder
 from framework.views import PAGE, AppView, EventFilter, PoolView
 from storage.filters import ClaimFilter, VolumeFilter
 from storage.model import Claim, Event, Node, Page, Profile, Snapshot, Volume
-from storage.platforms.base import Finding
+from storage.platforms.base import Finding, VolumeReport
 
 T = TypeVar("T")
 USER_HEADER = "X-Polly-User"
@@ -77,6 +77,9 @@ class BrokerClient:
         labels = [f"{name}={value}" for name, value in only.labels.items()]
         return self._page(Volume, "/v1/volumes", {**_asked(only, but="labels"), "label": labels}, after, limit)
 
+    def foreign(self, platform: str, *, after: str | None = None, limit: int = PAGE) -> Page[VolumeReport]:
+        return self._page(VolumeReport, "/v1/foreign", {"platform": platform}, after, limit)
+
     def claim(self, claim: str) -> Claim:
         return self._one(Claim, f"/v1/claims/{_part(claim)}")
 
@@ -96,6 +99,12 @@ class BrokerClient:
 
     def doctor(self) -> list[Finding]:
         return self._items(Finding, "/v1/doctor")
+
+    def look_for_drift(self, order: DriftOrder) -> DriftReport:
+        return revive(DriftReport, self._send("POST", "/v1/drift", json=plain(order)), "drift")
+
+    def drift(self) -> DriftReport:
+        return self._one(DriftReport, "/v1/drift")
 
     def create_volume(self, order: VolumeOrder) -> Volume:
         return revive(Volume, self._send("POST", "/v1/volumes", json=plain(order)), "volume")

@@ -14,7 +14,17 @@ from framework.marathon.model import App
 from framework.mesos.asking import instance_key
 from framework.mesos.cycle import Seen
 from framework.mesos.instances import AppState, Phase, Waiting
-from framework.service import BrokerInfo, Explanation, ImportOrder, OfferView, RefusalCount, VolumeOrder, WaitingInstance
+from framework.service import (
+    BrokerInfo,
+    DriftOrder,
+    DriftReport,
+    Explanation,
+    ImportOrder,
+    OfferView,
+    RefusalCount,
+    VolumeOrder,
+    WaitingInstance,
+)
 from offers.overlay import overlay_resources, overlays
 from offers.tally import Tally
 from storage.errors import Conflict, Invalid, PollyError, UnknownClaim
@@ -121,6 +131,12 @@ class Desk:
             raise Conflict(what=f"claim {claim_id}", expected=" or ".join(OVERRIDABLE), found=claim.state)
         proof = Proof(kind=ProofKind.OPERATOR_OVERRIDE, evidence=f"{actor}: {reason}")
         self._engine.scheduler.statuses.settled(claim, proof)
+
+    def look_for_drift(self, order: DriftOrder, actor: str) -> DriftReport:
+        return self._engine.ask(lambda: self._engine.drifting.start(order, actor))
+
+    def drift(self) -> DriftReport:
+        return self._engine.ask(self._engine.drifting.report)
 
     # --- the whole ------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from framework.clock import steady_clock
 from framework.config import Config
+from framework.drifting import Drifting
 from framework.failures import BrokerBusy, BrokerUnavailable
 from framework.ids import new_id
 from framework.janitor import Janitor
@@ -213,6 +214,14 @@ class Engine:
             self.config, self.ledger, self.platforms, self.workers, clock=parts.clock, ids=parts.ids, changed=self.context.forget
         )
         self.janitor = Janitor(self.config, self.ledger, dict(self.platforms), self.volumes, self.workers, clock=parts.clock)
+        self.drifting = Drifting(
+            self.ledger,
+            self.platforms,
+            self.workers,
+            clock=parts.clock,
+            store_pools=self.janitor.store_pools,
+            changed=self.context.forget,
+        )
         self.scheduler = Scheduler(self.context, reclaim=self.janitor.reclaim, gave_up=self._give_up)
         self._due = {"resume": 0.0, "pools": parts.clock() + SYNC_POOLS_S}
 

@@ -155,7 +155,7 @@ class Janitor:
             if outcome.error is not None:
                 logger.warning("the pools of platform %s cannot be read: %s", name, outcome.error)
             else:
-                self._store_pools(name, outcome.get())
+                self.store_pools(name, outcome.get())
 
         return done
 
@@ -163,13 +163,14 @@ class Janitor:
         """Before the first offer: without pools nothing could be placed."""
         for name, platform in self._platforms.items():
             try:
-                self._store_pools(name, platform.pools())
+                self.store_pools(name, platform.pools())
             except LedgerUnavailable:
                 raise
             except PollyError as error:
                 logger.warning("the pools of platform %s cannot be read yet: %s", name, error)
 
-    def _store_pools(self, name: str, reports: Sequence[PoolReport]) -> None:
+    def store_pools(self, name: str, reports: Sequence[PoolReport]) -> None:
+        """Takes over what a platform says of its pools, with what polly.toml says of them."""
         keys = self._config.platforms[name].keys
         pools = [report.name for report in reports]
         with self._ledger.begin(ACTOR) as tx:

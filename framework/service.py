@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from msgspec import Struct
 
 from framework.marathon.model import App
+from storage.drift import Drift
 from storage.model import ClaimId, Snapshot, SnapshotId, Volume
 from storage.platforms.base import Finding
 
@@ -63,6 +64,43 @@ class ImportOrder(Struct, frozen=True, kw_only=True):
     external_id: str
     name: str
     profile: str
+
+
+class DriftOrder(Struct, frozen=True, kw_only=True):
+    """What is to be looked at."""
+
+    platform: str | None = None
+    """None: all."""
+    apply: bool = False
+    """Mend what is safe."""
+
+
+class PlatformDrift(Struct, frozen=True, kw_only=True):
+    """How far the look at one platform has come."""
+
+    platform: str
+    state: str = "LISTING"
+    """LISTING, COMPARING, DONE or FAILED."""
+    listed: int = 0
+    """Volumes that the platform has listed so far."""
+    compared: int = 0
+    """Volumes of the ledger that were compared so far."""
+    error: str = ""
+    """Why it FAILED: the platform's volumes were not, or not all, looked at."""
+    more: int = 0
+    """Differences beyond those that are shown."""
+    found: tuple[Drift, ...] = ()
+
+
+class DriftReport(Struct, frozen=True, kw_only=True):
+    """The latest look, or the one under way."""
+
+    running: bool = False
+    started_at: float = 0.0
+    """0: nobody has looked yet."""
+    ended_at: float = 0.0
+    apply: bool = False
+    platforms: tuple[PlatformDrift, ...] = ()
 
 
 class RefusalCount(Struct, frozen=True, kw_only=True):
@@ -177,6 +215,12 @@ class Broker(Protocol):
 
     def release_claim(self, claim: ClaimId, reason: str, actor: str) -> None:
         """A person says that the holder of a STRANDED claim is gone, and why. Raises UnknownClaim, Conflict."""
+
+    def look_for_drift(self, order: DriftOrder, actor: str) -> DriftReport:
+        """Begins to compare the ledger with the platforms. Raises UnknownPlatform, Conflict while a look is under way."""
+
+    def drift(self) -> DriftReport:
+        """The look that is under way, or the latest."""
 
     def doctor(self) -> Sequence[Finding]:
         """What is right and wrong with the running broker, its Mesos, its ledger and its platforms."""

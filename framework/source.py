@@ -11,6 +11,7 @@ from storage.errors import Invalid, UnknownApp, UnknownClaim, UnknownPlatform
 from storage.filters import ClaimFilter, VolumeFilter
 from storage.inventory import Ledger, Placement, PoolUse, Workload
 from storage.model import Claim, ClaimId, Event, Node, Page, PlacementId, Pool, Profile, Snapshot, Volume, VolumeId
+from storage.platforms.base import VolumeReport
 
 
 class LedgerSource:
@@ -49,6 +50,9 @@ class LedgerSource:
 
     def volumes(self, only: VolumeFilter, *, after: str | None = None, limit: int = PAGE) -> Page[Volume]:
         return self._ledger.volumes(only, after=_number(after), limit=limit)
+
+    def foreign(self, platform: str, *, after: str | None = None, limit: int = PAGE) -> Page[VolumeReport]:
+        return self._ledger.foreign(platform, after=after, limit=limit)
 
     def claim(self, claim: str) -> Claim:
         found = self._ledger.claims(ClaimFilter(claim_id=ClaimId(claim)), limit=1).items

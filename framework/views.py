@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypeVar
 from framework.mesos.instances import Phase
 from storage.filters import ClaimFilter, VolumeFilter
 from storage.model import Claim, Event, Node, Page, Pool, Profile, Snapshot, Volume
+from storage.platforms.base import VolumeReport
 
 T = TypeVar("T")
 PAGE = 1000
@@ -120,6 +121,9 @@ class Source(Protocol):
         """By id or name. Raises UnknownVolume."""
 
     def volumes(self, only: VolumeFilter, *, after: str | None = None, limit: int = PAGE) -> Page[Volume]: ...
+
+    def foreign(self, platform: str, *, after: str | None = None, limit: int = PAGE) -> Page[VolumeReport]:
+        """Volumes that the platform has listed and the ledger does not have."""
 
     def claim(self, claim: str) -> Claim:
         """A live one. Raises UnknownClaim."""

@@ -29,6 +29,7 @@ from storage.ledger.records import (
     Restored,
     Workload,
 )
+from storage.ledger.sightings import SightingReads, written
 from storage.ledger.transaction import Transaction
 
 __all__ = [
@@ -47,6 +48,7 @@ __all__ = [
     "Transaction",
     "Workload",
     "open_ledger",
+    "written",
 ]
 
 
@@ -65,7 +67,7 @@ def open_ledger(url: str, *, clock: Callable[[], float] = time.time, read_only: 
     return Ledger(database, clock)
 
 
-class Ledger(Overview):
+class Ledger(Overview, SightingReads):
     """One opened ledger. Threads may share it; a forked child may not."""
 
     def __init__(self, database: Database, clock: Callable[[], float]) -> None:

@@ -36,7 +36,7 @@ from sqlalchemy import (
 from storage.lifecycle import ClaimState, VolumeState
 from storage.model import Access, AccessMode
 
-REVISION: Final = "0001"
+REVISION: Final = "0002"
 """The newest migration; a ledger at this revision needs no Alembic to be opened."""
 VERSION_TABLE: Final = "ledger_version"
 
@@ -250,6 +250,18 @@ snapshots = Table(
     _some("ix_snapshots_external", "platform", "external_id", where="external_id IS NOT NULL", unique=True),
 )
 """A snapshot may outlive its volume, so `volume_id` refers to nothing."""
+
+sightings = Table(
+    "sightings",
+    metadata,
+    _key("platform", primary_key=True),
+    _key("external_id", primary_key=True),
+    _key("token"),
+    _text("report"),
+    _some("ix_sightings_token", "platform", "token", where="token <> ''"),
+    sqlite_with_rowid=False,
+)
+"""What the platforms last listed, as storage.platforms.base.VolumeReport in JSON: also volumes that are not Polly's."""
 
 workloads = Table(
     "workloads",

@@ -16,6 +16,7 @@ import msgspec
 
 from executors.wire import Launch, Progress, VolumeProgress, decode_launch, decode_receipt, encode
 from framework.config import Config, parse_config
+from framework.drifting import Drifting
 from framework.janitor import Janitor
 from framework.mesos.calls import Acceptance
 from framework.mesos.context import Context
@@ -213,6 +214,9 @@ class Stage:
         )
         self.volumes = Volumes(self.config, self.ledger, platforms, hands, clock=self.clock, ids=self.new_id, changed=self.context.forget)
         self.janitor = Janitor(self.config, self.ledger, platforms, self.volumes, hands, clock=self.clock)
+        self.drifting = Drifting(
+            self.ledger, platforms, hands, clock=self.clock, store_pools=self.janitor.store_pools, changed=self.context.forget
+        )
         self.scheduler = Scheduler(self.context, reclaim=self.janitor.reclaim, gave_up=self.gave_up.append)
 
     def new_id(self) -> str:

@@ -26,6 +26,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "node": ("framework.cli.inventory:node", "Look at nodes, the machines that can hold volumes."),
     "profile": ("framework.cli.inventory:profile", "Look at profiles, the named storage classes."),
     "events": ("framework.cli.events:events", "Show who did what to which volume, when and why."),
+    "drift": ("framework.cli.drift:drift", "Compare the ledger with the platforms and this node's mounts."),
     "doctor": ("framework.cli.running:doctor", "Check the set-up and say what to mend."),
     "config": ("framework.cli.running:config", "Check the configuration."),
     "completion": ("framework.cli.running:completion", "Make a shell complete polly's commands."),

@@ -19,6 +19,7 @@ from framework.views import EventFilter, Source, pages
 from storage.filters import ClaimFilter, VolumeFilter
 from storage.lifecycle import VolumeState
 from storage.model import Claim, Event, SnapshotId, Volume
+from storage.platforms.base import VolumeReport
 
 NO_VOLUMES = (
     "No volume is there, or none that passes the filters. "
@@ -79,6 +80,25 @@ def list_volumes(
     )
     found = pages(lambda key, many: source.volumes(only, after=key, limit=many), after=after, limit=limit)
     out.pages(volume_columns(), found, empty=NO_VOLUMES)
+
+
+@volume.command("foreign")
+@click.option("--platform", required=True, help="The platform to look at.")
+@pages_through
+@reads
+def list_foreign(platform: str, after: str | None, limit: int | None, source: Source, out: Output) -> None:
+    """List what a platform has that is not Polly's, as it was last listed: what can be imported."""
+    columns: list[Column[VolumeReport]] = [
+        Column("EXTERNAL-ID", lambda seen: seen.external_id),
+        Column("NAME", lambda seen: seen.name, rank=1),
+        Column("SIZE", lambda seen: size(seen.size_mib), right=True),
+        Column("POOL", lambda seen: seen.pool),
+        Column("ZONE", lambda seen: seen.zone, rank=3),
+        Column("HELD BY", lambda seen: ", ".join(seen.held_by)),
+        Column("LABELS", lambda seen: labels(dict(seen.labels)), rank=4),
+    ]
+    found = pages(lambda key, many: source.foreign(platform, after=key, limit=many), after=after, limit=limit)
+    out.pages(columns, found, empty=f"Nothing is known but Polly's own. The platform is listed by: polly drift --platform {platform}")
 
 
 def volume_columns() -> list[Column[Volume]]:

@@ -69,6 +69,17 @@ def get_volume(polly: Polly, volume: str) -> Response:
     return answer(polly.source.volume(volume))
 
 
+@router.get("/foreign")
+def list_foreign(polly: Polly, platform: str, after: str | None = None, limit: Limit = 100) -> Response:
+    """Volumes of a platform that are not Polly's, as it last listed them."""
+    return paged(polly.source.foreign(platform, after=after, limit=limit))
+
+
+@router.get("/drift")
+def get_drift(polly: Polly) -> Response:
+    return answer(polly.broker.drift())
+
+
 @router.get("/claims")
 def list_claims(
     polly: Polly,

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Response
 from framework.marathon.reading import parse_json
 from framework.records import revive
 from framework.rest.context import Actor, Body, Polly, answer
-from framework.service import ImportOrder, VolumeOrder
+from framework.service import DriftOrder, ImportOrder, VolumeOrder
 from storage.model import ClaimId, SnapshotId
 
 router = APIRouter(prefix="/v1")
@@ -69,3 +69,9 @@ def delete_snapshot(polly: Polly, actor: Actor, snapshot: str) -> Response:
 def release_claim(polly: Polly, actor: Actor, claim: str, body: Body) -> Response:
     polly.broker.release_claim(ClaimId(claim), _read(_Reason, body).because, actor)
     return Response(status_code=204)
+
+
+@router.post("/drift")
+def look_for_drift(polly: Polly, actor: Actor, body: Body) -> Response:
+    """Begins to look; `GET /v1/drift` says how far it is and what it found."""
+    return answer(polly.broker.look_for_drift(_read(DriftOrder, body), actor), 202)

@@ -164,6 +164,19 @@ class Volumes(Placing):
             self.note("volume.resized", volume_id=volume_id, why=f"from {volume.size_mib} to {size_mib} MiB")
         return replace(volume, size_mib=size_mib)
 
+    def measured(self, volume_id: VolumeId, size_mib: int) -> None:
+        """The platform says that it has this size, larger than the ledger has it. Accounted whatever the pool's limit says.
+
+        That size already is a no-op. Raises Invalid for a smaller one.
+        """
+        volume = self._volume(volume_id)
+        if size_mib < volume.size_mib:
+            self._fail(Invalid(field="size_mib", value=size_mib, reason=f"the volume has {volume.size_mib} MiB and never shrinks"))
+        if size_mib > volume.size_mib:
+            self._account(volume.platform, volume.pool, size_mib - volume.size_mib)
+            self._set(volume_id, size_mib=size_mib)
+            self.note("volume.resized", volume_id=volume_id, why=f"from {volume.size_mib} to {size_mib} MiB, as the platform says")
+
     def _first(self, refusals: Iterable[PollyError]) -> None:
         for refusal in refusals:
             self._fail(refusal)

@@ -16,6 +16,7 @@ BENCHMARKS = {
     "P2": ("tests.bench.matching:bench",),
     "P3": ("tests.bench.throughput:bench",),
     "P4": ("tests.bench.launching:bench_volume_part", "tests.bench.launching:bench"),
+    "P5": ("tests.bench.syncing:bench",),
     "P7": ("tests.bench.claiming:bench",),
     "P8": ("tests.bench.restarting:bench",),
     "memory": ("tests.bench.memory:bench",),

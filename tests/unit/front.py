@@ -13,7 +13,17 @@ from framework.marathon.model import App
 from framework.marathon.reading import read_app
 from framework.marathon.writing import to_json
 from framework.mesos.instances import Phase, TaskRecord
-from framework.service import BrokerInfo, Explanation, ImportOrder, OfferView, RefusalCount, VolumeOrder, WaitingInstance
+from framework.service import (
+    BrokerInfo,
+    DriftOrder,
+    DriftReport,
+    Explanation,
+    ImportOrder,
+    OfferView,
+    RefusalCount,
+    VolumeOrder,
+    WaitingInstance,
+)
 from storage.errors import AlreadyExists, UnknownClaim
 from storage.inventory import ClaimRequest, Ledger, NewVolume, Placement, PlaceRequest, Workload
 from storage.model import (
@@ -145,6 +155,7 @@ class FakeBroker:
         self.calls: list[tuple[Any, ...]] = []
         self.waiting: tuple[WaitingInstance, ...] = ()
         self.findings: list[Finding] = []
+        self.drifted = DriftReport()
 
     def info(self) -> BrokerInfo:
         return BrokerInfo(
@@ -222,6 +233,13 @@ class FakeBroker:
         if claim != "c1":
             raise UnknownClaim(claim=claim)
         self.calls.append(("release", claim, reason, actor))
+
+    def look_for_drift(self, order: DriftOrder, actor: str) -> DriftReport:
+        self.calls.append(("drift", order, actor))
+        return self.drifted
+
+    def drift(self) -> DriftReport:
+        return self.drifted
 
     def doctor(self) -> Sequence[Finding]:
         return self.findings

@@ -14,6 +14,7 @@ from threading import Thread
 import click
 import pytest
 from click.testing import CliRunner, Result
+from msgspec.structs import replace
 
 from framework.cli import reference
 from framework.cli.root import COMMANDS, root
@@ -21,9 +22,12 @@ from framework.doctor import of_platform, soundness
 from framework.failures import EXIT_CODES
 from framework.rest.app import create_app
 from framework.rest.server import serve
-from framework.service import ImportOrder, VolumeOrder
-from storage.inventory import open_ledger
-from storage.platforms.base import Finding
+from framework.service import DriftOrder, DriftReport, ImportOrder, PlatformDrift, VolumeOrder
+from storage.drift import DriftKind, drift
+from storage.inventory import open_ledger, written
+from storage.lifecycle import ClaimState
+from storage.model import ClaimId, ExternalId
+from storage.platforms.base import Finding, VolumeReport
 from tests.unit.front import COUNTER, NOW, WAITING, FakeBroker, fill
 
 ROOT = Path(__file__).parents[2]
@@ -48,6 +52,62 @@ def polly(broker: FakeBroker) -> Iterator[Polly]:
 
     yield run
     server.stop()
+
+
+def drifted(*, mended: bool = False) -> DriftReport:
+    gone = drift(DriftKind.VOLUME_GONE, "disks", "/db#0/data", ledger="AVAILABLE, 64 MiB", found="no such volume")
+    found = (drift(DriftKind.SIZE_LARGER, "disks", "logs", ledger="64 MiB", found="80 MiB"), replace(gone, mended=mended))
+    return DriftReport(started_at=NOW, ended_at=NOW, platforms=(PlatformDrift(platform="disks", state="DONE", listed=2, found=found),))
+
+
+def test_drift_shows_the_worst_first_and_what_to_do(polly: Polly, broker: FakeBroker) -> None:
+    broker.drifted = drifted()
+    result = polly("drift", "--platform", "disks")
+    assert broker.calls == [("drift", DriftOrder(platform="disks"), "operator:jane")]
+    assert result.exit_code == 1
+    first, second = result.stdout.splitlines()[1:]
+    assert first.startswith("DANGER\tVOLUME_GONE\tdisks /db#0/data\tAVAILABLE, 64 MiB\tno such volume\tFind out who deleted it")
+    assert "With --apply: set it FAULTED" in first
+    assert second.startswith("INFO\tSIZE_LARGER")
+    assert "is no node of the ledger" in result.stderr
+
+
+def test_drift_that_is_mended_or_harmless_is_no_failure(polly: Polly, broker: FakeBroker) -> None:
+    broker.drifted = drifted(mended=True)
+    result = polly("drift", "--apply")
+    assert (broker.calls, result.exit_code) == ([("drift", DriftOrder(apply=True), "operator:jane")], 0)
+    assert "Mended: set it FAULTED" in result.stdout
+    broker.drifted = DriftReport(started_at=NOW, platforms=(PlatformDrift(platform="disks", state="DONE", listed=3),))
+    assert "No drift: 3 volumes on 1 platform are as the ledger says." in polly("drift").stderr
+
+
+def test_a_platform_that_could_not_be_compared_is_a_failure(polly: Polly, broker: FakeBroker) -> None:
+    broker.drifted = DriftReport(platforms=(PlatformDrift(platform="disks", state="FAILED", error="it does not answer"),))
+    result = polly("drift")
+    assert result.exit_code == 1
+    assert "disks could not be compared: it does not answer" in result.stderr
+
+
+def test_an_agents_own_mounts_are_compared_too(polly: Polly, broker: FakeBroker, tmp_path: Path) -> None:
+    with broker.ledger.begin("mesos") as tx:
+        tx.advance(ClaimId("c1"), 1, ClaimState.ATTACHING)
+        tx.advance(ClaimId("c1"), 1, ClaimState.MOUNTED)
+    result = polly("drift", "--hostname", "agent1", "--staging-dir", str(tmp_path))
+    if os.geteuid() == 0:
+        assert (result.exit_code, result.stdout.splitlines()[1].split("\t")[:3]) == (
+            1,
+            ["DANGER", "MOUNT_MISSING", "local /counter#0/data"],
+        )
+    else:
+        assert "Only root sees the mounts" in result.stderr
+
+
+def test_foreign_volumes_are_listed_as_they_were_last_seen(polly: Polly, broker: FakeBroker) -> None:
+    seen = VolumeReport(external_id=ExternalId("vol-9"), pool="main", size_mib=2048, serial="vol9", name="old database", zone="z1")
+    assert "polly drift --platform local" in polly("volume", "foreign", "--platform", "local").stderr
+    with broker.ledger.begin("test") as tx:
+        tx.sight("local", [(seen, written(seen))])
+    assert polly("volume", "foreign", "--platform", "local").stdout.splitlines()[1] == "vol-9\told database\t2 GiB\tmain\tz1\t-\t-"
 
 
 def test_run_an_app(polly: Polly, broker: FakeBroker, tmp_path: Path) -> None:

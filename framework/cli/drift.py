@@ -1,0 +1,144 @@
+"""`polly drift`: where the ledger, the platforms and this node's mounts differ, and what is safe to mend."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+import click
+
+from framework.cli.options import asks
+from framework.cli.output import Column, Output
+from framework.cli.words import count
+from framework.client import BrokerClient
+from framework.service import DriftOrder, DriftReport, PlatformDrift
+from framework.views import Source, pages
+from storage.drift import Drift, Severity, of_mounts
+from storage.errors import UnknownClaim
+from storage.filters import ClaimFilter
+from storage.model import Claim, ClaimId, NodeId, Volume
+
+DRIFTED: Final = 1
+"""The exit status when something is to be mended, or was not looked at."""
+EVERY_S: Final = 0.5
+ORDER: Final = {Severity.DANGER: 0, Severity.WARNING: 1, Severity.INFO: 2}
+FOLDER: Final = "folder"
+"""The filesystem of volumes that are folders already, and so are mounted nowhere."""
+
+
+@click.command()
+@click.option("--platform", help="Look at this platform only.")
+@click.option("--apply", is_flag=True, help="Mend what is safe. Nothing is ever deleted, detached or unmounted.")
+@click.option(
+    "--hostname", default=socket.gethostname, help="What Mesos calls this machine, if it is an agent.", show_default="its own name"
+)
+@click.option("--staging-dir", type=click.Path(path_type=Path), help="Where this agent's volumes are mounted, if not as usual.")
+@asks
+@click.pass_context
+def drift(
+    ctx: click.Context, platform: str | None, apply: bool, hostname: str, staging_dir: Path | None, broker: BrokerClient, out: Output
+) -> None:
+    """Compare the ledger with the platforms, and on an agent also with what is mounted there.
+
+    Exit status 1 if a difference is left that somebody should look at, or if a platform could not be asked.
+    """
+    broker.look_for_drift(DriftOrder(platform=platform, apply=apply))
+    report = _wait(broker, out)
+    found = [it for part in report.platforms for it in part.found] + list(_mounts(broker, hostname, staging_dir, out))
+    out.table(_columns(), [sorted(found, key=lambda it: (ORDER[it.severity], it.platform, it.subject))], empty=_nothing(report))
+    for part in report.platforms:
+        _say_rest(part, out)
+    if any(part.error for part in report.platforms) or any(it.severity is not Severity.INFO and not it.mended for it in found):
+        ctx.exit(DRIFTED)
+
+
+def _wait(broker: BrokerClient, out: Output) -> DriftReport:
+    """Shows how far the look is, on stderr, until it has ended."""
+    shown = ""
+    while (report := broker.drift()).running:
+        line = "; ".join(f"{part.platform}: {_progress(part)}" for part in report.platforms)
+        if line != shown and out.for_people:
+            out.hint(line)
+        shown = line
+        time.sleep(EVERY_S)
+    return report
+
+
+def _progress(part: PlatformDrift) -> str:
+    words = {"LISTING": f"{part.listed} listed", "COMPARING": f"{part.compared} compared", "DONE": "done", "FAILED": "failed"}
+    return words.get(part.state, part.state)
+
+
+def _columns() -> list[Column[Drift]]:
+    return [
+        Column("SEVERITY", lambda it: it.severity),
+        Column("WHAT", lambda it: it.kind),
+        Column("SUBJECT", lambda it: f"{it.platform} {it.subject}".strip()),
+        Column("LEDGER", lambda it: it.ledger),
+        Column("FOUND", lambda it: it.found),
+        Column("WHAT TO DO", _advice),
+    ]
+
+
+def _advice(it: Drift) -> str:
+    if it.mended:
+        return f"Mended: {it.mend}."
+    return f"{it.advice} With --apply: {it.mend}." if it.mend else it.advice
+
+
+def _nothing(report: DriftReport) -> str:
+    listed = sum(part.listed for part in report.platforms)
+    return f"No drift: {count(listed, 'volume')} on {count(len(report.platforms), 'platform')} are as the ledger says."
+
+
+def _say_rest(part: PlatformDrift, out: Output) -> None:
+    if part.error:
+        out.hint(f"{part.platform} could not be compared: {part.error}")
+    if part.more:
+        out.hint(f"{part.platform} has {count(part.more, 'more difference')}; mend these first, then look again.")
+
+
+# --- this node's mounts ------------------------------------------------------------------------------------
+
+
+def _mounts(source: Source, hostname: str, staging_dir: Path | None, out: Output) -> Iterator[Drift]:
+    """Nothing on a machine that is no node of the ledger's."""
+    nodes = [node for node in source.nodes() if node.hostname == hostname]
+    if not nodes:
+        out.hint(f"{hostname} is no node of the ledger; on an agent, its mounts are compared too.")
+        return
+    if os.geteuid() != 0:
+        out.hint("Only root sees the mounts of all processes; this node's mounts are not compared.")
+        return
+    from executors.config import default_staging_dir
+    from storage.node.mounted import mounted
+
+    here = mounted((staging_dir or default_staging_dir()).resolve())
+    claims = [claim for node in nodes for page in _claims(source, node.node_id) for claim in page]
+    live = {mount.claim_id for mount in here if _is_live(source, mount.claim_id)}
+    yield from of_mounts(hostname, here, live, list(_mounting(source, claims)))
+
+
+def _claims(source: Source, node: NodeId) -> Iterator[Sequence[Claim]]:
+    only = ClaimFilter(node=node)
+    for page in pages(lambda after, many: source.claims(only, after=after, limit=many)):
+        yield page.items
+
+
+def _is_live(source: Source, claim: ClaimId) -> bool:
+    try:
+        source.claim(claim)
+    except UnknownClaim:
+        return False
+    return True
+
+
+def _mounting(source: Source, claims: Sequence[Claim]) -> Iterator[tuple[Claim, Volume]]:
+    for claim in claims:
+        volume = source.volume(claim.volume_id)
+        if volume.birth is not None and volume.birth.filesystem != FOLDER:
+            yield claim, volume
