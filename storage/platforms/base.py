@@ -31,6 +31,8 @@ class Capabilities(Struct, frozen=True, kw_only=True):
     """`fence` proves that nothing holds a volume and shuts out every older epoch."""
     marks: bool = False
     """The platform can hold an epoch and a birth certificate with the volume."""
+    labels: bool = True
+    """The platform keeps a volume's name and labels with it; without this only the ledger has them."""
     access_modes: frozenset[AccessMode] = frozenset({AccessMode.SINGLE_NODE_WRITER, AccessMode.SINGLE_NODE_READER_ONLY})
     min_mib: int = 1
     max_mib: int | None = None

@@ -53,8 +53,10 @@ class CreateRules:
 
     def test_reports_say_what_was_asked(self, arena: Arena) -> None:
         made = arena.here.create(arena.request(labels={"team": "shop"}))
-        assert (made.pool, made.token, made.name) == (arena.case.pool, arena.token("volume"), arena.token("volume")), "a report is wrong"
-        assert made.labels.get("team") == "shop", "a label was lost"
+        assert (made.pool, made.token) == (arena.case.pool, arena.token("volume")), "a report is wrong"
+        if arena.here.capabilities.labels:
+            assert made.name == arena.token("volume"), "a name was lost"
+            assert made.labels.get("team") == "shop", "a label was lost"
         assert made.serial, "a report has no serial"
         assert (made.epoch, made.birth, made.held_by) == (0, None, ()), "a new volume is not untouched"
 
