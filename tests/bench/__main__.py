@@ -19,15 +19,17 @@ BENCHMARKS = {
     "P5": ("tests.bench.syncing:bench",),
     "P7": ("tests.bench.claiming:bench",),
     "P8": ("tests.bench.restarting:bench",),
+    "imports": ("tests.bench.imports:every_adapter",),
     "memory": ("tests.bench.memory:bench",),
 }
 """The last of each is the one that its name stands for: P1 is SQLite, after P1pg; P4 the whole launch, after P4v."""
 
 
-def load(where: str) -> Callable[[], Result]:
+def load(where: str) -> list[Callable[[], Result]]:
+    """One measurement; a name that begins with `every` leads to what makes a list of them."""
     module, _, name = where.partition(":")
-    found: Callable[[], Result] = getattr(import_module(module), name)
-    return found
+    found = getattr(import_module(module), name)
+    return found() if name.startswith("every") else [found]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in [options.only] if options.only else BENCHMARKS:
         print(f"{name}: measuring", file=sys.stderr, flush=True)
         try:
-            results.extend(show(load(where)()) for where in BENCHMARKS[name])
+            results.extend(show(measure()) for where in BENCHMARKS[name] for measure in load(where))
         except AssertionError as error:
             print(f"{name}: no figure counts: {error}", file=sys.stderr)
             return 1
