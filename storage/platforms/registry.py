@@ -41,6 +41,7 @@ class Builtin:
 
 BUILTIN: Final[Mapping[str, Builtin]] = {
     "local": Builtin(module="storage.platforms.local", attribute="LocalPlatform"),
+    "xtremio": Builtin(module="storage.platforms.xtremio", attribute="XtremioPlatform", extra="xtremio"),
 }
 
 

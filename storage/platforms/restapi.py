@@ -1,0 +1,144 @@
+"""A storage array's REST API over TLS: sessions, pacing, and every way in which a call can fail before the array has said anything.
+
+Knows no array: what an answer means is the adapter's. A password comes from a file, is read when it is first needed, and is in
+no error and no log.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import httpx
+
+from storage.errors import Invalid, PlatformUnavailable
+from storage.platforms.options import option
+from storage.platforms.pacing import TokenBucket
+
+CONNECT_S: Final = 10.0
+ANSWER_S: Final = 60.0
+TRIES: Final = 6
+"""How often a call is made that the array refuses for its load."""
+BUSY: Final = (429, 503)
+LONGEST_WAIT_S: Final = 30.0
+
+
+def _https(endpoint: str) -> str:
+    url = urlsplit(endpoint)
+    plain = url.scheme == "https" and bool(url.hostname) and not url.username and not url.query and not url.fragment
+    return "" if plain else "it must be a URL such as https://array.example:443, without a user or password in it"
+
+
+def _absolute(path: str) -> str:
+    return "" if Path(path).is_absolute() else "it must be an absolute path"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestOptions:
+    """The keys that every array has."""
+
+    endpoint: str = option(says="the URL of the array's management, `https://HOST:PORT`", check=_https)
+    username: str = option(says="the user that Polly logs in as")
+    password_file: str = option(says="the file that holds the user's password; on every machine that calls the array", check=_absolute)
+    ca_file: str | None = option(
+        None, says="the file with the certificate authority that signed the array's certificate; not given: the system's", check=_absolute
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """How time passes and how fast the array is called."""
+
+    bucket: TokenBucket
+    wait: Callable[[float], None]
+    parallel: int = 4
+    """Calls that are under way at the same time, at most."""
+
+
+class RestApi:
+    """Calls to one array. Threads may share it; the connection is made with the first call."""
+
+    def __init__(self, platform: str, options: RestOptions, timing: Timing) -> None:
+        self.platform, self.options = platform, options
+        self._timing = timing
+        self._slots = threading.BoundedSemaphore(timing.parallel)
+        self._making = threading.Lock()
+        self._client: httpx.Client | None = None
+
+    def password(self) -> str:
+        """Raises Invalid, naming the file, if it cannot be read."""
+        path = self.options.password_file
+        try:
+            return Path(path).read_text("utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "it is not text"
+            raise Invalid(field=f"platforms.{self.platform}.password_file", value=path, reason=reason) from error
+
+    def call(
+        self,
+        action: str,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, Any] | None = None,
+        json: Any = None,
+        headers: Mapping[str, str] | None = None,
+        auth: tuple[str, str] | None = None,
+    ) -> httpx.Response:
+        """The array's answer, whatever it is; again and slower while the array says that it has too much to do.
+
+        `action` is what the caller is about, for the error. Raises PlatformUnavailable where no answer came: the call may have been done.
+        """
+        for _ in range(TRIES):
+            self._timing.bucket.take()
+            with self._slots:
+                answer = self._ask(action, method, path, params=params, json=json, headers=headers, auth=auth)
+            if answer.status_code not in BUSY:
+                return answer
+            self._timing.bucket.throttled()
+            self._timing.wait(_asked_wait(answer))
+        raise PlatformUnavailable(platform=self.platform, action=action, reason=f"it is too busy (HTTP {answer.status_code})")
+
+    def _ask(self, action: str, method: str, path: str, **more: Any) -> httpx.Response:
+        try:
+            return self._opened().request(method, path, **{name: value for name, value in more.items() if value is not None})
+        except httpx.HTTPError as error:
+            raise PlatformUnavailable(platform=self.platform, action=action, reason=_words(error)) from error
+
+    def _opened(self) -> httpx.Client:
+        with self._making:
+            if self._client is None:
+                timeout = httpx.Timeout(ANSWER_S, connect=CONNECT_S)
+                self._client = httpx.Client(base_url=self.options.endpoint, verify=self._trusted(), timeout=timeout, trust_env=False)
+            return self._client
+
+    def _trusted(self) -> Any:
+        import ssl
+
+        path = self.options.ca_file
+        try:
+            return ssl.create_default_context(cafile=path)
+        except (OSError, ssl.SSLError) as error:
+            reason = error.strerror or "it holds no certificate"
+            raise Invalid(field=f"platforms.{self.platform}.ca_file", value=path, reason=reason) from error
+
+    def close(self) -> None:
+        with self._making:
+            client, self._client = self._client, None
+        if client is not None:
+            client.close()
+
+
+def _asked_wait(answer: httpx.Response) -> float:
+    """What the answer's Retry-After asks for, within reason."""
+    asked = answer.headers.get("retry-after", "")
+    return min(LONGEST_WAIT_S, float(asked)) if asked.isascii() and asked.isdigit() else 1.0
+
+
+def _words(error: httpx.HTTPError) -> str:
+    """What went wrong, without what was sent."""
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

@@ -1,0 +1,60 @@
+"""How Polly's tokens stand in the array's names: it keeps nothing else with a volume. Both ways, without loss.
+
+A volume is `polly-TOKEN`, a snapshot `polly-snap-TOKEN`; a token with other characters than a name may have stands in hex.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from storage.errors import Invalid
+
+LONGEST: Final = 128
+"""Characters of a name."""
+VOLUME: Final = "polly-"
+SNAPSHOT: Final = "polly-snap-"
+PLAIN: Final = re.compile(r"(?!snap-|x-)[A-Za-z0-9._-]+")
+HEX: Final = "x-"
+
+
+def volume_name(token: str) -> str:
+    """Raises Invalid for a token that no name can hold."""
+    return _name(VOLUME, token)
+
+
+def snapshot_name(token: str) -> str:
+    """Raises Invalid for a token that no name can hold."""
+    return _name(SNAPSHOT, token)
+
+
+def token_of_volume(name: str) -> str:
+    """The token that a volume was made with; empty for one that Polly did not make."""
+    return "" if is_snapshot(name) else _token(VOLUME, name)
+
+
+def token_of_snapshot(name: str) -> str:
+    return _token(SNAPSHOT, name)
+
+
+def is_snapshot(name: str) -> bool:
+    return name.startswith(SNAPSHOT)
+
+
+def _name(prefix: str, token: str) -> str:
+    name = prefix + (token if PLAIN.fullmatch(token) else HEX + token.encode().hex())
+    if not token or len(name) > LONGEST:
+        raise Invalid(field="token", value=token, reason=f"it must fit into a name of {LONGEST} characters")
+    return name
+
+
+def _token(prefix: str, name: str) -> str:
+    token = name.removeprefix(prefix)
+    if token == name:
+        return ""
+    if not token.startswith(HEX):
+        return token
+    try:
+        return bytes.fromhex(token.removeprefix(HEX)).decode()
+    except ValueError:
+        return ""
