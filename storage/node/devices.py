@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from storage.errors import DeviceInUse, DeviceNotFound, NodeError, UnsafePath, WrongDevice
+from storage.node import multipath
 from storage.node.pace import Pace
 
 BLKGETSIZE64: Final = 0x80081272
@@ -66,21 +67,28 @@ def find(serial: str, *, hint: str = "", roots: Roots, pace: Pace, timeout_s: fl
         return bool(found)
 
     if came_up():
-        return str(roots.dev / found[0])
+        return _whole(found[0], roots)
     if timeout_s > 0:
         # Where /sys may not be written, the device may still come by itself.
         with suppress(NodeError):
             rescan_hosts(roots)
     if pace.until(came_up, timeout_s=timeout_s):
-        return str(roots.dev / found[0])
+        return _whole(found[0], roots)
     stale = _resolve(Path(hint), roots) if hint else None
     if stale:
         raise WrongDevice(device=str(roots.dev / stale), found=" or ".join(serials(stale, roots)), expected=serial)
     raise DeviceNotFound(serial=serial, timeout_s=timeout_s)
 
 
+def _whole(name: str, roots: Roots) -> str:
+    """The device, or the multipath map that it is a path of."""
+    return str(roots.dev / (multipath.map_over(name, roots.sys) or name))
+
+
 def serials(name: str, roots: Roots) -> tuple[str, ...]:
     """All that sysfs offers as the serial of device `name`, such as `nvme1n1`."""
+    if multipath.is_map(name, roots.sys):
+        return next((serials(path, roots) for path in multipath.paths_of(name, roots.sys)), ())
     block = roots.sys / "block" / name
     if backing := _text(block / "loop" / "backing_file"):
         file = Path(backing.removesuffix(" (deleted)"))
@@ -226,13 +234,17 @@ def rescan_hosts(roots: Roots) -> None:
 
 
 def forget(device: str, roots: Roots) -> None:
-    """Removes a SCSI disk from the kernel after its unmount and before its unmapping; nothing for other kinds.
+    """Removes a SCSI disk with all its paths from the kernel, after its unmount and before its unmapping; nothing for other kinds.
 
-    A disk that is unmapped first stays as a ghost, which the next one under the same number is taken for.
+    A disk that is unmapped first stays as a ghost, which the next one under the same number is taken for. A multipath map goes with
+    its last path.
     """
-    verb = roots.sys / "block" / Path(device).name / "device" / "delete"
-    if verb.exists():
+    name = Path(device).name
+    paths = multipath.paths_of(name, roots.sys) if multipath.is_map(name, roots.sys) else multipath.siblings(name, roots.sys)
+    verbs = [verb for path in paths if (verb := roots.sys / "block" / path / "device" / "delete").exists()]
+    if verbs:
         flush(device)
+    for verb in verbs:
         _write(verb, "1")
 
 
