@@ -16,6 +16,10 @@ V = TypeVar("V")
 
 LEAST: Final = 1 / 16
 """How slow refusals can make a bucket, as a part of its full rate."""
+SOONER: Final = 0.98
+"""How much earlier the next first look comes, after one that found everything done."""
+SHORTEST_PAUSE, LONGEST_PAUSE, CROWD = 0.1, 2.5, 16
+"""Between two looks of a poller that learns, in pauses of its own: few waiters are looked for often, and CROWD of them once in one."""
 RECOVERY_S: Final = 20.0
 """How long a bucket takes from standing still to its full rate, when nothing is refused."""
 
@@ -40,7 +44,7 @@ class TokenBucket:
     def take(self) -> None:
         """Waits until one more call may be made."""
         if (wait_s := self._reserve()) > 0:
-            self._wait(wait_s * (1 + self._chance() / 10))
+            self._wait(wait_s + self._chance() / self._full)
 
     def throttled(self) -> None:
         """The API has refused a call for its rate: from now on at half the speed, which grows again by itself."""
@@ -67,11 +71,38 @@ def _wait_on(condition: threading.Condition, timeout_s: float) -> None:
     condition.wait(timeout_s)
 
 
+class Usual:
+    """How long a change takes, learnt from those that were waited for: the first look at the next one comes just when it has happened."""
+
+    def __init__(self, first_s: float) -> None:
+        self._usual_s = first_s
+
+    @property
+    def look_after_s(self) -> float:
+        return self._usual_s
+
+    def happened(self, took_s: float, looks: int) -> None:
+        """Seen after so long, with the `looks`-th look. One that was there at the first look may have been there for a while already."""
+        self._usual_s = min(took_s, self._usual_s) * SOONER if looks == 1 else took_s
+
+
+class _Waiter:
+    """One thread that waits for one key."""
+
+    __slots__ = ("due_at", "looks", "since")
+
+    def __init__(self, now: float, look_after_s: float) -> None:
+        self.since, self.due_at, self.looks = now, now + look_after_s, 0
+
+
 class Poller(Generic[K, V]):
     """Many wait for things to change; one look serves all of them.
 
     `look` is given the keys that are waited for, `most` at a time, and returns what is there of them; a key that it leaves
     out is gone. What it raises is raised to everybody who waits.
+
+    With `learns` the first look at a key comes when such a change has usually happened, the next ones follow soon, and the
+    more keys wait, the rarer the looks: a thousand changes need no more looks than twenty.
     """
 
     def __init__(
@@ -80,46 +111,60 @@ class Poller(Generic[K, V]):
         *,
         every_s: float = 1.0,
         most: int = 200,
+        learns: bool = False,
         now: Callable[[], float] = time.monotonic,
         wait: Callable[[threading.Condition, float], None] = _wait_on,
     ) -> None:
         self._look, self._every_s, self._most = look, every_s, most
         self._now, self._wait = now, wait
+        self._usual = Usual(every_s) if learns else None
         self._changed = threading.Condition()
-        self._waiting: dict[K, int] = {}
-        self._seen: dict[K, V | Exception | None] = {}
-        self._rounds: dict[K, int] = {}
+        self._waiting: dict[K, list[_Waiter]] = {}
+        self._seen: dict[K, tuple[int, V | Exception | None]] = {}
         self._round = 0
         self._looking = False
-        self._due_at = float("-inf")
+        self._looked_at = float("-inf")
 
     def until(self, key: K, ready: Callable[[V | None], bool], *, timeout_s: float) -> tuple[bool, V | None]:
         """Waits until `ready` holds of what is seen under `key` (None: it is gone), and returns that it did, and what was seen last."""
-        end = self._now() + timeout_s
         with self._changed:
-            self._waiting[key] = self._waiting.get(key, 0) + 1
-            if len(self._waiting) == 1:
-                self._due_at = max(self._due_at, self._now() + self._every_s)
+            waiter = _Waiter(self._now(), self._usual.look_after_s if self._usual else self._every_s)
+            self._waiting.setdefault(key, []).append(waiter)
             try:
-                return self._await(key, ready, end)
+                return self._await(key, waiter, ready, self._now() + timeout_s)
             finally:
-                self._leave(key)
+                self._leave(key, waiter)
 
-    def _await(self, key: K, ready: Callable[[V | None], bool], end: float) -> tuple[bool, V | None]:
-        known = self._round
+    def _await(self, key: K, waiter: _Waiter, ready: Callable[[V | None], bool], end: float) -> tuple[bool, V | None]:
+        known = self._round + self._looking  # a look that is under way may have begun before what is waited for
         while True:
-            if self._rounds.get(key, 0) > known:
-                known = self._rounds[key]
-                seen = self._seen[key]
+            made, seen = self._seen.get(key, (0, None))
+            if made > known:
+                known = made
                 if isinstance(seen, Exception):
                     raise seen
-                if ready(seen) or self._now() >= end:
-                    return ready(seen), seen
-            due_in, left = self._due_at - self._now(), end - self._now()
-            if not self._looking and (due_in <= 0 or left <= 0):
+                if ready(seen):
+                    self._learn(waiter)
+                    return True, seen
+                if self._now() >= end:
+                    return False, seen
+            due_in = min(self._due_at(), max(end, self._looked_at)) - self._now()
+            if self._looking:
+                self._wait(self._changed, self._every_s)
+            elif due_in <= 0:
                 self._look_once()
             else:
-                self._wait(self._changed, max(0.001, min(due_in if due_in > 0 else self._every_s, left if left > 0 else self._every_s)))
+                self._wait(self._changed, due_in)
+
+    def _due_at(self) -> float:
+        """When the next look is to be: when the first waiter wants one, but not too soon after the last."""
+        first = min(waiter.due_at for waiters in self._waiting.values() for waiter in waiters)
+        return max(first, self._looked_at + self._pause_s())
+
+    def _pause_s(self) -> float:
+        if self._usual is None:
+            return self._every_s
+        return self._every_s * min(LONGEST_PAUSE, max(SHORTEST_PAUSE, len(self._waiting) / CROWD))
 
     def _look_once(self) -> None:
         """Looks for everybody, with the lock dropped meanwhile."""
@@ -133,12 +178,24 @@ class Poller(Generic[K, V]):
         finally:
             self._changed.acquire()
             self._looking = False
+            self._looked_at = self._now()
         self._round += 1
         for key in keys:
             if key in self._waiting:
-                self._seen[key], self._rounds[key] = found[key], self._round
-        self._due_at = self._now() + self._every_s
+                self._seen[key] = (self._round, found[key])
+                for waiter in self._waiting[key]:
+                    self._seen_by(waiter)
         self._changed.notify_all()
+
+    def _seen_by(self, waiter: _Waiter) -> None:
+        """A look that came early, for others' sake, is none of the waiter's own."""
+        if waiter.due_at <= self._looked_at:
+            waiter.looks += 1
+            waiter.due_at = self._looked_at + self._every_s * (min(1.0, SHORTEST_PAUSE * 2 ** (waiter.looks - 1)) if self._usual else 1.0)
+
+    def _learn(self, waiter: _Waiter) -> None:
+        if self._usual is not None:
+            self._usual.happened(self._now() - waiter.since, max(1, waiter.looks))
 
     def _part(self, keys: Sequence[K]) -> list[tuple[K, V | Exception | None]]:
         try:
@@ -147,9 +204,8 @@ class Poller(Generic[K, V]):
             return [(key, error) for key in keys]
         return [(key, found.get(key)) for key in keys]
 
-    def _leave(self, key: K) -> None:
-        self._waiting[key] -= 1
+    def _leave(self, key: K, waiter: _Waiter) -> None:
+        self._waiting[key].remove(waiter)
         if not self._waiting[key]:
             del self._waiting[key]
             self._seen.pop(key, None)
-            self._rounds.pop(key, None)

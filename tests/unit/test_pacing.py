@@ -113,3 +113,58 @@ def test_keys_are_looked_for_in_parts_and_a_failure_is_everybodys() -> None:
     with pytest.raises(ConnectionError):
         poller.until("vol-1", lambda seen: True, timeout_s=5)
     assert parts == [1]
+
+
+# --- learning how long a change takes ------------------------------------------------------------------------
+
+
+def changes(time: Time, poller: Poller[str, str], took_s: float) -> float:
+    """Waits for a change that takes so long; how much longer it was waited for."""
+    done_at = time.now_s + took_s
+    done, _ = poller.until("vol-1", lambda seen: time.now_s >= done_at, timeout_s=600)
+    assert done
+    return time.now_s - done_at
+
+
+def learning(time: Time, looks: list[float]) -> Poller[str, str]:
+    def look(keys: Sequence[str]) -> dict[str, str]:
+        looks.append(time.now_s)
+        return {}
+
+    return Poller(look, every_s=1.0, learns=True, now=time.now, wait=time.wait_on)
+
+
+def test_a_poller_that_learns_looks_once_and_just_in_time() -> None:
+    time, looks = Time(), list[float]()
+    poller = learning(time, looks)
+    late = [changes(time, poller, 2.0) for _ in range(30)]
+    assert sum(late[5:]) / 25 < 0.1
+    assert len(looks) < 2 * 30
+
+
+def test_a_change_that_takes_long_is_not_looked_for_often() -> None:
+    time, looks = Time(), list[float]()
+    assert changes(time, learning(time, looks), 60.0) <= 1.0
+    assert len(looks) < 66
+
+
+@given(st.floats(0.05, 30))
+def test_what_was_learnt_is_never_far_off(took_s: float) -> None:
+    time = Time()
+    poller = learning(time, [])
+    late = [changes(time, poller, took_s) for _ in range(200)]
+    assert max(late[150:]) <= max(0.2, took_s / 8)
+
+
+def test_the_more_wait_the_rarer_the_looks() -> None:
+    looks: list[int] = []
+    poller: Poller[int, str] = Poller(lambda keys: looks.append(len(keys)) or dict.fromkeys(keys, "x"), every_s=0.2, learns=True)
+    threads = [
+        threading.Thread(target=poller.until, args=(number, lambda seen: seen == "x"), kwargs={"timeout_s": 10}) for number in range(64)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=10)
+    assert not any(thread.is_alive() for thread in threads)
+    assert len(looks) <= 3
