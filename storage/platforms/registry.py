@@ -41,6 +41,7 @@ class Builtin:
 
 BUILTIN: Final[Mapping[str, Builtin]] = {
     "local": Builtin(module="storage.platforms.local", attribute="LocalPlatform"),
+    "powerflex": Builtin(module="storage.platforms.powerflex", attribute="PowerFlexPlatform", extra="powerflex"),
     "xtremio": Builtin(module="storage.platforms.xtremio", attribute="XtremioPlatform", extra="xtremio"),
 }
 

@@ -1,0 +1,138 @@
+"""Being logged in: a token of either generation, got when it is needed, renewed before it ends and when it is refused.
+
+Every gateway has `/api/login`; one of version 4 or later says so of itself, and then a Bearer token is got from it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import threading
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import Final
+
+import httpx
+import msgspec
+
+from storage.platforms.powerflex.failures import Unreachable
+from storage.platforms.powerflex.objects import Bearer
+
+EARLY_S: Final = 30
+"""How long before its end a token is renewed, so that none ends on the way."""
+OLDEST: Final = (3, 0)
+FAREWELL_S: Final = 5.0
+"""How long giving a login back may take."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Token:
+    user: str
+    text: str
+    is_bearer: bool = False
+    refresh: str = ""
+    ends_at: float = float("inf")
+
+    @property
+    def auth(self) -> httpx.Auth:
+        return _Bearer(self.text) if self.is_bearer else httpx.BasicAuth(self.user, self.text)
+
+
+class _Bearer(httpx.Auth):
+    def __init__(self, token: str) -> None:
+        self._token = token
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        request.headers["Authorization"] = f"Bearer {self._token}"
+        yield request
+
+
+Send = Callable[..., httpx.Response]
+"""Makes one call and gives its answer, whatever its status. Raises Unreachable where none comes."""
+
+
+class Session:
+    """One login for all threads."""
+
+    def __init__(self, user: str, password: Callable[[], str], send: Send, *, now: Callable[[], float]) -> None:
+        self._user, self._password, self._send, self._now = user, password, send, now
+        self._lock = threading.Lock()
+        self._token: Token | None = None
+        self._version = ""
+
+    def version(self) -> str:
+        """What the gateway says of itself, such as `4.5`."""
+        self.token()
+        return self._version
+
+    def token(self, *, but_not: Token | None = None) -> Token:
+        """A token that should be good; never `but_not`, which was refused. Raises Unreachable."""
+        with self._lock:
+            held = self._token
+            if held is None or held is but_not or self._now() >= held.ends_at:
+                self._leave()
+                self._token = held = self._enter()
+            return held
+
+    def close(self) -> None:
+        with self._lock:
+            self._leave()
+
+    def _enter(self) -> Token:
+        password = self._password()
+        if self._version < "4":
+            basic = Token(user=self._user, text=self._basic(password))
+            self._version = self._ask_version(basic)
+            if _parts(self._version) < (4, 0):
+                return basic
+            self._logout(basic)
+        return self._bearer(password)
+
+    def _basic(self, password: str) -> str:
+        answer = self._let_in(self._send("GET", "/api/login", auth=httpx.BasicAuth(self._user, password)))
+        return _text(answer)
+
+    def _bearer(self, password: str) -> Token:
+        asked_at = self._now()
+        answer = self._let_in(self._send("POST", "/rest/auth/login", json={"username": self._user, "password": password}))
+        try:
+            said = msgspec.json.decode(answer.content, type=Bearer)
+        except msgspec.MsgspecError as error:
+            raise Unreachable(f"the answer to the login is none: {error}") from error
+        ends_at = asked_at + max(said.expires_in - EARLY_S, said.expires_in / 2)
+        return Token(user=self._user, text=said.access_token, is_bearer=True, refresh=said.refresh_token, ends_at=ends_at)
+
+    def _ask_version(self, token: Token) -> str:
+        version = _text(self._let_in(self._send("GET", "/api/version", auth=token.auth)))
+        if _parts(version) < OLDEST:
+            raise Unreachable(f"the gateway is of version {version or '?'}, and Polly needs 3.0 or later")
+        return version
+
+    def _let_in(self, answer: httpx.Response) -> httpx.Response:
+        if answer.status_code in (401, 403):
+            raise Unreachable(f"the gateway refuses user {self._user} (HTTP status {answer.status_code})")
+        if answer.status_code != 200:
+            raise Unreachable(f"the gateway answers the login with HTTP status {answer.status_code}")
+        return answer
+
+    def _leave(self) -> None:
+        """Sessions are limited, so one that is over is given back; that it cannot be is no matter."""
+        held, self._token = self._token, None
+        if held is not None:
+            self._logout(held)
+
+    def _logout(self, token: Token) -> None:
+        with contextlib.suppress(Exception):
+            if token.is_bearer:
+                self._send("POST", "/rest/auth/logout", auth=token.auth, json={"refresh_token": token.refresh}, timeout_s=FAREWELL_S)
+            else:
+                self._send("GET", "/api/logout", auth=token.auth, timeout_s=FAREWELL_S)
+
+
+def _text(answer: httpx.Response) -> str:
+    """A JSON text; older gateways forget the quotes."""
+    return answer.text.strip().strip('"')
+
+
+def _parts(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", version)[:2])
