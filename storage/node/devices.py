@@ -1,7 +1,7 @@
 """Block devices: found by what they are, never by the name that somebody asked for, and looked at twice before use.
 
 Links under /dev/disk/by-id can be stale and device names are used again, so a device counts only if sysfs says the
-volume's serial of it. The roots of /dev and /sys are passed in; nothing here needs udev.
+volume's serial of it, or for PowerFlex' devices their driver does. The roots of /dev and /sys are passed in; nothing here needs udev.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import stat
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Final
 
 from storage.errors import DeviceInUse, DeviceNotFound, NodeError, UnsafePath, WrongDevice
-from storage.node import multipath
+from storage.node import multipath, scini
 from storage.node.pace import Pace
 
 BLKGETSIZE64: Final = 0x80081272
@@ -46,6 +46,7 @@ class Roots:
     sys: Path = Path("/sys")
     proc: Path = Path("/proc")
     is_block: Callable[[Path], bool] = is_block
+    sdc: scini.Sdc = field(default_factory=scini.Sdc)
 
 
 # --- which device ----------------------------------------------------------------------------------------
@@ -86,7 +87,9 @@ def _whole(name: str, roots: Roots) -> str:
 
 
 def serials(name: str, roots: Roots) -> tuple[str, ...]:
-    """All that sysfs offers as the serial of device `name`, such as `nvme1n1`."""
+    """All that sysfs offers as the serial of device `name`, such as `nvme1n1`; what the driver says of a PowerFlex device."""
+    if name.startswith(scini.DEVICES):
+        return _told(name, roots)
     if multipath.is_map(name, roots.sys):
         return next((serials(path, roots) for path in multipath.paths_of(name, roots.sys)), ())
     block = roots.sys / "block" / name
@@ -99,6 +102,8 @@ def serials(name: str, roots: Roots) -> tuple[str, ...]:
 
 def matches(serial: str, name: str, roots: Roots) -> bool:
     """Whether device `name` is the one with this serial."""
+    if name.startswith(scini.DEVICES) and not scini.SERIAL.fullmatch(serial):
+        return False  # asking the driver takes a process, for each device
     cut = serial[:VIRTIO_SERIAL] if name.startswith("vd") else serial
     return cut in serials(name, roots)
 
@@ -127,6 +132,14 @@ def _resolve(path: Path, roots: Roots) -> str | None:
     if not roots.is_block(real):
         raise UnsafePath(path=str(path), reason="it is no block device")
     return real.name
+
+
+def _told(name: str, roots: Roots) -> tuple[str, ...]:
+    """A driver that does not answer says nothing of its devices, so that none of them is taken for a volume."""
+    with suppress(NodeError):
+        if serial := roots.sdc.serial(str(roots.dev / name)):
+            return (serial,)
+    return ()
 
 
 def _page_80(block: Path) -> str:
@@ -217,6 +230,8 @@ def flush(device: str) -> None:
 
 def rescan_size(device: str, roots: Roots) -> None:
     """Lets the kernel see that the device has grown; safe at any time. Raises NodeError."""
+    if Path(device).name.startswith(scini.DEVICES):
+        roots.sdc.rescan()
     block = roots.sys / "block" / Path(device).name
     if (block / "loop").is_dir():
         with shared(device) as fd:

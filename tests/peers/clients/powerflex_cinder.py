@@ -45,7 +45,7 @@ class Configuration:
         return self._options.get(name)
 
 
-class Driver(driver.PowerFlexDriver):
+class Driver(driver.PowerFlexDriver):  # type: ignore[misc]  # Cinder is not there where types are checked
     """The driver as far as it computes a pool's statistics, without Cinder's service around it."""
 
     def __init__(self, client: Any) -> None:
