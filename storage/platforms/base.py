@@ -88,6 +88,7 @@ class VolumeReport(Struct, frozen=True, kw_only=True):
 class SnapshotReport(Struct, frozen=True, kw_only=True):
     external_id: ExternalId
     volume: ExternalId
+    """Whose it is. Once that volume is deleted a platform may have forgotten it, and say another or none."""
     size_mib: int
     token: str = ""
     created_at: float = 0.0

@@ -123,10 +123,6 @@ class PowerFlexArray:
             raise
         return found if found.name == name else None
 
-    def tree(self, vtree: str) -> Sequence[Volume]:
-        """A volume, what was made from it, and what was made from that."""
-        return self._client.get(f"/api/instances/VTree::{vtree}/relationships/Volume", tuple[Volume, ...])
-
     def space(self, pools: Sequence[str]) -> Mapping[str, Space]:
         wanted = {"ids": list(pools), "properties": list(SPACE)}
         return self._client.post("/api/types/StoragePool/instances/action/querySelectedStatistics", wanted, dict[str, Space])

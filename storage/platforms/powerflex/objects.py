@@ -31,7 +31,6 @@ class Volume(_Object, frozen=True, kw_only=True):
     name: str | None = None
     size_in_kb: int
     storage_pool_id: str
-    vtree_id: str = ""
     ancestor_volume_id: str | None = None
     volume_type: str = ""
     access_mode_limit: str = READ_WRITE

@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from storage.errors import (
-    HasSnapshots,
     Invalid,
     PlatformError,
     PoolFull,
@@ -44,6 +43,7 @@ ABILITIES: Final = Capabilities(
     expand_attached=True,
     expand_detached=True,
     labels=False,
+    snapshots_outlive=True,
     access_modes=frozenset({AccessMode.SINGLE_NODE_WRITER, AccessMode.SINGLE_NODE_READER_ONLY, AccessMode.MULTI_NODE_READER_ONLY}),
     min_mib=GRANULE_MIB,
     max_mib=1 << 30,
@@ -197,7 +197,6 @@ class PowerFlexPlatform(Platform):
                 return
             raise
         self._refuse_mapped(volume)
-        self._refuse_snapshots(volume)
         self._remove(volume)
 
     def _remove(self, volume: Volume) -> None:
@@ -213,13 +212,6 @@ class PowerFlexPlatform(Platform):
     def _refuse_mapped(self, volume: Volume) -> None:
         if volume.mapped:
             raise VolumeInUse(volume=volume.id, holder=self._reports.holder(volume.mapped[0]))
-
-    def _refuse_snapshots(self, volume: Volume) -> None:
-        """The array would keep them, but forget of which volume they are. Copies that are volumes are on their own."""
-        tree = self._array.tree(volume.vtree_id)
-        ours = [one.id for one in tree if one.ancestor_volume_id == volume.id and names.kind_in(one.name or "") == names.SNAPSHOT]
-        if ours:
-            raise HasSnapshots(volume=volume.id, snapshots=", ".join(sorted(ours)))
 
     @verb("expand a volume")
     def expand(self, external_id: ExternalId, size_mib: int) -> VolumeReport:
