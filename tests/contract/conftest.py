@@ -10,10 +10,14 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.conftest import leave_out
+
+if TYPE_CHECKING:
+    from tests.peers.powerflex_gateway import Gateway
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -78,3 +82,13 @@ def xfs(folder: Path) -> Iterator[Path]:
         leave_out("needs mkfs.xfs (Debian: xfsprogs)")
     with mounted(folder / "xfs", "-o", "loop", str(image)) as mount:
         yield mount
+
+
+@pytest.fixture(scope="session")
+def powerflex_gateways(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Gateway]]:
+    """Simulated PowerFlex arrays of both generations, by the versions of their gateways."""
+    from tests.peers.powerflex_gateway import serving
+
+    folder = tmp_path_factory.mktemp("powerflex")
+    with serving(folder, "3.6") as older, serving(folder, "4.5") as newer:
+        yield {"3.6": older, "4.5": newer}

@@ -11,7 +11,7 @@ import pytest
 from storage.platforms.base import Attachment, Platform
 from storage.platforms.contract import Arena, PlatformContract
 from tests.contract.powerflex_arena import GRANULE_MIB, NODES, POOL, POOL_ID, platform, renewed
-from tests.peers.powerflex_gateway import PASSWORD, Gateway, serving
+from tests.peers.powerflex_gateway import PASSWORD, Gateway
 
 pytestmark = [pytest.mark.peer, pytest.mark.xdist_group("powerflex")]
 
@@ -28,13 +28,6 @@ CALLS = {
 """The call that does what a verb is for."""
 
 
-@pytest.fixture(scope="module")
-def gateways(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Gateway]]:
-    folder = tmp_path_factory.mktemp("powerflex")
-    with serving(folder, "3.6") as older, serving(folder, "4.5") as newer:
-        yield {"3.6": older, "4.5": newer}
-
-
 class PowerFlexContract(PlatformContract):
     pool = POOL
     nodes = NODES
@@ -43,8 +36,8 @@ class PowerFlexContract(PlatformContract):
     version: ClassVar[str]
 
     @pytest.fixture
-    def storage(self, gateways: dict[str, Gateway]) -> Gateway:
-        return renewed(gateways[self.version])
+    def storage(self, powerflex_gateways: dict[str, Gateway]) -> Gateway:
+        return renewed(powerflex_gateways[self.version])
 
     def make(self, storage: Gateway) -> Platform:
         return platform(storage)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,27 +30,20 @@ class Clock:
         return self.now
 
 
-@pytest.fixture(scope="module")
-def gateways(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Gateway]]:
-    folder = tmp_path_factory.mktemp("powerflex")
-    with serving(folder, "3.6") as older, serving(folder, "4.5") as newer:
-        yield {"3.6": older, "4.5": newer}
-
-
 @pytest.fixture(params=["3.6", "4.5"])
-def gateway(request: pytest.FixtureRequest, gateways: dict[str, Gateway]) -> Gateway:
+def gateway(request: pytest.FixtureRequest, powerflex_gateways: dict[str, Gateway]) -> Gateway:
     """Of both generations."""
-    return renewed(gateways[request.param])
+    return renewed(powerflex_gateways[request.param])
 
 
 @pytest.fixture
-def older(gateways: dict[str, Gateway]) -> Gateway:
-    return renewed(gateways["3.6"])
+def older(powerflex_gateways: dict[str, Gateway]) -> Gateway:
+    return renewed(powerflex_gateways["3.6"])
 
 
 @pytest.fixture
-def newer(gateways: dict[str, Gateway]) -> Gateway:
-    return renewed(gateways["4.5"])
+def newer(powerflex_gateways: dict[str, Gateway]) -> Gateway:
+    return renewed(powerflex_gateways["4.5"])
 
 
 def timed(gateway: Gateway) -> Clock:

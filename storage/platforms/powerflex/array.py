@@ -62,6 +62,10 @@ class Kept(Generic[T]):
                 self._until = self._now() + self._lives_s
             return self._seen
 
+    def forget(self) -> None:
+        with self._lock:
+            self._seen = None
+
 
 class PowerFlexArray:
     """Raises Refused and Unreachable."""
@@ -107,8 +111,12 @@ class PowerFlexArray:
         return None
 
     def volumes(self, *, anew: bool = True) -> Sequence[Volume]:
-        """All volumes and snapshots, by their ids."""
+        """All volumes and snapshots, by their ids. Kept until it is old or `walked`."""
         return self._volumes.get(anew=anew)
+
+    def walked(self) -> None:
+        """Nobody needs the list of all volumes any more: it may be a large one."""
+        self._volumes.forget()
 
     def volume(self, key: str) -> Volume:
         return self._client.get(f"/api/instances/Volume::{key}", Volume, volume=key)

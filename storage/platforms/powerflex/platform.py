@@ -109,8 +109,10 @@ class PowerFlexPlatform(Platform):
         """The gateway gives all or nothing, so a walk through the parts looks anew only when its first look has become old."""
         listed = self._array.volumes(anew=after is None)
         wanted = [volume for volume in listed if is_snapshot(volume) == snapshots and (after is None or volume.id > after)]
-        part = wanted[:limit]
-        return part, part[-1].id if len(wanted) > limit else None
+        if len(wanted) > limit:
+            return wanted[:limit], wanted[limit - 1].id
+        self._array.walked()
+        return wanted, None
 
     def _uses(self, pool: Pool) -> bool:
         return pool.is_mirrored and (not self._options.pools or pool.name in self._options.pools)

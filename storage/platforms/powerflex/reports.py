@@ -75,6 +75,7 @@ class Reports:
     def pools(self, pools: Sequence[Pool]) -> list[PoolReport]:
         spaces = self._array.space([pool.id for pool in pools]) if pools else {}
         volumes = self._array.volumes() if pools else ()
+        self._array.walked()
         return [self._pool(pool, spaces[pool.id], volumes) for pool in pools if pool.id in spaces]
 
     def _pool(self, pool: Pool, space: Space, volumes: Iterable[Volume]) -> PoolReport:

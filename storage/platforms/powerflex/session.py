@@ -21,6 +21,8 @@ from storage.platforms.powerflex.objects import Bearer
 EARLY_S: Final = 30
 """How long before its end a token is renewed, so that none ends on the way."""
 OLDEST: Final = (3, 0)
+BEARERS: Final = (4, 0)
+"""Since when there are Bearer tokens."""
 FAREWELL_S: Final = 5.0
 """How long giving a login back may take."""
 
@@ -80,10 +82,10 @@ class Session:
 
     def _enter(self) -> Token:
         password = self._password()
-        if self._version < "4":
+        if _parts(self._version) < BEARERS:
             basic = Token(user=self._user, text=self._basic(password))
             self._version = self._ask_version(basic)
-            if _parts(self._version) < (4, 0):
+            if _parts(self._version) < BEARERS:
                 return basic
             self._logout(basic)
         return self._bearer(password)

@@ -1,0 +1,503 @@
+"""What is PowerFlex' own about volumes: names, pools, thick and thin, mappings that others make, trees of copies, the array's codes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from framework.ids import new_id
+from storage.errors import (
+    Invalid,
+    NoSlot,
+    PlatformError,
+    PlatformUnavailable,
+    PollyError,
+    PoolFull,
+    UnknownPool,
+    UnknownVolume,
+    Unsupported,
+    VolumeInUse,
+)
+from storage.model import ExternalId
+from storage.node import devices, identities
+from storage.node.commands import Output
+from storage.node.devices import Roots
+from storage.node.pace import Pace
+from storage.node.scini import Sdc
+from storage.node.steps import Machine
+from storage.node.transports import transport_of
+from storage.platforms.base import Platform
+from storage.platforms.powerflex.array import LISTING_S
+from tests.contract.powerflex_arena import GRANULE_MIB, NODES, POOL, POOL_ID, SDCS, foreign, platform, renewed, request
+from tests.peers.powerflex_array import GIB_KB, SYSTEM
+from tests.peers.powerflex_gateway import Answer, Gateway
+
+pytestmark = [pytest.mark.peer, pytest.mark.xdist_group("powerflex")]
+
+
+@pytest.fixture(params=["3.6", "4.5"])
+def gateway(request: pytest.FixtureRequest, powerflex_gateways: dict[str, Gateway]) -> Gateway:
+    """Of both generations."""
+    return renewed(powerflex_gateways[request.param])
+
+
+@pytest.fixture
+def array(gateway: Gateway) -> Iterator[Platform]:
+    made = platform(gateway)
+    yield made
+    made.close()
+
+
+def failure(code: int, message: str, status: int = 500) -> Answer:
+    return status, {"message": message, "httpStatusCode": status, "errorCode": code}
+
+
+def refused(call: Callable[[], object], kind: type[PollyError]) -> PollyError:
+    with pytest.raises(kind) as caught:
+        call()
+    assert type(caught.value) is kind
+    return caught.value
+
+
+# --- names and reports ------------------------------------------------------------------------------
+
+
+def test_a_claims_id_is_the_volumes_name_and_can_be_read_back(gateway: Gateway, array: Platform) -> None:
+    token = new_id()
+    made = array.create(request(token, name="db-0", labels={"team": "shop"}))
+
+    (volume,) = gateway.array.volumes.values()
+    assert (len(volume.name), made.name, made.token, made.labels) == (30, volume.name, token, {})
+    assert made.serial == f"{SYSTEM}-{volume.id}"
+    assert [one.token for one in array.volumes().items] == [token]
+
+
+def test_a_long_token_finds_its_volume_though_the_name_does_not_tell_it(array: Platform) -> None:
+    token = f"pvc-{new_id()}"
+    made = array.create(request(token))
+
+    assert array.find(token) == made == array.create(request(token))
+    assert array.inspect(made.external_id).token == ""
+
+
+def test_two_creators_whose_looks_crossed_make_one_volume(gateway: Gateway, array: Platform) -> None:
+    """The first look of both finds nothing; the array refuses the second name."""
+    made = platform(gateway).create(request())
+
+    gateway.refuse = [failure(79, "Could not find the volume")]
+    assert array.create(request()) == made
+    assert len(gateway.array.volumes) == 1
+
+
+def test_attaching_takes_few_calls(gateway: Gateway, array: Platform) -> None:
+    made = array.create(request())
+    array.attach(made.external_id, NODES[0], epoch=1)
+    array.detach(made.external_id, NODES[0])
+    gateway.calls.clear()
+
+    array.attach(made.external_id, NODES[0], epoch=2)
+    assert gateway.calls == {"Volume": 2, "addMappedSdc": 1}, "look, map, look again"
+
+
+# --- pools ------------------------------------------------------------------------------------------
+
+
+def test_pools_are_of_their_protection_domains(gateway: Gateway, array: Platform) -> None:
+    foreign(gateway, volumeSizeInGb="24")
+    theirs = foreign(gateway, "copied")
+    gateway.array.snapshot({"snapshotDefs": [{"volumeId": theirs.id, "snapshotName": "their-copy"}]})
+    array.create(request())
+
+    pools = {pool.name: (pool.capacity_mib, pool.foreign_mib) for pool in array.pools()}
+    full_mib = 64 << 20
+    assert pools == {"domain1/fast": (full_mib, (24 + 16) << 10), "domain1/slow": (full_mib, 0), "domain2/raw": (full_mib, 0)}
+
+
+def test_only_the_pools_that_are_named_are_used(gateway: Gateway) -> None:
+    array = platform(gateway, pools=("domain1/slow",), region="r", zone="z")
+
+    assert [(pool.name, pool.region, pool.zone) for pool in array.pools()] == [("domain1/slow", "r", "z")]
+    refused(lambda: array.create(request(pool="domain1/fast")), UnknownPool)
+    assert array.create(request(pool="domain1/slow")).zone == "z"
+
+
+@pytest.mark.parametrize("name", ["fast", POOL_ID, "domain2/fast", "DOMAIN1/fast", "domain1/fast/", ""])
+def test_a_pool_goes_by_its_whole_name(array: Platform, name: str) -> None:
+    refused(lambda: array.create(request(pool=name)), UnknownPool)
+
+
+def test_a_pool_that_came_later_is_found(gateway: Gateway, array: Platform) -> None:
+    assert array.pools()
+    gateway.array.pools[POOL_ID].name = "renamed"
+
+    assert array.create(request(pool="domain1/renamed")).pool == "domain1/renamed"
+
+
+def test_a_pool_that_shows_old_data_is_not_used_unless_told_to(gateway: Gateway, array: Platform) -> None:
+    error = refused(lambda: array.create(request(pool="domain2/raw")), Unsupported)
+    assert "no zero padding" in str(error)
+    assert platform(gateway, allow_unpadded=True).create(request(pool="domain2/raw")).pool == "domain2/raw"
+
+
+def test_pools_of_erasure_coding_are_left_out(gateway: Gateway, array: Platform) -> None:
+    gateway.array.domains["fa85edfd00000000"].kind = "EC"
+
+    assert [pool.name for pool in array.pools()] == ["domain2/raw"]
+    refused(lambda: array.create(request()), UnknownPool)
+
+
+# --- sizes and room -----------------------------------------------------------------------------------
+
+
+def test_volumes_are_thin_or_thick_as_the_profile_says(gateway: Gateway, array: Platform) -> None:
+    array.create(request("thin"))
+    array.create(request("thick", parameters={"provisioning": "thick", "compression": "normal"}))
+
+    kinds = {volume.name: (volume.kind, volume.compression) for volume in gateway.array.volumes.values()}
+    assert kinds == {"polly-v.thin": ("ThinProvisioned", "None"), "polly-v.thick": ("ThickProvisioned", "Normal")}
+
+
+def test_a_thick_volume_needs_real_room(gateway: Gateway, array: Platform) -> None:
+    gateway.array.pools[POOL_ID].net_kb = 24 * GIB_KB
+    array.create(request("first", size_mib=2 * GRANULE_MIB, parameters={"provisioning": "thick"}))
+
+    error = refused(lambda: array.create(request("second", size_mib=2 * GRANULE_MIB, parameters={"provisioning": "thick"})), PoolFull)
+    assert (error.fields["free_mib"], error.fields["size_mib"], error.fields["pool"]) == (GRANULE_MIB, 2 * GRANULE_MIB, POOL)
+    assert "67: Insufficient resources" in str(error.fields["reason"])
+    assert array.create(request("thin", size_mib=2 * GRANULE_MIB)).size_mib == 2 * GRANULE_MIB
+
+
+def test_growth_without_room_says_how_much_there_is(gateway: Gateway, array: Platform) -> None:
+    made = array.create(request())
+    gateway.array.pools[POOL_ID].limit_kb = 24 * GIB_KB
+
+    error = refused(lambda: array.expand(made.external_id, 4 * GRANULE_MIB), PoolFull)
+    assert (error.fields["free_mib"], error.fields["size_mib"]) == (2 * GRANULE_MIB, 3 * GRANULE_MIB)
+    assert "exceeds the volume allocation limit" in str(error.fields["reason"])
+
+
+def test_a_size_between_is_rounded_up_to_eight_gib(gateway: Gateway, array: Platform) -> None:
+    made = array.create(request(size_mib=GRANULE_MIB + 1))
+
+    assert made.size_mib == 2 * GRANULE_MIB
+    assert array.expand(made.external_id, 2 * GRANULE_MIB + 1).size_mib == 3 * GRANULE_MIB
+    assert next(iter(gateway.array.volumes.values())).size_kb == 24 * GIB_KB
+
+
+# --- mappings -----------------------------------------------------------------------------------------
+
+
+def test_an_attachment_tells_the_node_what_to_look_for(array: Platform) -> None:
+    made = array.create(request())
+    attachment = array.attach(made.external_id, NODES[0], epoch=1)
+
+    assert attachment.device == f"/dev/disk/by-id/emc-vol-{SYSTEM}-{made.external_id}"
+    assert (attachment.serial, attachment.transport, dict(attachment.context)) == (f"{SYSTEM}-{made.external_id}", "scaleio", {})
+
+
+@pytest.mark.parametrize("called", [NODES[0], NODES[0].lower(), SDCS[0], "192.168.10.1", "rack7"])
+def test_a_node_may_go_by_any_name_that_the_array_has(gateway: Gateway, array: Platform, called: str) -> None:
+    gateway.array.sdcs[SDCS[0]].name = "rack7"
+    made = array.create(request())
+
+    array.attach(made.external_id, called, epoch=1)
+    assert array.inspect(made.external_id).held_by == (NODES[0],)
+    array.detach(made.external_id, called)
+    assert array.inspect(made.external_id).held_by == ()
+
+
+def test_a_node_without_an_sdc_is_named(array: Platform) -> None:
+    made = array.create(request())
+
+    error = refused(lambda: array.attach(made.external_id, "agent-7", epoch=1), PlatformError)
+    assert "node agent-7" in str(error)
+    assert "install the SDC there" in str(error)
+    array.detach(made.external_id, "agent-7")
+    assert array.inspect(made.external_id).held_by == ()
+
+
+def test_an_sdc_that_came_later_is_found(gateway: Gateway, array: Platform) -> None:
+    made = array.create(request())
+    late = gateway.array.sdcs.pop(SDCS[1])
+    array.attach(made.external_id, NODES[0], epoch=1)
+    array.detach(made.external_id, NODES[0])
+    gateway.array.sdcs[late.id] = late
+
+    assert array.attach(made.external_id, NODES[1], epoch=2).serial == made.serial
+
+
+def test_an_sdc_that_is_not_approved_is_refused_in_the_arrays_words(gateway: Gateway, array: Platform) -> None:
+    made = array.create(request())
+    gateway.array.sdcs[SDCS[0]].approved = False
+
+    assert "The SDC is not approved" in str(refused(lambda: array.attach(made.external_id, NODES[0], epoch=1), PlatformError))
+
+
+def test_a_node_with_all_its_slots_in_use_is_refused(gateway: Gateway, array: Platform) -> None:
+    gateway.array.most_mappings = 1
+    first, second = array.create(request("first")), array.create(request("second"))
+    array.attach(first.external_id, NODES[0], epoch=1)
+
+    error = refused(lambda: array.attach(second.external_id, NODES[0], epoch=1), NoSlot)
+    assert error.fields["node"] == NODES[0]
+    assert "mapped to too many volumes" in str(error.fields["reason"])
+
+
+def test_a_mapping_that_others_made_is_seen_and_named(gateway: Gateway, array: Platform) -> None:
+    made = array.create(request())
+    gateway.array.map(made.external_id, {"sdcId": SDCS[1], "allowMultipleMappings": "TRUE"})
+
+    assert refused(lambda: array.attach(made.external_id, NODES[0], epoch=1), VolumeInUse).fields["holder"] == NODES[1]
+    assert refused(lambda: array.delete(made.external_id), VolumeInUse).fields["holder"] == NODES[1]
+
+
+def meanwhile(gateway: Gateway, monkeypatch: pytest.MonkeyPatch, *, before: bool, sdc: str = SDCS[1], gone: bool = False) -> None:
+    """Somebody else changes the mappings right before, or right after, the next map."""
+    truly = gateway.array.map
+
+    def change(key: str, wanted: Mapping[str, Any]) -> None:
+        monkeypatch.setattr(gateway.array, "map", truly)
+        if before:
+            truly(key, {"sdcId": sdc, "allowMultipleMappings": "TRUE"})
+        truly(key, wanted)
+        if gone:
+            gateway.array.volumes[key].mapped.clear()
+        elif not before:
+            truly(key, {"sdcId": sdc, "allowMultipleMappings": "TRUE"})
+
+    monkeypatch.setattr(gateway.array, "map", change)
+
+
+def test_a_writer_that_comes_second_is_refused_by_the_array(gateway: Gateway, array: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = array.create(request())
+    meanwhile(gateway, monkeypatch, before=True)
+
+    assert refused(lambda: array.attach(made.external_id, NODES[0], epoch=1), VolumeInUse).fields["holder"] == NODES[1]
+    assert list(gateway.array.volumes[made.external_id].mapped) == [SDCS[1]]
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+def test_whoever_finds_a_writer_beside_itself_gives_way(
+    gateway: Gateway, array: Platform, monkeypatch: pytest.MonkeyPatch, read_only: bool
+) -> None:
+    made = array.create(request())
+    meanwhile(gateway, monkeypatch, before=False)
+
+    error = refused(lambda: array.attach(made.external_id, NODES[0], epoch=1, read_only=read_only), VolumeInUse)
+    assert error.fields["holder"] == NODES[1]
+    assert list(gateway.array.volumes[made.external_id].mapped) == [SDCS[1]], "it did not take its own mapping back"
+
+
+def test_a_mapping_that_goes_at_once_is_no_attachment(gateway: Gateway, array: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = array.create(request())
+    meanwhile(gateway, monkeypatch, before=False, gone=True)
+
+    error = refused(lambda: array.attach(made.external_id, NODES[0], epoch=1), PlatformError)
+    assert f"the array does not map it to node {NODES[0]}" in str(error)
+
+
+def test_a_map_whose_earlier_reply_was_lost_is_ours(gateway: Gateway, array: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same node's first call was done between our look and our map."""
+    made = array.create(request())
+    meanwhile(gateway, monkeypatch, before=True, sdc=SDCS[0])
+
+    assert array.attach(made.external_id, NODES[0], epoch=1).serial == made.serial
+
+
+def test_a_reader_that_becomes_a_writer_may_write(gateway: Gateway, array: Platform) -> None:
+    made = array.create(request())
+    mapped = gateway.array.volumes[made.external_id].mapped
+
+    assert array.attach(made.external_id, NODES[0], epoch=1, read_only=True).read_only
+    assert mapped == {SDCS[0]: "ReadOnly"}
+    array.attach(made.external_id, NODES[0], epoch=2)
+    assert mapped == {SDCS[0]: "ReadWrite"}
+    array.attach(made.external_id, NODES[0], epoch=3, read_only=True)
+    assert mapped == {SDCS[0]: "ReadOnly"}
+
+
+def test_the_node_finds_what_the_array_has_given_it(gateway: Gateway, array: Platform, tmp_path: Path) -> None:
+    """From the control plane to the device: the SDC shows what is mapped to it when it is told to look."""
+    (tmp_path / "dev").mkdir()
+
+    def drv_cfg(command: Sequence[str], *paths: str, ok: Collection[int] = (0,), timeout_s: float = 60.0, writes: bool = False) -> Output:
+        shown = [volume.id for volume in gateway.array.volumes.values() if SDCS[0] in volume.mapped]
+        if command[1] == "--rescan":
+            for number in range(len(shown)):
+                (tmp_path / "dev" / f"scini{number}").touch()
+                (tmp_path / "sys" / "block" / f"scini{number}").mkdir(parents=True, exist_ok=True)
+        asked = command[-1].rpartition("scini")[2]
+        return Output(code=0, out=f"{SYSTEM}-{shown[int(asked)]}" if asked.isdigit() else NODES[0], err="")
+
+    roots = Roots(dev=tmp_path / "dev", sys=tmp_path / "sys", is_block=Path.is_file, sdc=Sdc(run=drv_cfg))
+    machine = Machine(roots=roots, run=drv_cfg)
+    node = identities.identify(array.capabilities.identity, machine, hostname="agent-1")
+    volumes = [array.create(request(f"volume-{number}")).external_id for number in range(3)]
+    attachments = [array.attach(volume, node, epoch=1) for volume in volumes]
+    transport = transport_of(attachments[1])
+    assert transport
+
+    transport.connect(attachments[1], machine)
+    found = devices.find(attachments[1].serial, hint=attachments[1].device, roots=roots, pace=Pace(), timeout_s=0.0)
+    assert Path(found).name == "scini1"
+
+
+# --- trees of snapshots and copies ----------------------------------------------------------------------
+
+
+def test_a_tree_with_all_its_snapshots_takes_no_more(gateway: Gateway, array: Platform) -> None:
+    made = array.create(request())
+    for number in range(126):
+        gateway.array.snapshot({"snapshotDefs": [{"volumeId": made.external_id, "snapshotName": f"theirs-{number}"}]})
+
+    error = refused(lambda: array.snapshot(made.external_id, token="one-more"), PlatformError)
+    assert "failed to snapshot a volume: 182: " in str(error)
+    assert array.snapshots().items == []
+
+
+def test_a_larger_copy_whose_growth_was_lost_grows_with_the_repeat(gateway: Gateway, array: Platform) -> None:
+    snapshot = array.snapshot(array.create(request()).external_id, token="snap").external_id
+    wanted = request("copy", size_mib=3 * GRANULE_MIB, snapshot=snapshot)
+
+    gateway.lose = "/snapshotVolumes"
+    refused(lambda: array.create(wanted), PlatformUnavailable)
+    found = array.find("copy")
+    assert found
+    assert found.size_mib == GRANULE_MIB, "it has not the size that this test needs it to have"
+    assert array.create(wanted).size_mib == 3 * GRANULE_MIB
+    assert sum(one.token == "copy" for one in array.volumes().items) == 1
+
+
+def test_a_copy_that_finds_no_room_to_grow_is_not_left(gateway: Gateway, array: Platform) -> None:
+    snapshot = array.snapshot(array.create(request()).external_id, token="snap").external_id
+    gateway.array.pools[POOL_ID].limit_kb = 16 * GIB_KB
+
+    refused(lambda: array.create(request("copy", size_mib=3 * GRANULE_MIB, snapshot=snapshot)), PoolFull)
+    assert array.find("copy") is None
+    assert array.create(request("copy", snapshot=snapshot)).size_mib == GRANULE_MIB
+
+
+def test_a_copy_is_in_its_snapshots_pool(array: Platform) -> None:
+    snapshot = array.snapshot(array.create(request()).external_id, token="snap").external_id
+
+    error = refused(lambda: array.create(request("copy", pool="domain1/slow", snapshot=snapshot)), Invalid)
+    assert "in the snapshot's pool, domain1/fast" in str(error)
+
+
+def test_a_volume_is_no_snapshot_and_a_snapshot_no_volume(array: Platform) -> None:
+    volume = array.create(request()).external_id
+    snapshot = array.snapshot(volume, token="snap").external_id
+
+    refused(lambda: array.inspect(snapshot), UnknownVolume)
+    refused(lambda: array.attach(snapshot, NODES[0], epoch=1), UnknownVolume)
+    array.delete(snapshot)
+    array.delete_snapshot(volume)
+    assert [one.external_id for one in array.volumes().items] == [volume]
+    assert [one.external_id for one in array.snapshots().items] == [snapshot]
+
+
+def test_a_snapshot_of_a_deleted_volume_stays_and_tells_what_is_left(array: Platform) -> None:
+    first = array.create(request()).external_id
+    snapshot = array.snapshot(first, token="snap").external_id
+    copy = array.create(request("copy", snapshot=snapshot)).external_id
+    deeper = array.snapshot(copy, token="deeper").external_id
+
+    array.delete(copy)
+    array.delete(first)
+    assert {one.external_id: one.volume for one in array.snapshots().items} == {snapshot: "", deeper: snapshot}
+    array.delete_snapshot(snapshot)
+    assert array.create(request("again", snapshot=deeper)).size_mib == GRANULE_MIB
+
+
+# --- what others have made ------------------------------------------------------------------------------
+
+
+def test_what_others_made_can_be_adopted(gateway: Gateway, array: Platform) -> None:
+    volume = foreign(gateway)
+    key = ExternalId(volume.id)
+    (copy,) = gateway.array.snapshot({"snapshotDefs": [{"volumeId": key, "snapshotName": "their-copy"}]})
+    (snapshot,) = gateway.array.snapshot({"snapshotDefs": [{"volumeId": key, "snapshotName": "kept"}], "accessModeLimit": "ReadOnly"})
+
+    assert [(one.external_id, one.name, one.token) for one in array.volumes().items] == [(key, "theirs", ""), (copy.id, "their-copy", "")]
+    assert [(one.external_id, one.volume, one.token) for one in array.snapshots().items] == [(snapshot.id, key, "")]
+    array.attach(key, NODES[0], epoch=1)
+    assert array.inspect(key).held_by == (NODES[0],)
+
+
+def test_a_name_like_ours_is_found_only_whole(gateway: Gateway, array: Platform) -> None:
+    foreign(gateway, "polly-v.volume-2")
+
+    assert array.find("volume") is None
+    assert array.create(request()).token == "volume"
+
+
+# --- listing ------------------------------------------------------------------------------------------
+
+
+def test_a_walk_through_the_list_takes_one_look(gateway: Gateway) -> None:
+    now = [1000.0]
+    gateway.array.clock = lambda: now[0]
+    array = platform(gateway)
+    for number in range(5):
+        foreign(gateway, f"theirs-{number}")
+    gateway.calls.clear()
+
+    page = array.volumes(limit=2)
+    assert len(array.volumes(after=page.after, limit=2).items) == 2
+    assert gateway.calls["instances"] == 4, "the system, its pools in two calls, and the volumes"
+    now[0] += LISTING_S
+    foreign(gateway, "late")
+    assert [one.name for one in array.volumes(after=page.after, limit=9).items] == ["theirs-2", "theirs-3", "theirs-4", "late"]
+
+
+# --- the array's words --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "words"),
+    [
+        (failure(79, "Could not find the volume"), UnknownVolume, "There is no volume"),
+        (failure(212, "A volume removal operation is currently in progress."), PlatformUnavailable, "212: A volume removal"),
+        (failure(168, "You do not have permission", 403), PlatformError, "lacks the right"),
+        (failure(1, "Error"), PlatformError, "1: Error"),
+        (failure(0, "Not found", 404), PlatformError, "0: Not found"),
+    ],
+)
+def test_every_refusal_is_named_with_the_arrays_code(
+    gateway: Gateway, array: Platform, answer: Answer, kind: type[PollyError], words: str
+) -> None:
+    made = array.create(request())
+    gateway.refuse = [answer] * 6
+
+    error = refused(lambda: array.inspect(made.external_id), kind)
+    assert words in str(error)
+    gateway.refuse.clear()
+    assert array.inspect(made.external_id) == made
+
+
+def test_a_volume_that_goes_in_the_middle_is_unknown(gateway: Gateway, array: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = array.create(request())
+    truly = gateway.array.map
+
+    def remove_first(key: str, wanted: Mapping[str, Any]) -> None:
+        gateway.array.remove(key, "ONLY_ME")
+        truly(key, wanted)
+
+    monkeypatch.setattr(gateway.array, "map", remove_first)
+    assert refused(lambda: array.attach(made.external_id, NODES[0], epoch=1), UnknownVolume).fields["volume"] == made.external_id
+
+
+def test_a_volume_that_is_mapped_in_the_middle_is_not_deleted(gateway: Gateway, array: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = array.create(request())
+    truly = gateway.array.remove
+
+    def map_first(key: str, mode: str) -> None:
+        gateway.array.map(key, {"sdcId": SDCS[1]})
+        truly(key, mode)
+
+    monkeypatch.setattr(gateway.array, "remove", map_first)
+    assert refused(lambda: array.delete(made.external_id), VolumeInUse).fields["holder"] == NODES[1]
+    assert made.external_id in gateway.array.volumes
