@@ -25,6 +25,7 @@ def renewed(gateway: Gateway) -> Gateway:
     gateway.sessions.clear()
     gateway.calls.clear()
     gateway.refuse.clear()
+    gateway.refuse_logins.clear()
     return gateway
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import trustme
 
@@ -16,6 +17,7 @@ from storage.model import ExternalId
 from storage.platforms.base import Platform
 from storage.platforms.powerflex.client import TRIES
 from storage.platforms.powerflex.platform import PowerFlexPlatform
+from storage.platforms.powerflex.session import Session
 from tests.contract.powerflex_arena import NODES, POOL, foreign, options, password_file, platform, renewed, request
 from tests.peers.powerflex_gateway import PASSWORD, Answer, Gateway, serving
 
@@ -174,6 +176,24 @@ def test_a_password_that_cannot_be_read_is_said(gateway: Gateway, tmp_path: Path
 def test_a_gateway_that_is_too_old_is_refused(tmp_path: Path) -> None:
     with serving(tmp_path, "2.6") as gateway:
         assert "is of version 2.6, and Polly needs 3.0 or later" in refusal(platform(gateway).pools)
+
+
+def test_a_login_is_as_patient_as_any_call(gateway: Gateway) -> None:
+    gateway.refuse_logins = [(429, None), (503, None)]
+    assert platform(gateway).pools()
+    assert gateway.refuse_logins == []
+
+    gateway.refuse_logins = [(503, None)] * TRIES
+    assert "answers the login with HTTP status 503" in refusal(platform(gateway).pools)
+
+
+def test_tokens_are_not_shown(gateway: Gateway) -> None:
+    session = Session(
+        "polly", lambda: PASSWORD, lambda *_, **__: httpx.Response(200, text='"3.6"'), lambda *_, **__: httpx.Response(200), now=Clock()
+    )
+
+    assert session.token().text == "3.6"
+    assert "3.6" not in repr(session.token())
 
 
 # --- the wire -----------------------------------------------------------------------------------------

@@ -49,7 +49,8 @@ class Gateway:
     lose: str = ""
     """The next answer to a path that ends so is lost: it is done, and the connection ends."""
     refuse: list[Answer] = field(default_factory=list)
-    """Answers that the next calls get instead of being done."""
+    """Answers that the next calls get instead of being done, logins left out."""
+    refuse_logins: list[Answer] = field(default_factory=list)
     calls: Counter[str] = field(default_factory=Counter)
     sessions: dict[str, float] = field(default_factory=dict)
     """Tokens, with the time until which each is good."""
@@ -66,8 +67,9 @@ class Gateway:
         """One call from its head to its answer."""
         with self.array.lock:
             self.calls[path.rpartition("/")[2].partition("::")[0]] += 1
-            if self.refuse and not path.endswith(("/login", "/logout", "/version")):
-                return self.refuse.pop(0)
+            refusing = self.refuse_logins if path.endswith(("/login", "/logout", "/version")) else self.refuse
+            if refusing:
+                return refusing.pop(0)
             try:
                 return self._answer(method, path, authorization, body)
             except Refused as refused:

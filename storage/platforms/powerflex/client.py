@@ -41,7 +41,7 @@ class Client:
         self._bucket = TokenBucket(options.calls_per_s, options.calls_per_s, now=now, wait=wait)
         self._lock = threading.Lock()
         self._http: httpx.Client | None = None
-        self._session = Session(options.username, self._password, self._send, now=now)
+        self._session = Session(options.username, self._password, self._log_in, self._send, now=now)
 
     def version(self) -> str:
         """What the gateway says of itself, such as `4.5`; logs in if it must."""
@@ -67,20 +67,27 @@ class Client:
     # --- one call -------------------------------------------------------------------------------
 
     def _call(self, method: str, path: str, body: Body[str, Any] | None, volume: str) -> httpx.Response:
-        """The answer, after as many tries as the gateway asks for."""
-        for number in range(1, TRIES + 1):
-            answer = self._authorized(method, path, body)
-            if not _is_put_off(answer):
-                break
-            self._bucket.throttled()
-            if number < TRIES:
-                self._wait(_wait_s(answer, number))
+        answer = self._patiently(lambda: self._authorized(method, path, body))
         if answer.is_success:
             return answer
         failure = _read_failure(answer)
         if failure is None or answer.status_code in PUT_OFF:
             raise Unreachable(f"HTTP status {answer.status_code} to {method} {path}, which is no answer of the array's")
         raise Refused(failure, status=answer.status_code, volume=volume)
+
+    def _patiently(self, ask: Callable[[], httpx.Response]) -> httpx.Response:
+        """The answer, after as many tries as the gateway asks for."""
+        answer = ask()
+        for number in range(1, TRIES):
+            if not _is_put_off(answer):
+                break
+            self._bucket.throttled()
+            self._wait(_wait_s(answer, number))
+            answer = ask()
+        return answer
+
+    def _log_in(self, method: str, path: str, **more: Any) -> httpx.Response:
+        return self._patiently(lambda: self._send(method, path, **more))
 
     def _authorized(self, method: str, path: str, body: Body[str, Any] | None) -> httpx.Response:
         """A login that has ended on the way is renewed once."""

@@ -9,7 +9,7 @@ import contextlib
 import re
 import threading
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import httpx
@@ -30,9 +30,9 @@ FAREWELL_S: Final = 5.0
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Token:
     user: str
-    text: str
+    text: str = field(repr=False)
     is_bearer: bool = False
-    refresh: str = ""
+    refresh: str = field(default="", repr=False)
     ends_at: float = float("inf")
 
     @property
@@ -56,8 +56,9 @@ Send = Callable[..., httpx.Response]
 class Session:
     """One login for all threads."""
 
-    def __init__(self, user: str, password: Callable[[], str], send: Send, *, now: Callable[[], float]) -> None:
-        self._user, self._password, self._send, self._now = user, password, send, now
+    def __init__(self, user: str, password: Callable[[], str], ask: Send, tell: Send, *, now: Callable[[], float]) -> None:
+        """`ask` is patient with a busy gateway; `tell` is not, for farewells."""
+        self._user, self._password, self._ask, self._tell, self._now = user, password, ask, tell, now
         self._lock = threading.Lock()
         self._token: Token | None = None
         self._version = ""
@@ -91,12 +92,12 @@ class Session:
         return self._bearer(password)
 
     def _basic(self, password: str) -> str:
-        answer = self._let_in(self._send("GET", "/api/login", auth=httpx.BasicAuth(self._user, password)))
+        answer = self._let_in(self._ask("GET", "/api/login", auth=httpx.BasicAuth(self._user, password)))
         return _text(answer)
 
     def _bearer(self, password: str) -> Token:
         asked_at = self._now()
-        answer = self._let_in(self._send("POST", "/rest/auth/login", json={"username": self._user, "password": password}))
+        answer = self._let_in(self._ask("POST", "/rest/auth/login", json={"username": self._user, "password": password}))
         try:
             said = msgspec.json.decode(answer.content, type=Bearer)
         except msgspec.MsgspecError as error:
@@ -105,7 +106,7 @@ class Session:
         return Token(user=self._user, text=said.access_token, is_bearer=True, refresh=said.refresh_token, ends_at=ends_at)
 
     def _ask_version(self, token: Token) -> str:
-        version = _text(self._let_in(self._send("GET", "/api/version", auth=token.auth)))
+        version = _text(self._let_in(self._ask("GET", "/api/version", auth=token.auth)))
         if _parts(version) < OLDEST:
             raise Unreachable(f"the gateway is of version {version or '?'}, and Polly needs 3.0 or later")
         return version
@@ -126,9 +127,9 @@ class Session:
     def _logout(self, token: Token) -> None:
         with contextlib.suppress(Exception):
             if token.is_bearer:
-                self._send("POST", "/rest/auth/logout", auth=token.auth, json={"refresh_token": token.refresh}, timeout_s=FAREWELL_S)
+                self._tell("POST", "/rest/auth/logout", auth=token.auth, json={"refresh_token": token.refresh}, timeout_s=FAREWELL_S)
             else:
-                self._send("GET", "/api/logout", auth=token.auth, timeout_s=FAREWELL_S)
+                self._tell("GET", "/api/logout", auth=token.auth, timeout_s=FAREWELL_S)
 
 
 def _text(answer: httpx.Response) -> str:
