@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from storage.errors import PollyError
 from storage.platforms.base import CreateRequest
 from storage.platforms.powerflex.options import PowerFlexOptions
 from storage.platforms.powerflex.platform import PowerFlexPlatform
@@ -55,3 +59,11 @@ def foreign(gateway: Gateway, name: str = "theirs", **more: Any) -> Volume:
     """A volume that somebody else has made on the array."""
     wanted = {"storagePoolId": POOL_ID, "name": name, "volumeType": "ThinProvisioned", "volumeSizeInGb": "16", **more}
     return gateway.array.create(wanted)
+
+
+def refused(call: Callable[[], object], kind: type[PollyError]) -> PollyError:
+    """The error that the call must end in, which must be of just this class."""
+    with pytest.raises(kind) as caught:
+        call()
+    assert type(caught.value) is kind
+    return caught.value

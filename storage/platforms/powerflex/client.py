@@ -5,6 +5,7 @@ Knows the wire and no volume. What the array refuses is Refused; that no answer 
 
 from __future__ import annotations
 
+import logging
 import ssl
 import threading
 import time
@@ -22,6 +23,8 @@ from storage.platforms.powerflex.failures import BUSY, NO_SESSION, Refused, Unre
 from storage.platforms.powerflex.objects import Failure
 from storage.platforms.powerflex.options import PowerFlexOptions
 from storage.platforms.powerflex.session import Session
+
+logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for each call says nothing that an operator would want to have seen
 
 T = TypeVar("T")
 TRIES: Final = 6

@@ -163,7 +163,7 @@ class PowerFlexPlatform(Platform):
         return pool
 
     def _copyable(self, request: CreateRequest, pool: Pool) -> Volume:
-        snapshot = self._known_snapshot(request.snapshot or ExternalId(""))
+        snapshot = self._reports.known_snapshot(request.snapshot or ExternalId(""))
         if snapshot is None:
             raise UnknownSnapshot(snapshot=request.snapshot)
         if snapshot.storage_pool_id != pool.id:
@@ -286,21 +286,9 @@ class PowerFlexPlatform(Platform):
 
     @verb("delete a snapshot")
     def delete_snapshot(self, snapshot: ExternalId) -> None:
-        if found := self._known_snapshot(snapshot):
+        if found := self._reports.known_snapshot(snapshot):
             self._refuse_mapped(found)
             self._remove(found)
-
-    def _known_snapshot(self, external_id: ExternalId) -> Volume | None:
-        """None for one that is gone, and for a volume."""
-        if not ID.fullmatch(external_id):
-            return None
-        try:
-            found = self._array.volume(external_id)
-        except Refused as refused:
-            if refused.means(GONE):
-                return None
-            raise
-        return found if is_snapshot(found) else None
 
     # --- itself ---------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from storage.model import ExternalId
 from storage.platforms.base import PoolReport, SnapshotReport, VolumeReport
 from storage.platforms.powerflex import names
 from storage.platforms.powerflex.array import Pool, PowerFlexArray
+from storage.platforms.powerflex.failures import GONE, Refused
 from storage.platforms.powerflex.objects import KB_PER_MIB, READ_ONLY, Mapping, Space, Volume
 from storage.platforms.powerflex.options import PowerFlexOptions
 
@@ -37,6 +38,18 @@ class Reports:
         if volume is None or is_snapshot(volume):
             raise UnknownVolume(volume=external_id)
         return volume
+
+    def known_snapshot(self, external_id: ExternalId) -> Volume | None:
+        """None for one that is gone, and for a volume."""
+        if not ID.fullmatch(external_id):
+            return None
+        try:
+            found = self._array.volume(external_id)
+        except Refused as refused:
+            if refused.means(GONE):
+                return None
+            raise
+        return found if is_snapshot(found) else None
 
     def volume(self, volume: Volume, *, token: str = "") -> VolumeReport:
         """`token`: what it was looked for with, where its name does not tell."""
