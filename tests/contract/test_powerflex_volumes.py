@@ -20,7 +20,7 @@ from storage.errors import (
 from storage.model import ExternalId
 from storage.platforms.base import Platform
 from storage.platforms.powerflex.array import LISTING_S
-from tests.contract.powerflex_arena import GRANULE_MIB, NODES, POOL, POOL_ID, foreign, platform, refused, renewed, request
+from tests.contract.powerflex_arena import GRANULE_MIB, NODES, POOL, POOL_ID, SDCS, foreign, platform, refused, renewed, request
 from tests.peers.powerflex_array import GIB_KB, SYSTEM
 from tests.peers.powerflex_gateway import Answer, Gateway
 
@@ -275,6 +275,24 @@ def test_a_walk_through_the_list_takes_one_look(gateway: Gateway) -> None:
     now[0] += LISTING_S
     foreign(gateway, "late")
     assert [one.name for one in array.volumes(after=page.after, limit=9).items] == ["theirs-2", "theirs-3", "theirs-4", "late"]
+
+
+def test_what_the_array_does_not_name_is_not_asked_for_again_and_again(gateway: Gateway, array: Platform) -> None:
+    """Mapped to hosts that are no SDCs, in a pool that the user may not see."""
+    for number in range(20):
+        volume = foreign(gateway, f"theirs-{number}")
+        volume.mapped[SDCS[1]] = "ReadWrite"
+    assert array.pools()
+    seen = array.volumes().items[0]
+    assert (seen.pool, seen.held_by) == (POOL, (NODES[1],))
+    gateway.calls.clear()
+
+    fresh = platform(gateway)
+    gateway.array.pools[POOL_ID].domain = "nowhere"
+    del gateway.array.sdcs[SDCS[1]]
+    listed = fresh.volumes().items
+    assert {(one.pool, one.held_by) for one in listed if one.name.startswith("theirs")} == {(POOL_ID, (SDCS[1],))}
+    assert gateway.calls["instances"] == 5, "the system, its pools in two calls, the SDCs and the volumes are asked for once"
 
 
 # --- the array's words --------------------------------------------------------------------------------

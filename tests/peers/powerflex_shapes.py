@@ -119,10 +119,11 @@ def volume(array: Array, one: Volume) -> dict[str, Any]:
 
 def _mapping(array: Array, one: Volume, key: str) -> dict[str, Any]:
     iops, kbps = one.limits.get(key, (0, 0))
+    host = array.sdcs.get(key)
     return {
         "sdcId": key,
-        "sdcIp": array.sdcs[key].ip,
-        "sdcName": array.sdcs[key].name,
+        "sdcIp": host.ip if host else None,
+        "sdcName": host.name if host else None,
         "accessMode": one.mapped[key],
         "limitIops": iops,
         "limitBwInMbps": kbps // 1024,

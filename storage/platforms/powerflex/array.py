@@ -6,7 +6,8 @@ Knows the calls and their order in one system; not Polly's rules about volumes.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from collections.abc import Mapping as Table
 from typing import Final, Generic, TypeVar
 
 from msgspec import Struct
@@ -16,6 +17,7 @@ from storage.platforms.powerflex.failures import GONE, Refused
 from storage.platforms.powerflex.objects import (
     KB_PER_MIB,
     Created,
+    Mapping,
     ProtectionDomain,
     Sdc,
     Snapshots,
@@ -29,6 +31,8 @@ from storage.platforms.powerflex.options import Parameters
 T = TypeVar("T")
 KEPT_S: Final = 60.0
 """How long pools and SDCs are believed to be as they were; one that is not among them is looked for at once."""
+UNKNOWN_S: Final = 5.0
+"""How old they may be where a volume names one that is not among them: many volumes may name the same."""
 LISTING_S: Final = 15.0
 """How old the list may be that a walk through its parts goes on with: the gateway gives all volumes or none."""
 MIRRORED: Final = "mirroring"
@@ -53,13 +57,14 @@ class Kept(Generic[T]):
         self._look, self._lives_s, self._now = look, lives_s, now
         self._lock = threading.Lock()
         self._seen: T | None = None
-        self._until = 0.0
+        self._at = 0.0
 
-    def get(self, *, anew: bool = False) -> T:
+    def get(self, *, oldest_s: float | None = None) -> T:
+        """Looks again where what is kept is as old as that."""
         with self._lock:
-            if self._seen is None or anew or self._now() >= self._until:
+            if self._seen is None or self._now() - self._at >= (self._lives_s if oldest_s is None else oldest_s):
                 self._seen = self._look()
-                self._until = self._now() + self._lives_s
+                self._at = self._now()
             return self._seen
 
     def forget(self) -> None:
@@ -85,21 +90,26 @@ class PowerFlexArray:
         """The system's id, which its devices bear on every node."""
         return self._system.get()
 
-    def pools(self, *, anew: bool = False) -> Mapping[str, Pool]:
+    def pools(self, *, anew: bool = False) -> Table[str, Pool]:
         """All pools, by their ids."""
-        return self._pools.get(anew=anew)
+        return self._pools.get(oldest_s=0.0 if anew else None)
 
-    def pool(self, key: str) -> Pool | None:
-        """The pool with this id or this name."""
+    def pool(self, name: str) -> Pool | None:
+        """The pool with this name."""
         for anew in (False, True):
-            pools = self.pools(anew=anew)
-            if found := pools.get(key) or next((pool for pool in pools.values() if pool.name == key), None):
+            if found := next((pool for pool in self.pools(anew=anew).values() if pool.name == name), None):
                 return found
         return None
 
-    def sdcs(self, *, anew: bool = False) -> Mapping[str, Sdc]:
+    def pool_of(self, volume: Volume) -> Pool | None:
+        return _among(self._pools, volume.storage_pool_id)
+
+    def sdc_of(self, mapping: Mapping) -> Sdc | None:
+        return _among(self._sdcs, mapping.sdc_id)
+
+    def sdcs(self, *, anew: bool = False) -> Table[str, Sdc]:
         """All SDCs, by their ids."""
-        return self._sdcs.get(anew=anew)
+        return self._sdcs.get(oldest_s=0.0 if anew else None)
 
     def sdc(self, node: str) -> Sdc | None:
         """The SDC that a node calls itself by: its GUID, or its id, name or address where an operator said so."""
@@ -112,7 +122,7 @@ class PowerFlexArray:
 
     def volumes(self, *, anew: bool = True) -> Sequence[Volume]:
         """All volumes and snapshots, by their ids. Kept until it is old or `walked`."""
-        return self._volumes.get(anew=anew)
+        return self._volumes.get(oldest_s=0.0 if anew else None)
 
     def walked(self) -> None:
         """Nobody needs the list of all volumes any more: it may be a large one."""
@@ -131,7 +141,7 @@ class PowerFlexArray:
             raise
         return found if found.name == name else None
 
-    def space(self, pools: Sequence[str]) -> Mapping[str, Space]:
+    def space(self, pools: Sequence[str]) -> Table[str, Space]:
         wanted = {"ids": list(pools), "properties": list(SPACE)}
         return self._client.post("/api/types/StoragePool/instances/action/querySelectedStatistics", wanted, dict[str, Space])
 
@@ -178,12 +188,12 @@ class PowerFlexArray:
     def _ask_system(self) -> str:
         return self._client.get("/api/types/System/instances", tuple[System, ...])[0].id
 
-    def _ask_pools(self) -> Mapping[str, Pool]:
+    def _ask_pools(self) -> Table[str, Pool]:
         domains = {one.id: one for one in self._client.get("/api/types/ProtectionDomain/instances", tuple[ProtectionDomain, ...])}
         pools = self._client.get("/api/types/StoragePool/instances", tuple[StoragePool, ...])
         return {pool.id: _pool(pool, domains[pool.protection_domain_id]) for pool in pools if pool.protection_domain_id in domains}
 
-    def _ask_sdcs(self) -> Mapping[str, Sdc]:
+    def _ask_sdcs(self) -> Table[str, Sdc]:
         return {sdc.id: sdc for sdc in self._client.get("/api/types/Sdc/instances", tuple[Sdc, ...])}
 
     def _ask_volumes(self) -> Sequence[Volume]:
@@ -194,3 +204,8 @@ def _pool(pool: StoragePool, domain: ProtectionDomain) -> Pool:
     name = f"{domain.name or domain.id}/{pool.name or pool.id}"
     is_mirrored = (domain.gen_type or MIRRORED).lower() == MIRRORED
     return Pool(id=pool.id, name=name, is_padded=pool.zero_padding_enabled, is_mirrored=is_mirrored)
+
+
+def _among(kept: Kept[Table[str, T]], key: str) -> T | None:
+    found = kept.get().get(key)
+    return found if found is not None else kept.get(oldest_s=UNKNOWN_S).get(key)

@@ -155,7 +155,7 @@ class PowerFlexPlatform(Platform):
 
     def _pool(self, name: str) -> Pool:
         pool = self._array.pool(name)
-        if pool is None or pool.name != name or not self._uses(pool):
+        if pool is None or not self._uses(pool):
             raise UnknownPool(pool=name, platform=self._name)
         if not (pool.is_padded or self._options.allow_unpadded):
             reason = "the pool has no zero padding, so a new volume may show old data; enable it there, or set allow_unpadded"
@@ -167,7 +167,7 @@ class PowerFlexPlatform(Platform):
         if snapshot is None:
             raise UnknownSnapshot(snapshot=request.snapshot)
         if snapshot.storage_pool_id != pool.id:
-            where = self._array.pool(snapshot.storage_pool_id)
+            where = self._array.pool_of(snapshot)
             reason = f"a volume from a snapshot is in the snapshot's pool, {where.name if where else snapshot.storage_pool_id}"
             raise Invalid(field="pool", value=request.pool, reason=reason)
         if ABILITIES.fit(request.size_mib) < snapshot.size_mib:
@@ -223,7 +223,7 @@ class PowerFlexPlatform(Platform):
         return self._reports.volume(volume if wanted_mib == volume.size_mib else self._grow(volume, wanted_mib))
 
     def _grow(self, volume: Volume, size_mib: int) -> Volume:
-        pool = self._array.pool(volume.storage_pool_id)
+        pool = self._array.pool_of(volume)
         try:
             self._array.resize(volume.id, size_mib)
         except Refused as refused:
@@ -277,7 +277,7 @@ class PowerFlexPlatform(Platform):
         try:
             return self._array.snapshot(volume.id, name)
         except Refused as refused:
-            pool = self._array.pool(volume.storage_pool_id)
+            pool = self._array.pool_of(volume)
             if pool and refused.means(FULL):
                 raise self._full(pool, volume.size_mib, refused) from refused
             if refused.means(NAME_TAKEN):

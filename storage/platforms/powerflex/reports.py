@@ -53,7 +53,7 @@ class Reports:
 
     def volume(self, volume: Volume, *, token: str = "") -> VolumeReport:
         """`token`: what it was looked for with, where its name does not tell."""
-        pool = self._array.pool(volume.storage_pool_id)
+        pool = self._array.pool_of(volume)
         return VolumeReport(
             external_id=ExternalId(volume.id),
             pool=pool.name if pool else volume.storage_pool_id,
@@ -71,10 +71,8 @@ class Reports:
 
     def holder(self, mapping: Mapping) -> str:
         """What the node calls itself, as far as the array says."""
-        for anew in (False, True):
-            if sdc := self._array.sdcs(anew=anew).get(mapping.sdc_id):
-                return sdc.called
-        return mapping.sdc_name or mapping.sdc_ip or mapping.sdc_id
+        sdc = self._array.sdc_of(mapping)
+        return sdc.called if sdc else mapping.sdc_name or mapping.sdc_ip or mapping.sdc_id
 
     def snapshot(self, snapshot: Volume, *, token: str = "") -> SnapshotReport:
         return SnapshotReport(
