@@ -1,6 +1,6 @@
 """The independent clients that the simulated PowerFlex array must satisfy: Dell's PyPowerFlex, and the client of Cinder's driver.
 
-Each lives in an environment of its own and is run as a program there (`tests/peers/clients`).
+Each is run as a program in an environment that is not Polly's (`tests/peers/clients`).
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Any
 from tests.peers import venvs
 from tests.peers.powerflex_gateway import USER, Gateway
 
-CLIENTS = {"powerflex_sdk": "powerflex", "powerflex_cinder": "powerflex_cinder"}
-"""The environment of each program."""
+CLIENTS = {"powerflex_sdk": "powerflex", "powerflex_cinder": "xtremio"}
+"""The environment of each program; Cinder is large, so that of XtremIO's peer is used for this client too."""
 
 
 def install() -> None:
