@@ -158,7 +158,12 @@ def test_what_was_learnt_is_never_far_off(took_s: float) -> None:
 
 def test_the_more_wait_the_rarer_the_looks() -> None:
     looks: list[int] = []
-    poller: Poller[int, str] = Poller(lambda keys: looks.append(len(keys)) or dict.fromkeys(keys, "x"), every_s=0.2, learns=True)
+
+    def look(keys: Sequence[int]) -> dict[int, str]:
+        looks.append(len(keys))
+        return dict.fromkeys(keys, "x")
+
+    poller: Poller[int, str] = Poller(look, every_s=0.2, learns=True)
     threads = [
         threading.Thread(target=poller.until, args=(number, lambda seen: seen == "x"), kwargs={"timeout_s": 10}) for number in range(64)
     ]
