@@ -14,11 +14,13 @@ from typing import Final, Generic, TypeVar
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
+SLOWER, ONCE_S = 0.7, 0.2
+"""What a refusal makes of a bucket's rate, and how often it may."""
 LEAST: Final = 1 / 16
 """How slow refusals can make a bucket, as a part of its full rate."""
 SOONER: Final = 0.98
 """How much earlier the next first look comes, after one that found everything done."""
-SHORTEST_PAUSE, LONGEST_PAUSE, CROWD = 0.1, 2.5, 16
+SHORTEST_PAUSE, LONGEST_PAUSE, CROWD = 0.1, 1.5, 64
 """Between two looks of a poller that learns, in pauses of its own: few waiters are looked for often, and CROWD of them once in one."""
 RECOVERY_S: Final = 20.0
 """How long a bucket takes from standing still to its full rate, when nothing is refused."""
@@ -39,6 +41,7 @@ class TokenBucket:
         self._full, self._burst = rate_per_s, burst
         self._now, self._wait, self._chance = now, wait, chance
         self._rate, self._tokens, self._at = rate_per_s, float(burst), now()
+        self._slowed_at = float("-inf")
         self._lock = threading.Lock()
 
     def take(self) -> None:
@@ -47,11 +50,15 @@ class TokenBucket:
             self._wait(wait_s + self._chance() / self._full)
 
     def throttled(self) -> None:
-        """The API has refused a call for its rate: from now on at half the speed, which grows again by itself."""
+        """The API has refused a call for its rate: from now on slower, which grows again by itself.
+
+        Calls that were under way together are refused together, and slow it down once.
+        """
         with self._lock:
             self._refill()
-            self._rate = max(self._rate / 2, self._full * LEAST)
             self._tokens = min(self._tokens, 0.0)
+            if self._at - self._slowed_at >= ONCE_S:
+                self._rate, self._slowed_at = max(self._rate * SLOWER, self._full * LEAST), self._at
 
     def _reserve(self) -> float:
         """Takes a token, perhaps one that is yet to come, and says in how many seconds it does."""
@@ -89,10 +96,10 @@ class Usual:
 class _Waiter:
     """One thread that waits for one key."""
 
-    __slots__ = ("due_at", "looks", "since")
+    __slots__ = ("due_at", "learns", "looks", "since")
 
-    def __init__(self, now: float, look_after_s: float) -> None:
-        self.since, self.due_at, self.looks = now, now + look_after_s, 0
+    def __init__(self, now: float, look_after_s: float, *, learns: bool) -> None:
+        self.since, self.due_at, self.looks, self.learns = now, now + look_after_s, 0, learns
 
 
 class Poller(Generic[K, V]):
@@ -102,7 +109,8 @@ class Poller(Generic[K, V]):
     out is gone. What it raises is raised to everybody who waits.
 
     With `learns` the first look at a key comes when such a change has usually happened, the next ones follow soon, and the
-    more keys wait, the rarer the looks: a thousand changes need no more looks than twenty.
+    more keys wait, the rarer the looks: a thousand changes need no more looks than twenty. Who only wants to see what is
+    there waits `soon_s` for others to join, or for the look that they wait for.
     """
 
     def __init__(
@@ -112,12 +120,13 @@ class Poller(Generic[K, V]):
         every_s: float = 1.0,
         most: int = 200,
         learns: bool = False,
+        soon_s: float = 0.0,
         now: Callable[[], float] = time.monotonic,
         wait: Callable[[threading.Condition, float], None] = _wait_on,
     ) -> None:
         self._look, self._every_s, self._most = look, every_s, most
         self._now, self._wait = now, wait
-        self._usual = Usual(every_s) if learns else None
+        self._usual, self._soon_s = Usual(every_s) if learns else None, soon_s
         self._changed = threading.Condition()
         self._waiting: dict[K, list[_Waiter]] = {}
         self._seen: dict[K, tuple[int, V | Exception | None]] = {}
@@ -125,10 +134,14 @@ class Poller(Generic[K, V]):
         self._looking = False
         self._looked_at = float("-inf")
 
-    def until(self, key: K, ready: Callable[[V | None], bool], *, timeout_s: float) -> tuple[bool, V | None]:
-        """Waits until `ready` holds of what is seen under `key` (None: it is gone), and returns that it did, and what was seen last."""
+    def until(self, key: K, ready: Callable[[V | None], bool], *, timeout_s: float, soon: bool = False) -> tuple[bool, V | None]:
+        """Waits until `ready` holds of what is seen under `key` (None: it is gone), and returns that it did, and what was seen last.
+
+        `soon`: it is no change that is waited for, and nothing is learnt from it.
+        """
         with self._changed:
-            waiter = _Waiter(self._now(), self._usual.look_after_s if self._usual else self._every_s)
+            usual_s = self._usual.look_after_s if self._usual else self._every_s
+            waiter = _Waiter(self._now(), self._soon_s if soon else usual_s, learns=not soon)
             self._waiting.setdefault(key, []).append(waiter)
             try:
                 return self._await(key, waiter, ready, self._now() + timeout_s)
@@ -164,7 +177,7 @@ class Poller(Generic[K, V]):
     def _pause_s(self) -> float:
         if self._usual is None:
             return self._every_s
-        return self._every_s * min(LONGEST_PAUSE, max(SHORTEST_PAUSE, len(self._waiting) / CROWD))
+        return self._every_s * min(LONGEST_PAUSE, max(SHORTEST_PAUSE, (len(self._waiting) / CROWD) ** 2))
 
     def _look_once(self) -> None:
         """Looks for everybody, with the lock dropped meanwhile."""
@@ -194,7 +207,7 @@ class Poller(Generic[K, V]):
             waiter.due_at = self._looked_at + self._every_s * (min(1.0, SHORTEST_PAUSE * 2 ** (waiter.looks - 1)) if self._usual else 1.0)
 
     def _learn(self, waiter: _Waiter) -> None:
-        if self._usual is not None:
+        if self._usual is not None and waiter.learns:
             self._usual.happened(self._now() - waiter.since, max(1, waiter.looks))
 
     def _part(self, keys: Sequence[K]) -> list[tuple[K, V | Exception | None]]:
