@@ -40,6 +40,7 @@ class Builtin:
 
 
 BUILTIN: Final[Mapping[str, Builtin]] = {
+    "gce": Builtin(module="storage.platforms.gce", attribute="GcePlatform", extra="gce"),
     "local": Builtin(module="storage.platforms.local", attribute="LocalPlatform"),
     "powerflex": Builtin(module="storage.platforms.powerflex", attribute="PowerFlexPlatform", extra="powerflex"),
     "xtremio": Builtin(module="storage.platforms.xtremio", attribute="XtremioPlatform", extra="xtremio"),

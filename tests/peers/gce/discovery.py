@@ -148,7 +148,7 @@ class Discovery:
             return f"It must be a {kind}"
         if "enum" in schema and value not in schema["enum"]:
             return f"It must be one of {schema['enum']}"
-        if "pattern" in schema and not re.fullmatch(schema["pattern"], value):
+        if "pattern" in schema and not re.fullmatch(schema["pattern"], str(value)):
             return f"Must be a match of regex '{schema['pattern']}'"
         return self._formatted(value, form) if form else ""
 

@@ -11,7 +11,7 @@ import json
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs
@@ -82,15 +82,22 @@ class Peer:
             claims = jwt.decode(assertion, certs=self._public_key)
         except ValueError as error:
             return 400, {"error": "invalid_grant", "error_description": str(error)}
-        project = str(claims["iss"]).partition("@")[2].partition(".")[0]
+        project = _project(claims)
         if self.worlds[project].faults.expired:
             return 400, {"error": "invalid_grant", "error_description": "Invalid JWT Signature."}
         return 200, self.token(project)
 
+    def _project_of(self, token: str) -> str | None:
+        """Whose a token is: one that was granted here, or one that an account has signed for itself."""
+        if token not in self.tokens and token.count(".") == 2:
+            with contextlib.suppress(ValueError):
+                self.tokens[token] = _project(jwt.decode(token, certs=self._public_key))
+        return self.tokens.get(token)
+
     def world_of(self, project: str, authorization: str) -> World:
         """The project of a call, if its bearer may see it. Raises ApiError."""
         world = self.worlds.get(project)
-        bearer = self.tokens.get(authorization.removeprefix("Bearer "))
+        bearer = self._project_of(authorization.removeprefix("Bearer "))
         if bearer is None or (world is not None and world.faults.expired):
             raise ApiError(401, "authError", "Invalid Credentials")
         if world is None or bearer != project:
@@ -99,6 +106,11 @@ class Peer:
             world.faults.throttled -= 1
             raise ApiError(403, "rateLimitExceeded", "Quota exceeded for quota metric 'Queries' and limit 'Queries per minute'")
         return world
+
+
+def _project(claims: Mapping[str, Any]) -> str:
+    """The project of the account that signed: its address is `NAME@PROJECT.iam.gserviceaccount.com`."""
+    return str(claims["iss"]).partition("@")[2].partition(".")[0]
 
 
 class Handler(BaseHTTPRequestHandler):
