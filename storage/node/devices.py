@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Final
 
 from storage.errors import DeviceInUse, DeviceNotFound, NodeError, UnsafePath, WrongDevice
-from storage.node import multipath, scini
+from storage.node import google_disks, multipath, scini
+from storage.node.google_disks import IdentifyNamespace
 from storage.node.pace import Pace
 
 BLKGETSIZE64: Final = 0x80081272
@@ -47,6 +48,7 @@ class Roots:
     proc: Path = Path("/proc")
     is_block: Callable[[Path], bool] = is_block
     sdc: scini.Sdc = field(default_factory=scini.Sdc)
+    identify_namespace: IdentifyNamespace = google_disks.identify_namespace
 
 
 # --- which device ----------------------------------------------------------------------------------------
@@ -87,7 +89,7 @@ def _whole(name: str, roots: Roots) -> str:
 
 
 def serials(name: str, roots: Roots) -> tuple[str, ...]:
-    """All that sysfs offers as the serial of device `name`, such as `nvme1n1`; what the driver says of a PowerFlex device."""
+    """All that sysfs offers as the serial of device `name`, such as `nvme1n1`; what a device of PowerFlex or Google says itself."""
     if name.startswith(scini.DEVICES):
         return _told(name, roots)
     if multipath.is_map(name, roots.sys):
@@ -97,7 +99,8 @@ def serials(name: str, roots: Roots) -> tuple[str, ...]:
         file = Path(backing.removesuffix(" (deleted)"))
         return (str(file), file.name, file.stem)
     said = [_text(block / place) for place in ("serial", "device/serial", "wwid", "device/wwid")]
-    return tuple(dict.fromkeys(serial for serial in [*said, _page_80(block)] if serial))
+    said += [_page_80(block), google_disks.device_name(block, roots.dev / name, roots.identify_namespace)]
+    return tuple(dict.fromkeys(serial for serial in said if serial))
 
 
 def matches(serial: str, name: str, roots: Roots) -> bool:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import ctypes
+import errno
+import json
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from storage.errors import DeviceInUse, DeviceNotFound, NodeError, UnsafePath, WrongDevice
-from storage.node import devices
+from storage.node import devices, google_disks
 from storage.node.devices import Roots
 from storage.node.pace import Pace
 
@@ -19,10 +22,22 @@ class Trees:
 
     root: Path
     not_block: frozenset[str] = frozenset()
+    namespaces: dict[str, bytes] = field(default_factory=dict)
+    """What NVMe devices answer when they are asked for their namespace; the others refuse."""
 
     @property
     def roots(self) -> Roots:
-        return Roots(dev=self.root / "dev", sys=self.root / "sys", is_block=lambda path: path.is_file() and path.name not in self.not_block)
+        return Roots(
+            dev=self.root / "dev",
+            sys=self.root / "sys",
+            is_block=lambda path: path.is_file() and path.name not in self.not_block,
+            identify_namespace=self._identified,
+        )
+
+    def _identified(self, device: Path, namespace: int) -> bytes:
+        if f"{device.name} {namespace}" not in self.namespaces:
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+        return self.namespaces[f"{device.name} {namespace}"].ljust(4096, b"\0")
 
     def device(self, name: str, **files: str) -> str:
         """A device whose sysfs folder holds `files` (`/` in their names written as `__`)."""
@@ -91,6 +106,94 @@ def test_a_device_is_found_by_its_serial_wherever_sysfs_has_it(trees: Trees, nam
 
     assert find(trees, serial) == device
     assert find(trees, serial, hint=device) == device
+
+
+def google_nvme(trees: Trees, name: str, namespace: int, told: object) -> str:
+    """A disk of Google's on NVMe: the controller and its serial are those of all the others."""
+    text = told if isinstance(told, bytes) else json.dumps(told).encode()
+    trees.namespaces[f"{name} {namespace}"] = bytes(384) + text
+    return trees.device(name, device__model="nvme_card-pd", device__serial="nvme_card-pd", nsid=str(namespace))
+
+
+def designator(kind: int, text: str) -> str:
+    return f"\x02{chr(kind)}\0{chr(len(text))}{text}"
+
+
+def test_googles_nvme_disks_are_told_apart_by_their_namespaces(trees: Trees) -> None:
+    google_nvme(trees, "nvme0n1", 1, {"device_name": "boot", "disk_type": "PERSISTENT"})
+    device = google_nvme(trees, "nvme0n2", 2, {"device_name": "polly-0123", "disk_type": "PERSISTENT"})
+    trees.link("google-polly-0123", "../../nvme0n1")
+
+    assert find(trees, "polly-0123", hint=str(trees.root / "dev/disk/by-id/google-polly-0123")) == device
+    assert devices.serials("nvme0n1", trees.roots) == ("nvme_card-pd", "boot")
+
+
+@pytest.mark.parametrize("told", [b"", b"{", b"[1]", b"\xff\xfe", {"disk_type": "PERSISTENT"}])
+def test_an_nvme_disk_of_googles_that_does_not_say_its_name_is_no_volume(trees: Trees, told: object) -> None:
+    google_nvme(trees, "nvme0n2", 2, told)
+
+    with pytest.raises(DeviceNotFound):
+        find(trees, "polly-0123")
+
+
+def test_an_nvme_disk_that_may_not_be_asked_is_no_volume(trees: Trees) -> None:
+    google_nvme(trees, "nvme0n2", 2, {"device_name": "polly-0123"})
+    trees.namespaces.clear()
+
+    with pytest.raises(DeviceNotFound):
+        find(trees, "polly-0123")
+
+
+def test_only_googles_nvme_disks_are_asked(trees: Trees) -> None:
+    google_nvme(trees, "nvme0n2", 2, {"device_name": "polly-0123"})
+    trees.sys("nvme0n2", "device/model", "Amazon Elastic Block Store")
+
+    with pytest.raises(DeviceNotFound):
+        find(trees, "polly-0123")
+
+
+@pytest.mark.parametrize(
+    ("page", "found"),
+    [
+        (designator(0, "polly-0123"), True),
+        (designator(3, "naa-word") + designator(0, "polly-0123"), True),
+        (designator(1, "Google  PersistentDisk  polly-0123"), True),
+        (designator(3, "polly-0123"), False),
+        (designator(0, "polly-01234"), False),
+        (designator(0, "polly-0123")[:-3], False),
+        ("", False),
+    ],
+)
+def test_googles_scsi_disks_are_told_by_their_designators(trees: Trees, page: str, found: bool) -> None:
+    device = trees.device(
+        "sdb", device__vendor="Google  ", device__model="PersistentDisk  ", device__vpd_pg83=f"\0\x83\0{chr(len(page))}{page}"
+    )
+    trees.link("scsi-0Google_PersistentDisk_polly-0123", "../../sdb")
+
+    if found:
+        assert find(trees, "polly-0123") == device
+    else:
+        with pytest.raises(DeviceNotFound):
+            find(trees, "polly-0123")
+
+
+def test_a_disk_that_another_vendor_calls_so_is_not_googles(trees: Trees) -> None:
+    page = designator(0, "polly-0123")
+    trees.device("sdb", device__vendor="Other", device__model="PersistentDisk", device__vpd_pg83=f"\0\x83\0{chr(len(page))}{page}")
+
+    with pytest.raises(DeviceNotFound):
+        find(trees, "polly-0123")
+
+
+def test_the_command_to_a_namespace_is_as_large_as_the_kernel_reads_it() -> None:
+    assert ctypes.sizeof(google_disks._Command) == google_disks.NVME_IOCTL_ADMIN_CMD >> 16 & 0x3FFF
+
+
+def test_what_is_no_nvme_device_refuses_to_be_asked(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+
+    with pytest.raises(OSError, match="Inappropriate ioctl"):
+        google_disks.identify_namespace(tmp_path / "file", 1)
 
 
 def test_a_link_is_followed_to_the_plain_device(trees: Trees) -> None:
