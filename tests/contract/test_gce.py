@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
@@ -15,14 +12,12 @@ import pytest
 
 from storage.platforms.base import Platform
 from storage.platforms.contract import PlatformContract
-from storage.platforms.gce import GceOptions, GcePlatform
-from storage.platforms.gce.calls import Pace
+from tests.peers.gce.cloud import ELSEWHERE, NODE, POOL, Cloud, cloud_on
 from tests.peers.gce.server import Peer, serving
 from tests.peers.gce.world import World
 
 pytestmark = [pytest.mark.peer, pytest.mark.xdist_group("gce")]
 
-ZONE, OTHER_ZONE, FAR_ZONE = "europe-west4-a", "europe-west4-b", "us-central1-f"
 METHODS = {
     "create": "disks.insert",
     "delete": "disks.delete",
@@ -35,31 +30,6 @@ METHODS = {
     "delete_snapshot": "snapshots.delete",
 }
 """The call whose answer is lost when a verb's is."""
-HASTE = Pace(wait=lambda seconds: time.sleep(min(seconds, 0.005)), look_every_s=0.005)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cloud:
-    """A project on the peer, and the account that may use it."""
-
-    peer: Peer
-    world: World
-    account: Path
-
-    def options(self, **more: object) -> GceOptions:
-        given = {
-            "project": self.world.project,
-            "zones": (ZONE, OTHER_ZONE),
-            "types": ("pd-balanced", "pd-standard"),
-            "credentials_file": str(self.account),
-            "endpoint": self.peer.url,
-            "calls_per_s": 100_000,
-            "timeout_s": 10,
-        }
-        return GceOptions(**{**given, **more})  # type: ignore[arg-type]  # each key has a type of its own
-
-    def platform(self, **more: object) -> GcePlatform:
-        return GcePlatform("cloud", self.options(**more), pace=HASTE)
 
 
 @pytest.fixture(scope="module")
@@ -69,25 +39,17 @@ def peer() -> Iterator[Peer]:
         assert peer.violations == []
 
 
-@pytest.fixture
-def cloud(peer: Peer, tmp_path: Path) -> Cloud:
-    world = peer.project()
-    account = tmp_path / "account.json"
-    account.write_text(json.dumps(peer.account(world.project)))
-    return Cloud(peer=peer, world=world, account=account)
-
-
 class TestGce(PlatformContract):
-    pool = f"{ZONE}.pd-balanced"
-    nodes = (f"{ZONE}/node-a", f"{ZONE}/node-b")
+    pool = POOL
+    nodes = (NODE, ELSEWHERE)
     size_mib = 10 * 1024
     many = 1000
     has_data = False
     secrets: ClassVar[tuple[str, ...]] = ("PRIVATE KEY", "ya29.")
 
     @pytest.fixture
-    def storage(self, cloud: Cloud) -> Cloud:
-        return cloud
+    def storage(self, peer: Peer, tmp_path: Path) -> Cloud:
+        return cloud_on(peer, tmp_path)
 
     def make(self, storage: Cloud) -> Platform:
         return storage.platform()
@@ -117,3 +79,22 @@ class TestGce(PlatformContract):
 
     def expiring(self, storage: Cloud) -> AbstractContextManager[object]:
         return self._expired(storage.world)
+
+    @contextlib.contextmanager
+    def _stopped(self, world: World) -> Iterator[None]:
+        world.instances[ELSEWHERE]["status"] = "TERMINATED"
+        yield
+        world.instances[ELSEWHERE]["status"] = "RUNNING"
+
+    def stopping(self, storage: Cloud) -> AbstractContextManager[object]:
+        return self._stopped(storage.world)
+
+
+class TestGceInItsOwnTime(TestGce):
+    """The same where operations take a while, so that everybody meets disks that are not there yet or not yet gone."""
+
+    many = 20
+
+    @pytest.fixture
+    def storage(self, peer: Peer, tmp_path: Path) -> Cloud:
+        return cloud_on(peer, tmp_path, operation_s=0.02)

@@ -17,19 +17,14 @@ PROVISIONED = {
 }
 
 
-def shown(world: World) -> dict[str, Resource]:
-    """All disks as the API shows them, by `zone/name`."""
-    return {key: disk | _users(world, key) for key, disk in world.disks.items()}
-
-
-def _users(world: World, key: str) -> Resource:
-    users = world.users(key)
-    return {"users": users} if users else {}
+def shown(world: World, disk: Resource) -> Resource:
+    """A disk as the API shows it, with its users if it has any."""
+    users = world.users(f"{disk['zone'].rsplit('/', 1)[1]}/{disk['name']}")
+    return disk | ({"users": users} if users else {})
 
 
 def get(world: World, call: Call) -> Resource:
-    zone, name = call.path["zone"], call.path["disk"]
-    return world.disk(zone, name) | _users(world, f"{zone}/{name}")
+    return shown(world, world.disk(call.path["zone"], call.path["disk"]))
 
 
 def insert(world: World, call: Call) -> Resource:

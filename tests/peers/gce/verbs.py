@@ -59,11 +59,15 @@ def _in(zone: str, items: Mapping[str, Resource]) -> dict[str, Resource]:
 
 
 def list_disks(world: World, call: Call) -> Resource:
-    return _listed(world, call, "compute#diskList", _in(world.zone(call.path["zone"]), disks.shown(world)))
+    answer = _listed(world, call, "compute#diskList", _in(world.zone(call.path["zone"]), world.disks))
+    return answer | {"items": [disks.shown(world, disk) for disk in answer["items"]]}
 
 
 def aggregate_disks(world: World, call: Call) -> Resource:
-    return _aggregated(world, call, "compute#diskAggregatedList", "disks", disks.shown(world))
+    answer = _aggregated(world, call, "compute#diskAggregatedList", "disks", world.disks)
+    for scope in answer["items"].values():
+        scope |= {"disks": [disks.shown(world, disk) for disk in scope["disks"]]} if "disks" in scope else {}
+    return answer
 
 
 def list_instances(world: World, call: Call) -> Resource:

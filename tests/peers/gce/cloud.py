@@ -1,0 +1,54 @@
+"""A project on the peer as a test has it: the adapter's options for it, and adapters that do not wait long."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from storage.platforms.gce import GceOptions, GcePlatform
+from storage.platforms.gce.calls import Pace
+from tests.peers.gce.server import Peer
+from tests.peers.gce.world import Resource, World
+
+ZONE, OTHER_ZONE, FAR_ZONE = "europe-west4-a", "europe-west4-b", "us-central1-f"
+POOL = f"{ZONE}.pd-balanced"
+NODE, ELSEWHERE = f"{ZONE}/node-a", f"{ZONE}/node-b"
+HASTE = Pace(wait=lambda seconds: time.sleep(min(seconds, 0.005)), look_every_s=0.005)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cloud:
+    """A project on the peer, and the account that may use it."""
+
+    peer: Peer
+    world: World
+    account: Path
+
+    def options(self, **more: object) -> GceOptions:
+        given = {
+            "project": self.world.project,
+            "zones": (ZONE, OTHER_ZONE),
+            "types": ("pd-balanced", "pd-standard"),
+            "credentials_file": str(self.account),
+            "endpoint": self.peer.url,
+            "calls_per_s": 100_000,
+            "timeout_s": 10,
+        }
+        return GceOptions(**{**given, **more})  # type: ignore[arg-type]  # each key has a type of its own
+
+    def platform(self, **more: object) -> GcePlatform:
+        return GcePlatform("cloud", self.options(**more), pace=HASTE)
+
+    def disk(self, external_id: str) -> Resource:
+        """As Google keeps it."""
+        return self.world.disks[external_id]
+
+
+def cloud_on(peer: Peer, folder: Path, **settings: object) -> Cloud:
+    """A new project, with an account whose key is in the folder."""
+    world = peer.project(**settings)
+    account = folder / f"{world.project}.json"
+    account.write_text(json.dumps(peer.account(world.project)))
+    return Cloud(peer=peer, world=world, account=account)
