@@ -105,14 +105,18 @@ class Attachments:
         try:
             self._api.attach(instance, disk, device_name=disk.name, read_only=read_only)
         except Fault as fault:
+            if fault.passing or fault.throttled or fault.signed_out:
+                raise
             if fault.code in NO_SLOT:
                 raise NoSlot(node=str(instance), slots=self._options.slots_per_node, platform=self._name, reason=str(fault)) from fault
             if fault.code in GONE:
                 raise self._missing(disk, instance, fault) from fault
-            if fault.code not in IN_USE:
-                raise
-            if str(instance) not in (users := self._users(disk)):
+            users = self._users(disk)
+            if str(instance) in users:  # by whose claim, the look back tells
+                return
+            if fault.code in IN_USE:
                 raise VolumeInUse(volume=str(disk), holder=", ".join(users) or "another instance", reason=str(fault)) from fault
+            raise
 
     def _users(self, disk: Place) -> tuple[str, ...]:
         return holders(self.known(disk.external_id))
@@ -187,8 +191,10 @@ class Attachments:
             return None
 
         def fenced(labels: dict[str, str], seen: Any) -> dict[str, str]:
+            if holders(seen):
+                return labels
             mark = tags.read_mark(labels, external_id).fenced(epoch)
-            return tags.with_mark(tags.without_holds(labels, of=set(holders(seen))), mark)
+            return tags.with_mark(tags.without_holds(labels, of=set()), mark)
 
         self._mark(disk, fenced)
         # Who attached between the two looks has an older epoch, and either was seen by nobody or lets go by itself.

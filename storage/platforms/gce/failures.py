@@ -38,7 +38,7 @@ class Fault(Exception):
     """What Google said, before anybody has judged what it means for the verb."""
 
     def __init__(self, code: str, message: str, *, status: int = 0) -> None:
-        super().__init__(f"{code}: {' '.join(message.split())}")
+        super().__init__(f"{code}: {' '.join(message.split()).rstrip('.')}")
         self.code, self.status = code, status
 
     @property
@@ -65,7 +65,11 @@ def fault_of(error: Exception) -> Fault | None:
     if isinstance(error, Fault):
         return error
     if isinstance(error, GoogleAPICallError):
-        return Fault(_code(error), str(error.message), status=int(error.code or 0))
+        return Fault(
+            snake(_said(error, "reason") or str(error.reason or f"HTTP_{error.code}")),
+            _said(error, "message") or str(error.message),
+            status=int(error.code or 0),
+        )
     if isinstance(error, AuthTransportError | RequestException | RetryError):
         return Fault("BACKEND_ERROR", f"{type(error).__name__}: {error}")
     if isinstance(error, GoogleAuthError):
@@ -73,9 +77,9 @@ def fault_of(error: Exception) -> Fault | None:
     return None
 
 
-def _code(error: Any) -> str:
-    said = [one.get("reason", "") for one in error.errors if isinstance(one, dict)]
-    return snake(next((reason for reason in said if reason), "") or str(error.reason or "") or f"HTTP_{error.code}")
+def _said(error: Any, key: str) -> str:
+    """Of the first error in the body, which says more than the exception around it."""
+    return next((text for one in error.errors if isinstance(one, dict) and (text := one.get(key))), "")
 
 
 def snake(code: str) -> str:

@@ -1,0 +1,442 @@
+"""Disks of Compute Engine as volumes: pools and quotas, types and sizes, names and labels, pages, snapshots, and what Google refuses."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from storage.errors import (
+    Conflict,
+    Invalid,
+    PlatformError,
+    PlatformUnavailable,
+    PollyError,
+    PoolFull,
+    UnknownSnapshot,
+    UnknownVolume,
+    VolumeInUse,
+)
+from storage.model import AccessMode, ExternalId
+from storage.platforms.base import CreateRequest, VolumeReport
+from storage.platforms.gce import GcePlatform
+from storage.platforms.gce.names import Place, disk_name, place, place_of_link, snapshot_name
+from tests.peers.gce import disks
+from tests.peers.gce.cloud import FAR_ZONE, NODE, OTHER_ZONE, POOL, ZONE, Cloud, cloud_on
+from tests.peers.gce.errors import ApiError, OperationError
+from tests.peers.gce.server import Peer, serving
+from tests.peers.gce.world import HOSTS
+
+pytestmark = [pytest.mark.peer, pytest.mark.xdist_group("gce")]
+
+GIB = 1024
+
+
+@pytest.fixture(scope="module")
+def peer() -> Iterator[Peer]:
+    with serving() as peer:
+        yield peer
+        assert peer.violations == []
+
+
+@pytest.fixture
+def cloud(peer: Peer, tmp_path: Path) -> Cloud:
+    return cloud_on(peer, tmp_path)
+
+
+@pytest.fixture
+def platform(cloud: Cloud) -> Iterator[GcePlatform]:
+    platform = cloud.platform()
+    yield platform
+    platform.close()
+
+
+def create(platform: GcePlatform, claim: str = "claim-1", *, pool: str = POOL, size_mib: int = 10 * GIB, **more: object) -> VolumeReport:
+    return platform.create(CreateRequest(pool=pool, size_mib=size_mib, token=claim, **more))  # type: ignore[arg-type]  # as they come
+
+
+def add(cloud: Cloud, zone: str, name: str, kind: str = "pd-balanced", **more: object) -> None:
+    """A disk that Polly did not make."""
+    disks.add(cloud.world, zone, {"name": name, "type": kind, "sizeGb": "10", **more})
+    cloud.world.settle()
+
+
+# --- pools -------------------------------------------------------------------------------------------------
+
+
+def test_each_zone_has_a_pool_for_each_type(platform: GcePlatform) -> None:
+    found = {pool.name: (pool.region, pool.zone, pool.labels["type"], pool.capacity_mib // GIB) for pool in platform.pools()}
+    assert found == {
+        "europe-west4-a.pd-balanced": ("europe-west4", ZONE, "pd-balanced", 40960),
+        "europe-west4-a.pd-standard": ("europe-west4", ZONE, "pd-standard", 4096),
+        "europe-west4-b.pd-balanced": ("europe-west4", OTHER_ZONE, "pd-balanced", 40960),
+        "europe-west4-b.pd-standard": ("europe-west4", OTHER_ZONE, "pd-standard", 4096),
+    }
+
+
+def test_what_others_use_of_a_quota_is_foreign_and_so_is_what_its_other_pools_have(cloud: Cloud, platform: GcePlatform) -> None:
+    create(platform, "one", size_mib=100 * GIB)
+    create(platform, "two", size_mib=30 * GIB, pool=f"{OTHER_ZONE}.pd-balanced")
+    add(cloud, ZONE, "by-hand")
+    cloud.world.foreign_gb = 7
+
+    foreign = {pool.name: pool.foreign_mib // GIB for pool in platform.pools() if pool.labels["type"] == "pd-balanced"}
+    assert foreign == {POOL: 30 + 10 + 7, f"{OTHER_ZONE}.pd-balanced": 100 + 10 + 7}
+
+
+def test_the_operators_word_on_capacity_wins_over_the_quota(cloud: Cloud) -> None:
+    (pool,) = cloud.platform(zones=(ZONE,), types=("hyperdisk-throughput",), capacity_mib=5000).pools()
+    assert (pool.capacity_mib, pool.foreign_mib) == (5000, 0)
+    assert "regions.get" not in cloud.world.calls
+
+
+def test_a_pool_whose_quota_nobody_tells_is_left_out(cloud: Cloud) -> None:
+    pools = cloud.platform(zones=(ZONE,), types=("pd-ssd", "hyperdisk-throughput")).pools()
+    assert [pool.name for pool in pools] == [f"{ZONE}.pd-ssd"]
+
+
+def test_abilities_follow_the_types(cloud: Cloud) -> None:
+    able = cloud.platform(types=("pd-ssd",)).capabilities
+    assert (able.min_mib, able.max_mib, AccessMode.MULTI_NODE_READER_ONLY in able.access_modes) == (10 * GIB, 65536 * GIB, True)
+    able = cloud.platform(types=("hyperdisk-balanced", "pd-ssd")).capabilities
+    assert (able.min_mib, able.granularity_mib, AccessMode.MULTI_NODE_READER_ONLY in able.access_modes) == (4 * GIB, GIB, False)
+
+
+# --- creating ------------------------------------------------------------------------------------------------
+
+
+def test_a_disk_is_made_as_it_was_asked(cloud: Cloud, platform: GcePlatform) -> None:
+    made = create(platform, size_mib=10 * GIB + 1, name="/shop/db#0/data", labels={"team": "shop", "Cost Centre": "7", "polly-x": "1"})
+
+    disk = cloud.disk(made.external_id)
+    assert (disk["name"], disk["sizeGb"], disk["type"].split("/")[-1]) == (disk_name("claim-1"), "11", "pd-balanced")
+    assert disk["labels"] == {"team": "shop", "polly": "volume"}
+    assert (made.name, made.labels) == ("/shop/db#0/data", {"team": "shop", "Cost Centre": "7", "polly-x": "1"})
+    assert (made.size_mib, made.serial, made.zone) == (11 * GIB, disk["name"], ZONE)
+
+
+def test_labels_that_no_description_holds_are_refused(cloud: Cloud, platform: GcePlatform) -> None:
+    with pytest.raises(Invalid, match=r"labels is .*longer than 2000 characters"):
+        create(platform, labels={f"key-{number}": "v" * 60 for number in range(40)})
+    assert cloud.world.calls.count("disks.insert") == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "parameters", "fields"),
+    [
+        (
+            "hyperdisk-balanced",
+            {"provisionedIops": "5000", "provisionedThroughput": "200"},
+            {"provisionedIops": "5000", "provisionedThroughput": "200"},
+        ),
+        ("pd-extreme", {"provisionedIops": "20000", "type": "pd-extreme"}, {"provisionedIops": "20000"}),
+        (
+            "pd-ssd",
+            {"kmsKeyName": "projects/p/locations/l/keyRings/r/cryptoKeys/k"},
+            {"diskEncryptionKey": {"kmsKeyName": "projects/p/locations/l/keyRings/r/cryptoKeys/k"}},
+        ),
+    ],
+)
+def test_a_profiles_parameters_are_the_disks(cloud: Cloud, kind: str, parameters: dict[str, str], fields: dict[str, object]) -> None:
+    made = create(cloud.platform(types=(kind,)), pool=f"{ZONE}.{kind}", size_mib=500 * GIB, parameters=parameters)
+    assert {key: cloud.disk(made.external_id)[key] for key in fields} == fields
+
+
+@pytest.mark.parametrize(
+    ("kind", "size_mib", "parameters", "words"),
+    [
+        ("pd-ssd", 10 * GIB, {"iops": "1"}, "parameters.iops is '1': the parameters are type, provisionedIops"),
+        ("pd-ssd", 10 * GIB, {"type": "pd-standard"}, r'the pool has pd-ssd disks; .* pool_labels = { type = "pd-standard" }'),
+        ("pd-ssd", 10 * GIB, {"provisionedIops": "1"}, "a pd-ssd disk does not have it"),
+        ("pd-extreme", 500 * GIB, {"provisionedIops": "many"}, "it must be a whole number from 1"),
+        ("pd-extreme", 500 * GIB, {"provisionedIops": "0"}, "it must be a whole number from 1"),
+        ("pd-extreme", 10 * GIB, {}, "a pd-extreme disk has at least 512000 MiB"),
+        ("hyperdisk-throughput", 32769 * GIB, {}, "a hyperdisk-throughput disk has at most 33554432 MiB"),
+    ],
+)
+def test_what_a_type_cannot_do_is_said_before_google_is_asked(
+    cloud: Cloud, kind: str, size_mib: int, parameters: dict[str, str], words: str
+) -> None:
+    platform = cloud.platform(types=("pd-ssd", "pd-extreme", "hyperdisk-throughput"))
+    with pytest.raises(Invalid, match=words):
+        create(platform, pool=f"{ZONE}.{kind}", size_mib=size_mib, parameters=parameters)
+    assert cloud.world.calls.count("disks.insert") == 0
+
+
+@pytest.mark.parametrize(
+    ("code", "free_mib"),
+    [("QUOTA_EXCEEDED", 40960 * GIB), ("ZONE_RESOURCE_POOL_EXHAUSTED", 0), ("ZONE_RESOURCE_POOL_EXHAUSTED_WITH_DETAILS", 0)],
+)
+def test_a_zone_or_quota_without_room_is_a_full_pool_and_the_token_may_come_again(
+    cloud: Cloud, platform: GcePlatform, code: str, free_mib: int
+) -> None:
+    cloud.world.faults.failures = [("insert", OperationError(code, "Google's words"))]
+
+    with pytest.raises(PoolFull) as refused:
+        create(platform)
+    assert (refused.value.fields["free_mib"], refused.value.fields["pool"]) == (free_mib, POOL)
+    assert refused.value.fields["reason"] == f"{code}: Google's words"
+    assert platform.find("claim-1") is None
+    assert create(platform).token == "claim-1"
+
+
+@pytest.mark.parametrize(
+    ("refusal", "error", "code"),
+    [
+        (ApiError(403, "quotaExceeded", "Quota 'SSD_TOTAL_GB' exceeded."), PoolFull, "QUOTA_EXCEEDED"),
+        (ApiError(403, "forbidden", "Required 'compute.disks.create' permission"), PlatformError, "FORBIDDEN"),
+        (ApiError(403, "accessNotConfigured", "Compute Engine API has not been used"), PlatformError, "ACCESS_NOT_CONFIGURED"),
+        (ApiError(400, "invalid", "Invalid value"), PlatformError, "INVALID"),
+        (ApiError(401, "authError", "Invalid Credentials"), PlatformUnavailable, "AUTH_ERROR"),
+        (ApiError(429, "tooManyRequests", "Slow down"), None, ""),
+        (ApiError(503, "backendError", "Backend Error"), None, ""),
+        (ApiError(400, "resourceNotReady", "is not ready"), None, ""),
+    ],
+)
+def test_every_refusal_has_a_name_and_keeps_googles_code(
+    cloud: Cloud, platform: GcePlatform, refusal: ApiError, error: type[PollyError] | None, code: str
+) -> None:
+    cloud.world.faults.refusals = [("disks.insert", refusal)] * (3 if refusal.status == 401 else 1)
+
+    if error is None:
+        assert create(platform).token == "claim-1"
+        return
+    with pytest.raises(error) as refused:
+        create(platform)
+    assert refused.type is error
+    assert refused.value.fields["reason"].startswith(code)
+
+
+def test_servers_that_keep_failing_are_given_up(cloud: Cloud, platform: GcePlatform) -> None:
+    cloud.world.faults.refusals = [("disks.insert", ApiError(503, "backendError", "Backend Error"))] * 4
+
+    with pytest.raises(PlatformUnavailable, match="BACKEND_ERROR: Backend Error"):
+        create(platform)
+    assert cloud.world.faults.refusals == []
+
+
+def test_a_rate_that_stays_exceeded_is_said_in_the_end(cloud: Cloud) -> None:
+    cloud.world.faults.throttled = 1_000_000
+    platform = cloud.platform(timeout_s=1)
+
+    with pytest.raises(PlatformUnavailable, match="RATE_LIMIT_EXCEEDED: Quota exceeded for quota metric"):
+        platform.inspect(ExternalId(f"{ZONE}/one"))
+    assert 1 < 1_000_000 - cloud.world.faults.throttled < 2000
+
+
+def test_a_disk_of_that_name_which_another_made_is_nobodys_to_take(cloud: Cloud, platform: GcePlatform) -> None:
+    add(cloud, ZONE, disk_name("claim-1"))
+
+    with pytest.raises(Conflict, match="wanted token claim-1, found token none"):
+        create(platform)
+    assert platform.find("claim-1") is None
+
+
+def test_an_operation_that_does_not_end_is_said_and_gone_on_with(cloud: Cloud) -> None:
+    platform = cloud.platform(timeout_s=1)
+    cloud.world.faults.stuck = {"insert"}
+
+    for words in (r"operation operation-\d+-polly-\w+ is RUNNING after 1 s", "is CREATING after 1 s"):
+        with pytest.raises(PlatformUnavailable, match=words):
+            create(platform)
+    cloud.world.faults.stuck.clear()
+    assert create(platform).token == "claim-1"
+    assert cloud.world.calls.count("disks.insert") == 1
+
+
+def test_a_disk_whose_making_failed_is_not_used(cloud: Cloud, platform: GcePlatform) -> None:
+    made = create(platform)
+    cloud.disk(made.external_id)["status"] = "FAILED"
+
+    for call in (lambda: create(platform), lambda: platform.attach(made.external_id, NODE, epoch=1)):
+        with pytest.raises(PlatformError, match="its disk is FAILED"):
+            call()
+
+
+def test_a_disk_is_found_in_whichever_zone_it_is(cloud: Cloud, platform: GcePlatform) -> None:
+    made = create(platform, pool=f"{OTHER_ZONE}.pd-standard")
+
+    assert create(platform).external_id == made.external_id
+    assert cloud.platform(zones=(ZONE,)).find("claim-1") is None
+
+
+def test_many_who_wait_share_one_look(peer: Peer, tmp_path: Path) -> None:
+    cloud, creators = cloud_on(peer, tmp_path, operation_s=0.5), 24
+    platform, together = cloud.platform(), threading.Barrier(24)
+
+    def make(number: int) -> str:
+        together.wait(timeout=30)
+        return create(platform, f"claim-{number}").external_id
+
+    with ThreadPoolExecutor(creators) as pool:
+        assert len(set(pool.map(make, range(creators)))) == creators
+    looks = [call for call in cloud.world.calls if call.startswith("zoneOperations.")]
+    assert "zoneOperations.list" in looks
+    single = cloud_on(peer, tmp_path, operation_s=0.5)
+    create(single.platform())
+    alone = sum(call.startswith("zoneOperations.") for call in single.world.calls)
+    assert len(looks) < alone * creators / 4
+
+
+# --- lists and foreign disks -----------------------------------------------------------------------------------
+
+
+def test_pages_go_on_from_zone_to_zone_and_leave_out_what_is_in_no_pool(cloud: Cloud, platform: GcePlatform) -> None:
+    for zone in (ZONE, OTHER_ZONE, FAR_ZONE):
+        for number in range(3):
+            add(cloud, zone, f"disk-{number}")
+        add(cloud, zone, "ssd", "pd-ssd")
+    wanted = [f"{zone}/disk-{number}" for zone in (ZONE, OTHER_ZONE) for number in range(3)]
+
+    for limit in (1, 2, 3, 4, 100):
+        seen: list[str] = []
+        after: str | None = None
+        while True:
+            page = platform.volumes(after=after, limit=limit)
+            assert len(page.items) <= limit
+            seen += [one.external_id for one in page.items if not one.external_id.endswith("-boot")]
+            if (after := page.after) is None:
+                break
+        assert seen == wanted
+
+
+def test_more_than_google_gives_at_a_time_is_one_part(cloud: Cloud, platform: GcePlatform) -> None:
+    for number in range(601):
+        disks.add(cloud.world, OTHER_ZONE, {"name": f"disk-{number}", "type": "pd-balanced", "sizeGb": "10"})
+
+    page = platform.volumes(limit=1000)
+    assert (len(page.items), page.after) == (601 + 3, None)
+    assert cloud.world.calls == ["disks.list", "disks.list", "disks.list"]
+
+
+@pytest.mark.parametrize("after", ["", "asia-east1-a:", "nonsense", f"{ZONE}:nonsense"])
+def test_a_place_to_go_on_from_that_no_part_has_said_is_refused(platform: GcePlatform, after: str) -> None:
+    if after == "":
+        assert platform.volumes(after=after).items
+        return
+    with pytest.raises((Invalid, PlatformError), match=r"after|pageToken"):
+        platform.volumes(after=after)
+
+
+def test_a_disk_that_polly_did_not_make_can_be_adopted(cloud: Cloud, platform: GcePlatform) -> None:
+    add(cloud, ZONE, "by-hand", description="the old shop", labels={"team": "shop"})
+    volume = ExternalId(f"{ZONE}/by-hand")
+
+    found = platform.inspect(volume)
+    assert (found.token, found.name, found.serial, found.labels, found.pool) == ("", "by-hand", "by-hand", {"team": "shop"}, POOL)
+    assert platform.attach(volume, NODE, epoch=1).device == "/dev/disk/by-id/google-by-hand"
+    assert platform.inspect(volume).labels == {"team": "shop"}
+
+
+def test_a_disk_outside_of_the_zones_is_unknown(cloud: Cloud, platform: GcePlatform) -> None:
+    add(cloud, FAR_ZONE, "far")
+    with pytest.raises(UnknownVolume):
+        platform.inspect(ExternalId(f"{FAR_ZONE}/far"))
+
+
+@pytest.mark.parametrize("host", [*HOSTS, "projects/p", "", "https://www.googleapis.com/compute/v1/projects/p"])
+def test_links_are_read_in_all_their_forms(host: str) -> None:
+    assert place_of_link(f"{host}/zones/{ZONE}/instances/one") == Place(ZONE, "one")
+    assert place_of_link(f"{host}/global/snapshots/one") is None
+
+
+@pytest.mark.parametrize("text", ["", "/", "one", "a/b/c", "A/b", "a/B", "a/", "/b", "a/b\n", "-a/b"])
+def test_what_is_no_place_is_none(text: str) -> None:
+    assert place(text) is None
+
+
+# --- deleting and growing ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("reason", "error"),
+    [
+        ("resourceInUseByAnotherResource", VolumeInUse),
+        ("notFound", None),
+        ("forbidden", PlatformError),
+        ("resourceNotReady", PlatformUnavailable),
+    ],
+)
+def test_refusals_of_a_delete_have_names(cloud: Cloud, platform: GcePlatform, reason: str, error: type[PollyError] | None) -> None:
+    made = create(platform)
+    cloud.world.faults.refusals = [("disks.delete", ApiError(400, reason, "Google's words"))] * 4
+
+    if error is None:
+        platform.delete(made.external_id)
+        return
+    with pytest.raises(error) as refused:
+        platform.delete(made.external_id)
+    assert (refused.type, "Google's words" in refused.value.fields["reason"]) == (error, True)
+
+
+def test_a_quota_without_room_lets_no_disk_grow(cloud: Cloud, platform: GcePlatform) -> None:
+    made = create(platform)
+    cloud.world.limits_gb["SSD_TOTAL_GB"] = 15
+
+    with pytest.raises(PoolFull, match="has 5120 MiB free, 20480 MiB were asked for"):
+        platform.expand(made.external_id, 20 * GIB)
+    assert platform.inspect(made.external_id).size_mib == 10 * GIB
+
+
+def test_another_who_has_grown_it_so_far_has_done_it(cloud: Cloud, platform: GcePlatform) -> None:
+    made = create(platform)
+    cloud.world.faults.refusals = [("disks.resize", ApiError(400, "invalid", "New disk size must be larger"))] * 2
+    with pytest.raises(PlatformError, match="must be larger"):
+        platform.expand(made.external_id, 20 * GIB)
+
+    original = platform._api.resize_disk
+    platform._api.resize_disk = lambda *told: (original(*told), original(*told))[0]  # type: ignore[method-assign]  # as two processes do
+    cloud.world.faults.refusals = []
+    assert platform.expand(made.external_id, 20 * GIB).size_mib == 20 * GIB
+
+
+# --- snapshots -----------------------------------------------------------------------------------------------------
+
+
+def test_a_snapshot_that_is_still_uploading_is_waited_for(peer: Peer, tmp_path: Path) -> None:
+    cloud = cloud_on(peer, tmp_path, operation_s=0.05)
+    platform = cloud.platform()
+    made = create(platform)
+    snapshot = platform.snapshot(made.external_id, token="snap", name="before")
+    cloud.world.snapshots[snapshot.external_id]["status"] = "UPLOADING"
+    slow = cloud.platform(timeout_s=1)
+
+    with pytest.raises(PlatformUnavailable, match="is UPLOADING after 1 s"):
+        slow.snapshot(made.external_id, token="snap")
+    with pytest.raises(PlatformUnavailable, match="is UPLOADING after 1 s"):
+        create(slow, "copy", snapshot=snapshot.external_id)
+    cloud.world.snapshots[snapshot.external_id]["status"] = "READY"
+    assert platform.snapshot(made.external_id, token="snap") == snapshot
+    assert cloud.world.calls.count("disks.createSnapshot") == 1
+    assert snapshot.created_at > 1_700_000_000
+
+
+def test_a_snapshot_that_failed_is_said_and_is_no_source(cloud: Cloud, platform: GcePlatform) -> None:
+    made = create(platform)
+    snapshot = platform.snapshot(made.external_id, token="snap").external_id
+    cloud.world.snapshots[snapshot]["status"] = "FAILED"
+
+    with pytest.raises(PlatformError, match="the snapshot is FAILED"):
+        platform.snapshot(made.external_id, token="snap")
+    with pytest.raises(UnknownSnapshot):
+        create(platform, "copy", snapshot=snapshot)
+
+
+def test_a_snapshot_of_that_name_which_another_made_is_not_taken(cloud: Cloud, platform: GcePlatform) -> None:
+    made = create(platform)
+    cloud.platform().snapshot(made.external_id, token="snap")
+    cloud.world.snapshots[snapshot_name("snap")]["description"] = "by hand"
+
+    with pytest.raises(Conflict, match="wanted token snap, found token none"):
+        platform.snapshot(made.external_id, token="snap")
+
+
+def test_snapshots_of_other_zones_are_not_listed(cloud: Cloud, platform: GcePlatform) -> None:
+    far = cloud.platform(zones=(FAR_ZONE,))
+    far.snapshot(create(far, pool=f"{FAR_ZONE}.pd-balanced").external_id, token="far")
+    near = platform.snapshot(create(platform, "near").external_id, token="near")
+
+    assert list(platform.snapshots().items) == [near]
