@@ -1,4 +1,4 @@
-"""Processes that hold local volumes, and filesystems to put them on."""
+"""Processes that hold local volumes, filesystems to put them on, and platforms' peers that run once for all tests."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ import pytest
 from tests.conftest import leave_out
 
 if TYPE_CHECKING:
+    from tests.peers.gce.server import Peer as ComputeEngine
     from tests.peers.powerflex_gateway import Gateway
 
 REPOSITORY = Path(__file__).parents[2]
@@ -92,3 +93,13 @@ def powerflex_gateways(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dic
     folder = tmp_path_factory.mktemp("powerflex")
     with serving(folder, "3.6") as older, serving(folder, "4.5") as newer:
         yield {"3.6": older, "4.5": newer}
+
+
+@pytest.fixture(scope="session")
+def compute_engine() -> Iterator[ComputeEngine]:
+    """A Compute Engine on loopback; each test makes a project of its own on it."""
+    from tests.peers.gce.server import serving
+
+    with serving() as peer:
+        yield peer
+        assert peer.violations == [], "an answer was not as the discovery document says"

@@ -13,7 +13,7 @@ import pytest
 from storage.platforms.base import Platform
 from storage.platforms.contract import PlatformContract
 from tests.peers.gce.cloud import ELSEWHERE, NODE, POOL, Cloud, cloud_on
-from tests.peers.gce.server import Peer, serving
+from tests.peers.gce.server import Peer
 from tests.peers.gce.world import World
 
 pytestmark = [pytest.mark.peer, pytest.mark.xdist_group("gce")]
@@ -32,13 +32,6 @@ METHODS = {
 """The call whose answer is lost when a verb's is."""
 
 
-@pytest.fixture(scope="module")
-def peer() -> Iterator[Peer]:
-    with serving() as peer:
-        yield peer
-        assert peer.violations == []
-
-
 class TestGce(PlatformContract):
     pool = POOL
     nodes = (NODE, ELSEWHERE)
@@ -48,8 +41,8 @@ class TestGce(PlatformContract):
     secrets: ClassVar[tuple[str, ...]] = ("PRIVATE KEY", "ya29.")
 
     @pytest.fixture
-    def storage(self, peer: Peer, tmp_path: Path) -> Cloud:
-        return cloud_on(peer, tmp_path)
+    def storage(self, compute_engine: Peer, tmp_path: Path) -> Cloud:
+        return cloud_on(compute_engine, tmp_path)
 
     def make(self, storage: Cloud) -> Platform:
         return storage.platform()
@@ -96,5 +89,5 @@ class TestGceInItsOwnTime(TestGce):
     many = 20
 
     @pytest.fixture
-    def storage(self, peer: Peer, tmp_path: Path) -> Cloud:
-        return cloud_on(peer, tmp_path, operation_s=0.02)
+    def storage(self, compute_engine: Peer, tmp_path: Path) -> Cloud:
+        return cloud_on(compute_engine, tmp_path, operation_s=0.02)

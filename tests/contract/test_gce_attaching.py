@@ -27,23 +27,16 @@ from storage.platforms.gce import GcePlatform
 from tests.peers.gce import attaching
 from tests.peers.gce.cloud import ELSEWHERE, NODE, OTHER_ZONE, POOL, ZONE, Cloud, cloud_on
 from tests.peers.gce.errors import ApiError, OperationError
-from tests.peers.gce.server import Peer, serving
+from tests.peers.gce.server import Peer
 
 pytestmark = [pytest.mark.peer, pytest.mark.xdist_group("gce")]
 
 BIRTH = Birth(serial="polly-0123", filesystem="ext4", filesystem_uuid="6b1f0d0e-3f5e-4d4c-9d7c-0f6a3c1b2a10")
 
 
-@pytest.fixture(scope="module")
-def peer() -> Iterator[Peer]:
-    with serving() as peer:
-        yield peer
-        assert peer.violations == []
-
-
 @pytest.fixture
-def cloud(peer: Peer, tmp_path: Path) -> Cloud:
-    return cloud_on(peer, tmp_path)
+def cloud(compute_engine: Peer, tmp_path: Path) -> Cloud:
+    return cloud_on(compute_engine, tmp_path)
 
 
 @pytest.fixture

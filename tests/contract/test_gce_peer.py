@@ -4,39 +4,32 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.peers import gce
 from tests.peers.gce.errors import ApiError
-from tests.peers.gce.server import Peer, serving
+from tests.peers.gce.server import Peer
 from tests.peers.gce.world import World
 
 pytestmark = [pytest.mark.peer, pytest.mark.xdist_group("gce")]
 
 
-@pytest.fixture(scope="module")
-def peer() -> Iterator[Peer]:
-    with serving() as peer:
-        yield peer
-
-
 @pytest.mark.parametrize("operation_s", [0.0, 0.05])
-def test_googles_other_client_lives_a_disks_whole_life_on_it(peer: Peer, tmp_path: Path, operation_s: float) -> None:
-    world = peer.project(operation_s=operation_s)
+def test_googles_other_client_lives_a_disks_whole_life_on_it(compute_engine: Peer, tmp_path: Path, operation_s: float) -> None:
+    world = compute_engine.project(operation_s=operation_s)
     account = tmp_path / "account.json"
-    account.write_text(json.dumps(peer.account(world.project)))
+    account.write_text(json.dumps(compute_engine.account(world.project)))
     program = Path(gce.__file__).with_name("independent.py")
-    command = [gce.python(), program, peer.url, gce.document(), account, world.project, next(iter(world.zones))]
+    command = [gce.python(), program, compute_engine.url, gce.document(), account, world.project, next(iter(world.zones))]
 
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=60, check=False)
 
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "a stopped instance"
     assert len(done.stdout.splitlines()) == 35
-    assert peer.violations == []
+    assert compute_engine.violations == []
 
 
 @pytest.mark.parametrize(
@@ -60,21 +53,23 @@ def test_googles_other_client_lives_a_disks_whole_life_on_it(peer: Peer, tmp_pat
         ("POST", "zones/europe-west4-a/disks", "", b'{"name": "one", "licenses": "a"}', "badRequest"),
     ],
 )
-def test_what_the_document_does_not_allow_is_refused(peer: Peer, verb: str, path: str, query: str, body: bytes, reason: str) -> None:
+def test_what_the_document_does_not_allow_is_refused(
+    compute_engine: Peer, verb: str, path: str, query: str, body: bytes, reason: str
+) -> None:
     with pytest.raises(ApiError) as refused:
-        peer.discovery.read(verb, f"/compute/v1/projects/p/{path}", query, body)
+        compute_engine.discovery.read(verb, f"/compute/v1/projects/p/{path}", query, body)
     assert refused.value.reason == reason
 
 
-def test_what_is_googles_to_write_is_ignored_and_numbers_become_text(peer: Peer) -> None:
+def test_what_is_googles_to_write_is_ignored_and_numbers_become_text(compute_engine: Peer) -> None:
     body = b'{"name": "one", "status": "READY", "id": "7", "sizeGb": 10}'
-    call = peer.discovery.read("POST", "/compute/v1/projects/p/zones/z/disks", "", body)
+    call = compute_engine.discovery.read("POST", "/compute/v1/projects/p/zones/z/disks", "", body)
     assert call.body == {"name": "one", "sizeGb": "10"}
 
 
-def test_an_answer_that_is_not_as_the_document_says_is_seen(peer: Peer) -> None:
+def test_an_answer_that_is_not_as_the_document_says_is_seen(compute_engine: Peer) -> None:
     wrong = {"kind": "compute#disc", "sizeGb": 10, "status": "DONE", "colour": "red", "users": "one", "labelFingerprint": "?"}
-    found = peer.discovery.problems(wrong, {"$ref": "Disk"})
+    found = compute_engine.discovery.problems(wrong, {"$ref": "Disk"})
     assert [text.split(" ")[0] for text in found] == [
         "answer.kind",
         "answer.sizeGb",
@@ -85,11 +80,11 @@ def test_an_answer_that_is_not_as_the_document_says_is_seen(peer: Peer) -> None:
     ]
 
 
-def test_projects_do_not_see_each_other(peer: Peer) -> None:
-    mine, other = peer.project(), peer.project()
-    token = f"Bearer {peer.token(mine.project)['access_token']}"
-    assert isinstance(peer.world_of(mine.project, token), World)
+def test_projects_do_not_see_each_other(compute_engine: Peer) -> None:
+    mine, other = compute_engine.project(), compute_engine.project()
+    token = f"Bearer {compute_engine.token(mine.project)['access_token']}"
+    assert isinstance(compute_engine.world_of(mine.project, token), World)
     for project, bearer, status in ((other.project, token, 403), (mine.project, "Bearer x", 401)):
         with pytest.raises(ApiError) as refused:
-            peer.world_of(project, bearer)
+            compute_engine.world_of(project, bearer)
         assert refused.value.status == status
