@@ -114,12 +114,12 @@ def test_a_node_is_enough_by_its_name_in_the_disks_zone(platform: GcePlatform, v
 
 def test_an_instance_that_has_all_the_disks_it_takes_has_no_slot(cloud: Cloud) -> None:
     attaching.boot(cloud.world, ZONE, "small", "e2-micro")
-    platform = cloud.platform(slots_per_node=15)
+    platform = cloud.platform()
     made = [platform.create(CreateRequest(pool=POOL, size_mib=10240, token=f"claim-{number}")).external_id for number in range(16)]
     for volume in made[:15]:
         platform.attach(volume, f"{ZONE}/small", epoch=1)
 
-    with pytest.raises(NoSlot, match="small has all 15 attach slots") as refused:
+    with pytest.raises(NoSlot, match="small has all 16 attach slots") as refused:
         platform.attach(made[15], f"{ZONE}/small", epoch=1)
     assert "LIMIT_EXCEEDED" in refused.value.fields["reason"]
     assert len(entries(cloud, f"{ZONE}/small")) == 15

@@ -6,6 +6,7 @@ and Google refuses a second writer; then the labels are looked at again, and who
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -20,6 +21,8 @@ from storage.platforms.gce.options import GceOptions
 from storage.platforms.gce.records import COMING, LEAVING, holders, place_of
 
 DEVICE: Final = "/dev/disk/by-id/google-"
+MOST_DISKS: Final = 127
+"""How many disks an instance takes beside the one it boots from; fewer of some machine types."""
 TRIES: Final = 10
 """How often labels that others change meanwhile are written anew."""
 ENDED: Final = frozenset({"TERMINATED", "STOPPED"})
@@ -108,7 +111,7 @@ class Attachments:
             if fault.passing or fault.throttled or fault.signed_out:
                 raise
             if fault.code in NO_SLOT:
-                raise NoSlot(node=str(instance), slots=self._options.slots_per_node, platform=self._name, reason=str(fault)) from fault
+                raise NoSlot(node=str(instance), slots=_limit(fault), platform=self._name, reason=str(fault)) from fault
             if fault.code in GONE:
                 raise self._missing(disk, instance, fault) from fault
             users = self._users(disk)
@@ -227,3 +230,9 @@ class Attachments:
         if found is None:
             return f"project {self._options.project} has no instance {where}"
         return f"instance {where} is {found.status}" if last(found.status) in ENDED else None
+
+
+def _limit(fault: Fault) -> int:
+    """Google's own number, which counts the boot disk, where its words have one."""
+    found = re.search(r"Limit: ([0-9]+)", str(fault))
+    return int(found[1]) if found else MOST_DISKS

@@ -15,8 +15,6 @@ from storage.platforms.options import option
 
 PROJECT: Final = re.compile(r"([a-z0-9.-]+:)?[a-z][a-z0-9-]{4,61}[a-z0-9]")
 ZONE: Final = re.compile(r"[a-z]+-[a-z]+[0-9]+-[a-z]")
-MOST_DISKS: Final = 127
-"""How many disks an instance may have beside the one it boots from."""
 
 
 def _project(name: str) -> str:
@@ -60,10 +58,6 @@ def _at_least_one(number: int) -> str:
     return "" if number >= 1 else "it must be 1 or more"
 
 
-def _slots(number: int) -> str:
-    return "" if 1 <= number <= MOST_DISKS else f"it must be from 1 to {MOST_DISKS}"
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GceOptions:
     project: str = option(says="the project's id", check=_project)
@@ -76,10 +70,9 @@ class GceOptions:
     )
     credentials_file: str | None = option(
         None,
-        says="the path of a service account's key or a workload identity's configuration; not given: Google's default chain",
+        says="the path of a service account's key; not given: Google's default chain",
         check=_absolute,
     )
     endpoint: str | None = option(None, says="another address of the API, for private access", check=_endpoint)
     calls_per_s: int = option(20, says="how many calls a second one process makes at most", check=_at_least_one)
     timeout_s: int = option(120, says="how many seconds an operation, or a refusal for the rate, is waited for", check=_at_least_one)
-    slots_per_node: int = option(MOST_DISKS, says="how many disks an instance takes; machines with a shared core: 15", check=_slots)

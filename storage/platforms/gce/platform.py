@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from storage.errors import Invalid, PlatformUnavailable, UnknownVolume, VolumeInUse
+from storage.errors import Invalid, UnknownVolume, VolumeInUse
 from storage.model import AccessMode, Birth, ExternalId, Page
 from storage.platforms.base import (
     Attachment,
@@ -22,7 +22,7 @@ from storage.platforms.base import (
 )
 from storage.platforms.gce import capacity, doctor
 from storage.platforms.gce.api import Api
-from storage.platforms.gce.attachments import Attachments
+from storage.platforms.gce.attachments import MOST_DISKS, Attachments
 from storage.platforms.gce.calls import Pace
 from storage.platforms.gce.failures import GONE, IN_USE, Fault, verb
 from storage.platforms.gce.kinds import GIB_IN_MIB, TYPES
@@ -64,7 +64,7 @@ class GcePlatform(Platform):
             min_mib=min(kind.least_gib for kind in kinds) * GIB_IN_MIB,
             max_mib=max(kind.most_gib for kind in kinds) * GIB_IN_MIB,
             granularity_mib=GIB_IN_MIB,
-            slots_per_node=self._options.slots_per_node,
+            slots_per_node=MOST_DISKS,
             identity="gce",
             parallel=8,
         )
@@ -177,7 +177,7 @@ class GcePlatform(Platform):
     def check(self) -> Sequence[Finding]:
         try:
             return doctor.check(self._options, self._api)
-        except (OSError, ValueError, Fault, PlatformUnavailable) as error:
+        except Fault as error:
             return [Finding(ok=False, subject=f"project {self._options.project}", message=str(error), mend=doctor.SIGN_IN)]
 
     def close(self) -> None:

@@ -96,26 +96,19 @@ def _credentials(options: GceOptions) -> Any:
     from google.auth.credentials import AnonymousCredentials
 
     if options.credentials_file:
-        try:
-            return _from_file(options.credentials_file)
-        except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is no credentials file of Google's"
-            raise Fault("CREDENTIALS", f"{options.credentials_file}: {reason}") from None
+        return _from_key(options.credentials_file)
     if options.endpoint and is_loopback(options.endpoint):
         return AnonymousCredentials()
     return google.auth.default(scopes=SCOPES)[0]
 
 
-def _from_file(path: str) -> Any:
-    """The operator names the file, so any kind that Google knows is fine."""
-    import json
+def _from_key(path: str) -> Any:
+    """A service account's key, and no other kind of file: the others may name programs to run. Raises Fault that shows nothing of it."""
+    from google.oauth2 import service_account
 
-    import google.auth
-
-    with open(path, encoding="utf-8") as file:
-        told = json.load(file)
-    if isinstance(told, dict) and told.get("type") == "service_account":
-        from google.oauth2 import service_account
-
-        return service_account.Credentials.from_service_account_info(told, scopes=SCOPES)
-    return google.auth.load_credentials_from_dict(told, scopes=SCOPES)[0]
+    try:
+        return service_account.Credentials.from_service_account_file(path, scopes=SCOPES)
+    except OSError as error:
+        raise Fault("CREDENTIALS", f"{path}: {error.strerror}") from None
+    except (ValueError, TypeError, AttributeError):
+        raise Fault("CREDENTIALS", f"{path}: it is no service account's key; GOOGLE_APPLICATION_CREDENTIALS names other kinds") from None
