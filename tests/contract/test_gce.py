@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
 
-from storage.platforms.base import Platform
+from storage.errors import PlatformUnavailable
+from storage.model import ExternalId
+from storage.platforms.base import CreateRequest, Platform
 from storage.platforms.contract import PlatformContract
+from storage.platforms.gce import GcePlatform
 from tests.peers.gce.cloud import ELSEWHERE, NODE, POOL, Cloud, cloud_on
 from tests.peers.gce.server import Peer
 from tests.peers.gce.world import World
@@ -91,3 +94,48 @@ class TestGceInItsOwnTime(TestGce):
     @pytest.fixture
     def storage(self, compute_engine: Peer, tmp_path: Path) -> Cloud:
         return cloud_on(compute_engine, tmp_path, operation_s=0.02)
+
+
+VERBS: dict[str, tuple[str, Callable[[GcePlatform, ExternalId], object]]] = {
+    "create": ("disks.aggregatedList disks.insert zoneOperations.get disks.get", lambda cloud, volume: cloud.create(request("claim-2"))),
+    "attach": (
+        "disks.get disks.setLabels instances.attachDisk zoneOperations.get",
+        lambda cloud, volume: cloud.attach(volume, ELSEWHERE, epoch=2),
+    ),
+    "detach": ("disks.get instances.get instances.detachDisk zoneOperations.get", lambda cloud, volume: cloud.detach(volume, NODE)),
+    "fence": ("disks.get disks.setLabels zoneOperations.get zoneOperations.list", lambda cloud, volume: cloud.fence(volume, 7)),
+    "expand": ("disks.get disks.resize zoneOperations.get", lambda cloud, volume: cloud.expand(volume, 20480)),
+    "snapshot": (
+        "snapshots.get disks.get disks.createSnapshot zoneOperations.get",
+        lambda cloud, volume: cloud.snapshot(volume, token="snap"),
+    ),
+    "delete": ("disks.get disks.delete zoneOperations.get", lambda cloud, volume: cloud.delete(volume)),
+}
+
+
+def request(token: str) -> CreateRequest:
+    return CreateRequest(pool=POOL, size_mib=10240, token=token)
+
+
+@pytest.mark.parametrize(("verb", "method"), [(verb, method) for verb, (methods, _) in VERBS.items() for method in methods.split()])
+def test_an_answer_that_is_lost_of_any_call_leaves_nothing_by_half(compute_engine: Peer, tmp_path: Path, verb: str, method: str) -> None:
+    cloud = cloud_on(compute_engine, tmp_path)
+    platform, run = cloud.platform(), VERBS[verb][1]
+    volume = platform.create(request("claim-1")).external_id
+    platform.attach(volume, NODE, epoch=1)
+    if verb != "detach":
+        platform.detach(volume, NODE)
+
+    cloud.world.faults.losing = method
+    with pytest.raises(PlatformUnavailable):
+        run(platform, volume)
+    cloud.world.faults.losing = ""
+    assert cloud.world.faults.lost >= 4
+    run(cloud.platform(), volume)
+
+    users = {node: len(cloud.world.instances[node]["disks"]) - 1 for node in (NODE, ELSEWHERE)}
+    made = [disk for disk in cloud.world.disks.values() if disk["name"].startswith("polly-")]
+    assert users == {NODE: 0, ELSEWHERE: int(verb == "attach")}
+    assert len(made) == {"create": 2, "delete": 0}.get(verb, 1)
+    assert [disk["sizeGb"] for disk in made if verb == "expand"] in ([], ["20"])
+    assert len(cloud.world.snapshots) == int(verb == "snapshot")

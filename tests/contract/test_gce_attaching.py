@@ -24,6 +24,7 @@ from storage.node.identities import identify
 from storage.node.steps import Machine
 from storage.platforms.base import CreateRequest
 from storage.platforms.gce import GcePlatform
+from storage.platforms.gce.failures import Fault
 from tests.peers.gce import attaching
 from tests.peers.gce.cloud import ELSEWHERE, NODE, OTHER_ZONE, POOL, ZONE, Cloud, cloud_on
 from tests.peers.gce.errors import ApiError, OperationError
@@ -214,6 +215,49 @@ def test_an_attach_that_google_calls_done_and_does_not_show_is_asked_again(
     with pytest.raises(PlatformUnavailable, match="shows no user europe-west4-a/node-a"):
         platform.attach(volume, NODE, epoch=1)
     assert platform.attach(volume, NODE, epoch=1).external_id == volume
+
+
+def give_up(monkeypatch: pytest.MonkeyPatch, platform: GcePlatform) -> None:
+    """The next operation of an attach is not waited for."""
+
+    def done(operation: Any, zone: str) -> None:
+        if operation.operation_type == "attachDisk":
+            raise Fault("OPERATION_IN_PROGRESS", "given up")
+        wait(operation, zone)
+
+    wait = platform._api._watch.done
+    monkeypatch.setattr(platform._api._watch, "done", done)
+
+
+@pytest.mark.parametrize("verb", ["detach", "fence"])
+def test_an_attach_that_was_given_up_is_waited_for_before_anybody_is_told_that_the_disk_is_free(
+    compute_engine: Peer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    cloud = cloud_on(compute_engine, tmp_path, operation_s=0.3)
+    platform, other = cloud.platform(), cloud.platform()
+    volume = platform.create(CreateRequest(pool=POOL, size_mib=10240, token="claim-1")).external_id
+    give_up(monkeypatch, platform)
+    with pytest.raises(PlatformUnavailable, match="given up"):
+        platform.attach(volume, NODE, epoch=1)
+    assert entries(cloud, NODE) == []
+
+    if verb == "fence":
+        assert other.fence(volume, 2) is None
+    other.detach(volume, NODE)
+    assert all(operation["status"] == "DONE" for operation in cloud.world.operations.values())
+    assert entries(cloud, NODE) == []
+    assert other.fence(volume, 2)
+
+
+def test_an_attach_that_stays_under_way_is_no_proof(cloud: Cloud, volume: ExternalId) -> None:
+    cloud.world.faults.stuck = {"attachDisk"}
+    hasty = cloud.platform(timeout_s=1)
+    with pytest.raises(PlatformUnavailable, match="is RUNNING after 1 s"):
+        hasty.attach(volume, NODE, epoch=1)
+
+    for call in (lambda: hasty.fence(volume, 2), lambda: hasty.fence(volume, 2), lambda: hasty.detach(volume, NODE)):
+        with pytest.raises(PlatformUnavailable, match="is RUNNING after 1 s"):
+            call()
 
 
 # --- labels ------------------------------------------------------------------------------------------------

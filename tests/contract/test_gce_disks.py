@@ -236,6 +236,16 @@ def test_an_operation_that_does_not_end_is_said_and_gone_on_with(cloud: Cloud) -
     assert cloud.world.calls.count("disks.insert") == 1
 
 
+def test_a_token_whose_first_disk_is_still_being_deleted_is_asked_again(cloud: Cloud, platform: GcePlatform) -> None:
+    made = create(platform)
+    cloud.disk(made.external_id)["status"] = "DELETING"
+
+    with pytest.raises(PlatformUnavailable, match=r"RESOURCE_NOT_READY: a disk polly-\w+ is still being deleted"):
+        create(platform)
+    del cloud.world.disks[made.external_id]
+    assert create(platform) == made
+
+
 def test_a_disk_whose_making_failed_is_not_used(cloud: Cloud, platform: GcePlatform) -> None:
     made = create(platform)
     cloud.disk(made.external_id)["status"] = "FAILED"

@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 
 from storage.platforms.gce.calls import Calls, Pace, Watch
 from storage.platforms.gce.failures import GONE, Fault
-from storage.platforms.gce.names import Place, last
+from storage.platforms.gce.names import Place, last, place_of_link
 from storage.platforms.gce.options import GceOptions
 from storage.platforms.gce.sdk import Clients, messages
 from storage.platforms.pacing import TokenBucket
@@ -116,6 +116,14 @@ class Api:
 
     def detach(self, node: Place, device_name: str) -> None:
         self._change(node.zone, "instances", "detach_disk", "DetachDiskInstanceRequest", instance=node.name, device_name=device_name)
+
+    def await_attaches(self, zone: str, concerns: Callable[[Place], bool]) -> None:
+        """Waits until no disk is on its way to an instance that `concerns` picks. Raises Fault if one stays on its way."""
+        under_way = "(operationType = attachDisk) AND (status != DONE)"
+        for operation in self._page("zone_operations", "ListZoneOperationsRequest", zone=zone, filter=under_way)[0]:
+            node = place_of_link(operation.target_link)
+            if node is not None and concerns(node):
+                self._watch.ended(operation, zone)
 
     # --- snapshots ---
 

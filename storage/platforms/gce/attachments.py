@@ -152,7 +152,11 @@ class Attachments:
             disk, instance = self.known(external_id), self._instance(node, external_id)
         except (UnknownVolume, Invalid):
             return
-        if str(instance) in holders(disk):
+        if str(instance) not in holders(disk) and tags.hold_key(str(instance)) in disk.labels:
+            # An attach that was given up may still be under way, and would bring the disk after this detach.
+            self._api.await_attaches(instance.zone, lambda node: node == instance)
+            disk = self._api.disk(place_of(disk))
+        if disk is not None and str(instance) in holders(disk):
             self._drop(place_of(disk), instance)
 
     def _drop(self, disk: Place, instance: Place) -> None:
@@ -189,18 +193,21 @@ class Attachments:
         raise PlatformUnavailable(platform=self._name, action=f"mark volume {where}", reason=reason)
 
     def fence(self, external_id: ExternalId, epoch: int) -> str | None:
-        disk = self.ready(external_id)
+        disk, holds = self.ready(external_id), set[str]()
         if holders(disk):
             return None
 
         def fenced(labels: dict[str, str], seen: Any) -> dict[str, str]:
             if holders(seen):
                 return labels
+            holds.update(key for key in labels if key.startswith(tags.HOLD))
             mark = tags.read_mark(labels, external_id).fenced(epoch)
-            return tags.with_mark(tags.without_holds(labels, of=set()), mark)
+            return tags.with_mark(labels, mark)
 
         self._mark(disk, fenced)
-        # Who attached between the two looks has an older epoch, and either was seen by nobody or lets go by itself.
+        # Who attaches from here on finds the higher epoch and lets go. Who was under way before is waited for, and seen.
+        if holds:
+            self._api.await_attaches(place_of(disk).zone, lambda node: tags.hold_key(str(node)) in holds)
         if holders(self.known(external_id)):
             return None
         return f"disk {external_id} of project {self._options.project} has no users, epochs below {epoch} are refused"

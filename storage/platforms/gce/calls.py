@@ -90,6 +90,11 @@ class Watch:
 
     def done(self, operation: Any, zone: str) -> None:
         """Waits until the operation is done. Raises Fault for the error in it, or because it goes on for too long."""
+        if fault := operation_fault(self.ended(operation, zone)):
+            raise fault
+
+    def ended(self, operation: Any, zone: str) -> Any:
+        """The operation once it is done, well or not. Raises Fault because it goes on for too long."""
         key = Watched("operations", zone, operation.name)
         ready, seen = _is_done(operation), operation
         if not ready:
@@ -97,8 +102,7 @@ class Watch:
         if not ready:
             state = seen.status.name if seen is not None else "not to be seen"
             raise Fault("OPERATION_IN_PROGRESS", f"operation {operation.name} is {state} after {self._timeout_s:g} s")
-        if fault := operation_fault(seen):
-            raise fault
+        return seen
 
     def settled(self, kind: str, zone: str, name: str, states: frozenset[str]) -> Any:
         """Waits until a disk or snapshot is in none of the passing `states`; returns it, or None once it is gone."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from storage.errors import Conflict, Invalid, PoolFull, UnknownPool, UnknownSnapshot
+from storage.errors import Conflict, Invalid, PoolFull, UnknownPool, UnknownSnapshot, UnknownVolume
 from storage.platforms.base import CreateRequest, VolumeReport
 from storage.platforms.gce import tags
 from storage.platforms.gce.api import Api
@@ -44,7 +44,10 @@ class Making:
         zone, kind = self._pool(request.pool)
         size_mib = fit(request.size_mib)
         self._insert(request, zone, kind, size_mib)
-        report = volume_report(self._attachments.ready(Place(zone, disk_name(request.token)).external_id))
+        try:
+            report = volume_report(self._attachments.ready(Place(zone, disk_name(request.token)).external_id))
+        except UnknownVolume as error:
+            raise Fault("RESOURCE_NOT_READY", f"a disk {disk_name(request.token)} is still being deleted") from error
         if report.token != request.token:
             raise Conflict(
                 what=f"the disk {report.external_id}", expected=f"token {request.token}", found=f"token {report.token or 'none'}"

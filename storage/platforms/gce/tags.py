@@ -27,7 +27,7 @@ HOLD: Final = "polly-on-"
 """Begins a label for each node that a disk was given to: with which epoch, and for reading or writing."""
 BIRTH: Final = {"serial": "polly-birth-serial", "filesystem": "polly-birth-filesystem", "filesystem_uuid": "polly-birth-uuid"}
 
-LABEL_KEY: Final = re.compile(r"(?!polly)(?!goog)[a-z][a-z0-9_-]{0,62}")
+LABEL_KEY: Final = re.compile(r"(?!polly(-|$))(?!goog)[a-z][a-z0-9_-]{0,62}")
 LABEL_VALUE: Final = re.compile(r"[a-z0-9_-]{0,63}")
 MOST_LABELS: Final = 32
 """How many of the volume's own labels become Google's: a disk has 64 in all, and the marks need theirs."""
@@ -73,7 +73,7 @@ def plain(labels: Labels) -> dict[str, str]:
 
 def foreign(labels: Labels) -> dict[str, str]:
     """Google's labels without Polly's own."""
-    return {key: value for key, value in labels.items() if not key.startswith(OURS)}
+    return {key: value for key, value in labels.items() if key != OURS and not key.startswith(f"{OURS}-")}
 
 
 # --- marks ---------------------------------------------------------------------------------------------
