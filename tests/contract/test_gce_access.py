@@ -165,6 +165,11 @@ def test_what_is_not_there_is_named(cloud: Cloud, more: dict[str, object], subje
     assert (subject, message) in [(finding.subject, finding.message) for finding in bad(cloud, **more)]
 
 
+def test_a_zone_that_is_down_is_named(cloud: Cloud) -> None:
+    cloud.world.faults.down = {"europe-west4-b"}
+    assert [(finding.subject, finding.message) for finding in bad(cloud)] == [("zone europe-west4-b", "it is DOWN")]
+
+
 def test_quotas_are_told_and_capacity_in_their_place(cloud: Cloud) -> None:
     told = {finding.subject: finding.message for finding in cloud.platform().check()}
     assert told[f"pool {ZONE}.pd-balanced"] == "40960 GB are left of the 40960 GB of quota SSD_TOTAL_GB"

@@ -255,9 +255,11 @@ def test_an_attach_that_stays_under_way_is_no_proof(cloud: Cloud, volume: Extern
     with pytest.raises(PlatformUnavailable, match="is RUNNING after 1 s"):
         hasty.attach(volume, NODE, epoch=1)
 
-    for call in (lambda: hasty.fence(volume, 2), lambda: hasty.fence(volume, 2), lambda: hasty.detach(volume, NODE)):
+    for _ in range(2):
         with pytest.raises(PlatformUnavailable, match="is RUNNING after 1 s"):
-            call()
+            hasty.fence(volume, 2)
+    with pytest.raises(PlatformUnavailable, match="is RUNNING after 1 s"):
+        hasty.detach(volume, NODE)
 
 
 # --- labels ------------------------------------------------------------------------------------------------
@@ -400,3 +402,56 @@ def test_a_disk_that_is_being_deleted_is_gone(cloud: Cloud, platform: GcePlatfor
     with pytest.raises(UnknownVolume):
         platform.attach(volume, NODE, epoch=1)
     platform.delete(volume)
+
+
+# --- what changes between two calls ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("call", ["attach", "set_labels"])
+def test_a_disk_that_goes_while_it_is_attached_is_unknown(
+    cloud: Cloud, platform: GcePlatform, volume: ExternalId, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    during(monkeypatch, platform, call, lambda: cloud.world.disks.pop(volume))
+    with pytest.raises(UnknownVolume):
+        platform.attach(volume, NODE, epoch=1)
+    assert entries(cloud, NODE) == []
+
+
+def test_a_disk_that_goes_while_it_is_made_is_unknown(
+    cloud: Cloud, platform: GcePlatform, volume: ExternalId, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cloud.disk(volume)["status"] = "CREATING"
+    during(monkeypatch, platform, "settled_disk", lambda: cloud.world.disks.pop(volume))
+    with pytest.raises(UnknownVolume):
+        platform.attach(volume, NODE, epoch=1)
+
+
+def test_a_reader_that_another_of_its_node_has_overtaken_leaves_the_disk_to_it(
+    cloud: Cloud, platform: GcePlatform, volume: ExternalId, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = cloud.platform()
+    during(monkeypatch, platform, "attach", lambda: other.attach(volume, NODE, epoch=2, read_only=True))
+
+    with pytest.raises(VolumeInUse, match="node-a, epoch 2-ro"):
+        platform.attach(volume, NODE, epoch=1, read_only=True)
+    assert platform.inspect(volume).held_by == (NODE,)
+
+
+@pytest.mark.parametrize("call", ["instance", "detach"])
+def test_a_disk_that_another_detaches_at_the_same_time_is_detached(
+    cloud: Cloud, platform: GcePlatform, volume: ExternalId, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    platform.attach(volume, NODE, epoch=1)
+    during(monkeypatch, platform, call, lambda: cloud.world.instances[NODE]["disks"].pop())
+    platform.detach(volume, NODE)
+    assert platform.inspect(volume).held_by == ()
+
+
+def test_a_detach_that_google_refuses_is_said(cloud: Cloud, platform: GcePlatform, volume: ExternalId) -> None:
+    platform.attach(volume, NODE, epoch=1)
+    cloud.world.faults.refusals = [
+        ("instances.detachDisk", ApiError(403, "forbidden", "Required 'compute.instances.detachDisk' permission"))
+    ]
+    with pytest.raises(PlatformError, match="FORBIDDEN: Required"):
+        platform.detach(volume, NODE)
+    assert platform.inspect(volume).held_by == (NODE,)

@@ -214,3 +214,18 @@ def test_snapshots_of_other_zones_are_not_listed(cloud: Cloud, platform: GcePlat
     near = platform.snapshot(create(platform, "near").external_id, token="near")
 
     assert list(platform.snapshots().items) == [near]
+
+
+def test_a_disk_that_goes_while_it_is_copied_is_unknown(cloud: Cloud, platform: GcePlatform, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = create(platform)
+    original = platform._api.create_snapshot
+    monkeypatch.setattr(platform._api, "create_snapshot", lambda *a, **b: (cloud.world.disks.pop(made.external_id), original(*a, **b)))
+    with pytest.raises(UnknownVolume):
+        platform.snapshot(made.external_id, token="snap")
+    assert cloud.world.snapshots == {}
+
+
+def test_a_part_of_nothing_is_refused(platform: GcePlatform) -> None:
+    for call in (platform.volumes, platform.snapshots):
+        with pytest.raises(Invalid, match="a part has 1 item or more"):
+            call(limit=0)

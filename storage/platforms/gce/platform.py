@@ -81,8 +81,7 @@ class GcePlatform(Platform):
     @verb("list its volumes")
     def volumes(self, *, after: str | None = None, limit: int = 1000) -> Page[VolumeReport]:
         """Zone by zone, in the order of names. Disks of other types than this platform's belong to no pool of it."""
-        if limit < 1:
-            raise Invalid(field="limit", value=limit, reason="a part has 1 item or more")
+        _check_limit(limit)
         zone, _, token = (after or f"{self._options.zones[0]}:").partition(":")
         found: list[VolumeReport] = []
         for number in range(self._zone_number(zone, after), len(self._options.zones)):
@@ -162,6 +161,7 @@ class GcePlatform(Platform):
 
     @verb("list its snapshots")
     def snapshots(self, *, after: str | None = None, limit: int = 1000) -> Page[SnapshotReport]:
+        _check_limit(limit)
         return self._snapshots.page(after, limit)
 
     @verb("snapshot a volume")
@@ -182,3 +182,8 @@ class GcePlatform(Platform):
 
     def close(self) -> None:
         self._api.close()
+
+
+def _check_limit(limit: int) -> None:
+    if limit < 1:
+        raise Invalid(field="limit", value=limit, reason="a part has 1 item or more")

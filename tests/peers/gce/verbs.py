@@ -101,7 +101,14 @@ def get_operation(world: World, call: Call) -> Resource:
 def get_zone(world: World, call: Call) -> Resource:
     name = world.zone(call.path["zone"])
     region = world.link("regions", world.zones[name])
-    return {"kind": "compute#zone", "id": "1", "name": name, "status": "UP", "region": region, "selfLink": world.link("zones", name)}
+    return {
+        "kind": "compute#zone",
+        "id": "1",
+        "name": name,
+        "status": "DOWN" if name in world.faults.down else "UP",
+        "region": region,
+        "selfLink": world.link("zones", name),
+    }
 
 
 def list_zones(world: World, call: Call) -> Resource:

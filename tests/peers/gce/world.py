@@ -52,6 +52,8 @@ class Faults:
     """The next operation of this type ends so."""
     denied: set[str] = field(default_factory=set)
     """Permissions that the account does not have."""
+    down: set[str] = field(default_factory=set)
+    """Zones that are down."""
     stuck: set[str] = field(default_factory=set)
     """Operations of these types never end."""
 
