@@ -24,7 +24,7 @@ from storage.platforms.gce import GcePlatform
 from storage.platforms.gce.names import Place, place, place_of_link, snapshot_name
 from tests.peers.gce import disks
 from tests.peers.gce.cloud import FAR_ZONE, NODE, OTHER_ZONE, POOL, ZONE, Cloud, cloud_on
-from tests.peers.gce.errors import ApiError
+from tests.peers.gce.errors import ApiError, OperationError
 from tests.peers.gce.server import Peer
 from tests.peers.gce.world import HOSTS
 
@@ -186,6 +186,15 @@ def test_a_snapshot_that_is_still_uploading_is_waited_for(compute_engine: Peer, 
     assert platform.snapshot(made.external_id, token="snap") == snapshot
     assert cloud.world.calls.count("disks.createSnapshot") == 1
     assert snapshot.created_at > 1_700_000_000
+
+
+def test_a_disk_that_is_copied_too_often_slows_no_other_call_down(cloud: Cloud, platform: GcePlatform) -> None:
+    made = create(platform)
+    cloud.world.faults.failures = [("createSnapshot", OperationError("RESOURCE_OPERATION_RATE_EXCEEDED", "Operation rate exceeded"))]
+    with pytest.raises(PlatformUnavailable, match="RESOURCE_OPERATION_RATE_EXCEEDED"):
+        platform.snapshot(made.external_id, token="snap")
+    assert platform._api._calls.bucket._rate == 100_000
+    assert platform.snapshot(made.external_id, token="snap").volume == made.external_id
 
 
 def test_a_snapshot_that_failed_is_said_and_is_no_source(cloud: Cloud, platform: GcePlatform) -> None:

@@ -100,7 +100,7 @@ class Watch:
         if not ready:
             ready, seen = self._poller.until(key, _is_done, timeout_s=self._timeout_s)
         if not ready:
-            state = seen.status.name if seen is not None else "not to be seen"
+            state = _state(seen) or "not to be seen"
             raise Fault("OPERATION_IN_PROGRESS", f"operation {operation.name} is {state} after {self._timeout_s:g} s")
         return seen
 
@@ -115,4 +115,9 @@ class Watch:
 
 
 def _is_done(operation: Any) -> bool:
-    return operation is not None and operation.status.name == "DONE"
+    return _state(operation) == "DONE"
+
+
+def _state(operation: Any) -> str:
+    """Empty for one that is not there, or in a state that this version of Google's client does not know."""
+    return getattr(operation.status, "name", "") if operation is not None else ""

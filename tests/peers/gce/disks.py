@@ -172,7 +172,10 @@ def create_snapshot(world: World, call: Call) -> Resource:
     def finish() -> None:
         made["status"] = "READY"
 
-    return world.begin("createSnapshot", zone, disk, finish, call.query.get("requestId", ""))
+    def undo() -> None:
+        world.snapshots.pop(body["name"], None)
+
+    return world.begin("createSnapshot", zone, disk, finish, call.query.get("requestId", ""), undo=undo)
 
 
 def get_snapshot(world: World, call: Call) -> Resource:
