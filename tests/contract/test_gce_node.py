@@ -1,0 +1,253 @@
+"""A disk of Compute Engine from the control plane to the mounted filesystem, on an instance with SCSI disks and on one with NVMe.
+
+The devices are loop devices here, shown as Google's machines show theirs; everything else is what Polly does on a real node.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from framework.ids import new_id
+from storage.errors import DeviceNotFound, VolumeInUse
+from storage.model import Access
+from storage.node import identities, mountinfo
+from storage.node.devices import Roots
+from storage.node.journal import Journal
+from storage.node.pace import Deadline
+from storage.node.releasing import unstage
+from storage.node.staged import Staged
+from storage.node.staging import stage
+from storage.node.steps import Machine
+from storage.platforms.gce import GcePlatform
+from tests.nodes import plan
+from tests.peers.gce.cloud import ELSEWHERE, NODE, POOL, Cloud, cloud_on
+from tests.peers.gce.server import Peer
+from tests.peers.gce.world import Resource, World
+
+pytestmark = [pytest.mark.peer, pytest.mark.root, pytest.mark.xdist_group("gce")]
+
+GIB = 1024
+
+
+@dataclass(kw_only=True)
+class Instance:
+    """A machine that sees disks come and go as Google attaches and detaches them."""
+
+    cloud: Cloud
+    name: str
+    bus: str
+    """`scsi` or `nvme`."""
+    folder: Path
+    data: Path
+    """What is on the disks, for all instances."""
+    shown: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """The loop device and the kernel's name of each disk, by its device name."""
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def machine(self) -> Machine:
+        roots = Roots(dev=self.folder / "dev", sys=self.folder / "sys", identify_namespace=self._identified)
+        return Machine(roots=roots, device_wait_s=2.0)
+
+    def _identified(self, device: Path, namespace: int) -> bytes:
+        told = next(key for key, (_, name) in self.shown.items() if name == device.name == f"nvme0n{namespace}")
+        return (bytes(384) + json.dumps({"device_name": told, "disk_type": "PERSISTENT"}).encode()).ljust(4096, b"\0")
+
+    def look(self) -> None:
+        with self.lock:
+            entries = {entry["deviceName"]: entry for entry in self.cloud.world.instances[self.name]["disks"][1:]}
+            for key in [key for key in self.shown if key not in entries]:
+                self._hide(key)
+            for key in [key for key in entries if key not in self.shown]:
+                self._show(key, entries[key])
+
+    def _show(self, key: str, entry: Resource) -> None:
+        backing = self.data / entry["source"].rsplit("/", 1)[1]
+        backing.touch()
+        os.truncate(backing, int(self.cloud.disk(f"{self.name.split('/')[0]}/{backing.name}")["sizeGb"]) << 30)
+        read_only = ["--read-only"] if entry["mode"] == "READ_ONLY" else []
+        loop = subprocess.run(
+            ["losetup", *read_only, "--find", "--show", backing], check=True, capture_output=True, text=True
+        ).stdout.strip()
+        names = [f"sd{letter}" for letter in "bcdef"] if self.bus == "scsi" else [f"nvme0n{number}" for number in range(2, 7)]
+        name = next(name for name in names if not (self.folder / "dev" / name).exists())
+        self._describe(name, key)
+        os.mknod(self.folder / "dev" / name, stat.S_IFBLK | 0o600, os.stat(loop).st_rdev)
+        link = self.folder / "dev/disk/by-id" / f"google-{key}"
+        link.unlink(missing_ok=True)
+        link.symlink_to(f"../../{name}")
+        self.shown[key] = (loop, name)
+
+    def _describe(self, name: str, key: str) -> None:
+        block = self.folder / "sys/block" / name
+        (block / "device").mkdir(parents=True, exist_ok=True)
+        if self.bus == "nvme":
+            files = {"device/model": "nvme_card-pd", "device/serial": "nvme_card-pd", "nsid": name.removeprefix("nvme0n")}
+        else:
+            page = f"\2\0\0{chr(len(key))}{key}"
+            files = {"device/vendor": "Google  ", "device/model": "PersistentDisk  ", "device/delete": ""}
+            files["device/vpd_pg83"] = f"\0\x83\0{chr(len(page))}{page}"
+        for file, text in files.items():
+            (block / file).write_text(text, encoding="latin-1")
+
+    def _hide(self, key: str) -> None:
+        """The link is left behind, as udev leaves it now and then."""
+        loop, name = self.shown.pop(key)
+        (self.folder / "dev" / name).unlink()
+        subprocess.run(["losetup", "--detach", loop], check=True)
+
+    def stage(self, platform: GcePlatform, **changes: Any) -> Staged:
+        zone, name = self.name.split("/")
+        self.cloud.peer.here = (self.cloud.world.project, zone, name)
+        wanted = {"platform": "cloud", "pool": POOL, "size_mib": 10 * GIB, "filesystem": "ext4", **changes}
+        return stage(
+            plan(**wanted),
+            platform,
+            identities.identify(platform.capabilities.identity, self.machine, hostname="?"),
+            staging_dir=self.folder / "staging",
+            deadline=Deadline.of(60.0),
+            journal=Journal(self.folder / "journal", clock=time.time),
+            machine=self.machine,
+        )
+
+    def unstage(self, platform: GcePlatform, staged: Staged) -> None:
+        journal = Journal(self.folder / "journal", clock=time.time)
+        unstage(staged.plan, platform, self.name, staging_dir=self.folder / "staging", journal=journal, machine=self.machine)
+
+    def end(self) -> None:
+        for mount in mountinfo.read():
+            if mount.target.startswith(f"{self.folder}/"):
+                subprocess.run(["umount", "--lazy", mount.target], check=True)
+        for key in list(self.shown):
+            self._hide(key)
+
+
+@pytest.fixture
+def cloud(compute_engine: Peer, tmp_path: Path) -> Cloud:
+    return cloud_on(compute_engine, tmp_path)
+
+
+@pytest.fixture
+def platform(cloud: Cloud) -> Iterator[GcePlatform]:
+    platform = cloud.platform()
+    yield platform
+    platform.close()
+
+
+@pytest.fixture
+def instances(cloud: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Instance]]:
+    """One with SCSI disks and one with NVMe, which hear of each change."""
+    (tmp_path / "data").mkdir()
+    made = []
+    for name, bus in ((NODE, "scsi"), (ELSEWHERE, "nvme")):
+        (tmp_path / bus / "dev/disk/by-id").mkdir(parents=True)
+        made.append(Instance(cloud=cloud, name=name, bus=bus, folder=tmp_path / bus, data=tmp_path / "data"))
+    monkeypatch.setenv("GCE_METADATA_HOST", cloud.peer.url.removeprefix("http://"))
+    monkeypatch.setattr(World, "settle", told(World.settle, cloud.world, made))
+    yield made
+    for instance in made:
+        instance.end()
+
+
+def told(settle: Callable[[World], None], world: World, instances: list[Instance]) -> Callable[[World], None]:
+    def run(self: World) -> None:
+        settle(self)
+        for instance in instances if self is world else ():
+            instance.look()
+
+    return run
+
+
+def test_a_disk_is_born_on_scsi_and_lives_on_at_an_instance_with_nvme(
+    cloud: Cloud, platform: GcePlatform, instances: list[Instance]
+) -> None:
+    here, there = instances
+    token = new_id()
+    first = here.stage(platform, claim=token)
+    Path(first.path, "count").write_text("1")
+    assert (first.birth.serial, first.formatted) == (first.external_id.split("/")[1], True)
+
+    known = {"claim": "claim-2", "token": token, "external_id": first.external_id, "birth": first.birth, "epoch": 2}
+    with pytest.raises(VolumeInUse, match=NODE):
+        there.stage(platform, **known)
+    here.unstage(platform, first)
+    assert (here.shown, platform.inspect(first.external_id).held_by) == ({}, ())
+    assert (here.folder / "sys/block/sdb/device/delete").read_text() == "1", "the kernel still knew the disk when it was taken away"
+
+    second = there.stage(platform, **known)
+    assert Path(second.path, "count").read_text() == "1"
+    assert (second.formatted, second.device.endswith("/nvme0n2")) == (False, True)
+    assert platform.inspect(second.external_id).birth == first.birth
+    there.unstage(platform, second)
+    assert there.shown == {}
+
+
+@pytest.mark.parametrize("number", [0, 1], ids=["scsi", "nvme"])
+def test_another_disk_under_the_old_name_is_passed_over(
+    cloud: Cloud, platform: GcePlatform, instances: list[Instance], number: int
+) -> None:
+    """The link of before still leads to the kernel's name, which another disk has now."""
+    here = instances[number]
+    token = new_id()
+    first = here.stage(platform, claim=token)
+    Path(first.path, "whose").write_text("ours")
+    here.unstage(platform, first)
+    other = here.stage(platform, claim=new_id(), volume_id="vol-2")
+    assert other.device == first.device
+
+    known = {"claim": "claim-2", "token": token, "external_id": first.external_id, "birth": first.birth, "epoch": 2}
+    second = here.stage(platform, **known)
+    assert second.device != first.device
+    assert Path(second.path, "whose").read_text() == "ours"
+
+
+def test_readers_mount_it_on_both(cloud: Cloud, platform: GcePlatform, instances: list[Instance]) -> None:
+    here, there = instances
+    token = new_id()
+    first = here.stage(platform, claim=token)
+    Path(first.path, "count").write_text("1")
+    here.unstage(platform, first)
+
+    known = {"token": token, "external_id": first.external_id, "birth": first.birth, "access": Access.RO}
+    readers = [one.stage(platform, claim=f"claim-{epoch}", epoch=epoch, **known) for epoch, one in enumerate((here, there), start=2)]
+    assert [Path(reader.path, "count").read_text() for reader in readers] == ["1", "1"]
+    with pytest.raises(OSError, match="Read-only file system"):
+        Path(readers[1].path, "count").write_text("2")
+
+
+def test_a_disk_that_has_grown_is_grown_on_the_node(cloud: Cloud, platform: GcePlatform, instances: list[Instance]) -> None:
+    here, there = instances
+    token = new_id()
+    first = here.stage(platform, claim=token)
+    before = os.statvfs(first.path)
+    platform.expand(first.external_id, 20 * GIB)
+    here.unstage(platform, first)
+
+    known = {"token": token, "external_id": first.external_id, "birth": first.birth, "epoch": 2, "size_mib": 20 * GIB}
+    second = there.stage(platform, claim="claim-2", **known)
+    assert second.size_mib == 20 * GIB
+    assert os.statvfs(second.path).f_blocks > 1.9 * before.f_blocks
+
+
+def test_a_device_that_never_comes_up_leaves_nothing_attached(
+    cloud: Cloud, platform: GcePlatform, instances: list[Instance], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, _ = instances
+    monkeypatch.setattr(Instance, "_show", lambda *_: None)
+
+    with pytest.raises(DeviceNotFound, match=r"serial polly-\w+ came up on this node"):
+        here.stage(platform, claim="claim-1")
+    made = platform.find("claim-1")
+    assert made is not None
+    assert made.held_by == ()
