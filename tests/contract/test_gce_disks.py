@@ -22,7 +22,7 @@ from storage.platforms.base import CreateRequest, VolumeReport
 from storage.platforms.gce import GcePlatform
 from storage.platforms.gce.names import disk_name
 from tests.peers.gce import disks
-from tests.peers.gce.cloud import NODE, OTHER_ZONE, POOL, ZONE, Cloud, cloud_on
+from tests.peers.gce.cloud import FAR_ZONE, NODE, OTHER_ZONE, POOL, ZONE, Cloud, cloud_on
 from tests.peers.gce.errors import ApiError, OperationError
 from tests.peers.gce.server import Peer
 
@@ -260,6 +260,17 @@ def test_a_disk_is_found_in_whichever_zone_it_is(cloud: Cloud, platform: GcePlat
 
     assert create(platform).external_id == made.external_id
     assert cloud.platform(zones=(ZONE,)).find("claim-1") is None
+
+
+def test_a_zone_that_google_cannot_look_into_is_not_taken_for_an_empty_one(cloud: Cloud, platform: GcePlatform) -> None:
+    create(platform, pool=f"{OTHER_ZONE}.pd-balanced")
+    cloud.world.faults.unreachable = {FAR_ZONE}
+    assert create(platform).zone == OTHER_ZONE
+    cloud.world.faults.unreachable = {OTHER_ZONE}
+
+    with pytest.raises(PlatformUnavailable, match=f"UNREACHABLE: disks in zones/{OTHER_ZONE} are not told"):
+        create(platform)
+    assert sum(disk["name"].startswith("polly-") for disk in cloud.world.disks.values()) == 1
 
 
 def test_many_who_wait_share_one_look(compute_engine: Peer, tmp_path: Path) -> None:

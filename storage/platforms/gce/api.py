@@ -28,7 +28,7 @@ def request_id() -> str:
 
 class Api:
     def __init__(self, options: GceOptions, *, pace: Pace, ids: Callable[[], str] = request_id) -> None:
-        self._project, self._ids = options.project, ids
+        self._project, self._zones, self._ids = options.project, options.zones, ids
         self._clients = Clients(options)
         bucket = TokenBucket(options.calls_per_s, 2 * options.calls_per_s, now=pace.now, wait=pace.wait, chance=pace.chance)
         self._calls = Calls(bucket=bucket, timeout_s=options.timeout_s, pace=pace)
@@ -73,12 +73,17 @@ class Api:
         return self._page("disks", "ListDisksRequest", zone=zone, max_results=min(most, MOST_PER_PAGE), **_after(page_token))
 
     def all_disks(self, filter: str) -> Iterator[Any]:  # noqa: A002  # Google's word
-        """The disks of all zones that a filter lets through."""
+        """The disks of all zones that a filter lets through.
+
+        Raises Fault where Google cannot look into a zone of ours: what is there would be taken for missing.
+        """
         token = ""
         while True:
             page = self._call("disks", "aggregated_list", "AggregatedListDisksRequest", filter=filter, **_after(token))
             first = next(iter(page.pages))
-            for scope in first.items.values():
+            for name, scope in first.items.items():
+                if last(name) in self._zones and scope.warning.code not in ("", "NO_RESULTS_ON_PAGE"):
+                    raise Fault("BACKEND_ERROR", f"{scope.warning.code}: disks in {name} are not told: {scope.warning.message}")
                 yield from scope.disks
             token = first.next_page_token
             if not token:

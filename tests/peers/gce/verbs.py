@@ -47,7 +47,11 @@ def _aggregated(world: World, call: Call, kind: str, field: str, items: Mapping[
     part, token = _page(call, items)
     empty = {"code": "NO_RESULTS_ON_PAGE", "message": "There are no results for scope on this page."}
     scopes: dict[str, Resource] = {f"zones/{zone}": {"warning": empty} for zone in world.zones}
+    hidden = {"code": "UNREACHABLE", "message": "The scope cannot be reached."}
+    scopes |= {f"zones/{zone}": {"warning": hidden} for zone in world.faults.unreachable}
     for key, item in part:
+        if key.split("/")[0] in world.faults.unreachable:
+            continue
         scopes[f"zones/{key.split('/')[0]}"].pop("warning", None)
         scopes[f"zones/{key.split('/')[0]}"].setdefault(field, []).append(item)
     answer: Resource = {"kind": kind, "id": world.path("aggregated"), "selfLink": world.link("aggregated"), "items": scopes}

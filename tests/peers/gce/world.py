@@ -54,6 +54,8 @@ class Faults:
     """Permissions that the account does not have."""
     down: set[str] = field(default_factory=set)
     """Zones that are down."""
+    unreachable: set[str] = field(default_factory=set)
+    """Zones that lists over all zones leave out with a warning."""
     stuck: set[str] = field(default_factory=set)
     """Operations of these types never end."""
 
