@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from storage.platforms.gce import GceOptions, GcePlatform
 from storage.platforms.gce.calls import Pace
@@ -44,6 +48,27 @@ class Cloud:
     def disk(self, external_id: str) -> Resource:
         """As Google keeps it."""
         return self.world.disks[external_id]
+
+    def entries(self, node: str) -> list[Resource]:
+        """The disks of an instance beside the one it boots from."""
+        found: list[Resource] = self.world.instances[node]["disks"][1:]
+        return found
+
+
+def during(monkeypatch: pytest.MonkeyPatch, platform: GcePlatform, call: str, what: Callable[[], object], *, after: bool = False) -> None:
+    """Lets something happen right before or after the platform's next call of the API."""
+    original = getattr(platform._api, call)
+
+    def run(*arguments: Any, **options: Any) -> Any:
+        monkeypatch.undo()
+        if not after:
+            what()
+        answer = original(*arguments, **options)
+        if after:
+            what()
+        return answer
+
+    monkeypatch.setattr(platform._api, call, run)
 
 
 def cloud_on(peer: Peer, folder: Path, **settings: object) -> Cloud:
