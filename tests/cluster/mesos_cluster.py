@@ -140,10 +140,28 @@ class Agent(Node):
 
     def executors(self) -> dict[str, int]:
         """The process id of each executor that runs on this agent, by the executor's id."""
-        now = Processes.look()
-        containers = {int(file.read_text()) for file in self.folder.glob("**/containers/*/pid") if file.read_text().strip()}
+        now, containers = Processes.look(), self._containers()
         started = (pid for pid, parent in now.parents.items() if parent in containers)
         return {name: pid for pid in started if (name := _variable(pid, "MESOS_EXECUTOR_ID"))}
+
+    def _containers(self) -> set[int]:
+        """The process id of each container. The agent makes and removes them meanwhile: one that goes while it is looked at is none."""
+        found = set()
+        for place in self.folder.glob("work/agents/*/run/containers"):
+            for container in _entries(place):
+                with contextlib.suppress(OSError, ValueError):
+                    found.add(int((container / "pid").read_text()))
+        return found
+
+    def stored_id(self) -> str | None:
+        """The agent id that this agent is to have when it starts again; None until it has stored it.
+
+        The master lists an agent before the agent hears of its id. Killed between the two, it comes back as a new one.
+        """
+        for latest in self.folder.glob("work/agents/*/work/meta/slaves/latest"):
+            if (latest / "slave.info").exists():
+                return latest.resolve().name
+        return None
 
     def tenants(self) -> set[int]:
         """All processes on this machine: containers, executors, their tasks, and what these have started, daemons too."""
@@ -161,6 +179,12 @@ class Agent(Node):
     def _stop_acting(self) -> None:
         for pid in self.pids:
             os.kill(pid, signal.SIGSTOP)
+
+
+def _entries(folder: Path) -> list[Path]:
+    with contextlib.suppress(OSError):
+        return [folder / name for name in os.listdir(folder)]
+    return []
 
 
 def _variable(pid: int, name: str) -> str | None:
@@ -220,7 +244,7 @@ class MesosCluster:
         self.agents = [self._agent(number, shared | spec.all_flags()) for number, spec in enumerate(specs, 1)]
 
     def start(self, timeout_s: float = 30) -> Self:
-        """Starts every node and returns once all agents have registered. Raises TimeoutError with the ends of the logs."""
+        """Starts every node and returns once all agents are there to stay: see wait_agents."""
         try:
             for node in (self.master, *self.agents):
                 node.start()
@@ -248,13 +272,26 @@ class MesosCluster:
 
     def active_agents(self) -> list[str]:
         """The names of the agents that are registered and connected: agent1, agent2, ..."""
-        return sorted(agent["hostname"] for agent in self.master.get("/slaves")["slaves"] if agent["active"])
+        return sorted(name for name, _ in self._active())
+
+    def _active(self) -> list[tuple[str, str]]:
+        """(name, agent id) of each."""
+        return [(agent["hostname"], agent["id"]) for agent in self.master.get("/slaves")["slaves"] if agent["active"]]
 
     def wait_agents(self, number: int | None = None, timeout_s: float = 30) -> None:
-        """Returns once exactly this many agents are active: all, if no number is given."""
+        """Returns once exactly this many agents are active (all, if no number is given) and have stored who they are.
+
+        From then on an agent that is killed is the same when it starts again. Raises TimeoutError with the ends of the logs.
+        """
         wanted = len(self.agents) if number is None else number
+        stored = {agent.flags["hostname"]: agent.stored_id for agent in self.agents}
+
+        def are_there() -> bool:
+            active = self._active()
+            return len(active) == wanted and all(stored[name]() == agent_id for name, agent_id in active)
+
         try:
-            eventually(lambda: len(self.active_agents()) == wanted, timeout_s, f"{wanted} agents are active")
+            eventually(are_there, timeout_s, f"{wanted} agents are active and have stored their ids")
         except TimeoutError as error:
             logs = "\n".join(node.last_lines() for node in (self.master, *self.agents))
             raise TimeoutError(f"{error}\n{logs}") from error

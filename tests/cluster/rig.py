@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -214,14 +215,18 @@ class Rig:
         )
         return {name: number for name, number in counts.items() if number}
 
-    def attached(self) -> dict[str, int]:
+    def attached(self) -> Mapping[str, int]:
         """Image file to the number of loop devices on it, as the kernel has it."""
-        found: dict[str, int] = {}
+        return Counter(self.loop_devices().values())
+
+    def loop_devices(self) -> dict[str, str]:
+        """Device to the image file that it is on. Other tests' devices come and go meanwhile."""
+        found: dict[str, str] = {}
         for file in Path("/sys/block").glob("loop*/loop/backing_file"):
             with contextlib.suppress(OSError):
                 backing = file.read_text().strip()
                 if backing.startswith(f"{self.images}/"):
-                    found[backing] = found.get(backing, 0) + 1
+                    found[f"/dev/{file.parts[3]}"] = backing
         return found
 
     def settle(self, timeout_s: float = RUN_S) -> None:

@@ -105,9 +105,9 @@ def test_a_task_is_killed(rig_with: Callable[..., Rig]) -> None:
     rig.run(counter())
     first = rig.running()[0]
     assert rig.count(first["id"]) == 1
-    for pid in _descendants(rig.executor_pid(first["id"])):
-        if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"sleep\0"):
-            os.kill(pid, signal.SIGKILL)
+    executor = rig.executor_pid(first["id"])
+    for pid in eventually(lambda: _sleepers(executor), what="the task sleeps"):
+        os.kill(pid, signal.SIGKILL)
     second = rig.running(but=[first["id"]])[0]
     assert rig.count(second["id"]) == 2
     ends_clean(rig)
@@ -174,15 +174,16 @@ def test_a_device_that_is_busy_on_unmount(rig_with: Callable[..., Rig], tmp_path
 def _squat(executor: int, rig: Rig) -> Any:
     import subprocess
 
-    image = next(iter(rig.attached()))
-    device = next(
-        f"/dev/{file.parts[3]}" for file in Path("/sys/block").glob("loop*/loop/backing_file") if file.read_text().strip() == image
-    )
+    (device,) = rig.loop_devices()
     lines = [line.split() for line in Path(f"/proc/{executor}/mountinfo").read_text().splitlines()]
     target = next(line[4] for line in lines if device in line)
     squatter = subprocess.Popen(["nsenter", "-m", f"--target={executor}", f"--wdns={target}", "sleep", "300"])
     eventually(lambda: os.readlink(f"/proc/{squatter.pid}/cwd").endswith(os.path.basename(target)), what="somebody sits in the volume")
     return squatter
+
+
+def _sleepers(executor: int) -> list[int]:
+    return [pid for pid in _descendants(executor) if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"sleep\0")]
 
 
 def _descendants(pid: int) -> list[int]:

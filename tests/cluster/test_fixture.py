@@ -90,6 +90,13 @@ def executor_on(agent: Agent) -> int:
     return eventually(agent.executors, 20, "an executor runs")["e1"]
 
 
+def said(sandbox: Path, last: str) -> str:
+    """All that a container has written on its stdout, once `last` is there."""
+    stdout = sandbox / "stdout"
+    eventually(lambda: last in stdout.read_text(), 10, f"the container says {last!r}")
+    return stdout.read_text()
+
+
 def shell(command: str) -> dict[str, Any]:
     return {"shell": True, "value": command}
 
@@ -131,6 +138,7 @@ def test_a_master_with_a_replicated_log_comes_back_at_its_port_and_knows_its_age
 def test_an_agent_alone_is_killed_and_is_the_same_agent_when_it_starts_again(mesos: Mesos) -> None:
     cluster = mesos(2)
     before = {agent["id"] for agent in cluster.state()["slaves"]}
+    assert {agent.stored_id() for agent in cluster.agents} == before
     cluster.agents[0].kill()
     cluster.wait_agents(1)
     assert cluster.active_agents() == ["agent2"]
@@ -158,12 +166,12 @@ def test_a_container_starts_in_its_sandbox_with_its_output_and_without_the_agent
     mesos: Mesos, framework: Callable[..., Framework]
 ) -> None:
     cluster = mesos(1)
-    framework(cluster.master.address).launch(shell("env; pwd; echo oops >&2; exec sleep 600"))
+    framework(cluster.master.address).launch(shell("echo oops >&2; env; pwd; echo all said; exec sleep 600"))
     executor = executor_on(cluster.agents[0])
     sandbox = Path(os.readlink(f"/proc/{executor}/cwd"))
-    output = eventually(lambda: (sandbox / "stdout").read_text(), 10, "output")
+    output = said(sandbox, "all said")
     assert f"MESOS_SANDBOX={sandbox}" in output
-    assert output.rstrip().endswith(str(sandbox))
+    assert output.endswith(f"{sandbox}\nall said\n")
     assert "LD_LIBRARY_PATH" not in output
     assert "MESOS_STUBS" not in output
     assert (sandbox / "stderr").read_text() == "oops\n"
@@ -172,14 +180,14 @@ def test_a_container_starts_in_its_sandbox_with_its_output_and_without_the_agent
 def test_the_containerizer_passes_signals_on_and_leaves_the_wait_status(mesos: Mesos, framework: Callable[..., Framework]) -> None:
     cluster = mesos(1)
     scheduler = framework(cluster.master.address)
-    scheduler.launch(shell("trap 'echo told; exit 7' TERM; while :; do sleep 0.05; done"))
+    scheduler.launch(shell("trap 'echo told; exit 7' TERM; echo listening; while :; do sleep 0.05; done"))
     executor = executor_on(cluster.agents[0])
     sandbox = Path(os.readlink(f"/proc/{executor}/cwd"))
     stand_in = Processes.look().parents[executor]
-    eventually(lambda: "trap" in Path(f"/proc/{executor}/cmdline").read_text(), 10, "the shell runs")
+    said(sandbox, "listening")
     os.kill(stand_in, 15)
     eventually(lambda: not alive({executor, stand_in}), 10, "both are gone")
-    assert (sandbox / "stdout").read_text() == "told\n"
+    assert (sandbox / "stdout").read_text() == "listening\ntold\n"
     assert scheduler.await_event("FAILURE")["status"] == 7 << 8
 
 
@@ -191,7 +199,7 @@ def test_a_container_runs_as_its_user(mesos: Mesos, framework: Callable[..., Fra
     framework(cluster.master.address).launch(shell("id -un; exec sleep 600") | {"user": "nobody"})
     executor = executor_on(cluster.agents[0])
     sandbox = Path(os.readlink(f"/proc/{executor}/cwd"))
-    assert eventually(lambda: (sandbox / "stdout").read_text(), 10, "output") == "nobody\n"
+    assert said(sandbox, "\n") == "nobody\n"
 
 
 DAEMONS = "setsid sh -c 'cd /; exec env -i sleep 601' & (sleep 602 & ) ; exec sleep 600"
