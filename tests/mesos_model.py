@@ -15,7 +15,7 @@ import msgspec
 
 from executors.wire import FAILED, RELEASED, Failure, Launch, Progress, VolumeProgress, decode_launch, encode
 from framework.mesos.calls import Acceptance
-from framework.mesos.events import Status
+from framework.mesos.events import Failed, Status, Updated
 from storage.errors import PollyError
 from storage.model import ExternalId
 from storage.platforms.testing import MemoryPlatform
@@ -56,7 +56,7 @@ class Cluster:
         self.driver.on_accept = self._accepted
         self.runs: dict[str, Run] = {}
         self.cut_off: set[str] = set()
-        self.answers: list[Status] = []
+        self.answers: list[Updated | Failed] = []
         """What the master says by itself; lost with the connection."""
         self.loses_next = ""
         """What becomes of the next ACCEPT: '', 'refused', 'doubt kept' or 'doubt lost'."""
@@ -96,34 +96,38 @@ class Cluster:
         driver.kills.clear()
         driver.reconciled.clear()
 
-    def _answer(self, task_id: str) -> Status:
+    def _answer(self, task_id: str) -> Updated:
         """The master's word of a task: the state of its oldest update that is not acknowledged, else its own."""
         run = self.runs.get(task_id)
-        if run is None or (run.is_over and not run.unacknowledged):
+        if run is None or not self._counts(run):
             state = "TASK_GONE"
         elif run.agent in self.cut_off:
             state = "TASK_UNREACHABLE"
         else:
             state = run.unacknowledged[0].state if run.unacknowledged else run.state
-        return Status(
-            task_id=task_id, agent_id=run.agent if run else None, state=state, source="SOURCE_MASTER", reason="REASON_RECONCILIATION"
-        )
+        return _masters(task_id, run.agent if run else None, state, reason="REASON_RECONCILIATION")
 
     def cut(self, agent: str) -> None:
         self.cut_off.add(agent)
         for run in self.runs.values():
-            if run.agent == agent and not run.is_over:
-                self.answers.append(Status(task_id=run.task_id, agent_id=agent, state="TASK_UNREACHABLE", source="SOURCE_MASTER"))
+            if run.agent == agent and self._counts(run):
+                self.answers.append(_masters(run.task_id, agent, "TASK_UNREACHABLE"))
+        self.answers.append(Failed(agent_id=agent))
 
     def lose(self, agent: str) -> None:
         """The agent is gone for good, with all that ran on it; an operator says so."""
         for run in list(self.runs.values()):
             if run.agent == agent:
                 self._detach_all(run)
-                if not run.is_over:
-                    self.answers.append(Status(task_id=run.task_id, agent_id=agent, state="TASK_GONE_BY_OPERATOR", source="SOURCE_MASTER"))
+                if self._counts(run):
+                    self.answers.append(_masters(run.task_id, agent, "TASK_GONE_BY_OPERATOR"))
                 del self.runs[run.task_id]
         self.cut_off.discard(agent)
+        self.answers.append(Failed(agent_id=agent))
+
+    def _counts(self, run: Run) -> bool:
+        """Whether the master has the task among its agent's: until its last update is acknowledged, if it ever heard of that."""
+        return not run.is_over or bool(run.unacknowledged)
 
     def deliverable(self) -> list[Status]:
         """The oldest update of each task that is not acknowledged, where its agent can be reached."""
@@ -227,6 +231,10 @@ class Cluster:
                 data=encode(Progress(volumes=tuple(run.volumes))) if run.volumes else b"",
             )
         )
+
+
+def _masters(task_id: str, agent: str | None, state: str, *, reason: str = "") -> Updated:
+    return Updated(status=Status(task_id=task_id, agent_id=agent, state=state, source="SOURCE_MASTER", reason=reason))
 
 
 def _at(volume: VolumeProgress, step: str) -> VolumeProgress:

@@ -249,7 +249,8 @@ class Apps:
             claims.setdefault(claim.holder.placement, []).append((claim, volume))
         self._drop_all_but({placement.placement_id for placement in restored.placements})
         self._take_workloads(restored.workloads)
-        new = [task for placement in restored.placements if (task := self._take(placement, claims.get(placement.placement_id, []), now))]
+        taken = [task for placement in restored.placements if (task := self._take(placement, claims.get(placement.placement_id, []), now))]
+        new = self._end_those_over(taken)
         self._context.reconciler.ask_about([(task.task_id, task.agent_id) for task in new if task.phase is not Phase.SETTLING], now)
         self._context.named.clear()
         for state in self._context.picture.apps.values():
@@ -295,11 +296,28 @@ class Apps:
             self._settle_again(task, now)
         return task
 
+    def _end_those_over(self, tasks: Sequence[Task]) -> list[Task]:
+        """The others. Where two claims of a task ended in two commits of which one brought no answer, neither ended the task."""
+        over = [task for task in tasks if _is_over(task)]
+        if over:
+            with self._context.ledger.begin("broker") as tx:
+                for task in over:
+                    tx.drop_placement(task.task_id)
+                    tx.note("task.ended", placement_id=task.task_id, why=task.record.message)
+        for task in over:
+            self._context.drop(task)
+        return [task for task in tasks if not _is_over(task)]
+
     def _settle_again(self, task: Task, now: float) -> None:
         kind = ProofKind(task.record.proof) if task.record.proof else ProofKind.TERMINAL_STATUS
         proof = Proof(kind=kind, evidence=task.record.evidence or task.record.message or "its placement is settling")
         for claim in task.claims.values():
             self._context.settler.open(task.volumes[claim.volume_id], claim, task.record.hostname, proof, due_at=now)
+
+
+def _is_over(task: Task) -> bool:
+    """It had to end with its last claim, and has none."""
+    return not task.claims and (task.phase is Phase.SETTLING or (task.phase is Phase.UNREACHABLE and bool(task.record.containers)))
 
 
 def _is_as_stored(task: Task, placement: Placement, pairs: Sequence[tuple[Claim, Volume]]) -> bool:

@@ -164,20 +164,18 @@ class OfferCycle:
         for launch in launches:
             groups[launch.match.offer_ids].append(launch)
         # Of each something must be heard within its lease, with volumes or without.
-        self._ask_about(launches, self.context.clock() + self.context.config.claims.lease_s)
+        until = self.context.clock() + self.context.config.claims.lease_s
+        self.context.reconciler.watch([(launch.task.task_id, launch.task.agent_id) for launch in launches], until)
         acceptances = [Acceptance(offer_ids=offer_ids, operations=[_launch_operation(group)]) for offer_ids, group in groups.items()]
         outcomes = self.context.driver.accept_many(acceptances, refuse_s=0.0)
         for group, error in zip(groups.values(), outcomes, strict=True):
             if isinstance(error, CallInDoubt):
                 logger.warning("%s", error)
-                self._ask_about(group, self.context.clock())
+                self.context.reconciler.ask_about([(launch.task.task_id, launch.task.agent_id) for launch in group], self.context.clock())
             elif error is not None:
                 self._rule_out([launch.task for launch in group], error)
         tasks = {offer_ids: tuple(launch.task.task_id for launch in group) for offer_ids, group in groups.items()}
         return {offer_id: tasks[offer_ids] for offer_ids in groups for offer_id in offer_ids}
-
-    def _ask_about(self, launches: Sequence[Launch], at: float) -> None:
-        self.context.reconciler.ask_about([(launch.task.task_id, launch.task.agent_id) for launch in launches], at)
 
     def _rule_out(self, tasks: Sequence[Task], error: CallFailed) -> None:
         """The launch surely did not reach Mesos: its claims end at once."""

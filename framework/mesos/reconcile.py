@@ -1,7 +1,7 @@
 """Which tasks Mesos is asked about, and when: explicit reconciliation with back-off, implicit once in a while. Knows no driver.
 
 Mesos promises no answer to a question asked while an agent re-registers, so a task is asked about again, ever less
-often, until something is heard of it.
+often, until it is answered. An update is no answer: it may be older than the question, and of a task that is lost meanwhile.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ class _Question:
     agent_id: str
     due_at: float
     wait_s: float = FIRST_S
+    is_watch: bool = False
+    """Whatever is heard of the task is enough."""
 
 
 class Reconciler:
@@ -35,7 +37,18 @@ class Reconciler:
         for task_id, agent_id in tasks:
             self._open[task_id] = _Question(agent_id, now)
 
+    def watch(self, launched: Iterable[tuple[str, str]], until: float) -> None:
+        """Asks about new tasks, (task id, agent id) pairs, unless something is heard of them before `until`."""
+        for task_id, agent_id in launched:
+            self._open[task_id] = _Question(agent_id, until, is_watch=True)
+
+    def heard(self, task_id: str) -> None:
+        """An update came, which nobody may have asked for."""
+        if (question := self._open.get(task_id)) and question.is_watch:
+            del self._open[task_id]
+
     def answered(self, task_id: str) -> None:
+        """The master has answered, or the task is over."""
         self._open.pop(task_id, None)
 
     def subscribed(self, now: float) -> None:

@@ -116,9 +116,14 @@ class Scheduler:
                 self.guarded(item)
 
     def _agent_lost(self, agent_id: str) -> None:
-        """Mesos has removed it: it is cut off or gone. Where it comes back with an offer, it is noted as up again."""
+        """Mesos has removed it: it is cut off or gone. Where it comes back with an offer, it is noted as up again.
+
+        What Mesos said of its tasks may have been lost, so it is asked about each.
+        """
         story.warning("agent    %s is gone from the cluster", self._hostname(agent_id))
         self.cycle.forget_agent(agent_id)
+        lost = [task for task in self._context.picture.tasks.values() if task.agent_id == agent_id and task.phase is not Phase.SETTLING]
+        self._context.reconciler.ask_about([(task.task_id, task.agent_id) for task in lost], self._context.clock())
         with self._context.ledger.begin("mesos") as tx:
             tx.node_state(self._context.scheduler, NodeId(agent_id), "UNREACHABLE")
 

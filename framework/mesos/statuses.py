@@ -15,7 +15,7 @@ from framework.mesos.events import Status
 from framework.mesos.instances import Phase, Task, TaskRecord
 from framework.mesos.tasks import encode_record
 from framework.mesos.updates import Effect, effect_of
-from framework.mesos.verdicts import ALIVE, Standing, Verdict, judge
+from framework.mesos.verdicts import ALIVE, RECONCILIATION, Standing, Verdict, judge
 from framework.settling import StillHeld
 from storage.errors import AlreadyLed, Invalid, LedgerUnavailable, PollyError
 from storage.inventory import Placement, Transaction
@@ -107,12 +107,19 @@ class Statuses:
     def _after(self, heard: _Heard) -> None:
         """What is owed once the update is stored: the answer to a question, the receipt of a birth, the death of a stray."""
         status, effect = heard.status, heard.effect
-        if heard.verdict.standing in (Standing.ALIVE, Standing.ENDED):
-            self._context.reconciler.answered(status.task_id)
+        self._close_question(status, heard.verdict.standing)
         if effect.stale and heard.verdict.standing is Standing.ALIVE:
             self._kill_stray(status.task_id, status.agent_id)
         elif effect.births and heard.verdict.standing is Standing.ALIVE:
             self._receipt(status, effect.births)
+
+    def _close_question(self, status: Status, standing: Standing) -> None:
+        """Whether a task that nobody could reach lives is still to be asked."""
+        is_answer = standing is Standing.ALIVE and status.reason == RECONCILIATION
+        if is_answer or standing is Standing.ENDED:
+            self._context.reconciler.answered(status.task_id)
+        elif standing is Standing.ALIVE:
+            self._context.reconciler.heard(status.task_id)
 
     def _receipt(self, status: Status, births: Sequence[ClaimId]) -> None:
         """Tells the executor which birth certificates the ledger now holds."""

@@ -42,6 +42,8 @@ ENDED = {
     "TASK_GONE": ProofKind.TASK_GONE,
     "TASK_GONE_BY_OPERATOR": ProofKind.TASK_GONE_BY_OPERATOR,
 }
+RECONCILIATION = "REASON_RECONCILIATION"
+"""The reason of a status that answers a question, and of no other."""
 AGENT_SIDE = frozenset({"SOURCE_EXECUTOR", "SOURCE_SLAVE", "SOURCE_AGENT"})
 
 
@@ -56,7 +58,7 @@ def judge(state: str, source: str, *, reason: str = "", message: str = "", agent
         return Verdict(standing=Standing.UNREACHABLE)
     if state not in ENDED:
         return Verdict(standing=Standing.UNKNOWN)
-    ruled_out = state in TERMINAL and source not in AGENT_SIDE and reason != "REASON_RECONCILIATION"
+    ruled_out = state in TERMINAL and source not in AGENT_SIDE and reason != RECONCILIATION
     kind = ProofKind.LAUNCH_RULED_OUT if ruled_out else ENDED[state]
     said = " ".join(word for word in (state, "from", source, reason and f"({reason})", agent and f"agent {agent}", message) if word)
     return Verdict(standing=Standing.ENDED, proof=Proof(kind=kind, evidence=said))

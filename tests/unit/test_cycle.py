@@ -141,6 +141,18 @@ def test_nodes_are_known_before_claims_count_on_their_slots(stage: Stage) -> Non
     assert len(limited.tasks()) == 2
 
 
+def test_mesos_is_asked_about_each_task_of_an_agent_that_it_removed(stage: Stage) -> None:
+    """What it says of them by itself is lost with the connection."""
+    lost, other = stage.run(instances=2, agents=("a1", "a2"), volumes=[], constraints=[["hostname", "UNIQUE"]])
+    for task in (lost, other):
+        stage.hear(status(task, "TASK_RUNNING"))
+    stage.tick()
+    stage.driver.reconciled.clear()
+    stage.scheduler.handle([Failed(agent_id=lost.agent_id)])
+    stage.tick()
+    assert stage.driver.reconciled == [[lost.task_id]]
+
+
 def test_an_agent_that_is_gone_is_forgotten(stage: Stage) -> None:
     stage.offer("a1")
     stage.scheduler.handle([Failed(agent_id="a1")])

@@ -17,6 +17,21 @@ def test_a_task_is_asked_about_until_it_is_answered() -> None:
     assert reconciler.next_at() is None
 
 
+def test_an_update_is_no_answer_for_it_may_be_older_than_the_question() -> None:
+    reconciler = Reconciler()
+    reconciler.ask_about([("t", "a")], now=0.0)
+    reconciler.heard("t")
+    assert reconciler.due(0.0) == [[("t", "a")]]
+
+
+def test_a_new_task_is_asked_about_only_if_nothing_is_heard_of_it() -> None:
+    reconciler = Reconciler()
+    reconciler.watch([("heard", "a"), ("silent", "a")], until=10.0)
+    reconciler.heard("heard")
+    assert reconciler.due(9.0) == []
+    assert reconciler.due(10.0) == [[("silent", "a")]]
+
+
 def test_the_wait_grows_up_to_a_limit() -> None:
     reconciler = Reconciler()
     reconciler.ask_about([("t", "a")], now=0.0)

@@ -49,6 +49,34 @@ def test_nothing_is_placed_while_the_picture_is_in_doubt(stage: Stage) -> None:
     assert stage.driver.declined[-1][1] < 60
 
 
+def test_an_old_update_does_not_spare_the_question_whether_the_task_still_lives(stage: Stage) -> None:
+    """It ran on an agent that was lost while no broker was there to hear of it."""
+    (task,) = stage.run(volumes=[])
+    stage.hear(running := status(task, "TASK_RUNNING"))
+    later = stage.next_life()
+    later.hear(running)
+    later.tick()
+    assert [task.task_id] in later.driver.reconciled
+    later.hear(from_master(task, "TASK_GONE", reason="REASON_RECONCILIATION"))
+    assert later.tasks() == []
+
+
+def test_two_claims_that_end_around_a_commit_in_doubt_end_the_task(stage: Stage, shaky_ledger: ShakyLedger) -> None:
+    """The first commit was stored and brought no answer, so the second one does not know that its claim is the last."""
+    (task,) = stage.run(volumes=[volume_of("data"), volume_of("log")])
+    stage.start(task)
+    stage.hear(status(task, "TASK_FAILED", source="SOURCE_AGENT"))
+    stage.tick()
+    first, second = stage.hands.work()
+    shaky_ledger.fails_after = 1
+    stage.hand_on([first])
+    stage.hand_on([second])
+    stage.tick(1.0)
+    assert stage.ledger.placements() == []
+    assert stage.tasks() == []
+    assert list(stage.state().waiting) == [0]
+
+
 def test_an_answer_that_could_not_be_stored_is_asked_for_again(stage: Stage, shaky_ledger: ShakyLedger) -> None:
     (task,) = stage.run()
     stage.start(task)
