@@ -162,11 +162,12 @@ def _identified(effect: Effect, volume: Volume, claim: Claim, said: VolumeProgre
 
 
 def _go_on(effect: Effect, progress: Progress | None) -> None:
-    """A task that is heard alive takes its stranded claims back; what it says of them itself goes before."""
+    """A task that is heard alive takes its stranded claims back, and one that runs has mounted; what it says itself goes before."""
     told = {volume.claim_id for volume in progress.volumes} if progress else set()
     for claim in list(effect.remaining()):
-        unheard = claim.state in (ClaimState.RESERVED, ClaimState.STRANDED)
-        if unheard and claim.claim_id not in told and effect.phase is not Phase.LAUNCHED:
+        is_behind = claim.state in (ClaimState.RESERVED, ClaimState.STRANDED)
+        is_behind |= claim.state is ClaimState.ATTACHING and effect.phase is Phase.RUNNING
+        if is_behind and claim.claim_id not in told and effect.phase is not Phase.LAUNCHED:
             effect.advance(claim, claim_state(effect.phase))
 
 

@@ -61,6 +61,17 @@ def test_an_old_update_does_not_spare_the_question_whether_the_task_still_lives(
     assert later.tasks() == []
 
 
+def test_a_task_that_runs_has_mounted_whatever_came_late(stage: Stage) -> None:
+    (task,) = stage.run()
+    made = stage.make(stage.plans(task)[0])
+    stage.hear(starting := status(task, "TASK_STARTING", made))
+    stage.hear(status(task, "TASK_RUNNING", step(made, "MOUNTED")))
+    stage.hear(from_master(task, "TASK_UNREACHABLE"))
+    stage.hear(starting)
+    stage.hear(from_master(task, "TASK_RUNNING", reason="REASON_RECONCILIATION"))
+    assert [claim.state for claim in task.claims.values()] == [ClaimState.MOUNTED]
+
+
 def test_two_claims_that_end_around_a_commit_in_doubt_end_the_task(stage: Stage, shaky_ledger: ShakyLedger) -> None:
     """The first commit was stored and brought no answer, so the second one does not know that its claim is the last."""
     (task,) = stage.run(volumes=[volume_of("data"), volume_of("log")])
