@@ -38,7 +38,6 @@ BATCH = 4096
 IDLE_S = 5.0
 TICK_S = 0.1
 """How often `tick` looks around while events keep coming."""
-SYNC_POOLS_S = 30.0
 RESUME_S = 15.0
 RESUME_SOON_S = 1.0
 """While something is left to tidy up."""
@@ -213,7 +212,9 @@ class Engine:
         self.volumes = Volumes(
             self.config, self.ledger, self.platforms, self.workers, clock=parts.clock, ids=parts.ids, changed=self.context.forget
         )
-        self.janitor = Janitor(self.config, self.ledger, dict(self.platforms), self.volumes, self.workers, clock=parts.clock)
+        self.janitor = Janitor(
+            self.config, self.ledger, dict(self.platforms), self.volumes, self.workers, clock=parts.clock, full=self.context.full
+        )
         self.drifting = Drifting(
             self.ledger,
             self.platforms,
@@ -223,7 +224,7 @@ class Engine:
             changed=self.context.forget,
         )
         self.scheduler = Scheduler(self.context, reclaim=self.janitor.reclaim, gave_up=self._give_up)
-        self._due = {"resume": 0.0, "pools": parts.clock() + SYNC_POOLS_S}
+        self._resume_at = 0.0
 
     def stop(self, *, failover: bool = True) -> None:
         """Ends the broker. Its tasks live on, unless `failover` is False: then Mesos ends the framework and them."""
@@ -238,23 +239,21 @@ class Engine:
 
     def _tick(self, now: float) -> None:
         self.scheduler.tick(now)
-        if now >= self._due["resume"]:
-            self._due["resume"] = now + RESUME_SOON_S
+        if now >= self._resume_at:
+            self._resume_at = now + RESUME_SOON_S
             self.scheduler.guarded(lambda: self._resume(now))
-        if now >= self._due["pools"]:
-            self._due["pools"] = now + SYNC_POOLS_S
-            self.janitor.sync_pools()
+        self.janitor.look_at_pools()
 
     def _resume(self, now: float) -> None:
         if not self.janitor.resume():
-            self._due["resume"] = now + RESUME_S
+            self._resume_at = now + RESUME_S
 
     def tidy_soon(self) -> None:
         """Something was left that the janitor is to delete."""
-        self._due["resume"] = 0.0
+        self._resume_at = 0.0
 
     def _next_at(self, now: float) -> float | None:
-        instants = (*self._due.values(), self.scheduler.next_at(now))
+        instants = (self._resume_at, self.janitor.pools_due_at(), self.scheduler.next_at(now))
         return min(instant for instant in instants if instant is not None)
 
     # --- calls from other threads -----------------------------------------------------------------

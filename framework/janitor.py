@@ -4,12 +4,14 @@ claims left behind, and keep the pools' capacity up to date."""
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from functools import partial
 from typing import Any, TypeVar
 
 from framework.config import Config
+from framework.pools import FullPools
 from framework.volumes import Volumes
 from framework.workers import Outcome, Workers
 from storage.errors import LedgerUnavailable, PollyError
@@ -23,6 +25,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 ACTOR = "broker"
+SYNC_POOLS_S = 30.0
 FIRST_RETRY_S, LAST_RETRY_S = 1.0, 60.0
 """How long a failed call to a platform waits before it is made again, at first and at most."""
 
@@ -39,9 +42,12 @@ class Janitor:
         workers: Workers,
         *,
         clock: Callable[[], float],
+        full: FullPools,
     ) -> None:
         self._config, self._ledger, self._platforms, self._volumes, self._workers = config, ledger, platforms, volumes, workers
-        self._clock = clock
+        self._clock, self._full = clock, full
+        self._look_at = dict.fromkeys(platforms, 0.0)
+        """When each platform's pools are to be looked at, whatever they refuse."""
         self._busy: set[str] = set()
         self._retry: dict[str, tuple[float, float]] = {}
         """When to go on with what has failed, and how long it waited last; by the ids of volumes and snapshots, and by orphans' tokens."""
@@ -142,26 +148,44 @@ class Janitor:
 
     # --- pools ------------------------------------------------------------------------------------
 
-    def sync_pools(self) -> None:
-        """Asks every platform for its pools' capacity, in workers."""
+    def look_at_pools(self) -> None:
+        """Asks each platform for its pools' capacity, in workers: now and then, and at once when one of them refused a volume."""
+        now = self._clock()
         for name, platform in self._platforms.items():
-            if f"pools {name}" not in self._busy:
+            if self._pools_due_at(name) <= now:
                 self._busy.add(f"pools {name}")
-                self._workers.submit(name, f"pools {name}", platform.pools, self._synced(name))
+                self._look_at[name] = now + SYNC_POOLS_S
+                self._workers.submit(name, f"pools {name}", platform.pools, self._looked(name, now))
 
-    def _synced(self, name: str) -> Callable[[Outcome[Sequence[PoolReport]]], None]:
+    def pools_due_at(self) -> float:
+        """When `look_at_pools` will next have something to ask."""
+        return min(map(self._pools_due_at, self._platforms), default=math.inf)
+
+    def _pools_due_at(self, name: str) -> float:
+        if f"pools {name}" in self._busy:
+            return math.inf
+        refused = self._full.look_at(name)
+        return self._look_at[name] if refused is None else min(refused, self._look_at[name])
+
+    def _looked(self, name: str, begun_at: float) -> Callable[[Outcome[Sequence[PoolReport]]], None]:
         def done(outcome: Outcome[Sequence[PoolReport]]) -> None:
             self._busy.discard(f"pools {name}")
-            if outcome.error is not None:
-                logger.warning("the pools of platform %s cannot be read: %s", name, outcome.error)
-            else:
+            try:
                 self.store_pools(name, outcome.get())
+            except PollyError as error:
+                self._full.failed(name, self._clock())
+                if outcome.error is None:
+                    raise
+                logger.warning("the pools of platform %s cannot be read: %s", name, error)
+            else:
+                self._full.looked(name, begun_at)
 
         return done
 
     def sync_pools_now(self) -> None:
         """Before the first offer: without pools nothing could be placed."""
         for name, platform in self._platforms.items():
+            self._look_at[name] = self._clock() + SYNC_POOLS_S
             try:
                 self.store_pools(name, platform.pools())
             except LedgerUnavailable:

@@ -213,7 +213,7 @@ class Stage:
             tidy_soon=self._tidy_soon,
         )
         self.volumes = Volumes(self.config, self.ledger, platforms, hands, clock=self.clock, ids=self.new_id, changed=self.context.forget)
-        self.janitor = Janitor(self.config, self.ledger, platforms, self.volumes, hands, clock=self.clock)
+        self.janitor = Janitor(self.config, self.ledger, platforms, self.volumes, hands, clock=self.clock, full=self.context.full)
         self.drifting = Drifting(
             self.ledger, platforms, hands, clock=self.clock, store_pools=self.janitor.store_pools, changed=self.context.forget
         )

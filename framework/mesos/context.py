@@ -15,6 +15,7 @@ from framework.mesos.errors import CallFailed
 from framework.mesos.instances import AppState, Picture, Task, Waiting
 from framework.mesos.reconcile import Reconciler
 from framework.mesos.tasks import scheduler_name
+from framework.pools import FullPools
 from framework.settling import Settler
 from framework.workers import Workers
 from storage.inventory import Ledger
@@ -63,6 +64,7 @@ class Context:
     """Called when an unborn volume was given up: what may exist of it is to be deleted."""
     picture: Picture = field(default_factory=Picture)
     reconciler: Reconciler = field(default_factory=Reconciler)
+    full: FullPools = field(default_factory=FullPools)
     named: dict[str, Volume | None] = field(default_factory=dict)
     """The volumes that waiting instances need, by name; None: looked for, and not there."""
     kept_id: str = ""

@@ -17,7 +17,7 @@ from framework.mesos.tasks import encode_record
 from framework.mesos.updates import Effect, effect_of
 from framework.mesos.verdicts import ALIVE, RECONCILIATION, Standing, Verdict, judge
 from framework.settling import StillHeld
-from storage.errors import AlreadyLed, Invalid, LedgerUnavailable, PollyError
+from storage.errors import AlreadyLed, Invalid, LedgerUnavailable, PollyError, PoolFull
 from storage.inventory import Placement, Transaction
 from storage.lifecycle import ClaimState, ProofKind
 from storage.model import Claim, ClaimId, PlacementId, Proof
@@ -67,7 +67,16 @@ class Statuses:
         verdict = judge(status.state, status.source, reason=status.reason, message=status.message, agent=status.agent_id or "")
         progress = _progress(status)
         _tell(task, status, progress)
+        self._note_full_pools(task, progress)
         return _Heard(status=status, verdict=verdict, effect=effect_of(task, status, progress, verdict, self._context.clock()))
+
+    def _note_full_pools(self, task: Task, progress: Progress | None) -> None:
+        """The platform knows first that a pool is full: whoever waits is to go elsewhere."""
+        for said in progress.volumes if progress else ():
+            claim = task.claims.get(said.claim_id)
+            if claim and said.error and said.error.code == PoolFull.__name__:
+                volume = task.volumes[claim.volume_id]
+                self._context.full.refused(volume.platform, volume.pool, volume.size_mib, self._context.clock())
 
     def _store(self, heard: Sequence[_Heard]) -> None:
         try:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from executors.wire import Failure, VolumeProgress
 from framework.mesos.cycle import BUSY_REFUSE_S, IDLE_REFUSE_S
 from framework.mesos.errors import CallInDoubt, CallRefused
 from framework.mesos.events import Disconnected, Failed, Offers, Rescinded
+from offers.tally import Refusal
+from storage.errors import PoolFull
+from storage.platforms.base import PoolReport
 from tests.stage import Stage, app, external_of, from_master, offers_event, sound, stage_config, status
 
 DOUBT = CallInDoubt(call="ACCEPT", reason="no answer")
@@ -129,6 +133,62 @@ def test_two_instances_that_need_one_new_volume_do_not_both_make_it(stage: Stage
     stage.offer("a1", "a2")
     assert len([volume for volume in stage.ledger.volumes().items if volume.name == "shared"]) <= 1
     sound(stage.ledger)
+
+
+def full(stage: Stage, pool: str) -> Failure:
+    error = PoolFull(pool=pool, platform="disks", free_mib=3, size_mib=16)
+    return Failure(code=error.code, message=str(error))
+
+
+def refuse(stage: Stage) -> str:
+    """The executor finds the pool full, which the ledger had room in. Returns the pool's name."""
+    (task,) = stage.tasks()
+    (plan,) = stage.plans(task)
+    said = VolumeProgress(claim_id=plan.claim_id, epoch=plan.epoch, step="FAILED", held=False, error=full(stage, plan.pool))
+    stage.hear(status(task, "TASK_FAILED", said))
+    return plan.pool
+
+
+def next_offer(stage: Stage) -> None:
+    """Once the failed instance's back-off is over."""
+    stage.tick(2.0)
+    stage.offer("a1")
+
+
+def test_a_pool_that_refused_is_passed_over_and_another_taken(stage: Stage) -> None:
+    with stage.ledger.begin("test") as tx:
+        tx.sync_pools("disks", [PoolReport(name="default", capacity_mib=1000), PoolReport(name="other", capacity_mib=1000)])
+    stage.run()
+    first = refuse(stage)
+    next_offer(stage)
+    (task,) = stage.tasks()
+    assert {first, stage.plans(task)[0].pool} == {"default", "other"}
+
+
+def test_a_full_pool_is_looked_at_at_once_and_explained(stage: Stage) -> None:
+    stage.run()
+    refuse(stage)
+    next_offer(stage)
+    (waiting,) = stage.state().waiting.values()
+    tally = waiting.tallies["/db#0"]
+    assert tally.counts == {Refusal.POOL_FULL: 1}
+    assert "15 MiB free" in tally.examples[Refusal.POOL_FULL]
+    stage.storage.capacity_mib = 10
+    stage.janitor.look_at_pools()
+    stage.work()
+    next_offer(stage)
+    assert "10 MiB free" in waiting.tallies["/db#0"].examples[Refusal.POOL_FULL]
+
+
+def test_a_pool_that_was_looked_at_again_is_tried_again(stage: Stage) -> None:
+    stage.run()
+    refuse(stage)
+    while stage.context.full.look_at("disks") is not None:
+        stage.clock.now = stage.janitor.pools_due_at()
+        stage.janitor.look_at_pools()
+        stage.work()
+    next_offer(stage)
+    assert len(stage.tasks()) == 1
 
 
 def test_nodes_are_known_before_claims_count_on_their_slots(stage: Stage) -> None:

@@ -139,9 +139,13 @@ def test_a_ledger_that_is_away_is_left_to_the_guard(stage: Stage, shaky_ledger: 
 def test_pools_follow_their_platform_while_claims_come_and_go(stage: Stage) -> None:
     stage.run()
     stage.storage.capacity_mib = 64
-    stage.janitor.sync_pools()
-    stage.janitor.sync_pools()
+    stage.janitor.look_at_pools()
+    assert stage.hands.jobs == []
+    stage.clock.now = stage.janitor.pools_due_at()
+    stage.janitor.look_at_pools()
+    stage.janitor.look_at_pools()
     assert len(stage.hands.jobs) == 1
+    assert stage.janitor.pools_due_at() == float("inf")
     stage.work()
     (pool,) = stage.ledger.pools()
     assert (pool.capacity_mib, pool.provisioned_mib) == (64, 16)
