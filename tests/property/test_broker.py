@@ -191,7 +191,7 @@ class Broker(RuleBasedStateMachine):
             self.cluster.end(run, how)
         self.all_updates_come()
         self.all_updates_come()
-        if heard_again:
+        if heard_again and self.heard:
             self.stage.hear(data.draw(st.sampled_from([it for it in self.heard if it.task_id == run.task_id] or self.heard)))
 
     # --- what must be, always
