@@ -13,7 +13,7 @@ from framework.engine import Engine
 from framework.marathon.model import App
 from framework.mesos.asking import instance_key
 from framework.mesos.cycle import Seen
-from framework.mesos.instances import AppState, Phase, Waiting
+from framework.mesos.instances import AppState, Phase, Task, Waiting
 from framework.service import (
     BrokerInfo,
     DriftOrder,
@@ -32,6 +32,7 @@ from storage.lifecycle import ClaimState, ProofKind
 from storage.model import ClaimId, Proof, Snapshot, SnapshotId, Volume
 from storage.platforms.base import Finding
 
+ENDING = (Phase.SETTLING, Phase.UNREACHABLE)
 OVERRIDABLE = (ClaimState.STRANDED, ClaimState.RELEASING)
 
 
@@ -73,14 +74,16 @@ class Desk:
 
     def _explain(self, state: AppState) -> Explanation:
         self._engine.scheduler.cycle.wishes(self._engine.parts.clock())
-        settling = [_settling(state, task.slot) for task in state.tasks.values() if task.phase in (Phase.SETTLING, Phase.UNREACHABLE)]
+        ending = [task for task in state.tasks.values() if task.phase in ENDING]
+        replaced = {*state.waiting, *(task.slot for task in state.tasks.values() if task.phase not in ENDING)}
+        settling = [_settling(task) for task in ending if task.slot not in replaced]
         waiting = [_waiting(state, it) for it in state.waiting.values()]
         running = sum(task.phase is Phase.RUNNING for task in state.tasks.values())
         return Explanation(
             app_id=state.app.app_id,
             instances=state.instances,
             running=running,
-            staging=len(state.tasks) - running - len(settling),
+            staging=len(state.tasks) - running - len(ending),
             waiting=tuple(sorted(settling + waiting, key=lambda it: it.slot)),
             deleting=state.deleting,
         )
@@ -159,12 +162,11 @@ class Desk:
         return found
 
 
-def _settling(state: AppState, slot: int) -> WaitingInstance:
-    task = next(task for task in state.tasks.values() if task.slot == slot)
+def _settling(task: Task) -> WaitingInstance:
     reasons = [f"volume {task.volumes[claim.volume_id].name} is {claim.state}: {claim.reason}" for claim in task.claims.values()]
     words = "; ".join(reasons) or f"task {task.task_id} is {task.phase} on {task.record.hostname}"
     return WaitingInstance(
-        slot=slot, since=task.record.unreachable_at or task.record.launched_at, blocked=words, last_message=task.record.message
+        slot=task.slot, since=task.record.unreachable_at or task.record.launched_at, blocked=words, last_message=task.record.message
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 
+from framework.mesos.instances import TaskRecord
 from framework.mesos.tasks import decode_record
 from framework.views import PAGE, AppView, EventFilter, PoolView, TaskView
 from storage.errors import Invalid, UnknownApp, UnknownClaim, UnknownPlatform
@@ -94,7 +95,10 @@ def _number(after: str | None) -> str | None:
 
 
 def _app_view(workload: Workload, placements: Iterable[Placement]) -> AppView:
-    tasks = sorted((_task_view(placement) for placement in placements), key=lambda task: (task.slot, task.launched_at))
+    records = [(placement, decode_record(placement.data)) for placement in placements]
+    # An app has forgotten an expunged task; its claims are among the claims, where people look for what they hold.
+    views = (_task_view(placement, record) for placement, record in records if not record.expunged)
+    tasks = sorted(views, key=lambda task: (task.slot, task.launched_at))
     return AppView(
         app_id=workload.workload_id,
         spec=json.loads(workload.spec),
@@ -106,8 +110,7 @@ def _app_view(workload: Workload, placements: Iterable[Placement]) -> AppView:
     )
 
 
-def _task_view(placement: Placement) -> TaskView:
-    record = decode_record(placement.data)
+def _task_view(placement: Placement, record: TaskRecord) -> TaskView:
     return TaskView(
         task_id=placement.placement_id,
         app_id=placement.workload,

@@ -117,7 +117,10 @@ class Backoff(Struct, frozen=True, kw_only=True):
 
 
 class UnreachableStrategy(Struct, frozen=True, kw_only=True):
-    """When an instance on an unreachable agent is replaced, and when it is given up (killed if it comes back)."""
+    """When an instance on an unreachable agent may be replaced, and when it is forgotten (and killed if it comes back).
+
+    Its volumes know no time: they go to a replacement on proof only.
+    """
 
     inactive_after_s: float = 0.0
     expunge_after_s: float = 0.0

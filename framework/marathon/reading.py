@@ -19,6 +19,7 @@ from framework.marathon.model import (
     Backoff,
     Constraint,
     ExternalVolume,
+    HostVolume,
     KillSelection,
     Operator,
     PersistentVolume,
@@ -36,6 +37,8 @@ _SEGMENT: Final = re.compile(r"[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?")
 _RESERVED: Final = frozenset({"restart", "tasks", "versions", "explanation"})
 _LONGEST_ID: Final = 180
 """So that a task id made from it stays within the 255 characters of a file name."""
+EXPUNGE_WITH_VOLUMES_S: Final = 604_800.0
+"""A week: an instance that keeps data is not given up for the want of a word in its definition."""
 _PORT_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
@@ -91,7 +94,7 @@ def _read(app: Section) -> App:
         volumes=volumes,
         backoff=_read_backoff(app),
         kill_grace_s=app.number("taskKillGracePeriodSeconds", 0.0) if app.has("taskKillGracePeriodSeconds") else None,
-        unreachable=_read_unreachable(app),
+        unreachable=_read_unreachable(app, volumes),
         upgrade=_read_upgrade(app, _usual_upgrade(labels, volumes)),
         kill_selection=_read_kill_selection(app),
         labels=labels,
@@ -242,14 +245,16 @@ def _read_backoff(app: Section) -> Backoff:
     )
 
 
-def _read_unreachable(app: Section) -> UnreachableStrategy | None:
+def _read_unreachable(app: Section, volumes: Sequence[AppVolume]) -> UnreachableStrategy | None:
     if app.get("unreachableStrategy") == "disabled":
         return None
+    keeps_data = any(not isinstance(volume, HostVolume) for volume in volumes)
+    usual = EXPUNGE_WITH_VOLUMES_S if keeps_data else 0.0
     section = app.section("unreachableStrategy")
     if section is None:
-        return UnreachableStrategy()
+        return UnreachableStrategy(expunge_after_s=usual)
     inactive = section.number("inactiveAfterSeconds", 0.0)
-    expunge = section.number("expungeAfterSeconds", inactive, most=float(INT64))
+    expunge = section.number("expungeAfterSeconds", max(inactive, usual), most=float(INT64))
     if expunge < inactive:
         section.wrong("expungeAfterSeconds", f"must be at least inactiveAfterSeconds, {inactive:g}; it is {expunge:g}")
     section.close()

@@ -10,7 +10,7 @@ import msgspec
 from msgspec.structs import replace
 
 from framework.marathon.ids import timestamp
-from framework.marathon.model import App
+from framework.marathon.model import App, UnreachableStrategy
 from framework.marathon.reading import read_app
 from framework.marathon.rules import check_against, check_instances
 from framework.marathon.writing import to_json
@@ -31,6 +31,7 @@ KILL_AGAIN_S = 10.0
 RECLAIM_AGAIN_S = 5.0
 MOST_INSTANCES = 100_000
 """Of one app: each waits, or runs, as a record in memory."""
+EXPUNGED = "its agent is unreachable; it is killed if it comes back"
 RUNNING, DELETING = "RUNNING", "DELETING"
 
 
@@ -214,19 +215,40 @@ class Apps:
         self._context.reconciler.ask_about({(task.task_id, task.agent_id) for task, _ in late}, now)
 
     def _replace_unreachable(self, now: float) -> None:
-        """Where the app's strategy lets an unreachable instance be replaced: without volumes at once, with volumes on proof."""
+        """Lets unreachable instances be replaced and forgotten as their apps' strategies say; those that nobody wants at once.
+
+        Their claims stay what they are until they end by a proof, which is looked for from then on.
+        """
         picture = self._context.picture
         for task in list(picture.unreachable.values()):
             state = picture.apps.get(task.app_id)
-            strategy = state.app.unreachable if state else None
             unwanted = state is None or state.deleting
-            if not unwanted and (strategy is None or now < task.record.unreachable_at + strategy.inactive_after_s):
+            strategy = UnreachableStrategy() if state is None or unwanted else state.app.unreachable
+            away_s = now - task.record.unreachable_at
+            if strategy is None or away_s < strategy.inactive_after_s:
                 continue
-            if task.claims:
-                for claim in task.claims.values():
-                    self._prove(task, claim, task.volumes[claim.volume_id])
-            else:
-                self._give_up(task, state, now)
+            self._replace(task, state, now)
+            if away_s >= strategy.expunge_after_s or unwanted:
+                self._expunge(task, state, now)
+
+    def _replace(self, task: Task, state: AppState | None, now: float) -> None:
+        """Another may take its slot, as far as it needs no volume that this one holds."""
+        for claim in task.claims.values():
+            self._prove(task, claim, task.volumes[claim.volume_id])
+        if state and not task.inactive:
+            task.inactive = True
+            self._context.wait(state, now, message="its agent is unreachable")
+
+    def _expunge(self, task: Task, state: AppState | None, now: float) -> None:
+        if not task.claims:
+            self._give_up(task, state, now)
+        elif not task.record.expunged:
+            record = msgspec.structs.replace(task.record, expunged=True, killing=True)
+            with self._context.ledger.begin("broker") as tx:
+                tx.put_placement(placement_of(self._context.scheduler, task, task.phase, record, now))
+                tx.note("task.expunged", placement_id=task.task_id, why=f"{EXPUNGED}; its claims stay until they end by a proof")
+            task.record = record
+            self._context.picture.doom(task)
 
     def _prove(self, task: Task, claim: Claim, volume: Volume) -> None:
         if claim.state is ClaimState.STRANDED:
@@ -235,7 +257,7 @@ class Apps:
     def _give_up(self, task: Task, state: AppState | None, now: float) -> None:
         with self._context.ledger.begin("broker") as tx:
             tx.drop_placement(task.task_id)
-            tx.note("task.expunged", placement_id=task.task_id, why="its agent is unreachable; it is killed if it comes back")
+            tx.note("task.expunged", placement_id=task.task_id, why=EXPUNGED)
         self._context.drop(task)
         if state:
             self._context.wait(state, now, message="its agent is unreachable")

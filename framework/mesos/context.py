@@ -108,6 +108,13 @@ class Context:
         for waiting in self.picture.fill(state, now):
             waiting.last_message = message
 
+    def came_back(self, task: Task, now: float) -> None:
+        """Its agent is in reach again. If its slot was given to another meanwhile, one of the two goes."""
+        if state := self.picture.apps.get(task.app_id):
+            for surplus in state.surplus():
+                self.picture.doom(surplus)
+            self.wait(state, now)
+
     def forget_needs(self, state: AppState, waiting: Waiting) -> None:
         for need in needs_of(self.config, state.app, waiting.slot):
             self.named.pop(need.name, None)

@@ -11,7 +11,7 @@ from enum import StrEnum
 
 import msgspec
 
-from framework.marathon.model import App
+from framework.marathon.model import App, KillSelection
 from offers.ask import Peer
 from offers.tally import Tally
 from storage.lifecycle import ClaimState
@@ -30,6 +30,10 @@ class Phase(StrEnum):
     """The task is over; its volumes are being proven free."""
 
 
+LIVE = frozenset({Phase.LAUNCHED, Phase.STARTING, Phase.RUNNING})
+"""Of a task that does, or is about to do, what it is there for."""
+
+
 class TaskRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What the ledger's placement keeps of a task beside its ids: Placement.data, as JSON."""
 
@@ -46,6 +50,8 @@ class TaskRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     unreachable_at: float = 0.0
     killing: bool = False
     """It is to end, whatever is asked for afterwards: it is killed until it has."""
+    expunged: bool = False
+    """Its agent was away for so long that its app has forgotten it. Its claims have not, so it is here until they end."""
     message: str = ""
     proof: str = ""
     """The ProofKind by which it is over; empty while it is not. Its claims may still be settling."""
@@ -66,6 +72,8 @@ class Task:
     volumes: dict[VolumeId, Volume] = field(default_factory=dict)
     failed: bool = False
     """It ended in a way that counts for the back-off; known until the broker is started again."""
+    inactive: bool = False
+    """Its agent has been away for so long that another may take its slot."""
 
     def peer(self) -> Peer:
         """How the constraints of its app see it."""
@@ -119,12 +127,23 @@ class AppState:
         return min(grown, self.app.backoff.max_delay_s)
 
     def occupied(self) -> set[int]:
-        return {task.slot for task in self.tasks.values()}
+        return {task.slot for task in self.tasks.values() if not (task.inactive or task.record.expunged)}
 
     def surplus(self) -> list[Task]:
-        """Tasks that scaling down or deleting the app leaves without a place."""
+        """Tasks without a place: scaling down or deleting the app takes it, and so does who has it while an agent is away."""
         keep = 0 if self.deleting else self.instances
-        return [task for task in self.tasks.values() if task.slot >= keep]
+        beyond = [task for task in self.tasks.values() if task.slot >= keep]
+        return beyond + [task for task in self._doubles() if task.slot < keep]
+
+    def _doubles(self) -> list[Task]:
+        """Of live tasks that share a slot all but one: the oldest stays, or the youngest, as the app's killSelection says."""
+        live = [task for task in self.tasks.values() if task.phase in LIVE and not task.record.killing]
+        if len(live) == len({task.slot for task in live}):
+            return []
+        oldest_first = sorted(live, key=lambda task: (task.record.launched_at, task.task_id))
+        youngest_goes = self.app.kill_selection is KillSelection.YOUNGEST_FIRST
+        stays = {task.slot: task for task in (reversed(oldest_first) if youngest_goes else oldest_first)}
+        return [task for task in live if stays[task.slot] is not task]
 
 
 class Picture:
@@ -161,6 +180,7 @@ class Picture:
             self.unreachable[task.task_id] = task
         else:
             self.unreachable.pop(task.task_id, None)
+            task.inactive = False
         if phase is Phase.SETTLING:
             self.doomed.pop(task.task_id, None)
 

@@ -183,6 +183,7 @@ class Statuses:
 
     def _remember(self, effect: Effect, now: float) -> None:
         task, context = effect.task, self._context
+        was_away = task.phase is Phase.UNREACHABLE
         context.picture.put_phase(task, effect.phase)
         task.record, task.failed = effect.record, effect.failed or task.failed
         task.volumes.update(effect.volumes)
@@ -201,6 +202,8 @@ class Statuses:
             self._finish(task, now)
         elif effect.record.killing:
             context.picture.doom(task)
+        if was_away and task.phase is not Phase.UNREACHABLE:
+            context.came_back(task, now)
 
     def _follow_settling(self, effect: Effect, now: float) -> None:
         task, settler = effect.task, self._context.settler
@@ -221,6 +224,8 @@ class Statuses:
         if task.failed:
             state.failures[task.slot] = state.failures.get(task.slot, 0) + 1
         self._context.wait(state, now, message=task.record.message)
+        if waiting := state.waiting.get(task.slot):
+            waiting.announced = False  # what stood in its way is gone: offers are wanted at once
 
     def _acknowledge(self, statuses: Sequence[Status]) -> None:
         updates = [(s.agent_id, s.task_id, s.uuid) for s in statuses if s.uuid and s.agent_id]

@@ -20,7 +20,7 @@ from tests.support import eventually
 pytestmark = [pytest.mark.cluster, pytest.mark.root]
 
 MakeRig = Callable[..., Rig]
-PROMPT = {"inactiveAfterSeconds": 0, "expungeAfterSeconds": 0}
+PROMPT = {"inactiveAfterSeconds": 0, "expungeAfterSeconds": 3600}
 
 
 def agent_of(rig: Rig, task: dict[str, Any]) -> Agent:
@@ -175,6 +175,22 @@ def test_a_cut_off_task_that_lives_keeps_its_volume(make_rig: MakeRig) -> None:
     assert rig.executor_pid(task["id"]) == executor
     assert rig.count(task["id"]) == 1
     assert rig.volumes()[0].epoch == 1
+    ends_clean(rig)
+
+
+def test_a_forgotten_task_that_lives_keeps_its_volume_and_ends_when_it_is_back(make_rig: MakeRig) -> None:
+    """Its app has given it up, its claim has not: nobody gets the volume before the task was killed and has let go of it."""
+    rig = make_rig(2, settings={"claims": {"lease_s": 20.0, "fence_retry_s": 0.2}})
+    first = start_counting(rig, unreachableStrategy={"inactiveAfterSeconds": 0, "expungeAfterSeconds": 0})
+    agent = cut_off(rig, first)
+    eventually(lambda: not rig.tasks(state="TASK_UNREACHABLE"), 20, "the app forgets the task")
+    eventually(lambda: "something still holds it" in explanation(rig)["waiting"][0]["blocked"], 20, "the platform refuses to fence")
+    assert claim_states(rig) == ["STRANDED"]
+    assert len(rig.attached()) == 1
+    mend(rig, agent)
+    second = rig.running(but=[first["id"]])[0]
+    assert rig.count(second["id"]) == 2
+    assert [event.why.partition(":")[0] for event in freed(rig)] == ["RELEASED"]
     ends_clean(rig)
 
 

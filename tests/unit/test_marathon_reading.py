@@ -81,11 +81,28 @@ def test_everything_that_is_used_is_read() -> None:
     assert app.backoff == Backoff(seconds=2, factor=2, max_delay_s=10)
     assert app.kill_grace_s == 7
     assert app.unreachable == UnreachableStrategy(inactive_after_s=60, expunge_after_s=120)
+
     assert app.upgrade == UpgradeStrategy(minimum_health_capacity=0.3, maximum_over_capacity=1)
     assert app.kill_selection is KillSelection.OLDEST_FIRST
     assert (app.labels, app.role, app.accepted_roles) == ({"team": "a"}, "prod/db", ("*", "prod/db"))
     assert app.version == "2015-04-02T09:37:00.596Z"
     assert read_app(to_json(app)) == app
+
+
+def test_an_app_with_volumes_of_its_own_is_not_forgotten_for_a_week_unless_it_says_otherwise() -> None:
+    volume = {"containerPath": "d", "persistent": {"size": 1}}
+    for strategy, expunge_after_s in (
+        (None, 604_800),
+        ({}, 604_800),
+        ({"inactiveAfterSeconds": 1e6}, 1e6),
+        ({"expungeAfterSeconds": 0}, 0),
+    ):
+        stated = {} if strategy is None else {"unreachableStrategy": strategy}
+        app = read_app({"id": "/db", "cmd": "x", "container": {"volumes": [volume]}, **stated})
+        assert app.unreachable
+        assert app.unreachable.expunge_after_s == expunge_after_s
+    host = {"containerPath": "d", "hostPath": "/var", "mode": "RO"}
+    assert read_app({"id": "/db", "cmd": "x", "container": {"volumes": [host]}}).unreachable == UnreachableStrategy()
 
 
 def test_unknown_fields_are_named_with_path_value_and_nearest_name() -> None:
