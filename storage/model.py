@@ -223,7 +223,7 @@ class Node(Struct, frozen=True, kw_only=True):
     region: str = ""
     zone: str = ""
     state: str = "UP"
-    """UP, UNREACHABLE or GONE."""
+    """UP, UNREACHABLE (cut off or dead) or GONE (for good, by its scheduler's word: its id does not come back)."""
     identities: Mapping[str, str] = {}
     """What each platform calls this node: platform name to instance id, SDC guid, initiator."""
     slots: Mapping[str, int] = {}
@@ -231,6 +231,7 @@ class Node(Struct, frozen=True, kw_only=True):
     used: Mapping[str, int] = {}
     """How many claims on volumes of a platform it has; kept by the ledger."""
     seen_at: float = 0.0
+    """When its scheduler last offered it, or said what became of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,7 @@ from framework.mesos.endings import Endings
 from framework.mesos.errors import CallFailed
 from framework.mesos.events import Disconnected, Errored, Event, Failed, Message, Offers, Rescinded, Status, Subscribed, Updated
 from framework.mesos.instances import Phase
+from framework.mesos.nodes import Nodes
 from framework.mesos.statuses import Statuses
 from storage.errors import AlreadyLed, PollyError
 from storage.model import NodeId
@@ -35,6 +36,7 @@ class Scheduler:
         self.statuses = Statuses(context)
         self.cycle = OfferCycle(context)
         self.apps = Apps(context, reclaim=reclaim)
+        self._nodes = Nodes(context)
         self._endings = Endings(context.config.executor.command[0])
         self._complain_at = self._look_at = float("-inf")
 
@@ -70,12 +72,13 @@ class Scheduler:
         self.guarded(lambda: self.apps.tick(now))
         self.guarded(lambda: self._context.settler.run(now, self.statuses.settled))
         self._reconcile(now)
+        self.guarded(lambda: self._nodes.tick(now))
         self.cycle.keep_demand(now)
 
     def next_at(self, now: float) -> float | None:
         """The next instant at which `tick` has something to do."""
         context = self._context
-        instants = [self.apps.next_at(), context.settler.next_at(), context.picture.next_due(now)]
+        instants = [self.apps.next_at(), context.settler.next_at(), context.picture.next_due(now), self._nodes.look_at]
         if context.driver.connected:
             instants.append(context.reconciler.next_at())
         if context.in_doubt:
@@ -116,7 +119,7 @@ class Scheduler:
                 self.guarded(item)
 
     def _agent_lost(self, agent_id: str) -> None:
-        """Mesos has removed it: it is cut off or gone. Where it comes back with an offer, it is noted as up again.
+        """Mesos has removed it: it is cut off or gone. Where it comes back with an offer or a task, it is noted as up again.
 
         What Mesos said of its tasks may have been lost, so it is asked about each.
         """

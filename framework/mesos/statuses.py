@@ -178,6 +178,8 @@ class Statuses:
         with self._context.ledger.begin("mesos") as tx:
             for effect in effects:
                 _write(tx, self._context.scheduler, effect, now)
+            for node, state in dict.fromkeys((effect.task.agent_id, effect.node) for effect in effects if effect.node):
+                tx.node_state(self._context.scheduler, node, state)
         for effect in effects:
             self._remember(effect, now)
 

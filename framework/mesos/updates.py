@@ -49,6 +49,8 @@ class Effect:
     """The task is over; it goes when it has no claim left."""
     failed: bool = False
     """It ended in a way that counts for the back-off."""
+    node: str = ""
+    """The state that the task's agent is seen to be in, if that is news: UP or GONE."""
     untidy: bool = False
     """An unborn volume was given up; its platform may have something of it."""
 
@@ -88,7 +90,7 @@ def effect_of(task: Task, status: Status, progress: Progress | None, verdict: Ve
     """What a status of `task` does, heard at the instant `now`. Without `progress`: what Mesos alone says."""
     if task.phase is Phase.SETTLING and verdict.standing is not Standing.ENDED:
         return _too_late(task, verdict)
-    effect = Effect(task=task, phase=_phase(task, status.state, verdict), record=task.record)
+    effect = Effect(task=task, phase=_phase(task, status.state, verdict), record=task.record, node=_node(task, verdict))
     released: set[ClaimId] = set()
     for volume in progress.volumes if progress else ():
         _learn(effect, volume, released)
@@ -103,6 +105,12 @@ def effect_of(task: Task, status: Status, progress: Progress | None, verdict: Ve
             effect.advance(claim, ClaimState.STRANDED, f"{status.state}: no proof that the task is gone")
     effect.record = _record(effect, status, verdict, now)
     return effect
+
+
+def _node(task: Task, verdict: Verdict) -> str:
+    if verdict.agent_gone:
+        return "GONE"
+    return "UP" if verdict.standing is Standing.ALIVE and task.phase is Phase.UNREACHABLE else ""
 
 
 def _too_late(task: Task, verdict: Verdict) -> Effect:

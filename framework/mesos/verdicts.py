@@ -32,6 +32,8 @@ class Verdict:
     standing: Standing
     proof: Proof | None = None
     """Set with ENDED only."""
+    agent_gone: bool = False
+    """Its agent is gone for good, with all that ran there."""
 
 
 ALIVE = frozenset({"TASK_STAGING", "TASK_STARTING", "TASK_RUNNING", "TASK_KILLING"})
@@ -42,6 +44,8 @@ ENDED = {
     "TASK_GONE": ProofKind.TASK_GONE,
     "TASK_GONE_BY_OPERATOR": ProofKind.TASK_GONE_BY_OPERATOR,
 }
+AGENT_REMOVED = frozenset({"REASON_SLAVE_REMOVED", "REASON_AGENT_REMOVED"})
+"""Why a task is TASK_GONE with its agent. Otherwise its agent may well be there, and only not know it any more."""
 RECONCILIATION = "REASON_RECONCILIATION"
 """The reason of a status that answers a question, and of no other."""
 AGENT_SIDE = frozenset({"SOURCE_EXECUTOR", "SOURCE_SLAVE", "SOURCE_AGENT"})
@@ -61,4 +65,5 @@ def judge(state: str, source: str, *, reason: str = "", message: str = "", agent
     ruled_out = state in TERMINAL and source not in AGENT_SIDE and reason != RECONCILIATION
     kind = ProofKind.LAUNCH_RULED_OUT if ruled_out else ENDED[state]
     said = " ".join(word for word in (state, "from", source, reason and f"({reason})", agent and f"agent {agent}", message) if word)
-    return Verdict(standing=Standing.ENDED, proof=Proof(kind=kind, evidence=said))
+    gone = state == "TASK_GONE_BY_OPERATOR" or (state == "TASK_GONE" and reason in AGENT_REMOVED)
+    return Verdict(standing=Standing.ENDED, proof=Proof(kind=kind, evidence=said), agent_gone=gone)

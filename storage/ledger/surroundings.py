@@ -109,10 +109,11 @@ class Surroundings(Writer):
         self.session.run(PUT_SLOTS, slots)
 
     def node_state(self, scheduler: str, node_id: NodeId, state: str) -> None:
-        """UP, UNREACHABLE or GONE. A node that is not known stays so."""
+        """UP, UNREACHABLE or GONE. A node that is not known stays so, and one that is GONE too: its id is used no more."""
         table = schema.nodes
-        mine = (table.c.scheduler == scheduler, table.c.node_id == node_id, table.c.state != state)
-        self.session.execute(update(table).where(*mine).values(state=state))
+        mine = (table.c.scheduler == scheduler, table.c.node_id == node_id, table.c.state.not_in((state, "GONE")))
+        if self.session.execute(update(table).where(*mine).values(state=state, seen_at=self.now)):
+            self.note(f"node.{state.lower()}", why=f"{node_id} of {scheduler}")
 
     def drop_node(self, scheduler: str, node_id: NodeId) -> None:
         """Gone already is fine. Raises Conflict while claims are on it."""
@@ -121,7 +122,8 @@ class Surroundings(Writer):
         if self.session.first(select(slots.c.used).where(*mine, slots.c.used > 0).with_for_update()):
             self._fail(Conflict(what=f"node {node_id}", expected="without live claims", found="some"))
         self.session.execute(delete(slots).where(*mine))
-        self.session.execute(delete(nodes).where(nodes.c.scheduler == scheduler, nodes.c.node_id == node_id))
+        if self.session.execute(delete(nodes).where(nodes.c.scheduler == scheduler, nodes.c.node_id == node_id)):
+            self.note("node.forgotten", why=f"{node_id} of {scheduler}")
 
     def sync_pools(
         self,

@@ -110,6 +110,8 @@ def test_an_operator_marks_the_agent_gone(make_rig: MakeRig, broker: str) -> Non
     assert rig.count(second["id"]) == 2
     assert second["host"] != first["host"]
     assert "TASK_GONE_BY_OPERATOR" in freed(rig)[0].why
+    with rig.ledger() as ledger:
+        assert {node.node_id: node.state for node in ledger.nodes()} == {first["slaveId"]: "GONE", second["slaveId"]: "UP"}
     ends_clean(rig)
 
 

@@ -137,7 +137,10 @@ def test_nodes_keep_the_count_of_what_they_use(ledger: Ledger) -> None:
     with ledger.begin("mesos") as tx:
         tx.node_state(SCHEDULER, NodeId("node1"), "GONE")
         tx.node_state(SCHEDULER, NodeId("never seen"), "GONE")
-    assert ledger.nodes() == [replace(node, state="GONE", used={"local": 1}), *ledger.nodes()[1:]]
+        tx.node_state(SCHEDULER, NodeId("node1"), "UNREACHABLE")
+    gone, *_ = ledger.nodes()
+    assert gone == replace(node, state="GONE", used={"local": 1}, seen_at=gone.seen_at)
+    assert gone.seen_at > node.seen_at
     assert "never seen" not in {known.node_id for known in ledger.nodes()}
     with pytest.raises(Conflict), ledger.begin("mesos") as tx:
         tx.drop_node(SCHEDULER, NodeId("node1"))

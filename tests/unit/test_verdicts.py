@@ -35,6 +35,22 @@ def test_what_a_status_proves(state: str, source: str, reason: str, standing: St
     assert (verdict.proof.kind if verdict.proof else None) is kind
 
 
+@pytest.mark.parametrize(
+    ("state", "reason", "gone"),
+    [
+        ("TASK_GONE_BY_OPERATOR", "REASON_SLAVE_REMOVED_BY_OPERATOR", True),
+        ("TASK_GONE_BY_OPERATOR", "REASON_RECONCILIATION", True),
+        ("TASK_GONE", "REASON_SLAVE_REMOVED", True),
+        ("TASK_GONE", "REASON_RECONCILIATION", False),
+        ("TASK_UNREACHABLE", "REASON_SLAVE_REMOVED", False),
+        ("TASK_RUNNING", "", False),
+    ],
+)
+def test_what_a_status_says_of_the_agent(state: str, reason: str, gone: bool) -> None:
+    """A task may be gone from an agent that is there, and only does not know it any more."""
+    assert judge(state, "SOURCE_MASTER", reason=reason).agent_gone is gone
+
+
 def test_the_evidence_says_who_said_what() -> None:
     verdict = judge("TASK_FAILED", "SOURCE_SLAVE", reason="REASON_EXECUTOR_TERMINATED", message="exited with 1", agent="A1")
     assert verdict.proof
