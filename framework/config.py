@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from storage.errors import Invalid, UnknownPlatform, UnknownProfile
+from storage.lifecycle import QUIET_AFTER_LEASES
 from storage.model import AccessMode, Profile, ReclaimPolicy
 from storage.node import filesystems, options
 
@@ -50,6 +51,11 @@ class ClaimsBlock(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """How long a launch may stay unheard before Mesos is asked what became of it."""
     fence_retry_s: float = 5.0
     """How often a stranded volume's platform is asked whether anything still holds it."""
+
+    @property
+    def quiet_after_s(self) -> float:
+        """So long after its launch no executor begins, or still makes, what its claims are for."""
+        return QUIET_AFTER_LEASES * self.lease_s
 
 
 class ProfileBlock(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -88,7 +88,7 @@ class Janitor:
     # --- stored intents ---------------------------------------------------------------------------
 
     def resume(self) -> bool:
-        """Goes on with every stored intent. Returns whether there was one."""
+        """Goes on with every stored intent. Returns whether there was one that does not only wait for a late maker."""
         doomed, orphans = self._volumes_that(VolumeFilter(state=VolumeState.DELETING)), self._ledger.orphans()
         unfinished = self._ledger.unfinished_snapshots()
         for volume in doomed:
@@ -100,7 +100,8 @@ class Janitor:
                 self._discard(orphan)
         left = {volume.volume_id for volume in doomed} | {it.snapshot_id for it in unfinished} | {orphan.token for orphan in orphans}
         self._retry = {key: retry for key, retry in self._retry.items() if key in left}
-        return bool(left)
+        now = self._clock()
+        return bool(left - {it.token for it in orphans if it.keep_until > now and not self._is_due(it.token)})
 
     def _go_on_deleting(self, volume: Volume) -> None:
         external = volume.external_id
@@ -120,14 +121,19 @@ class Janitor:
         return self._retry.get(key, (0.0, 0.0))[0] <= self._clock()
 
     def _failed(self, key: str) -> None:
-        wait_s = min(LAST_RETRY_S, self._retry.get(key, (0.0, FIRST_RETRY_S / 2))[1] * 2)
+        before_s = self._retry.get(key, (0.0, 0.0))[1]
+        wait_s = min(LAST_RETRY_S, max(FIRST_RETRY_S, before_s * 2))
         self._retry[key] = (self._clock() + wait_s, wait_s)
 
     # --- what unborn claims left ------------------------------------------------------------------
 
     def _discard(self, orphan: Orphan) -> None:
-        """Deletes what a token made that no birth certificate was ever stored of: no task ever used it."""
+        """Deletes what a token made that no birth certificate was ever stored of: no task ever used it.
+
+        It is forgotten once it was looked for when nobody could make it any more.
+        """
         platform, ledger = self._platforms[orphan.platform], self._ledger
+        begun_at = self._clock()
         self._busy.add(orphan.token)
 
         def job() -> None:
@@ -137,7 +143,9 @@ class Janitor:
 
         def done(outcome: Outcome[None]) -> None:
             self._busy.discard(orphan.token)
-            if outcome.error is None:
+            if outcome.error is None and begun_at < orphan.keep_until:
+                self._retry[orphan.token] = (orphan.keep_until, 0.0)
+            elif outcome.error is None:
                 with self._ledger.begin(ACTOR) as tx:
                     tx.drop_orphan(orphan.platform, orphan.token)
             else:

@@ -70,7 +70,7 @@ class Volumes(Snapshots):
             self.platform(volume.platform)
         with self._ledger.begin(actor) as tx:
             if volume.external_id is None:
-                tx.unplan(volume.volume_id)
+                tx.unplan(volume.volume_id, keep_until=self._clock() + self._config.claims.quiet_after_s if volume.epoch else 0.0)
             else:
                 tx.deleting(volume.volume_id, keep_snapshots=keep_snapshots)
         self._changed([volume])

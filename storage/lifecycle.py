@@ -35,6 +35,11 @@ TRANSITIONS: Final = MappingProxyType(
 """What may follow what. A STRANDED claim whose holder is heard again goes on where the holder says it is."""
 
 
+QUIET_AFTER_LEASES: Final = 2.0
+"""So many leases after a claim was made nobody who was told of it calls a platform for it any more, but to let go: one until its lease
+ends, and one for a call that had begun."""
+
+
 class ProofKind(StrEnum):
     """Why a volume may go to somebody else. Time alone is none of these."""
 

@@ -36,7 +36,7 @@ from sqlalchemy import (
 from storage.lifecycle import ClaimState, VolumeState
 from storage.model import Access, AccessMode
 
-REVISION: Final = "0002"
+REVISION: Final = "0003"
 """The newest migration; a ledger at this revision needs no Alembic to be opened."""
 VERSION_TABLE: Final = "ledger_version"
 
@@ -229,9 +229,10 @@ orphans = Table(
     _key("token", primary_key=True),
     Column("external_id", Text),
     _at("since"),
+    Column("keep_until", Double, nullable=False, server_default=text("0")),
     sqlite_with_rowid=False,
 )
-"""What claims that ended before a birth may have left on a platform."""
+"""What claims that ended before a birth may have left on a platform; until `keep_until` more may come."""
 
 snapshots = Table(
     "snapshots",

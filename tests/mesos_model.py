@@ -1,13 +1,15 @@
 """A cluster that never was: a master, agents and executors as the broker sees them, on a platform in memory.
 
 It keeps the promises of Mesos and of Polly's executor and no other: an update is sent until it is acknowledged, an executor that is
-dead holds no volume, a task does not write before its receipt came. All else may happen in any order that a test chooses.
+dead holds no volume and one whose lease is over begins nothing, a task does not write before its receipt came. All else may
+happen in any order that a test chooses.
 """
 
 from __future__ import annotations
 
 import base64
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,6 +39,8 @@ class Run:
     unacknowledged: list[Status] = field(default_factory=list)
     confirmed: set[str] = field(default_factory=set)
     killed: bool = False
+    begun_at: float = 0.0
+    """When its executor got it."""
 
     @property
     def is_over(self) -> bool:
@@ -50,8 +54,8 @@ class Run:
 class Cluster:
     """`driver` is what the broker speaks to; it outlives the broker."""
 
-    def __init__(self, platform: MemoryPlatform) -> None:
-        self.platform = platform
+    def __init__(self, platform: MemoryPlatform, clock: Callable[[], float]) -> None:
+        self.platform, self.clock = platform, clock
         self.driver = Told()
         self.driver.on_accept = self._accepted
         self.runs: dict[str, Run] = {}
@@ -78,7 +82,7 @@ class Cluster:
         task_id, launch = info["task_id"]["value"], decode_launch(base64.b64decode(info["data"]))
         if task_id in self.runs:
             self.wrongs.append(f"{task_id} is launched twice")
-        self.runs[task_id] = Run(task_id=task_id, agent=info["agent_id"]["value"], launch=launch)
+        self.runs[task_id] = Run(task_id=task_id, agent=info["agent_id"]["value"], launch=launch, begun_at=self.clock())
 
     def hear_calls(self) -> None:
         """Takes what the broker has said since the last time."""
@@ -141,6 +145,8 @@ class Cluster:
             return
         if run.killed:
             self.end(run, "TASK_KILLED")
+        elif run.state == "TASK_STAGING" and self.clock() >= run.begun_at + run.launch.lease_s:
+            self.end(run, "TASK_FAILED")
         elif run.state == "TASK_STAGING":
             self._bring(run)
         elif run.state == "TASK_STARTING":

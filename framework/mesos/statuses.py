@@ -158,7 +158,8 @@ class Statuses:
             self._note_held(task, current, answer.reason)
             return
         name = task.volumes[claim.volume_id].name
-        self._commit([_freed(task, current, answer)])
+        quiet_at = self._context.clock() + self._context.config.claims.quiet_after_s
+        self._commit([_freed(task, current, answer, quiet_at)])
         story.info("freed    %s epoch %d by proof %s: %s", name, claim.epoch, answer.kind, answer.evidence)
 
     def _note_held(self, task: Task, claim: Claim, reason: str) -> None:
@@ -263,10 +264,13 @@ def _is_still_asked(task: Task, claim: Claim, answer: Proof | StillHeld) -> bool
     return not never_born or task.volumes[claim.volume_id].birth is None
 
 
-def _freed(task: Task, claim: Claim, proof: Proof) -> Effect:
-    """A claim's end by the platform's proof. A task that has lost one of its volumes can only end, wherever it is."""
+def _freed(task: Task, claim: Claim, proof: Proof, quiet_at: float) -> Effect:
+    """A claim's end by the platform's proof. A task that has lost one of its volumes can only end, wherever it is.
+
+    If its own end is not proven, it is quiet from `quiet_at` on.
+    """
     effect = Effect(task=task, phase=task.phase, record=task.record, ended=task.phase is Phase.SETTLING or len(task.claims) == 1)
-    effect.free(claim, proof)
+    effect.free(claim, proof, quiet_at=0.0 if task.phase is Phase.SETTLING else quiet_at)
     if not effect.ended:
         effect.record = msgspec.structs.replace(task.record, killing=True)
     return effect

@@ -76,13 +76,16 @@ class Effect:
         self.writes.append(lambda tx: tx.advance(claim.claim_id, claim.epoch, to, reason=reason))
         self.claims[claim.claim_id] = replace(claim, state=to, reason=reason)
 
-    def free(self, claim: Claim, proof: Proof) -> None:
-        """Ends the claim. An app's volume that was never born goes with it; one that was planned by hand stays planned."""
+    def free(self, claim: Claim, proof: Proof, *, quiet_at: float = 0.0) -> None:
+        """Ends the claim. An app's volume that was never born goes with it; one that was planned by hand stays planned.
+
+        `quiet_at` is for a holder that nobody has seen end: before it, it may still make the volume.
+        """
         self.writes.append(lambda tx: tx.free(claim.claim_id, claim.epoch, proof))
         self.freed.add(claim.claim_id)
         volume = self.volume(claim.volume_id)
         if volume.unborn and volume.owner:
-            self.writes.append(lambda tx: tx.unplan(volume.volume_id))
+            self.writes.append(lambda tx: tx.unplan(volume.volume_id, keep_until=quiet_at))
             self.untidy = True
 
 

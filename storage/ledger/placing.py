@@ -18,7 +18,7 @@ from storage.ledger.bulk import Batch, Lookup, insert
 from storage.ledger.records import ClaimRequest, NewVolume, Placed, PlaceRequest, Refused
 from storage.ledger.refusals import reason_of
 from storage.ledger.writer import Writer
-from storage.lifecycle import ClaimState
+from storage.lifecycle import QUIET_AFTER_LEASES, ClaimState
 from storage.model import Access, AccessMode, Claim, Holder
 
 KNOWN: Final = Lookup("SELECT volume_id, number, platform, access_mode FROM volumes WHERE volume_id {among} ORDER BY volume_id {lock}")
@@ -39,9 +39,9 @@ RAISE_EPOCH: Final = Batch(
     ("number", "epoch"),
 )
 ORPHAN: Final = Batch(
-    "INSERT INTO orphans (platform, token, external_id, since) SELECT volumes.platform, volumes.token, volumes.external_id, :since "
-    "FROM volumes{and} WHERE volumes.number = :number",
-    ("number", "since"),
+    "INSERT INTO orphans (platform, token, external_id, since, keep_until) SELECT volumes.platform, volumes.token, volumes.external_id, "
+    ":since, CASE WHEN volumes.epoch = 0 THEN 0 ELSE :keep_until END FROM volumes{and} WHERE volumes.number = :number",
+    ("number", "since", "keep_until"),
 )
 RENEW: Final = Batch(
     "UPDATE volumes SET epoch = volumes.epoch + 1, token = :claim_id, external_id = NULL, state = 'PLANNED' {from} "
@@ -145,7 +145,8 @@ class Placing(Writer):
         known = self._known(claim for request in requests for claim in request.claims if claim.new is None)
         self.take_room(claim.new for request in requests for claim in request.claims if claim.new)
         self._take_slots(requests, known)
-        self._raise_epochs((claim for request in requests for claim in request.claims if claim.new is None), known)
+        quiet_at = self.now + QUIET_AFTER_LEASES * max((request.lease_s for request in requests), default=0.0)
+        self._raise_epochs((claim for request in requests for claim in request.claims if claim.new is None), known, quiet_at)
         self.plan_all((claim.new, claim.claim_id, 1) for request in requests for claim in request.claims if claim.new)
         self.session.run(PLACE, [_placement_row(request) for request in requests])
         claims: list[tuple[Any, ...]] = []
@@ -182,7 +183,8 @@ class Placing(Writer):
         if self.session.run(TAKE_SLOTS, taken) != len(taken):
             raise Unfit
 
-    def _raise_epochs(self, claims: Iterable[ClaimRequest], known: dict[str, tuple[int, str, str]]) -> None:
+    def _raise_epochs(self, claims: Iterable[ClaimRequest], known: dict[str, tuple[int, str, str]], quiet_at: float) -> None:
+        """From `quiet_at` on nobody makes anything for the claims that were before."""
         held, unborn = [], []
         for claim in claims:
             number = known[claim.volume_id][0]
@@ -191,7 +193,7 @@ class Placing(Writer):
             else:
                 held.append((number, claim.epoch))
         if unborn:
-            self.session.run(ORPHAN, [(number, self.now) for number, _, _ in unborn])
+            self.session.run(ORPHAN, [(number, self.now, quiet_at) for number, _, _ in unborn])
         if self.session.run(RAISE_EPOCH, sorted(held)) != len(held) or self.session.run(RENEW, sorted(unborn)) != len(unborn):
             raise Unfit
 

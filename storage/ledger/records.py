@@ -102,6 +102,8 @@ class Orphan(Struct, frozen=True, kw_only=True):
     external_id: ExternalId | None
     """None: nobody has seen it; the platform finds it by its token, or has nothing."""
     since: float
+    keep_until: float = 0.0
+    """Before this instant whoever was told to make it may still do so: it is to be looked for once more afterwards."""
 
 
 class PoolUse(Struct, frozen=True, kw_only=True):

@@ -240,4 +240,4 @@ def event(row: Row) -> Event:
 
 
 def orphan(row: Any) -> Orphan:
-    return Orphan(platform=row.platform, token=row.token, external_id=row.external_id, since=row.since)
+    return Orphan(platform=row.platform, token=row.token, external_id=row.external_id, since=row.since, keep_until=row.keep_until)

@@ -80,15 +80,22 @@ class Volumes(Placing):
         self.note("volume.planned", volume_id=new.volume_id, why=f"{new.size_mib} MiB of pool {new.pool} on {new.platform}")
         return self._volume(new.volume_id)
 
-    def unplan(self, volume_id: VolumeId) -> None:
+    def unplan(self, volume_id: VolumeId, *, keep_until: float = 0.0) -> None:
         """A volume that was never born goes; what its token may have made becomes an orphan, its capacity comes back.
 
+        `keep_until` is for one whose maker is not known to be gone: until then it may still make it.
         Raises VolumeInUse for a live claim, Conflict if it was born or was not made by Polly.
         """
         volume = self._unclaimed(volume_id)
         if volume.birth is not None or not volume.token:
             self._fail(Conflict(what=f"volume {volume_id}", expected="a volume never born", found="one that may hold data"))
-        orphan = {"platform": volume.platform, "token": volume.token, "external_id": volume.external_id, "since": self.now}
+        orphan = {
+            "platform": volume.platform,
+            "token": volume.token,
+            "external_id": volume.external_id,
+            "since": self.now,
+            "keep_until": keep_until,
+        }
         self.session.execute(sql_insert(schema.orphans).values(orphan))
         self._remove(volume, VolumeState(volume.state))
         self.note("volume.unplanned", volume_id=volume_id, why=f"never born; {volume.name}")

@@ -40,7 +40,7 @@ class Broker(RuleBasedStateMachine):
         self.clock = Clock()
         self.ledger = shaky(f"sqlite:///{Path(self.folder.name)}/ledger.db", self.clock)
         self.platform = MemoryPlatform("disks", storage=MemoryStorage())
-        self.cluster = Cluster(self.platform)
+        self.cluster = Cluster(self.platform, self.clock)
         accepted = self.cluster.driver.on_accept
         self.cluster.driver.on_accept = lambda acceptance: self._check_committed(acceptance, accepted)
         self.ids = itertools.count(1)
@@ -272,6 +272,7 @@ class Broker(RuleBasedStateMachine):
             and all(state is ClaimState.MOUNTED for state in claims)
             and not self.ledger.orphans()
             and not self.stage.hands.jobs
+            and self.platform.storage.volumes.keys() == {volume.external_id for volume in self.ledger.volumes(limit=1000).items}
         )
 
     def _state(self) -> object:

@@ -8,7 +8,7 @@ from framework.janitor import LAST_RETRY_S
 from storage.errors import LedgerUnavailable, UnknownApp
 from storage.lifecycle import VolumeState
 from storage.model import ExternalId, Volume, VolumeId
-from tests.stage import ShakyLedger, Stage, status, volume_of
+from tests.stage import ShakyLedger, Stage, from_master, status, volume_of
 
 
 def used_and_deleted(stage: Stage, profile: str) -> ExternalId:
@@ -95,6 +95,42 @@ def test_an_unborn_volume_goes_whatever_its_profile_says(stage: Stage) -> None:
     stage.janitor.resume()
     stage.work()
     assert (stage.storage.volumes, stage.ledger.orphans()) == ({}, [])
+
+
+def test_what_a_cut_off_executor_makes_late_goes_too(stage: Stage) -> None:
+    """Its claim ended because nothing was born; nobody has seen it end."""
+    (task,) = stage.run()
+    (plan,) = stage.plans(task)
+    stage.hear(from_master(task, "TASK_UNREACHABLE"))
+    stage.tick()
+    stage.work()
+    assert stage.tasks() == []
+    stage.janitor.resume()
+    stage.work()
+    made = stage.make(plan)
+    assert made.external_id
+    assert [orphan.token for orphan in stage.ledger.orphans()] == [plan.token]
+    assert not stage.janitor.resume()
+    stage.platform.detach(made.external_id, task.record.hostname)
+    stage.clock.now += stage.config.claims.quiet_after_s
+    assert stage.janitor.resume()
+    stage.work()
+    assert (stage.storage.volumes, stage.ledger.orphans()) == ({}, [])
+
+
+def test_what_is_found_early_does_not_end_the_watch(stage: Stage) -> None:
+    (task,) = stage.run()
+    (plan,) = stage.plans(task)
+    first = stage.make(plan)
+    stage.hear(from_master(task, "TASK_UNREACHABLE"))
+    stage.tick()
+    stage.work()
+    assert first.external_id
+    stage.platform.detach(first.external_id, task.record.hostname)
+    stage.janitor.resume()
+    stage.work()
+    assert stage.storage.volumes == {}
+    assert [orphan.token for orphan in stage.ledger.orphans()] == [plan.token]
 
 
 def test_an_orphan_that_the_ledger_knows_as_a_volume_is_not_deleted(stage: Stage) -> None:

@@ -17,7 +17,7 @@ from storage.errors import (
     VolumeInUse,
 )
 from storage.inventory import Ledger
-from storage.lifecycle import VolumeState
+from storage.lifecycle import QUIET_AFTER_LEASES, VolumeState
 from storage.model import Birth, ExternalId, Snapshot, SnapshotId, Volume, VolumeId
 from tests.ledgers import BIRTH, end, fresh, furnish, make, new, old, placed, refusal, task
 
@@ -134,6 +134,23 @@ def test_unplanned_its_capacity_comes_back_and_its_token_is_an_orphan(ledger: Le
     assert provisioned(ledger) == 0
     assert [(orphan.platform, orphan.token, orphan.external_id) for orphan in ledger.orphans()] == [("local", "c1", None)]
     assert [event.what for event in ledger.events(volume_id=A).items][-1] == "volume.unplanned"
+
+
+def test_an_orphan_says_how_long_its_maker_may_still_make_it(ledger: Ledger) -> None:
+    furnish(ledger)
+    (claim,) = placed(ledger, task("t1", fresh("c1", new("a"))))
+    end(ledger, [claim])
+    with ledger.begin("op") as tx:
+        tx.unplan(A, keep_until=77.5)
+        tx.plan(new("b"), token="by hand")
+    (orphan,) = ledger.orphans()
+    assert (orphan.token, orphan.keep_until) == ("c1", 77.5)
+    (first,) = placed(ledger, task("t2", old("c2", "b", 0, renew=True)))
+    end(ledger, [first])
+    (second,) = placed(ledger, task("t3", old("c3", "b", 1, renew=True)))
+    kept = {orphan.token: orphan.keep_until for orphan in ledger.orphans()}
+    assert kept["by hand"] == 0.0
+    assert kept["c2"] == second.since + QUIET_AFTER_LEASES * (second.lease_until - second.since)
 
 
 def test_what_may_hold_data_is_never_unplanned(ledger: Ledger) -> None:
