@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from framework.config import Config
 from framework.pools import FullPools
-from framework.volumes import Volumes
+from framework.volumes import Volumes, growth_of
 from framework.workers import Outcome, Workers
 from storage.errors import LedgerUnavailable, PollyError
 from storage.filters import VolumeFilter
@@ -90,15 +90,18 @@ class Janitor:
     def resume(self) -> bool:
         """Goes on with every stored intent. Returns whether there was one that does not only wait for a late maker."""
         doomed, orphans = self._volumes_that(VolumeFilter(state=VolumeState.DELETING)), self._ledger.orphans()
-        unfinished = self._ledger.unfinished_snapshots()
+        unfinished, growing = self._ledger.unfinished_snapshots(), self._ledger.growing()
         for volume in doomed:
             self._go_on_deleting(volume)
+        for volume in growing:
+            self._go_on_growing(volume)
         for snapshot in unfinished:
             self._go_on_with(snapshot)
         for orphan in orphans:
             if orphan.platform in self._platforms and orphan.token not in self._busy and self._is_due(orphan.token):
                 self._discard(orphan)
         left = {volume.volume_id for volume in doomed} | {it.snapshot_id for it in unfinished} | {orphan.token for orphan in orphans}
+        left |= {growth_of(volume) for volume in growing}
         self._retry = {key: retry for key, retry in self._retry.items() if key in left}
         now = self._clock()
         return bool(left - {it.token for it in orphans if it.keep_until > now and not self._is_due(it.token)})
@@ -107,6 +110,11 @@ class Janitor:
         external = volume.external_id
         if external and self._is_free(volume.volume_id):
             self._try(volume.volume_id, lambda: self._volumes.go_on_deleting(volume, external, ACTOR, insist=True))
+
+    def _go_on_growing(self, volume: Volume) -> None:
+        external, key = volume.external_id, growth_of(volume)
+        if external and self._is_free(key):
+            self._try(key, lambda: self._volumes.go_on_growing(volume, external, ACTOR))
 
     def _go_on_with(self, snapshot: Snapshot) -> None:
         if not self._is_free(snapshot.snapshot_id):

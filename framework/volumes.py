@@ -6,7 +6,7 @@ from concurrent.futures import Future
 
 from framework.service import ImportOrder, VolumeOrder
 from framework.snapshots import Snapshots
-from framework.verbs import fulfilled
+from framework.verbs import REFUSALS, fulfilled
 from storage.errors import Conflict, Invalid, PollyError, PoolFull, UnknownVolume, Unsupported, VolumeInUse
 from storage.inventory import NewVolume
 from storage.lifecycle import VolumeState
@@ -107,7 +107,7 @@ class Volumes(Snapshots):
     # --- expand, import -------------------------------------------------------------------------
 
     def expand(self, name: str, size_mib: int, actor: str) -> Future[Volume]:
-        """Capacity is taken first; the same call again goes on where the platform failed. The filesystem grows with the next mount."""
+        """Capacity is taken first, and given back if the platform refuses. The filesystem grows with the next mount."""
         volume = self._ledger.volume(name)
         platform, external = self.platform(volume.platform), volume.external_id
         if not 0 < size_mib <= MOST_MIB:
@@ -120,7 +120,35 @@ class Volumes(Snapshots):
         self._changed([grown])
         if external is None:
             return fulfilled(grown)
-        return self._run(volume.platform, f"volume {volume.volume_id}", lambda: platform.expand(external, wanted), lambda _: grown)
+        return self.go_on_growing(grown, external, actor)
+
+    def go_on_growing(self, volume: Volume, external_id: ExternalId, actor: str) -> Future[Volume]:
+        """The platform's part of an expansion whose intent is stored. After a refusal the volume has the size that the platform says."""
+        platform = self.platform(volume.platform)
+
+        def job() -> tuple[int, PollyError | None]:
+            try:
+                return platform.expand(external_id, volume.size_mib).size_mib, None
+            except REFUSALS as refused:
+                return platform.inspect(external_id).size_mib, refused
+
+        def store(answer: tuple[int, PollyError | None]) -> Volume:
+            size_mib, refused = answer
+            with self._ledger.begin(actor) as tx:
+                sized = tx.grown(volume.volume_id, size_mib, asked_mib=volume.size_mib)
+            self._changed([sized])
+            if refused is not None:
+                raise refused
+            return sized
+
+        def give_up(_: PollyError) -> None:
+            with self._ledger.begin(actor) as tx:
+                tx.grown(volume.volume_id, volume.size_mib, asked_mib=volume.size_mib)
+
+        key = growth_of(volume)
+        future = self._under_way[key] = self._run(volume.platform, f"volume {volume.volume_id}", job, store, give_up)
+        future.add_done_callback(lambda done: self._under_way.pop(key) if self._under_way.get(key) is done else None)
+        return future
 
     def _make_sure_it_grows(self, volume: Volume, platform: Platform) -> None:
         is_claimed = bool(self._ledger.claims_on([volume.volume_id]))
@@ -150,6 +178,11 @@ class Volumes(Snapshots):
         doomed = any(orphan.token == report.token for orphan in self._ledger.orphans() if orphan.platform == platform)
         if report.token and doomed:
             raise Conflict(what=f"volume {report.external_id}", expected="nobody's", found="Polly's own, never born and to be deleted")
+
+
+def growth_of(volume: Volume) -> str:
+    """What `is_under_way` calls it."""
+    return f"growth of {volume.volume_id}"
 
 
 def _checked_name(name: str) -> str:

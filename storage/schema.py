@@ -234,6 +234,14 @@ orphans = Table(
 )
 """What claims that ended before a birth may have left on a platform; until `keep_until` more may come."""
 
+growths = Table(
+    "growths",
+    metadata,
+    Column("volume_id", Key, ForeignKey("volumes.volume_id", ondelete="CASCADE"), primary_key=True),
+    sqlite_with_rowid=False,
+)
+"""Volumes whose size in the ledger their platforms have not confirmed yet."""
+
 snapshots = Table(
     "snapshots",
     metadata,

@@ -158,6 +158,12 @@ class Reads:
             statement = statement.where(table.c.seq < int(after) if newest_first else table.c.seq > int(after))
         return _page(self._all(statement), limit, rows.event, lambda row: row.seq)
 
+    def growing(self) -> list[Volume]:
+        """Volumes whose size their platforms have not confirmed yet."""
+        volumes, growths = schema.volumes, schema.growths
+        among = select(*rows.VOLUME).join(growths, growths.c.volume_id == volumes.c.volume_id).order_by(volumes.c.number)
+        return [rows.volume(row) for row in self._all(among)]
+
     def orphans(self) -> list[Orphan]:
         """What is to be deleted on the platforms, the oldest first."""
         table = schema.orphans

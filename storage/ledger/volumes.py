@@ -12,7 +12,7 @@ from sqlalchemy import insert as sql_insert
 from storage import schema
 from storage.errors import AlreadyExists, Conflict, HasSnapshots, Invalid, PollyError, VolumeInUse
 from storage.ledger import rows
-from storage.ledger.bulk import Batch
+from storage.ledger.bulk import Batch, insert
 from storage.ledger.placing import LABEL, TAKE_ROOM, Placing
 from storage.ledger.records import NewVolume
 from storage.ledger.refusals import names_taken, no_room
@@ -32,6 +32,9 @@ BORN: Final = Batch(
     "AND EXISTS (SELECT 1 FROM claims WHERE claims.volume_id = :volume_id AND claims.epoch = :epoch)",
     ("volume_id", "epoch", "serial", "filesystem", "uuid"),
 )
+
+
+GROWING: Final = insert("growths", ("volume_id",), tail="ON CONFLICT (volume_id) DO NOTHING")
 
 
 class Volumes(Placing):
@@ -158,7 +161,10 @@ class Volumes(Placing):
         self.note("volume.deleted", volume_id=volume_id, why=f"{volume.external_id} of {volume.platform}, {volume.name}")
 
     def resize(self, volume_id: VolumeId, size_mib: int) -> Volume:
-        """Takes the capacity to grow it to `size_mib`; that size already is a no-op. Raises PoolFull, Invalid to shrink it."""
+        """Takes the capacity to grow it to `size_mib`, which is an intent until `grown`; that size already is a no-op.
+
+        Raises PoolFull, Invalid to shrink it.
+        """
         volume = self._volume(volume_id)
         grown_mib = size_mib - volume.size_mib
         if grown_mib < 0:
@@ -168,7 +174,24 @@ class Volumes(Placing):
                 more = NewVolume(volume_id=volume_id, name=volume.name, platform=volume.platform, pool=volume.pool, size_mib=grown_mib)
                 self._first(no_room(self.session, [more]))
             self._set(volume_id, size_mib=size_mib)
+            if volume.external_id:
+                self.session.run(GROWING, [(volume_id,)])
             self.note("volume.resized", volume_id=volume_id, why=f"from {volume.size_mib} to {size_mib} MiB")
+        return replace(volume, size_mib=size_mib)
+
+    def grown(self, volume_id: VolumeId, size_mib: int, *, asked_mib: int) -> Volume:
+        """The platform has grown it to `asked_mib`, or refused to: this is the size that it says, and the intent is over.
+
+        Unless more was asked meanwhile: then the answer to that decides.
+        """
+        volume = self._volume(volume_id)
+        if volume.size_mib != asked_mib:
+            return replace(volume, size_mib=size_mib)
+        self.session.execute(delete(schema.growths).where(schema.growths.c.volume_id == volume_id))
+        if size_mib != volume.size_mib:
+            self._account(volume.platform, volume.pool, size_mib - volume.size_mib)
+            self._set(volume_id, size_mib=size_mib)
+            self.note("volume.resized", volume_id=volume_id, why=f"from {volume.size_mib} to {size_mib} MiB, as the platform says")
         return replace(volume, size_mib=size_mib)
 
     def measured(self, volume_id: VolumeId, size_mib: int) -> None:

@@ -323,3 +323,34 @@ def test_no_snapshot_of_what_is_not_there(ledger: Ledger) -> None:
     furnish(ledger)
     with pytest.raises(UnknownVolume), ledger.begin("op") as tx:
         tx.plan_snapshot(snapshot("s1"))
+
+
+def test_a_growth_is_an_intent_until_the_platform_has_answered(ledger: Ledger) -> None:
+    furnish(ledger)
+    make(ledger, "a")
+    before = provisioned(ledger)
+    size_mib = ledger.volume(A).size_mib
+    for more in (10, 20, 20):
+        with ledger.begin("op") as tx:
+            tx.resize(A, size_mib + more)
+    assert [volume.size_mib for volume in ledger.growing()] == [size_mib + 20]
+    with ledger.begin("op") as tx:
+        tx.grown(A, size_mib, asked_mib=size_mib + 10)
+    assert provisioned(ledger) == before + 20
+    with ledger.begin("op") as tx:
+        assert tx.grown(A, size_mib, asked_mib=size_mib + 20).size_mib == size_mib
+    assert (ledger.growing(), provisioned(ledger)) == ([], before)
+
+
+def test_what_is_nowhere_yet_grows_without_its_platform_and_a_growth_ends_with_its_volume(ledger: Ledger) -> None:
+    furnish(ledger)
+    make(ledger, "a")
+    with ledger.begin("op") as tx:
+        tx.plan(new("b"), token="by hand")
+        tx.resize(VolumeId("v-b"), 200)
+        tx.resize(A, 200)
+    assert [volume.volume_id for volume in ledger.growing()] == [A]
+    with ledger.begin("op") as tx:
+        tx.deleting(A)
+        tx.deleted(A)
+    assert ledger.growing() == []

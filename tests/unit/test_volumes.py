@@ -10,7 +10,8 @@ import pytest
 from framework.mesos.events import Status
 from framework.mesos.instances import Task
 from framework.service import ImportOrder, VolumeOrder
-from storage.errors import Conflict, Invalid, PlatformUnavailable, PollyError, Unsupported, VolumeInUse
+from framework.volumes import growth_of
+from storage.errors import Conflict, Invalid, PlatformUnavailable, PollyError, PoolFull, UnknownVolume, Unsupported, VolumeInUse
 from storage.lifecycle import VolumeState
 from storage.model import SnapshotId, Volume
 from storage.platforms.base import CreateRequest
@@ -137,6 +138,58 @@ def test_an_expanded_volume_is_accounted_as_the_platform_rounds_it(stage: Stage)
     stage.work()
     assert grown.result(timeout=0).size_mib == 32
     assert [it.size_mib for it in stage.storage.volumes.values()] == [32]
+
+
+def sizes(stage: Stage) -> tuple[int, int]:
+    """The only volume's in the ledger, and what its pool has provisioned."""
+    (volume,), (pool,) = stage.ledger.volumes().items, stage.ledger.pools()
+    return volume.size_mib, pool.provisioned_mib
+
+
+def test_a_volume_that_the_platform_refuses_to_grow_has_the_size_that_it_has(stage: Stage) -> None:
+    volume = born(stage)
+    stage.storage.capacity_mib = 20
+    grown = stage.volumes.expand(volume.volume_id, 64, "jane")
+    assert sizes(stage) == (64, 64)
+    stage.work()
+    assert isinstance(failure(grown), PoolFull)
+    assert sizes(stage) == (16, 16)
+    assert stage.ledger.growing() == []
+
+
+def test_a_volume_that_grew_while_nobody_heard_of_it_is_gone_on_with(stage: Stage) -> None:
+    volume = born(stage)
+    stage.storage.expired = True
+    grown = stage.volumes.expand(volume.volume_id, 64, "jane")
+    stage.work()
+    assert isinstance(failure(grown), PlatformUnavailable)
+    assert [it.volume_id for it in stage.ledger.growing()] == [volume.volume_id]
+    stage.storage.expired = False
+    later = stage.next_life()
+    assert later.janitor.resume()
+    later.work()
+    assert sizes(later) == (64, 64)
+    assert [it.size_mib for it in later.storage.volumes.values()] == [64]
+    assert not later.janitor.resume()
+
+
+def test_two_expansions_end_at_the_size_that_the_platform_has(stage: Stage) -> None:
+    volume = born(stage)
+    first = stage.volumes.expand(volume.volume_id, 32, "jane")
+    second = stage.volumes.expand(volume.volume_id, 64, "jane")
+    stage.work()
+    assert (first.result(timeout=0).size_mib, second.result(timeout=0).size_mib) == (32, 64)
+    assert sizes(stage) == (64, 64)
+    assert not stage.volumes.is_under_way(growth_of(volume))
+
+
+def test_a_volume_that_is_gone_from_its_platform_keeps_no_intent(stage: Stage) -> None:
+    volume = born(stage)
+    stage.storage.volumes.clear()
+    grown = stage.volumes.expand(volume.volume_id, 64, "jane")
+    stage.work()
+    assert isinstance(failure(grown), UnknownVolume)
+    assert stage.ledger.growing() == []
 
 
 def test_what_is_about_to_be_deleted_is_not_imported(stage: Stage) -> None:
