@@ -5,29 +5,18 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
-from typing import Any
 
 import pytest
 
 from framework.clock import steady_clock
-from framework.engine import Engine, Loop, Parts
+from framework.engine import Engine, Loop
 from framework.failures import BrokerUnavailable
 from framework.mesos.events import Disconnected, Offers, Subscribed
 from framework.mesos.scheduler import Item
 from storage.errors import AlreadyLed, LedgerUnavailable, UnknownApp
-from storage.platforms.testing import MemoryPlatform
-from tests.stage import FRAMEWORK, ShakyLedger, Told, app, offers_event, stage_config
+from tests.stage import FRAMEWORK, ShakyLedger, app, offers_event
 from tests.support import eventually
-
-
-class Started(Told):
-    def start(self) -> None: ...
-    def stop(self, *, failover: bool = True) -> None: ...
-
-
-def parts(ledger: ShakyLedger, driver: Any) -> Parts:
-    platform: Any = MemoryPlatform("disks")
-    return Parts(config=stage_config(), ledger=ledger, make_driver=lambda *_: driver, platforms={"disks": platform}, clock=steady_clock())
+from tests.unit.engines import Started, parts
 
 
 @pytest.fixture

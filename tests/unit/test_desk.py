@@ -1,0 +1,211 @@
+"""The desk: what people ask of a running broker, answered out of its thread; by the kind of answer, with what it refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from framework.desk import Desk
+from framework.engine import Engine
+from framework.mesos.events import Offers
+from framework.service import ImportOrder, VolumeOrder
+from storage.errors import Conflict, Invalid, PlatformUnavailable, UnknownApp, UnknownClaim, UnknownVolume, VolumeInUse
+from storage.lifecycle import ClaimState
+from storage.model import ClaimId
+from storage.platforms.base import CreateRequest, Finding
+from storage.platforms.testing import MemoryPlatform, MemoryStorage
+from tests.stage import FRAMEWORK, ShakyLedger, app, from_master, offers_event, status, volume_of
+from tests.support import eventually
+from tests.unit.engines import Started, parts, start, tasks_of, tell
+
+
+@pytest.fixture
+def driver() -> Started:
+    return Started()
+
+
+@pytest.fixture
+def platform() -> MemoryPlatform:
+    return MemoryPlatform("disks", storage=MemoryStorage())
+
+
+@pytest.fixture
+def engine(shaky_ledger: ShakyLedger, driver: Started, platform: MemoryPlatform) -> Iterator[Engine]:
+    made = Engine(parts(shaky_ledger, driver, platform))
+    made.start(who="test")
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def desk(engine: Engine) -> Desk:
+    return Desk(engine)
+
+
+def offer(engine: Engine, *agents: str, cpus: float = 8.0) -> None:
+    engine.loop.post(Offers(data=offers_event(*agents, number=next(NUMBERS), cpus=cpus)))
+    engine.ask(lambda: None)
+
+
+NUMBERS = iter(range(10_000))
+
+
+def test_it_says_who_the_broker_is(desk: Desk) -> None:
+    info = desk.info()
+    assert (info.scheduler, info.framework_name, info.framework_id) == ("mesos/stage", "stage", FRAMEWORK)
+    assert (info.connected, info.roles) == (True, ("polly",))
+
+
+def test_an_app_is_run_scaled_and_deleted(desk: Desk, engine: Engine) -> None:
+    assert desk.run_app(app(instances=2), "jane").instances == 2
+    assert desk.scale("/db", 3, "jane").instances == 3
+    assert [event.actor for event in engine.ledger.events(limit=100).items if event.what.startswith("app.")] == ["jane", "jane"]
+    desk.delete_app("db", "joe")
+    eventually(lambda: not engine.ledger.workloads(), 10, "the app is gone")
+    with pytest.raises(UnknownApp):
+        desk.scale("/db", 1, "jane")
+    with pytest.raises(UnknownApp):
+        desk.explain("/db")
+
+
+def test_an_instance_that_waits_is_explained_with_its_refusals(desk: Desk, engine: Engine) -> None:
+    desk.run_app(app(instances=2), "jane")
+    offer(engine, "a1", "a2", cpus=0.1)
+    explained = desk.explain("/db")
+    assert (explained.instances, explained.running, explained.staging, len(explained.waiting)) == (2, 0, 0, 2)
+    assert [it.slot for it in explained.waiting] == [0, 1]
+    (refusal,) = explained.waiting[0].refusals
+    assert (refusal.reason, refusal.count) == ("CPUS", 2)
+    assert "cpus wanted" in refusal.example
+    assert explained.waiting[0].offers_seen == 2
+
+
+def test_a_task_counts_as_staging_until_it_runs(desk: Desk, engine: Engine, driver: Started, platform: MemoryPlatform) -> None:
+    desk.run_app(app(), "jane")
+    offer(engine, "a1")
+    explained = desk.explain("/db")
+    assert (explained.running, explained.staging, explained.waiting) == (0, 1, ())
+    start(engine, driver, platform)
+    explained = desk.explain("/db")
+    assert (explained.running, explained.staging, explained.waiting) == (1, 0, ())
+
+
+def strand(desk: Desk, engine: Engine, driver: Started, platform: MemoryPlatform) -> ClaimId:
+    """An app whose task is on an agent that is away, and is to stay there."""
+    desk.run_app(app(unreachableStrategy="disabled"), "jane")
+    offer(engine, "a1")
+    task = start(engine, driver, platform)
+    tell(engine, from_master(task, "TASK_UNREACHABLE"))
+    (claim,) = engine.ledger.claims().items
+    assert claim.state is ClaimState.STRANDED
+    return claim.claim_id
+
+
+def test_an_instance_whose_agent_is_away_is_explained_by_its_claim(
+    desk: Desk, engine: Engine, driver: Started, platform: MemoryPlatform
+) -> None:
+    strand(desk, engine, driver, platform)
+    (waiting,) = desk.explain("/db").waiting
+    assert "volume /db#0/data is STRANDED: TASK_UNREACHABLE" in waiting.blocked
+
+
+def test_an_instance_and_its_replacement_are_one_in_the_explanation(
+    desk: Desk, engine: Engine, driver: Started, platform: MemoryPlatform
+) -> None:
+    desk.run_app(app(), "jane")
+    offer(engine, "a1")
+    task = start(engine, driver, platform)
+    tell(engine, from_master(task, "TASK_UNREACHABLE"))
+    eventually(lambda: "is claimed by task" in desk.explain("/db").waiting[0].blocked, 10, "the replacement waits for the volume")
+    explained = desk.explain("/db")
+    assert (explained.running, explained.staging, len(explained.waiting)) == (0, 0, 1)
+
+
+def test_a_task_without_volumes_on_an_agent_that_is_away_is_named(desk: Desk, engine: Engine) -> None:
+    desk.run_app(app(volumes=[], unreachableStrategy="disabled"), "jane")
+    offer(engine, "a1")
+    (task,) = tasks_of(engine)
+    tell(engine, status(task, "TASK_RUNNING"), from_master(task, "TASK_UNREACHABLE"))
+    (waiting,) = desk.explain("/db").waiting
+    assert waiting.blocked == f"task {task.task_id} is UNREACHABLE on a1.example"
+
+
+def test_a_person_ends_a_stranded_claim_with_a_reason(desk: Desk, engine: Engine, driver: Started, platform: MemoryPlatform) -> None:
+    claim_id = strand(desk, engine, driver, platform)
+    with pytest.raises(Invalid, match="because"):
+        desk.release_claim(claim_id, "  ", "operator:jane")
+    desk.release_claim(claim_id, "the machine burnt down", "operator:jane")
+    assert engine.ledger.claims().items == []
+    freed = next(event for event in engine.ledger.events(limit=100).items if event.what == "claim.freed")
+    assert freed.why == "OPERATOR_OVERRIDE: operator:jane: the machine burnt down"
+    with pytest.raises(UnknownClaim):
+        desk.release_claim(claim_id, "again", "operator:jane")
+
+
+def test_no_person_ends_the_claim_of_a_task_that_runs(desk: Desk, engine: Engine, driver: Started, platform: MemoryPlatform) -> None:
+    desk.run_app(app(), "jane")
+    offer(engine, "a1")
+    start(engine, driver, platform)
+    (claim,) = engine.ledger.claims().items
+    with pytest.raises(Conflict, match="MOUNTED"):
+        desk.release_claim(claim.claim_id, "I want it", "operator:jane")
+    assert engine.ledger.claims().items == [claim]
+
+
+def test_offers_are_shown_with_what_polly_adds_and_what_became_of_them(desk: Desk, engine: Engine) -> None:
+    desk.run_app(app(), "jane")
+    offer(engine, "a1", "a2")
+    shown = {view.offer["agent_id"]["value"]: view for view in desk.offers()}
+    assert sorted(view.fate for view in shown.values()) == ["accepted", "declined"]
+    assert [len(view.tasks) for view in shown.values() if view.fate == "accepted"] == [1]
+    for view in shown.values():
+        assert view.overlay
+        assert {resource["name"] for resource in view.overlay} == {"disk"}
+        assert {resource["disk"]["source"]["type"] for resource in view.overlay} >= {"RAW"}
+
+
+def test_volumes_are_made_grown_copied_and_deleted(desk: Desk, engine: Engine, platform: MemoryPlatform) -> None:
+    made = platform.create(CreateRequest(pool="default", size_mib=16, token="theirs"))
+    volume = desk.import_volume(ImportOrder(platform="disks", external_id=made.external_id, name="mine", profile="fast"), "jane")
+    assert (volume.name, volume.size_mib) == ("mine", 16)
+    assert desk.expand_volume("mine", 32, "jane").size_mib == 32
+    snapshot = desk.snapshot_volume("mine", "monday", "jane")
+    assert snapshot.state == "READY"
+    desk.delete_snapshot(snapshot.snapshot_id, "jane")
+    desk.delete_volume("mine", "jane")
+    assert (platform.storage.volumes, platform.storage.snapshots) == ({}, {})
+    planned = desk.create_volume(VolumeOrder(name="later", profile="fast", size_mib=16), "jane")
+    assert planned.external_id is None
+    desk.delete_volume(planned.volume_id, "jane")
+    assert engine.ledger.volumes().items == []
+
+
+def test_what_a_platform_or_the_ledger_refuses_is_the_callers_error(
+    desk: Desk, engine: Engine, driver: Started, platform: MemoryPlatform
+) -> None:
+    with pytest.raises(UnknownVolume):
+        desk.delete_volume("nothing", "jane")
+    with pytest.raises(UnknownVolume):
+        desk.import_volume(ImportOrder(platform="disks", external_id="nowhere", name="mine", profile="fast"), "jane")
+    desk.run_app(app(volumes=[volume_of()]), "jane")
+    offer(engine, "a1")
+    start(engine, driver, platform)
+    with pytest.raises(VolumeInUse):
+        desk.delete_volume("/db#0/data", "jane")
+
+
+def test_the_doctor_looks_at_mesos_the_ledger_and_each_platform(
+    desk: Desk, driver: Started, platform: MemoryPlatform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert all(finding.ok for finding in desk.doctor())
+
+    def away() -> list[Finding]:
+        raise PlatformUnavailable(platform="disks", action="log in", reason="the credentials have expired")
+
+    driver.connected = False
+    monkeypatch.setattr(platform, "check", away)
+    wrong = {finding.subject: finding for finding in desk.doctor() if not finding.ok}
+    assert wrong.keys() == {"mesos", "platform disks"}
+    assert "--master" in wrong["mesos"].mend
+    assert "expired" in wrong["platform disks"].message
