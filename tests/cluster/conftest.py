@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,15 @@ import pytest
 
 from tests.cluster.mesos_cluster import AgentSpec, MesosCluster
 from tests.cluster.rig import Rig
+
+
+@pytest.fixture
+def public_folder() -> Iterator[Path]:
+    """Where tasks of other users may go; pytest's own folders are root's, whatever a test makes of them while others run."""
+    with tempfile.TemporaryDirectory(prefix="polly-public-", ignore_cleanup_errors=True) as made:
+        folder = Path(made)
+        folder.chmod(0o755)
+        yield folder
 
 
 @pytest.fixture

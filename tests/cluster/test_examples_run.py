@@ -26,10 +26,8 @@ AGENTS = [
 
 
 @pytest.fixture
-def rig(make_rig: Callable[..., Rig], tmp_path: Path) -> Rig:
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)  # tasks of other users look for their sandboxes below it
-    made = make_rig(AGENTS, region="earth", zone="a")
+def rig(public_folder: Path, make_rig: Callable[..., Rig]) -> Rig:
+    made = make_rig(AGENTS, region="earth", zone="a", folder=public_folder)
     made.start_broker()
     return made
 

@@ -192,10 +192,8 @@ def test_the_containerizer_passes_signals_on_and_leaves_the_wait_status(mesos: M
 
 
 @pytest.mark.root
-def test_a_container_runs_as_its_user(mesos: Mesos, framework: Callable[..., Framework], tmp_path: Path) -> None:
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
-    cluster = mesos(1)
+def test_a_container_runs_as_its_user(public_folder: Path, mesos: Mesos, framework: Callable[..., Framework]) -> None:
+    cluster = mesos(1, folder=public_folder)
     framework(cluster.master.address).launch(shell("id -un; exec sleep 600") | {"user": "nobody"})
     executor = executor_on(cluster.agents[0])
     sandbox = Path(os.readlink(f"/proc/{executor}/cwd"))
