@@ -22,6 +22,7 @@ import msgspec
 from framework.clock import steady_clock
 from framework.config import Config, load_config
 from framework.engine import Engine, Parts
+from framework.fitting import misfits
 from framework.mesos.driver import Driver
 from framework.mesos.scheduler import Item
 from framework.rest.listening import check_address, listen
@@ -75,8 +76,11 @@ def _user() -> str:
 
 
 def build_platforms(config: Config) -> dict[str, Platform]:
-    """The adapters of polly.toml. Raises Invalid, MissingSdk."""
-    return {name: build(name, block.keys.kind, block.settings) for name, block in config.platforms.items()}
+    """The adapters of polly.toml. Raises Invalid, also for a profile that they cannot keep, and MissingSdk."""
+    platforms = {name: build(name, block.keys.kind, block.settings) for name, block in config.platforms.items()}
+    for misfit in misfits(list(config.profiles.values()), {name: platform.capabilities for name, platform in platforms.items()}):
+        raise misfit
+    return platforms
 
 
 def run(options: BrokerOptions) -> None:

@@ -16,7 +16,7 @@ import msgspec
 
 from storage.errors import Invalid, UnknownPlatform, UnknownProfile
 from storage.lifecycle import QUIET_AFTER_LEASES
-from storage.model import AccessMode, Profile, ReclaimPolicy
+from storage.model import Profile
 from storage.node import filesystems, options
 
 
@@ -58,22 +58,8 @@ class ClaimsBlock(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         return QUIET_AFTER_LEASES * self.lease_s
 
 
-class ProfileBlock(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`[profiles.NAME]`: a storage class."""
-
-    platforms: tuple[str, ...] = ()
-    pools: tuple[str, ...] = ()
-    pool_labels: Mapping[str, str] = {}
-    filesystem: str = "ext4"
-    mkfs_options: tuple[str, ...] = ()
-    mount_options: tuple[str, ...] = ()
-    access_mode: AccessMode = AccessMode.SINGLE_NODE_WRITER
-    reclaim: ReclaimPolicy = ReclaimPolicy.RETAIN
-    min_mib: int = 1
-    max_mib: int | None = None
-    roles: tuple[str, ...] = ()
-    labels: Mapping[str, str] = {}
-    parameters: Mapping[str, str] = {}
+class _ProfileBlock(Profile, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[profiles.NAME]`: a storage class, and nothing beside it. Its name stands in the heading."""
 
 
 class PlatformKeys(msgspec.Struct, frozen=True, kw_only=True):
@@ -172,16 +158,16 @@ def _platform(name: str, block: Mapping[str, Any]) -> PlatformConfig:
 
 
 def _profile(name: str, block: Mapping[str, Any]) -> Profile:
-    read = _convert(f"profiles.{name}", block, ProfileBlock)
+    if "name" in block:
+        raise Invalid(field=f"profiles.{name}.name", value=block["name"], reason="a profile is named by its heading alone")
+    read = msgspec.convert(_convert(f"profiles.{name}", {**block, "name": name}, _ProfileBlock), Profile, from_attributes=True)
     _check_filesystem(f"profiles.{name}", read)
     if read.max_mib is not None and read.max_mib < read.min_mib:
         raise Invalid(field=f"profiles.{name}.max_mib", value=read.max_mib, reason=f"it is below min_mib, {read.min_mib}")
-    fields = {key: getattr(read, key) for key in read.__struct_fields__}
-    smallest = max(read.min_mib, filesystems.KINDS[read.filesystem].min_mib)
-    return Profile(name=name, **{**fields, "min_mib": smallest})
+    return msgspec.structs.replace(read, min_mib=max(read.min_mib, filesystems.KINDS[read.filesystem].min_mib))
 
 
-def _check_filesystem(where: str, read: ProfileBlock) -> None:
+def _check_filesystem(where: str, read: Profile) -> None:
     kind = filesystems.KINDS.get(read.filesystem)
     if kind is None:
         raise Invalid(field=f"{where}.filesystem", value=read.filesystem, reason=f"Polly makes {' and '.join(filesystems.KINDS)}")

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Final
 from msgspec.structs import replace
 
 from framework.config import Config, load_config
+from framework.fitting import misfits
 from storage.errors import PollyError
-from storage.model import ReclaimPolicy
 from storage.platforms.base import Finding, Platform
 from storage.platforms.registry import build
 
@@ -93,11 +93,9 @@ def _platform(config: Config, name: str) -> Iterator[Finding]:
 def _pools(config: Config, platform: Platform) -> Iterator[Finding]:
     pools = platform.pools()
     yield _fine(f"platform {platform.name}", f"pools: {', '.join(pool.name for pool in pools) or 'none'}")
-    for profile in config.profiles.values():
-        takes_snapshot = profile.reclaim is ReclaimPolicy.SNAPSHOT_THEN_DELETE
-        if takes_snapshot and platform.name in profile.platforms and not platform.capabilities.snapshots:
-            message = f"reclaims by snapshot-then-delete, but platform {platform.name} has no snapshots"
-            yield _wrong(f"profile {profile.name}", message, 'Use reclaim = "retain" or "delete".')
+    named = [profile for profile in config.profiles.values() if platform.name in profile.platforms]
+    for misfit in misfits(named, {platform.name: platform.capabilities}):
+        yield _failed("config", misfit)
 
 
 def _ledger(database: str) -> Iterator[Finding]:

@@ -10,19 +10,8 @@ from enum import StrEnum
 
 from msgspec import Struct
 
+from offers.ask import Operator
 from storage.model import Access, AccessMode
-
-
-class Operator(StrEnum):
-    """How a constraint compares."""
-
-    UNIQUE = "UNIQUE"
-    CLUSTER = "CLUSTER"
-    GROUP_BY = "GROUP_BY"
-    LIKE = "LIKE"
-    UNLIKE = "UNLIKE"
-    MAX_PER = "MAX_PER"
-    IS = "IS"
 
 
 class KillSelection(StrEnum):

@@ -21,7 +21,6 @@ from framework.marathon.model import (
     ExternalVolume,
     HostVolume,
     KillSelection,
-    Operator,
     PersistentVolume,
     Port,
     UnreachableStrategy,
@@ -31,6 +30,7 @@ from framework.marathon.problems import Report
 from framework.marathon.rules import SINGLE_INSTANCE, check_app
 from framework.marathon.section import INT64, Section, as_whole, check_text, show
 from framework.marathon.volumes import read_volumes, regex_problem
+from offers.ask import Operator
 from storage.errors import Invalid
 
 _SEGMENT: Final = re.compile(r"[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?")

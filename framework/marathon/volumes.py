@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any, Final
 
-from framework.marathon.model import AppVolume, Constraint, ExternalVolume, HostVolume, Operator, PersistentVolume
+from framework.marathon.model import AppVolume, Constraint, ExternalVolume, HostVolume, PersistentVolume
 from framework.marathon.section import INT64, Section, check_text, show
+from offers.ask import Operator
 from storage.model import Access, AccessMode
 from storage.node.filesystems import KINDS
 

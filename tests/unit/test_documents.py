@@ -10,7 +10,8 @@ import click
 import pytest
 
 from framework.cli.root import root
-from framework.config import ClaimsBlock, ExecutorBlock, FrameworkBlock, PlatformKeys, ProfileBlock, parse_config
+from framework.config import ClaimsBlock, ExecutorBlock, FrameworkBlock, PlatformKeys, parse_config
+from storage.model import Profile
 from storage.platforms.local.options import LocalOptions
 
 ROOT = Path(__file__).parents[2]
@@ -32,7 +33,7 @@ def documented(heading: str) -> set[str]:
         ("`[framework]`", FrameworkBlock.__struct_fields__),
         ("`[executor]`", ExecutorBlock.__struct_fields__),
         ("`[claims]`", ClaimsBlock.__struct_fields__),
-        ("`[profiles.NAME]`", ProfileBlock.__struct_fields__),
+        ("`[profiles.NAME]`", tuple(field for field in Profile.__struct_fields__ if field != "name")),
         ('`[platforms.NAME]` with `kind = "local"`', LOCAL),
     ],
 )

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from framework.marathon.model import Operator
 from framework.marathon.reading import parse_app, read_app
 from framework.marathon.rules import check_against
 from framework.marathon.writing import to_json
+from offers.ask import Operator
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted((ROOT / "examples").glob("*.json"))

@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from framework.marathon.model import Backoff, Constraint, KillSelection, Operator, Port, UnreachableStrategy, UpgradeStrategy
+from framework.marathon.model import Backoff, Constraint, KillSelection, Port, UnreachableStrategy, UpgradeStrategy
 from framework.marathon.problems import InvalidApp
 from framework.marathon.reading import parse_app, read_app
 from framework.marathon.rules import check_against, check_instances
 from framework.marathon.writing import to_json
+from offers.ask import Operator
 from storage.errors import Invalid, NotYet
 
 MINIMAL = {"id": "/a", "cmd": "sleep 1"}

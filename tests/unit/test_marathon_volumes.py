@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from framework.marathon.model import Constraint, ExternalVolume, HostVolume, Operator, PersistentVolume, UpgradeStrategy
+from framework.marathon.model import Constraint, ExternalVolume, HostVolume, PersistentVolume, UpgradeStrategy
 from framework.marathon.problems import InvalidApp
 from framework.marathon.reading import read_app
 from framework.marathon.writing import to_json
+from offers.ask import Operator
 from storage.errors import NotYet
 from storage.model import Access, AccessMode
 

@@ -1,0 +1,57 @@
+"""Profiles against what platforms can do: refused when a broker starts, with the key, the value and what would be right."""
+
+from __future__ import annotations
+
+import pytest
+from msgspec.structs import replace
+
+from framework.broker import build_platforms
+from framework.config import parse_config
+from framework.fitting import misfits
+from storage.errors import Invalid
+from storage.model import AccessMode, Profile, ReclaimPolicy
+from storage.platforms.base import Capabilities
+
+PLAIN = Capabilities(min_mib=100, max_mib=1000, granularity_mib=8)
+ABLE = Capabilities(snapshots=True, access_modes=frozenset(AccessMode))
+FITS = Profile(name="p", platforms=("plain",), min_mib=50, max_mib=200)
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "words"),
+    [
+        ({"access_mode": AccessMode.MULTI_NODE_MULTI_WRITER}, "profiles.p.access_mode", "SINGLE_NODE_WRITER"),
+        ({"reclaim": ReclaimPolicy.SNAPSHOT_THEN_DELETE}, "profiles.p.reclaim", "no snapshots"),
+        ({"min_mib": 2000, "max_mib": None}, "profiles.p.min_mib", "1000 MiB at most"),
+        ({"max_mib": 103}, "profiles.p.max_mib", "104 MiB at least"),
+    ],
+)
+def test_what_a_named_platform_cannot_do_is_refused(changes: dict[str, object], field: str, words: str) -> None:
+    assert list(misfits([FITS], {"plain": PLAIN})) == []
+    (misfit,) = misfits([replace(FITS, **changes)], {"plain": PLAIN, "able": ABLE})
+    assert misfit.fields["field"] == field
+    assert words in str(misfit)
+    assert "platform plain" in str(misfit)
+
+
+def test_a_profile_without_platforms_needs_one_that_can() -> None:
+    anywhere = replace(FITS, platforms=(), reclaim=ReclaimPolicy.SNAPSHOT_THEN_DELETE)
+    assert list(misfits([anywhere], {"plain": PLAIN, "able": ABLE})) == []
+    assert len(list(misfits([anywhere], {"plain": PLAIN, "other": PLAIN}))) == 2
+    assert list(misfits([anywhere], {})) == []
+
+
+def test_a_broker_does_not_start_with_a_profile_that_its_platform_cannot_keep(tmp_path: object) -> None:
+    document = {
+        "platforms": {"disks": {"kind": "local", "root": str(tmp_path), "format": "folder"}},
+        "profiles": {"all": {"platforms": ["disks"], "access_mode": "MULTI_NODE_MULTI_WRITER"}},
+    }
+    with pytest.raises(Invalid, match=r"profiles\.all\.access_mode"):
+        build_platforms(parse_config(document))
+    document["profiles"] = {"all": {"platforms": ["disks"]}}
+    assert build_platforms(parse_config(document)).keys() == {"disks"}
+
+
+def test_a_profile_is_named_by_its_heading_alone() -> None:
+    with pytest.raises(Invalid, match=r"profiles\.fast\.name"):
+        parse_config({"profiles": {"fast": {"name": "slow"}}})
