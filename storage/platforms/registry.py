@@ -44,6 +44,7 @@ BUILTIN: Final[Mapping[str, Builtin]] = {
     "local": Builtin(module="storage.platforms.local", attribute="LocalPlatform"),
     "powerflex": Builtin(module="storage.platforms.powerflex", attribute="PowerFlexPlatform", extra="powerflex"),
     "xtremio": Builtin(module="storage.platforms.xtremio", attribute="XtremioPlatform", extra="xtremio"),
+    "ebs": Builtin(module="storage.platforms.ebs", attribute="EbsPlatform", extra="ebs"),
 }
 
 

@@ -1,0 +1,201 @@
+"""Who has a volume: attaching, detaching, fences and birth certificates.
+
+EC2 attaches a volume to one instance at a time, which is the lock; the tags say under which epoch. The order makes it safe: an
+attach writes its epoch, attaches, and then reads back what the tags say; a fence writes its epoch and then looks whether
+anything is attached. So of a fence and an older attach at least one sees the other, and the attach takes itself back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from contextlib import suppress
+from typing import Final
+
+from storage.errors import Conflict, NoSlot, PlatformUnavailable, PollyError, StaleEpoch, UnknownVolume, VolumeInUse
+from storage.model import Birth, ExternalId
+from storage.platforms.base import Attachment
+from storage.platforms.ebs import ids, tags
+from storage.platforms.ebs.client import Client
+from storage.platforms.ebs.device_names import DeviceNames
+from storage.platforms.ebs.failures import Doing, NameTaken
+from storage.platforms.ebs.looks import Looks
+from storage.platforms.ebs.tags import Holding
+from storage.platforms.ebs.views import Held, Volume
+
+NAME_TRIES: Final = 6
+NOT_ATTACHED: Final = frozenset({"IncorrectState", "InvalidAttachment.NotFound", "InvalidVolume.NotFound", "InvalidInstanceID.NotFound"})
+"""What EC2 says to a detach of what is not attached, or not there."""
+
+
+class Attaching:
+    def __init__(self, client: Client, looks: Looks, *, timeout_s: float) -> None:
+        self._client, self._looks, self._timeout_s = client, looks, timeout_s
+        self._names = DeviceNames()
+
+    def attach(self, external_id: ExternalId, node: str, *, epoch: int, read_only: bool) -> Attachment:
+        volume = self._ready(self._looks.volume(external_id), node)
+        wanted = Holding(epoch=epoch, read_only=read_only)
+        mark = volume.mark.admit(external_id, epoch, read_only=read_only)
+        _refuse_others(volume, node, wanted)
+        if node not in volume.held:
+            self._write(volume, {**tags.of_mark(mark), f"{tags.HOLDER}{ids.instance(node)}": wanted.text})
+            self._begin(volume, node)
+        return self._attached(external_id, node, wanted)
+
+    def detach(self, external_id: ExternalId, node: str) -> None:
+        try:
+            volume = self._looks.volume(external_id)
+        except UnknownVolume:
+            return
+        begun = f"{tags.HOLDER}{node}" in volume.tags
+        if node not in volume.held and not begun:
+            return
+        if node not in volume.held or volume.held[node].state != "detaching":
+            # Also where no attachment is seen, if one was begun: EC2 may show it late.
+            doing = self._client.doing("detach a volume", volume=external_id, node=node)
+            self._client.change("detach_volume", doing, passing=NOT_ATTACHED, VolumeId=external_id, InstanceId=node)
+        self._let_go(external_id, node)
+        if begun:
+            self._forget(external_id, [f"{tags.HOLDER}{node}"])
+
+    def fence(self, external_id: ExternalId, epoch: int) -> str | None:
+        volume = self._looks.volume_now(external_id)
+        if volume.held or volume.state != "available":
+            return None
+        self._write(volume, tags.of_mark(volume.mark.fenced(epoch)))
+        volume = self._looks.volume_now(external_id)
+        if volume.held or volume.state != "available":
+            return None
+        return f"EC2 has {external_id} as available, attached to nothing; epochs below {epoch} are refused"
+
+    def record_birth(self, external_id: ExternalId, birth: Birth, *, epoch: int) -> None:
+        volume = self._looks.volume(external_id)
+        if epoch < volume.mark.epoch:
+            raise StaleEpoch(volume=external_id, epoch=epoch, found=volume.mark.epoch)
+        wanted = tags.of_birth(birth)
+        found = volume.tags.get(tags.BIRTH, wanted)
+        if found != wanted:
+            raise Conflict(what=f"the birth certificate of {external_id}", expected=wanted, found=found)
+        self._write(volume, {tags.BIRTH: wanted})
+
+    def _ready(self, volume: Volume, node: str) -> Volume:
+        """The volume once it is neither being made nor on its way off this node."""
+        held = volume.held.get(node)
+        if volume.state == "creating" or (held and held.state == "detaching"):
+            _, seen = self._looks.volume_until(volume.volume_id, lambda seen: _settled(seen, node), timeout_s=self._timeout_s)
+            if seen is None:
+                raise UnknownVolume(volume=volume.volume_id)
+            volume = seen
+        if volume.state in ("available", "in-use"):
+            return volume
+        raise Conflict(what=f"volume {volume.volume_id}", expected="available or in-use", found=volume.state)
+
+    def _begin(self, volume: Volume, node: str) -> None:
+        """Asks EC2 to attach it, under a device name that is free there."""
+        try:
+            for left in reversed(range(NAME_TRIES)):
+                if self._asked(volume, node, last=not left):
+                    return
+        except PlatformUnavailable:
+            raise
+        except PollyError:
+            with suppress(PollyError):
+                self._forget(volume.volume_id, [f"{tags.HOLDER}{node}"])
+            raise
+
+    def _asked(self, volume: Volume, node: str, *, last: bool) -> bool:
+        """Whether EC2 took it; False if the device name was taken meanwhile."""
+        instance = self._looks.instance(node)
+        doing = self._client.doing("attach a volume", volume=volume.volume_id, node=node, slots=len(instance.devices))
+        with self._names.one(self._client.platform, node, volume.volume_id, instance.devices) as device:
+            try:
+                self._client.change("attach_volume", doing, VolumeId=volume.volume_id, InstanceId=node, Device=device)
+            except NameTaken as error:
+                if last:
+                    raise NoSlot(node=node, slots=len(instance.devices), platform=self._client.platform) from error
+                return False
+            except VolumeInUse as error:
+                self._refuse_in_use(volume.volume_id, node, error)
+        return True
+
+    def _refuse_in_use(self, volume_id: str, node: str, error: VolumeInUse) -> None:
+        """EC2 says that it is attached: to this node by a call whose answer was lost, which is fine, or to another."""
+        now = self._looks.volume_now(volume_id)
+        if node in now.held:
+            return
+        if now.held:
+            raise VolumeInUse(volume=volume_id, holder=", ".join(sorted(now.held)), reason=error.fields["reason"]) from error
+        raise error
+
+    def _attached(self, external_id: ExternalId, node: str, wanted: Holding) -> Attachment:
+        """Waits until EC2 shows the attachment, and takes it back if a higher epoch came meanwhile."""
+        done, seen = self._looks.volume_until(external_id, lambda seen: _is_attached(seen, node), timeout_s=self._timeout_s)
+        held = seen.held.get(node) if seen else None
+        if seen is None or held is None or not done:
+            state = held.state if held else "not to be seen"
+            reason = f"after {self._timeout_s:g} s the attachment to {node} is {state}"
+            raise PlatformUnavailable(platform=self._client.platform, action=f"attach volume {external_id}", reason=reason)
+        self._refuse_overtaken(seen, node, wanted)
+        _refuse_others(seen, node, wanted)
+        if old := tags.outdated(seen.tags, seen.held):
+            self._forget(external_id, old)
+        return Attachment(external_id=external_id, device=held.device, serial=ids.serial(external_id), read_only=wanted.read_only)
+
+    def _refuse_overtaken(self, seen: Volume, node: str, wanted: Holding) -> None:
+        needed = seen.mark.floor if wanted.read_only else seen.mark.epoch
+        if wanted.epoch >= needed:
+            return
+        if tags.holding(seen.tags, node) == wanted:
+            self.detach(ExternalId(seen.volume_id), node)
+        raise StaleEpoch(volume=seen.volume_id, epoch=wanted.epoch, found=needed)
+
+    def _let_go(self, external_id: ExternalId, node: str) -> None:
+        def gone(seen: Volume | None) -> bool:
+            return seen is None or node not in seen.held
+
+        done, seen = self._looks.volume_until(external_id, gone, timeout_s=self._timeout_s)
+        if done or seen is None:
+            return
+        state = seen.held[node].state
+        if state == "busy":
+            raise VolumeInUse(volume=external_id, holder=f"{node}, which still has the device in use (EC2: busy)")
+        reason = f"after {self._timeout_s:g} s the attachment to {node} is still {state}; a forced detach is for a person to decide"
+        raise PlatformUnavailable(platform=self._client.platform, action=f"detach volume {external_id}", reason=reason)
+
+    def _write(self, volume: Volume, wanted: dict[str, str]) -> None:
+        if missing := {key: value for key, value in wanted.items() if volume.tags.get(key) != value}:
+            doing = self._doing_tags(volume.volume_id)
+            self._client.change("create_tags", doing, Resources=[volume.volume_id], Tags=tags.as_list(missing))
+
+    def _forget(self, volume_id: str, keys: Collection[str]) -> None:
+        doing = self._doing_tags(volume_id)
+        gone = ("InvalidVolume.NotFound", "InvalidID")
+        self._client.change("delete_tags", doing, passing=gone, Resources=[volume_id], Tags=[{"Key": key} for key in keys])
+
+    def _doing_tags(self, volume_id: str) -> Doing:
+        return self._client.doing("tag a volume", volume=volume_id)
+
+
+def _refuse_others(volume: Volume, node: str, wanted: Holding) -> None:
+    """Raises VolumeInUse unless nobody has it, this node has it in this very way, or all have it only to read."""
+    mine = tags.holding(volume.tags, node)
+    if node in volume.held and mine != wanted:
+        held = f"{node} ({mine.text}, epoch first)" if mine else f"{node}, attached by somebody else"
+        raise VolumeInUse(volume=volume.volume_id, holder=held)
+    others = [one for one in volume.held if one != node]
+    if others and not (volume.shared and wanted.read_only and all(_reads(volume, one) for one in others)):
+        raise VolumeInUse(volume=volume.volume_id, holder=", ".join(sorted(others)))
+
+
+def _reads(volume: Volume, node: str) -> bool:
+    holding = tags.holding(volume.tags, node)
+    return holding is not None and holding.read_only
+
+
+def _settled(seen: Volume | None, node: str) -> bool:
+    return seen is None or (seen.state != "creating" and (node not in seen.held or seen.held[node].state != "detaching"))
+
+
+def _is_attached(seen: Volume | None, node: str) -> bool:
+    held: Held | None = seen.held.get(node) if seen else None
+    return held is not None and held.state == "attached"

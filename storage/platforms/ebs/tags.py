@@ -1,0 +1,124 @@
+"""What Polly keeps with a volume in its tags, and how it is read back.
+
+EC2 has no compare-and-set on tags, so a number that must only grow is kept as a set of keys: `polly:epoch:7` says that epoch 7
+came. Two writers at once then never overwrite each other, and the mark is the highest number that is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+
+from storage.errors import Invalid
+from storage.model import Birth
+from storage.platforms.marks import Mark
+
+OURS: Final = "polly:"
+TOKEN: Final = f"{OURS}token"
+NAME: Final = "Name"
+BIRTH: Final = f"{OURS}birth"
+EPOCH: Final = f"{OURS}epoch:"
+FLOOR: Final = f"{OURS}floor:"
+HOLDER: Final = f"{OURS}holder:"
+
+MOST_LABELS: Final = 30
+"""EC2 has 50 tags for a resource; the rest is for marks."""
+MOST_KEY: Final = 128
+MOST_VALUE: Final = 256
+MOST_MARKS: Final = 6
+"""So many keys of outdated marks are left before they are removed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holding:
+    """Under which epoch, and how, a node was given a volume."""
+
+    epoch: int
+    read_only: bool
+
+    @property
+    def text(self) -> str:
+        return f"{self.epoch} {'reader' if self.read_only else 'writer'}"
+
+
+def of(described: Mapping[str, Any]) -> dict[str, str]:
+    """The tags of a volume or snapshot as EC2 describes it."""
+    return {tag["Key"]: tag.get("Value", "") for tag in described.get("Tags", ())}
+
+
+def as_list(tags: Mapping[str, str]) -> list[dict[str, str]]:
+    return [{"Key": key, "Value": value} for key, value in tags.items()]
+
+
+def mark(tags: Mapping[str, str]) -> Mark:
+    return Mark(epoch=max(_numbers(tags, EPOCH), default=0), floor=max(_numbers(tags, FLOOR), default=0))
+
+
+def of_mark(wanted: Mark) -> dict[str, str]:
+    keys = [f"{EPOCH}{wanted.epoch}"] if wanted.epoch else []
+    return dict.fromkeys(keys + ([f"{FLOOR}{wanted.floor}"] if wanted.floor else []), "")
+
+
+def outdated(tags: Mapping[str, str], holders: Collection[str]) -> list[str]:
+    """The keys of marks that a higher one has overtaken and of nodes that hold it no more, once there are many."""
+    now = mark(tags)
+    old = [f"{EPOCH}{number}" for number in _numbers(tags, EPOCH) if number < now.epoch]
+    old += [f"{FLOOR}{number}" for number in _numbers(tags, FLOOR) if number < now.floor]
+    old += [key for key in tags if key.startswith(HOLDER) and key.removeprefix(HOLDER) not in holders]
+    return old if len(old) > MOST_MARKS else []
+
+
+def holding(tags: Mapping[str, str], node: str) -> Holding | None:
+    """How the node was last given the volume; None if it was not, or not by Polly."""
+    epoch, _, how = tags.get(f"{HOLDER}{node}", "").partition(" ")
+    return Holding(epoch=int(epoch), read_only=how == "reader") if epoch.isdigit() else None
+
+
+def birth(tags: Mapping[str, str]) -> Birth | None:
+    try:
+        return msgspec.json.decode(tags.get(BIRTH, ""), type=Birth)
+    except msgspec.DecodeError:
+        return None
+
+
+def of_birth(certificate: Birth) -> str:
+    return msgspec.json.encode(certificate).decode()
+
+
+def labels(tags: Mapping[str, str]) -> dict[str, str]:
+    """All that is neither Polly's nor Amazon's."""
+    return {key: value for key, value in tags.items() if key != NAME and not key.startswith((OURS, "aws:"))}
+
+
+def at_creation(*, token: str, name: str, labels: Mapping[str, str]) -> dict[str, str]:
+    """The tags of a new volume or snapshot. Raises Invalid for what EC2 cannot hold."""
+    for field, value in (("token", token), ("name", name)):
+        _check_text(field, value, MOST_VALUE)
+    if not token:
+        raise Invalid(field="token", value=token, reason="it must not be empty")
+    if len(labels) > MOST_LABELS:
+        raise Invalid(field="labels", value=len(labels), reason=f"a volume has at most {MOST_LABELS} labels on EBS")
+    for key, value in labels.items():
+        _check_label(key, value)
+    return {TOKEN: token, **({NAME: name} if name else {}), **labels}
+
+
+def _check_label(key: str, value: str) -> None:
+    _check_text(f"labels.{key}", value, MOST_VALUE)
+    if not key or len(key) > MOST_KEY or not key.isprintable():
+        raise Invalid(field="labels", value=key, reason=f"a label's name has 1 to {MOST_KEY} printable characters on EBS")
+    if key == NAME or key.lower().startswith((OURS, "aws:")):
+        raise Invalid(field="labels", value=key, reason=f"a label becomes a tag, and {NAME}, {OURS}* and aws:* are not free")
+
+
+def _check_text(field: str, value: str, most: int) -> None:
+    if len(value) > most or not value.isprintable():
+        raise Invalid(field=field, value=value, reason=f"it becomes a tag: at most {most} printable characters")
+
+
+def _numbers(tags: Iterable[str], prefix: str) -> Sequence[int]:
+    texts = [key.removeprefix(prefix) for key in tags if key.startswith(prefix)]
+    return [int(text) for text in texts if text.isascii() and text.isdigit()]

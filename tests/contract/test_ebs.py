@@ -1,0 +1,75 @@
+"""EBS keeps the contract, on moto behind EC2's own rules, with replies lost and calls throttled at the network."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import ClassVar
+
+import pytest
+
+from storage.platforms.base import Platform
+from storage.platforms.contract import Arena, PlatformContract
+from tests.peers import ec2
+from tests.peers.ec2_front import Front, losing
+
+pytestmark = [pytest.mark.peer, pytest.mark.xdist_group("ebs")]
+
+ACTIONS = {
+    "attach": "AttachVolume",
+    "create": "CreateVolume",
+    "delete": "DeleteVolume",
+    "delete_snapshot": "DeleteSnapshot",
+    "detach": "DetachVolume",
+    "expand": "ModifyVolume",
+    "fence": "CreateTags",
+    "record_birth": "CreateTags",
+    "snapshot": "CreateSnapshot",
+}
+SECRET = "wJalrXUtnFEMIK7MDENGbPxRfiCYEXAMPLEKEY"
+
+
+@pytest.fixture(autouse=True)
+def _credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7EXAMPLE")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+
+
+class TestEbs(PlatformContract):
+    pool = ec2.ZONE
+    size_mib = 1024
+    has_data = False
+    secrets = (SECRET, "AKIAIOSFODNN7EXAMPLE")
+    nodes: ClassVar[tuple[str, str]]
+
+    @pytest.fixture
+    def storage(self) -> Front:
+        front = ec2.fresh()
+        type(self).nodes = front.machines(2)  # type: ignore[assignment]
+        return front
+
+    def make(self, storage: Front) -> Platform:
+        return ec2.adapter(storage)
+
+    def fill(self, arena: Arena) -> int:
+        """The account's quota leaves 4 GiB; machines have volumes of their own."""
+        used = sum(volume.size_mib for volume in arena.volumes())
+        arena.storage.quota_gib = used // 1024 + 4
+        return 5 * 1024
+
+    @contextlib.contextmanager
+    def losing(self, storage: Front, platform: Platform, verb: str) -> Iterator[Platform]:
+        with losing(storage, ACTIONS[verb]):
+            yield platform
+
+    @contextlib.contextmanager
+    def throttling(self, storage: Front) -> Iterator[None]:
+        storage.faults.throttle = 2
+        yield
+        assert storage.faults.throttle == 0
+
+    @contextlib.contextmanager
+    def expiring(self, storage: Front) -> Iterator[None]:
+        storage.faults.expired = "RequestExpired"
+        yield
+        storage.faults.expired = ""

@@ -1,0 +1,37 @@
+"""EC2 for the tests of this process: moto and the front before it, started once, emptied for each test."""
+
+from __future__ import annotations
+
+import atexit
+from functools import cache
+
+from storage.platforms.ebs import EbsOptions, EbsPlatform
+from tests.peers.ec2_front import Front
+from tests.peers.moto import Moto
+
+REGION = "us-east-1"
+ZONE = "us-east-1a"
+
+
+@cache
+def _running() -> tuple[Moto, Front]:
+    moto = Moto()
+    atexit.register(moto.stop)
+    moto.wait()
+    front = Front(moto.port)
+    atexit.register(front.stop)
+    return moto, front
+
+
+def fresh() -> Front:
+    """An account with nothing in it."""
+    moto, front = _running()
+    moto.reset()
+    front.clear()
+    return front
+
+
+def adapter(front: Front, **options: object) -> EbsPlatform:
+    """An adapter that does not wait between its looks, nor for EC2's rates."""
+    settings = {"region": REGION, "endpoint_url": front.url, "reads_per_s": 5000, "writes_per_s": 5000, "timeout_s": 20} | options
+    return EbsPlatform("cloud", EbsOptions(**settings), again_s=0.02, gather_s=0.002)  # type: ignore[arg-type]

@@ -1,0 +1,209 @@
+"""EC2 as the adapter meets it: moto behind EC2's own refusals, with states that take time, pages, throttling, and faults on the wire.
+
+A test sets what it needs as attributes: how long changes last, which actions are denied, how many answers are lost. What this
+front answers itself is held against Amazon's model (`problems`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from xml.etree.ElementTree import Element, ParseError
+
+from storage.platforms.pacing import TokenBucket
+from tests.peers import ec2_shapes
+from tests.peers.ec2_actions import ACTIONS
+from tests.peers.ec2_ledger import Ledger
+from tests.peers.ec2_wire import Answer, Call, Refused, parse, serialise, text
+
+ZONE = "us-east-1a"
+KEY_ID = "AKIAIOSFODNN7EXAMPLE"
+IMAGE = "ami-12345678"
+HTML = Answer(body=b"<html><body><h1>502 Bad Gateway</h1></body></html>", status=502, kind="text/html")
+EMPTY = Answer(body=b"", status=503)
+
+
+@dataclass(slots=True, kw_only=True)
+class Faults:
+    """What goes wrong, until it is changed."""
+
+    throttle: int = 0
+    """How many calls are refused for their rate."""
+    expired: str = ""
+    """The code with which all credentials are refused."""
+    keys: frozenset[str] = frozenset()
+    """Access keys that are good; empty: all are."""
+    denied: frozenset[str] = frozenset()
+    losing: str = ""
+    """The action whose calls are done and whose answers are lost."""
+    instead: list[Answer] = field(default_factory=list)
+    """Answers that are given in the place of the next ones; nothing is done then."""
+    refusing: dict[str, list[Refused]] = field(default_factory=dict)
+    """Refusals of an action, one after the other."""
+
+
+class Front:
+    """One account in one region. `moto` is asked for what is not refused."""
+
+    def __init__(self, moto_port: int, *, now: Callable[[], float] = time.monotonic) -> None:
+        self._moto_port, self._now = moto_port, now
+        self._lock = threading.RLock()
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+        self._thread.start()
+        self.clear()
+
+    def clear(self) -> None:
+        """As a new account with new settings; moto's own state is not touched."""
+        self.ledger, self.faults = Ledger(), Faults()
+        self.lasting: dict[str, float] = {}
+        """creating, attaching, detaching, deleting, pending, modifying: how many seconds each takes."""
+        self.quota_gib: int | None = None
+        self.attach_limit = 27
+        self.rate: tuple[float, int] | None = None
+        """Calls a second and burst of each action; None: no limit."""
+        self.calls: Counter[str] = Counter()
+        self.refused: Counter[str] = Counter()
+        self.problems: list[str] = []
+        self._buckets: dict[str, TokenBucket] = {}
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._server.server_port}"
+
+    def stop(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join(timeout=10)
+
+    def now(self) -> float:
+        return self._now()
+
+    def machines(self, number: int, *, zone: str = ZONE, kind: str = "m5.large") -> tuple[str, ...]:
+        """Starts instances and returns their ids."""
+        wanted = {
+            "Action": "RunInstances",
+            "Version": "2016-11-15",
+            "ImageId": IMAGE,
+            "InstanceType": kind,
+            "Placement.AvailabilityZone": zone,
+        }
+        with self._lock:
+            answer = self.ask(Call(action="RunInstances", parameters={**wanted, "MinCount": str(number), "MaxCount": str(number)}))
+        return tuple(text(item, "instanceId") for item in answer.iterfind("instancesSet/item"))
+
+    def do(self, action: str, **parameters: str) -> Element:
+        """A call of somebody else's, past all faults and rules."""
+        with self._lock:
+            return self.ask(Call(action=action, parameters={"Action": action, "Version": "2016-11-15", **parameters}))
+
+    def ask(self, call: Call) -> Element:
+        """Moto's answer, or its refusal."""
+        connection = http.client.HTTPConnection("127.0.0.1", self._moto_port, timeout=60)
+        headers = {"Content-Type": "application/x-www-form-urlencoded; charset=utf-8", "Authorization": AUTHORIZATION}
+        try:
+            connection.request("POST", "/", call.body(), headers)
+            response = connection.getresponse()
+            body, status = response.read(), response.status
+        finally:
+            connection.close()
+        try:
+            root = parse(body)
+        except ParseError as error:
+            raise AssertionError(f"moto cannot {call.action}: {status} {body[:200]!r}") from error
+        if status != 200:
+            raise Refused(text(root, "Errors/Error/Code"), text(root, "Errors/Error/Message"), status)
+        return root
+
+    def answer(self, body: bytes, authorization: str) -> Answer | None:
+        """What goes back on the wire; None: the connection breaks."""
+        call = Call.read(body)
+        with self._lock:
+            self.calls[call.action] += 1
+            if self.faults.instead:
+                return self.faults.instead.pop(0)
+            try:
+                self._admit(call, authorization)
+                answer = self._do(call)
+            except Refused as refusal:
+                self.refused[refusal.code] += 1
+                answer = refusal.answer()
+            return None if self.faults.losing == call.action else answer
+
+    def _admit(self, call: Call, authorization: str) -> None:
+        """Raises what EC2 refuses before it looks at the call."""
+        faults = self.faults
+        known = not faults.keys or any(f"Credential={key}/" in authorization for key in faults.keys)
+        if faults.expired or not known:
+            raise Refused(faults.expired or "AuthFailure", "AWS was not able to validate the provided access credentials", 401)
+        if faults.throttle or self._too_fast(call.action):
+            faults.throttle = max(0, faults.throttle - 1)
+            raise Refused("RequestLimitExceeded", "Request limit exceeded.", 503)
+        if call.action in faults.denied:
+            words = "You are not authorized to perform this operation. Encoded authorization failure message: 4GIOHlTkIaWHQD0Q0m6XSnuUMCm"
+            raise Refused("UnauthorizedOperation", words, 403)
+        if call.get("DryRun") == "true":
+            raise Refused("DryRunOperation", "Request would have succeeded, but DryRun flag is set.", 412)
+        if faults.refusing.get(call.action):
+            raise faults.refusing[call.action].pop(0)
+
+    def _too_fast(self, action: str) -> bool:
+        if self.rate is None:
+            return False
+        waits: list[float] = []
+        bucket = self._buckets.setdefault(action, TokenBucket(*self.rate, wait=waits.append, chance=lambda: 0.0))
+        bucket.take()
+        return bool(waits)
+
+    def _do(self, call: Call) -> Answer:
+        for due in self.ledger.due(self.now()):
+            with contextlib.suppress(Refused):
+                self.ask(due)
+        action = ACTIONS.get(call.action)
+        root = action(self, call) if action else self.ask(call)
+        if action:
+            self.problems += ec2_shapes.problems(call.action, root)
+        return serialise(root)
+
+
+AUTHORIZATION = f"AWS4-HMAC-SHA256 Credential={KEY_ID}/20260101/us-east-1/ec2/aws4_request, SignedHeaders=host, Signature=0"
+
+
+def _handler(front: Front) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
+
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            answer = front.answer(body, self.headers.get("Authorization") or "")
+            if answer is None:
+                self.close_connection = True
+                return
+            self.send_response(answer.status)
+            self.send_header("Content-Type", answer.kind)
+            self.send_header("Content-Length", str(len(answer.body)))
+            self.end_headers()
+            self.wfile.write(answer.body)
+
+        def log_request(self, *_: Any) -> None:
+            """Says nothing of what went well."""
+
+    return Handler
+
+
+@contextlib.contextmanager
+def losing(front: Front, action: str) -> Iterator[None]:
+    """The calls of an action are done, and their answers lost."""
+    front.faults.losing = action
+    try:
+        yield
+    finally:
+        front.faults.losing = ""
