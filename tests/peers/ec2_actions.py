@@ -31,6 +31,8 @@ class Amazon(Protocol):
 
     def ask(self, call: Call) -> Element: ...
 
+    def tagged(self, key: str, value: str) -> set[str]: ...
+
     def now(self) -> float: ...
 
 
@@ -44,10 +46,37 @@ def until(amazon: Amazon, what: str) -> float:
 def volumes(amazon: Amazon, call: Call) -> list[Element]:
     """Volumes as EC2 would show them at this moment."""
     plain = Call(action="DescribeVolumes", parameters={**call.parameters, "Action": "DescribeVolumes"})
-    items = amazon.ask(plain.without("MaxResults", "NextToken", "DryRun")).findall("volumeSet/item")
+    items = _asked(amazon, plain.without("MaxResults", "NextToken", "DryRun"), "VolumeId", "volumeSet/item")
     for item in items:
         _overlay(amazon, item)
     return sorted(items, key=lambda item: text(item, "volumeId"))
+
+
+def _asked(amazon: Amazon, call: Call, ids: str, items: str) -> list[Element]:
+    """What moto has. Ids and whole tags become a question for these alone, which it answers without looking at all."""
+    filters, wanted = call.filters(), set(call.many(ids))
+    for name, values in call.filters().items():
+        exact = not any(letter in value for value in values for letter in "*?\\")
+        if name in ("volume-id", "snapshot-id"):
+            wanted = set(filters.pop(name))
+        elif name.startswith("tag:") and exact:
+            found = {one for value in values for one in amazon.tagged(name.removeprefix("tag:"), value)}
+            wanted = found & wanted if wanted else found
+            filters.pop(name)
+            if not wanted:
+                return []
+    bare = call.without(rf"{ids}\..*").with_filters(filters)
+    each = [bare.changed(**{f"{ids}.1": one}) for one in sorted(wanted)] if wanted else [bare]
+    return [item for one in each for item in _found(amazon, one, items)]
+
+
+def _found(amazon: Amazon, call: Call, items: str) -> list[Element]:
+    try:
+        return amazon.ask(call).findall(items)
+    except Refused as refusal:
+        if refusal.code.endswith(".NotFound"):
+            return []
+        raise
 
 
 def _overlay(amazon: Amazon, item: Element) -> None:
@@ -130,7 +159,7 @@ def describe_snapshots(amazon: Amazon, call: Call) -> Element:
 
 def _snapshots(amazon: Amazon, call: Call) -> list[Element]:
     """Moto takes `self` for everybody, and has the snapshots of all public images."""
-    items = amazon.ask(call.without("MaxResults", "NextToken", "DryRun")).findall("snapshotSet/item")
+    items = _asked(amazon, call.without("MaxResults", "NextToken", "DryRun"), "SnapshotId", "snapshotSet/item")
     if "self" in call.many("Owner"):
         items = [item for item in items if text(item, "ownerId") == ACCOUNT]
     for item in items:

@@ -73,6 +73,8 @@ class Front:
         self.refused: Counter[str] = Counter()
         self.problems: list[str] = []
         self._buckets: dict[str, TokenBucket] = {}
+        self._kept: dict[bytes, tuple[bytes, int]] = {}
+        self._tags: dict[str, dict[str, str]] = {}
 
     @property
     def url(self) -> str:
@@ -105,22 +107,48 @@ class Front:
             return self.ask(Call(action=action, parameters={"Action": action, "Version": "2016-11-15", **parameters}))
 
     def ask(self, call: Call) -> Element:
-        """Moto's answer, or its refusal."""
-        connection = http.client.HTTPConnection("127.0.0.1", self._moto_port, timeout=60)
-        headers = {"Content-Type": "application/x-www-form-urlencoded; charset=utf-8", "Authorization": AUTHORIZATION}
-        try:
-            connection.request("POST", "/", call.body(), headers)
-            response = connection.getresponse()
-            body, status = response.read(), response.status
-        finally:
-            connection.close()
+        """Moto's answer, or its refusal. What it has described is remembered until something is changed."""
+        body, status = self._kept.get(call.body()) or self._sent(call)
+        if not call.action.startswith("Describe"):
+            self._kept = {key: kept for key, kept in self._kept.items() if b"Zones" in key}
+        elif status == 200:
+            self._kept[call.body()] = body, status
         try:
             root = parse(body)
         except ParseError as error:
             raise AssertionError(f"moto cannot {call.action}: {status} {body[:200]!r}") from error
         if status != 200:
             raise Refused(text(root, "Errors/Error/Code"), text(root, "Errors/Error/Message"), status)
+        self._index(call, root)
         return root
+
+    def tagged(self, key: str, value: str) -> set[str]:
+        """What has this tag: moto looks through the tags of everything for it, for each volume anew."""
+        return {resource for resource, tags in self._tags.items() if tags.get(key) == value}
+
+    def _index(self, call: Call, root: Element) -> None:
+        number_of = {key.split(".")[1] for key in call.parameters if key.startswith("Tag.")}
+        given = {call.get(f"Tag.{number}.Key"): call.get(f"Tag.{number}.Value") for number in number_of}
+        if call.action in ("CreateVolume", "CreateSnapshot"):
+            made = text(root, "volumeId" if call.action == "CreateVolume" else "snapshotId")
+            self._tags[made] = {text(tag, "key"): text(tag, "value") for tag in root.iterfind("tagSet/item")}
+        for resource in call.many("ResourceId"):
+            present = self._tags.setdefault(resource, {})
+            self._tags[resource] = {**present, **given} if call.action == "CreateTags" else present
+            if call.action == "DeleteTags":
+                self._tags[resource] = {key: value for key, value in present.items() if key not in given}
+        if call.action in ("DeleteVolume", "DeleteSnapshot"):
+            self._tags.pop(call.get("VolumeId") or call.get("SnapshotId"), None)
+
+    def _sent(self, call: Call) -> tuple[bytes, int]:
+        connection = http.client.HTTPConnection("127.0.0.1", self._moto_port, timeout=60)
+        headers = {"Content-Type": "application/x-www-form-urlencoded; charset=utf-8", "Authorization": AUTHORIZATION}
+        try:
+            connection.request("POST", "/", call.body(), headers)
+            response = connection.getresponse()
+            return response.read(), response.status
+        finally:
+            connection.close()
 
     def answer(self, body: bytes, authorization: str) -> Answer | None:
         """What goes back on the wire; None: the connection breaks."""

@@ -63,7 +63,8 @@ class Server:
 class Moto(Server):
     def __init__(self) -> None:
         program = str(venv("moto") / "bin" / "moto_server")
-        super().__init__(lambda port: [program, "-H", "127.0.0.1", "-p", str(port)])
+        # Thirteen hundred images of others, and their snapshots, would be looked through at every call.
+        super().__init__(lambda port: [program, "-H", "127.0.0.1", "-p", str(port)], lambda port: {"MOTO_EC2_LOAD_DEFAULT_AMIS": "false"})
 
     def reset(self) -> None:
         """Forgets all that was made."""
