@@ -29,6 +29,7 @@ BLKFLSBUF: Final = 0x1261
 LOOP_SET_CAPACITY: Final = 0x4C07
 
 PLAIN_NAME: Final = re.compile(r"[A-Za-z0-9]+")
+XEN_NAME: Final = re.compile(r"xvd[a-z]{1,2}")
 VIRTIO_SERIAL: Final = 20
 """Bytes of a serial that a virtio disk can show; the rest is cut off."""
 
@@ -58,8 +59,9 @@ def find(serial: str, *, hint: str = "", roots: Roots, pace: Pace, timeout_s: fl
     """The path of the device with this serial, such as /dev/nvme1n1; waits for it until `timeout_s` seconds are over.
 
     `hint` is where it should be: a device's path or a link to one. A hint that leads to another device is stale and is
-    passed over, for a while; links under by-id and then all of sysfs are looked through. Raises DeviceNotFound, or
-    WrongDevice if the hint led to another device to the end, or UnsafePath.
+    passed over, for a while; links under by-id and then all of sysfs are looked through. A virtual disk of Xen's has no
+    serial, so there the hint itself counts. Raises DeviceNotFound, or WrongDevice if the hint led to another device to the
+    end, or UnsafePath.
     """
     if not serial:
         raise WrongDevice(device=hint or "?", found="", expected="(none was given)")
@@ -67,6 +69,8 @@ def find(serial: str, *, hint: str = "", roots: Roots, pace: Pace, timeout_s: fl
 
     def came_up() -> bool:
         found.extend(islice((name for name in _candidates(serial, hint, roots) if matches(serial, name, roots)), 1))
+        if not found and hint and (name := _named_by_xen(Path(hint), roots)):
+            found.append(name)
         return bool(found)
 
     if came_up():
@@ -109,6 +113,13 @@ def matches(serial: str, name: str, roots: Roots) -> bool:
         return False  # asking the driver takes a process, for each device
     cut = serial[:VIRTIO_SERIAL] if name.startswith("vd") else serial
     return cut in serials(name, roots)
+
+
+def _named_by_xen(hint: Path, roots: Roots) -> str | None:
+    """The plain name, if the hint is itself a virtual disk of Xen's: its name is all that the hypervisor says of it."""
+    block = roots.sys / "block" / hint.name
+    theirs = hint.parent == roots.dev and XEN_NAME.fullmatch(hint.name) and _text(block / "device" / "devtype") == "vbd"
+    return hint.name if theirs and not hint.is_symlink() and roots.is_block(hint) and not serials(hint.name, roots) else None
 
 
 def _candidates(serial: str, hint: str, roots: Roots) -> Iterator[str]:

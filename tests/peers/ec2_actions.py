@@ -25,7 +25,7 @@ class Amazon(Protocol):
     """What the actions need of the front: moto, the ledger, time, and what a test has set."""
 
     ledger: Ledger
-    lasting: Mapping[str, float]
+    lasting: dict[str, float]
     quota_gib: int | None
     attach_limit: int
 

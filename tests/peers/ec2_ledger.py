@@ -63,8 +63,10 @@ class Ledger:
         """All that takes time has taken it."""
         self.made.clear()
         self.attaching.clear()
-        for later in (*self.detaching.values(), *self.deleting.values(), *self.growing.values()):
+        for later in (*self.detaching.values(), *self.deleting.values()):
             later.until = float("-inf")
+        for growth in self.growing.values():
+            growth.until = float("-inf")
 
 
 def _modify(growth: Growth) -> dict[str, str]:
