@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from typing import Protocol
 from xml.etree.ElementTree import Element, SubElement
 
@@ -167,6 +168,7 @@ def _snapshots(amazon: Amazon, call: Call) -> list[Element]:
         pending = amazon.ledger.made.get(snapshot_id, amazon.now()) > amazon.now()
         put(item, "status", "error" if snapshot_id in amazon.ledger.broken else "pending" if pending else "completed")
         put(item, "progress", "40%" if pending else "100%")
+        put(item, "startTime", amazon.ledger.started.get(snapshot_id) or text(item, "startTime"))
         if snapshot_id in amazon.ledger.broken:
             put(item, "statusMessage", amazon.ledger.broken[snapshot_id])
     return items
@@ -267,6 +269,8 @@ def create_snapshot(amazon: Amazon, call: Call) -> Element:
         raise Refused("IncorrectState", f"Volume '{call.get('VolumeId')}' is {text(item, 'status')}.")
     answer = amazon.ask(call)
     amazon.ledger.made[text(answer, "snapshotId")] = until(amazon, "pending")
+    amazon.ledger.started[text(answer, "snapshotId")] = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    put(answer, "startTime", amazon.ledger.started[text(answer, "snapshotId")])
     put(answer, "status", "pending")
     put(answer, "progress", "")
     return answer

@@ -17,7 +17,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from xml.etree.ElementTree import Element, ParseError
 
-from storage.platforms.pacing import TokenBucket
 from tests.peers import ec2_shapes
 from tests.peers.ec2_actions import ACTIONS
 from tests.peers.ec2_ledger import Ledger
@@ -55,7 +54,7 @@ class Front:
     def __init__(self, moto_port: int, *, now: Callable[[], float] = time.monotonic) -> None:
         self._moto_port, self._now = moto_port, now
         self._lock = threading.RLock()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
+        self._server = _Server(("127.0.0.1", 0), _handler(self))
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
         self._thread.start()
         self.clear()
@@ -72,7 +71,7 @@ class Front:
         self.calls: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()
         self.problems: list[str] = []
-        self._buckets: dict[str, TokenBucket] = {}
+        self._tokens: dict[str, tuple[float, float]] = {}
         self._kept: dict[bytes, tuple[bytes, int]] = {}
         self._tags: dict[str, dict[str, str]] = {}
 
@@ -185,10 +184,11 @@ class Front:
     def _too_fast(self, action: str) -> bool:
         if self.rate is None:
             return False
-        waits: list[float] = []
-        bucket = self._buckets.setdefault(action, TokenBucket(*self.rate, wait=waits.append, chance=lambda: 0.0))
-        bucket.take()
-        return bool(waits)
+        rate_per_s, burst = self.rate
+        tokens, at = self._tokens.get(action, (float(burst), self.now()))
+        tokens = min(float(burst), tokens + (self.now() - at) * rate_per_s)
+        self._tokens[action] = (tokens - 1 if tokens >= 1 else tokens), self.now()
+        return tokens < 1
 
     def _do(self, call: Call) -> Answer:
         for due in self.ledger.due(self.now()):
@@ -202,6 +202,11 @@ class Front:
 
 
 AUTHORIZATION = f"AWS4-HMAC-SHA256 Credential={KEY_ID}/20260101/us-east-1/ec2/aws4_request, SignedHeaders=host, Signature=0"
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
 
 
 def _handler(front: Front) -> type[BaseHTTPRequestHandler]:

@@ -46,7 +46,8 @@ class Ledger:
     """Further attachments of a Multi-Attach volume, with their devices: moto knows one."""
     tokens: dict[str, tuple[Mapping[str, str], str]] = field(default_factory=dict)
     """Idempotency token to the call that came with it and the volume that it made."""
-    kinds: dict[str, str] = field(default_factory=dict)
+    started: dict[str, str] = field(default_factory=dict)
+    """When a snapshot was begun, to the millisecond: moto has whole seconds."""
 
     def due(self, now: float) -> list[Call]:
         """What moto is to be told by now; it is forgotten here."""

@@ -38,8 +38,8 @@ class Attaching:
         mark = volume.mark.admit(external_id, epoch, read_only=read_only)
         _refuse_others(volume, node, wanted)
         if node not in volume.held:
-            self._write(volume, {**tags.of_mark(mark), f"{tags.HOLDER}{ids.instance(node)}": wanted.text})
-            self._begin(volume, node)
+            self._write(volume, {**tags.of_mark(mark), **tags.holder(ids.instance(node), wanted)})
+            self._begin(volume, node, wanted)
         return self._attached(external_id, node, wanted)
 
     def detach(self, external_id: ExternalId, node: str) -> None:
@@ -47,7 +47,7 @@ class Attaching:
             volume = self._looks.volume(external_id)
         except UnknownVolume:
             return
-        begun = f"{tags.HOLDER}{node}" in volume.tags
+        begun = tags.holders(volume.tags, node)
         if node not in volume.held and not begun:
             return
         if node not in volume.held or volume.held[node].state != "detaching":
@@ -56,7 +56,7 @@ class Attaching:
             self._client.change("detach_volume", doing, passing=NOT_ATTACHED, VolumeId=external_id, InstanceId=node)
         self._let_go(external_id, node)
         if begun:
-            self._forget(external_id, [f"{tags.HOLDER}{node}"])
+            self._forget(external_id, begun)
 
     def fence(self, external_id: ExternalId, epoch: int) -> str | None:
         volume = self._looks.volume_now(external_id)
@@ -90,7 +90,7 @@ class Attaching:
             return volume
         raise Conflict(what=f"volume {volume.volume_id}", expected="available or in-use", found=volume.state)
 
-    def _begin(self, volume: Volume, node: str) -> None:
+    def _begin(self, volume: Volume, node: str, wanted: Holding) -> None:
         """Asks EC2 to attach it, under a device name that is free there."""
         try:
             for left in reversed(range(NAME_TRIES)):
@@ -100,7 +100,7 @@ class Attaching:
             raise
         except PollyError:
             with suppress(PollyError):
-                self._forget(volume.volume_id, [f"{tags.HOLDER}{node}"])
+                self._forget(volume.volume_id, tags.holder(node, wanted))
             raise
 
     def _asked(self, volume: Volume, node: str, *, last: bool) -> bool:
@@ -145,7 +145,7 @@ class Attaching:
         needed = seen.mark.floor if wanted.read_only else seen.mark.epoch
         if wanted.epoch >= needed:
             return
-        if tags.holding(seen.tags, node) == wanted:
+        if tags.holdings(seen.tags, node)[:1] == [wanted]:
             self.detach(ExternalId(seen.volume_id), node)
         raise StaleEpoch(volume=seen.volume_id, epoch=wanted.epoch, found=needed)
 
@@ -178,18 +178,18 @@ class Attaching:
 
 def _refuse_others(volume: Volume, node: str, wanted: Holding) -> None:
     """Raises VolumeInUse unless nobody has it, this node has it in this very way, or all have it only to read."""
-    mine = tags.holding(volume.tags, node)
-    if node in volume.held and mine != wanted:
-        held = f"{node} ({mine.text}, epoch first)" if mine else f"{node}, attached by somebody else"
-        raise VolumeInUse(volume=volume.volume_id, holder=held)
+    known = tags.holdings(volume.tags, node)
+    mine = wanted in known if wanted.read_only else known[:1] == [wanted]
+    if node in volume.held and not mine:
+        raise VolumeInUse(volume=volume.volume_id, holder=f"{node}, {known[0].text if known else 'attached by somebody else'}")
     others = [one for one in volume.held if one != node]
     if others and not (volume.shared and wanted.read_only and all(_reads(volume, one) for one in others)):
         raise VolumeInUse(volume=volume.volume_id, holder=", ".join(sorted(others)))
 
 
 def _reads(volume: Volume, node: str) -> bool:
-    holding = tags.holding(volume.tags, node)
-    return holding is not None and holding.read_only
+    known = tags.holdings(volume.tags, node)
+    return bool(known) and all(one.read_only for one in known)
 
 
 def _settled(seen: Volume | None, node: str) -> bool:

@@ -61,9 +61,12 @@ class Copies:
         return Page(items=[Snapshot.of(one).report() for one in page.items], after=page.after)
 
     def _first(self, made: Snapshot, token: str) -> Snapshot:
-        """What we have made, or what somebody else with our token made just before: then ours goes again."""
+        """What we have made, or what somebody else with our token made just before: then ours goes again.
+
+        Of two made in the same instant neither goes, as nobody can say whose is needed; all take the one with the lower id.
+        """
         first = min([*self._find(token), made], key=lambda one: (one.started_at, one.snapshot_id))
-        if first.snapshot_id != made.snapshot_id:
+        if first.started_at < made.started_at:
             self._delete(made.snapshot_id)
         return first
 

@@ -41,7 +41,7 @@ class Holding:
 
     @property
     def text(self) -> str:
-        return f"{self.epoch} {'reader' if self.read_only else 'writer'}"
+        return f"a {'reader' if self.read_only else 'writer'} of epoch {self.epoch}"
 
 
 def of(described: Mapping[str, Any]) -> dict[str, str]:
@@ -62,19 +62,29 @@ def of_mark(wanted: Mark) -> dict[str, str]:
     return dict.fromkeys(keys + ([f"{FLOOR}{wanted.floor}"] if wanted.floor else []), "")
 
 
-def outdated(tags: Mapping[str, str], holders: Collection[str]) -> list[str]:
+def outdated(tags: Mapping[str, str], now_on: Collection[str]) -> list[str]:
     """The keys of marks that a higher one has overtaken and of nodes that hold it no more, once there are many."""
     now = mark(tags)
     old = [f"{EPOCH}{number}" for number in _numbers(tags, EPOCH) if number < now.epoch]
     old += [f"{FLOOR}{number}" for number in _numbers(tags, FLOOR) if number < now.floor]
-    old += [key for key in tags if key.startswith(HOLDER) and key.removeprefix(HOLDER) not in holders]
+    old += [key for key in tags if key.startswith(HOLDER) and key.removeprefix(HOLDER).partition(":")[0] not in now_on]
     return old if len(old) > MOST_MARKS else []
 
 
-def holding(tags: Mapping[str, str], node: str) -> Holding | None:
-    """How the node was last given the volume; None if it was not, or not by Polly."""
-    epoch, _, how = tags.get(f"{HOLDER}{node}", "").partition(" ")
-    return Holding(epoch=int(epoch), read_only=how == "reader") if epoch.isdigit() else None
+def holder(node: str, holding: Holding) -> dict[str, str]:
+    """The tag of one attachment. Its key has the epoch, so that a late detach of an older one does not take it away."""
+    return {f"{HOLDER}{node}:{holding.epoch}": "reader" if holding.read_only else "writer"}
+
+
+def holders(tags: Mapping[str, str], node: str) -> list[str]:
+    """The keys that say that this node was given the volume."""
+    return [key for key in tags if key.startswith(f"{HOLDER}{node}:")]
+
+
+def holdings(tags: Mapping[str, str], node: str) -> list[Holding]:
+    """How the node was given the volume, the latest epoch first; nothing where it was not, or not by Polly."""
+    epochs = sorted(_numbers(tags, f"{HOLDER}{node}:"), reverse=True)
+    return [Holding(epoch=epoch, read_only=tags[f"{HOLDER}{node}:{epoch}"] == "reader") for epoch in epochs]
 
 
 def birth(tags: Mapping[str, str]) -> Birth | None:
