@@ -54,7 +54,11 @@ def metadata(monkeypatch: pytest.MonkeyPatch) -> Iterator[Metadata]:
             self.end_headers()
             self.wfile.write(text.encode())
 
-        do_GET = do_PUT = _serve
+        def do_GET(self) -> None:
+            self._serve()
+
+        def do_PUT(self) -> None:
+            self._serve()
 
         def log_request(self, *_: object) -> None:
             """Says nothing of what went well."""

@@ -179,7 +179,7 @@ def _invalid(doing: Doing, reason: str) -> PollyError:
 
 
 def _other_zone(doing: Doing, reason: str) -> PollyError:
-    return Invalid(field="node", value=doing.node, reason=f"volume {doing.volume} is in another availability zone ({reason})")
+    return Invalid(field="node", value=doing.node, reason=f"{reason} (volume {doing.volume} is in another availability zone)")
 
 
 def _wrong_state(doing: Doing, reason: str) -> PollyError:

@@ -106,7 +106,7 @@ def test_a_refused_rate_slows_the_calls_down_and_ends_well(front: Front, monkeyp
 def test_an_adapter_that_knows_the_rate_is_not_refused(front: Front, monkeypatch: pytest.MonkeyPatch) -> None:
     time_ = Time()
     cloud = EbsPlatform("cloud", ec2.options(front, reads_per_s=20, writes_per_s=5), clock=time_.clock(front, monkeypatch))
-    front.rate = (20.0, 50)
+    front.rate = (20.5, 51)
     for number in range(70):
         cloud.create(request(f"data-{number}"))
 
@@ -119,7 +119,7 @@ def test_a_rate_that_stays_refused_is_given_up_in_the_end(front: Front, monkeypa
     cloud = EbsPlatform("cloud", ec2.options(front), clock=time_.clock(front, monkeypatch))
     front.faults.throttle = 1_000_000
 
-    with pytest.raises(PlatformUnavailable, match="RequestLimitExceeded: .*for too long"):
+    with pytest.raises(PlatformUnavailable, match=r"RequestLimitExceeded: .*for too long"):
         cloud.find("data")
     assert time_.at - 1000.0 >= PATIENCE_S
 
