@@ -20,7 +20,8 @@ from storage.platforms.ebs.device_names import DeviceNames
 from storage.platforms.ebs.failures import Doing, NameTaken
 from storage.platforms.ebs.looks import Looks
 from storage.platforms.ebs.tags import Holding
-from storage.platforms.ebs.views import Held, Volume
+from storage.platforms.ebs.views import Held, Instance, Volume
+from storage.platforms.marks import Mark
 
 NAME_TRIES: Final = 6
 NOT_ATTACHED: Final = frozenset({"IncorrectState", "InvalidAttachment.NotFound", "InvalidVolume.NotFound", "InvalidInstanceID.NotFound"})
@@ -38,8 +39,7 @@ class Attaching:
         mark = volume.mark.admit(external_id, epoch, read_only=read_only)
         _refuse_others(volume, node, wanted)
         if node not in volume.held:
-            self._write(volume, {**tags.of_mark(mark), **tags.holder(ids.instance(node), wanted)})
-            self._begin(volume, node, wanted)
+            self._begin(volume, node, wanted, mark)
         return self._attached(external_id, node, wanted)
 
     def detach(self, external_id: ExternalId, node: str) -> None:
@@ -90,32 +90,41 @@ class Attaching:
             return volume
         raise Conflict(what=f"volume {volume.volume_id}", expected="available or in-use", found=volume.state)
 
-    def _begin(self, volume: Volume, node: str, wanted: Holding) -> None:
-        """Asks EC2 to attach it, under a device name that is free there."""
+    def _begin(self, volume: Volume, node: str, wanted: Holding, mark: Mark) -> None:
+        """Asks EC2 to attach it, under a device name that is free there.
+
+        The instance is looked at before anything waits for its turn, so that many who begin together share the look.
+        """
+        instance = self._looks.instance(node)
+        marked = False
         try:
-            for left in reversed(range(NAME_TRIES)):
-                if self._asked(volume, node, last=not left):
-                    return
+            for _ in range(NAME_TRIES):
+                with self._names.one(self._client.platform, node, volume.volume_id, instance.devices) as device:
+                    if not marked:
+                        self._write(volume, {**tags.of_mark(mark), **tags.holder(node, wanted)})
+                        marked = True
+                    if self._asked(volume, instance, device):
+                        return
+                instance = self._looks.instance(node)
+            raise NoSlot(node=node, slots=len(instance.devices), platform=self._client.platform, reason="every name was taken meanwhile")
         except PlatformUnavailable:
             raise
         except PollyError:
-            with suppress(PollyError):
-                self._forget(volume.volume_id, tags.holder(node, wanted))
+            if marked:
+                with suppress(PollyError):
+                    self._forget(volume.volume_id, tags.holder(node, wanted))
             raise
 
-    def _asked(self, volume: Volume, node: str, *, last: bool) -> bool:
-        """Whether EC2 took it; False if the device name was taken meanwhile."""
-        instance = self._looks.instance(node)
+    def _asked(self, volume: Volume, instance: Instance, device: str) -> bool:
+        """Whether EC2 took it; False if somebody else took the device name meanwhile."""
+        node = instance.instance_id
         doing = self._client.doing("attach a volume", volume=volume.volume_id, node=node, slots=len(instance.devices))
-        with self._names.one(self._client.platform, node, volume.volume_id, instance.devices) as device:
-            try:
-                self._client.change("attach_volume", doing, VolumeId=volume.volume_id, InstanceId=node, Device=device)
-            except NameTaken as error:
-                if last:
-                    raise NoSlot(node=node, slots=len(instance.devices), platform=self._client.platform) from error
-                return False
-            except VolumeInUse as error:
-                self._refuse_in_use(volume.volume_id, node, error)
+        try:
+            self._client.change("attach_volume", doing, VolumeId=volume.volume_id, InstanceId=node, Device=device)
+        except NameTaken:
+            return False
+        except VolumeInUse as error:
+            self._refuse_in_use(volume.volume_id, node, error)
         return True
 
     def _refuse_in_use(self, volume_id: str, node: str, error: VolumeInUse) -> None:

@@ -58,9 +58,6 @@ class EbsOptions:
         "", says="another shared credentials file, by its absolute path; it must be there on agents too", check=_file
     )
     endpoint_url: str = option("", says="another address of EC2's API, such as an interface endpoint's; empty: the region's", check=_url)
-    attach_limit: int = option(
-        26, says="how many of Polly's volumes an instance can hold where its type does not say it", check=_one_or_more
-    )
     multi_attach: bool = option(False, says="whether profiles with `multiAttach` may be read from many nodes at once")
     reads_per_s: int = option(20, says="how often each Describe call may be made in a second", check=_one_or_more)
     writes_per_s: int = option(5, says="how often each changing call may be made in a second", check=_one_or_more)

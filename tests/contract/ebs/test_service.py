@@ -116,7 +116,7 @@ def test_an_adapter_that_knows_the_rate_is_not_refused(front: Front, monkeypatch
 
 def test_a_rate_that_stays_refused_is_given_up_in_the_end(front: Front, monkeypatch: pytest.MonkeyPatch) -> None:
     time_ = Time()
-    cloud = EbsPlatform("cloud", ec2.options(front), clock=time_.clock(front, monkeypatch))
+    cloud = EbsPlatform("cloud", ec2.options(front, reads_per_s=10), clock=time_.clock(front, monkeypatch))
     front.faults.throttle = 1_000_000
 
     with pytest.raises(PlatformUnavailable, match=r"RequestLimitExceeded: .*for too long"):

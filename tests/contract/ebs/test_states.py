@@ -329,6 +329,18 @@ def test_a_volume_being_modified_by_hand_is_not_grown_by_accident(front: Front, 
     assert cloud.inspect(volume).size_mib == 2048
 
 
+def test_a_growth_that_is_under_way_is_joined_and_not_begun_again(front: Front, hasty: EbsPlatform) -> None:
+    volume = create(hasty).external_id
+    front.lasting["modifying"] = FOREVER
+    with pytest.raises(PlatformUnavailable):
+        hasty.expand(volume, 2048)
+    with ThreadPoolExecutor(1) as pool:
+        grown = pool.submit(ec2.adapter(front).expand, volume, 2048)
+        eventually(lambda: front.refused["IncorrectModificationState"], what="the repeat asks")
+        front.ledger.hurry()
+        assert grown.result(timeout=30).size_mib == 2048
+
+
 def test_a_growth_that_fails_is_said(front: Front, cloud: EbsPlatform) -> None:
     volume = create(cloud).external_id
     front.lasting["modifying"] = FOREVER
