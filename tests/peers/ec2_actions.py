@@ -224,7 +224,8 @@ def create_volume(amazon: Amazon, call: Call) -> Element:
     ledger.made[volume_id] = until(amazon, "creating")
     if token:
         ledger.tokens[token] = (asked, volume_id)
-    return _as_created(volume(amazon, volume_id))
+    _overlay(amazon, answer)
+    return answer
 
 
 def _as_created(item: Element) -> Element:

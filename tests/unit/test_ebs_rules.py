@@ -85,7 +85,7 @@ def test_a_profile_becomes_what_ec2_is_asked() -> None:
 )
 def test_what_ec2_would_refuse_is_refused_before(size_gib: int, parameters: dict[str, str], words: str) -> None:
     with pytest.raises(Invalid) as caught:
-        settings(size_gib, **parameters)
+        volume_types.settings(parameters, size_gib * GIB, from_snapshot=False)
     assert words in str(caught.value)
 
 
@@ -275,9 +275,8 @@ def test_no_code_of_the_table_loses_itself_or_fails(code: str) -> None:
 
 
 def test_a_code_without_a_text_is_enough() -> None:
-    assert named(ClientError({"Error": {"Code": "InvalidSnapshot.NotFound", "Message": None}}, "x"), DOING).fields["reason"] == (  # type: ignore[typeddict-item]
-        "InvalidSnapshot.NotFound"
-    )
+    answer: Any = {"Error": {"Code": "InvalidSnapshot.NotFound", "Message": None}}
+    assert named(ClientError(answer, "Action"), DOING).fields["reason"] == "InvalidSnapshot.NotFound"
 
 
 def test_a_name_in_use_is_told_from_other_values() -> None:
