@@ -18,7 +18,7 @@ from storage.platforms.ebs import ids, tags
 from storage.platforms.ebs.client import Client
 from storage.platforms.ebs.device_names import DeviceNames
 from storage.platforms.ebs.failures import Doing, NameTaken
-from storage.platforms.ebs.looks import Looks
+from storage.platforms.ebs.looks import Change, Looks
 from storage.platforms.ebs.tags import Holding
 from storage.platforms.ebs.views import Held, Instance, Volume
 from storage.platforms.marks import Mark
@@ -82,7 +82,9 @@ class Attaching:
         """The volume once it is neither being made nor on its way off this node."""
         held = volume.held.get(node)
         if volume.state == "creating" or (held and held.state == "detaching"):
-            _, seen = self._looks.volume_until(volume.volume_id, lambda seen: _settled(seen, node), timeout_s=self._timeout_s)
+            _, seen = self._looks.volume_until(
+                Change.DETACHED, volume.volume_id, lambda seen: _settled(seen, node), timeout_s=self._timeout_s
+            )
             if seen is None:
                 raise UnknownVolume(volume=volume.volume_id)
             volume = seen
@@ -138,7 +140,9 @@ class Attaching:
 
     def _attached(self, external_id: ExternalId, node: str, wanted: Holding) -> Attachment:
         """Waits until EC2 shows the attachment, and takes it back if a higher epoch came meanwhile."""
-        done, seen = self._looks.volume_until(external_id, lambda seen: _is_attached(seen, node), timeout_s=self._timeout_s)
+        done, seen = self._looks.volume_until(
+            Change.ATTACHED, external_id, lambda seen: _is_attached(seen, node), timeout_s=self._timeout_s
+        )
         held = seen.held.get(node) if seen else None
         if seen is None or held is None or not done:
             state = held.state if held else "not to be seen"
@@ -162,7 +166,7 @@ class Attaching:
         def gone(seen: Volume | None) -> bool:
             return seen is None or node not in seen.held
 
-        done, seen = self._looks.volume_until(external_id, gone, timeout_s=self._timeout_s)
+        done, seen = self._looks.volume_until(Change.DETACHED, external_id, gone, timeout_s=self._timeout_s)
         if done or seen is None:
             return
         state = seen.held[node].state

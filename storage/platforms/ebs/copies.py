@@ -24,7 +24,7 @@ GONE: Final = frozenset({"InvalidSnapshot.NotFound", "InvalidSnapshotID.Malforme
 class Copies:
     def __init__(self, client: Client, looks: Looks, clock: Clock, *, timeout_s: float, again_s: float = AGAIN_S) -> None:
         self._client, self._looks, self._timeout_s = client, looks, timeout_s
-        self._pending = Poller(self._look, every_s=again_s, most=MOST_IDS, now=clock.now)
+        self._pending = Poller(self._look, every_s=again_s, most=MOST_IDS, learns=True, now=clock.now)
 
     def snapshot(self, external_id: ExternalId, *, token: str, name: str) -> SnapshotReport:
         wanted = tags.at_creation(token=token, name=name, labels={})

@@ -9,7 +9,7 @@ from storage.errors import Invalid, PlatformError, PlatformUnavailable, PollyErr
 from storage.model import ExternalId
 from storage.platforms.base import VolumeReport
 from storage.platforms.ebs.client import Client
-from storage.platforms.ebs.looks import Looks
+from storage.platforms.ebs.looks import Change, Looks
 from storage.platforms.ebs.views import Volume
 from storage.platforms.ebs.volume_types import MIB_PER_GIB, check_size
 
@@ -67,7 +67,7 @@ class Growing:
 
         now = self._looks.volume(external_id)
         if not large_enough(now):
-            done, seen = self._looks.volume_until(external_id, large_enough, timeout_s=self._timeout_s)
+            done, seen = self._looks.volume_until(Change.GROWN, external_id, large_enough, timeout_s=self._timeout_s)
             if seen is None or not done:
                 raise self._error(PlatformUnavailable, external_id, f"after {self._timeout_s:g} s it still has its old size")
             now = seen

@@ -6,6 +6,7 @@ Ids go into a filter and not into VolumeIds, because EC2 refuses a whole call fo
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from enum import Enum, auto
 from typing import Any, Final
 
 from storage.errors import Invalid, UnknownVolume
@@ -23,13 +24,25 @@ GATHER_S: Final = 0.05
 LOOK_S: Final = 60.0
 
 
+class Change(Enum):
+    """What a volume is waited for, as each takes its own time, which its looks learn."""
+
+    MADE = auto()
+    ATTACHED = auto()
+    DETACHED = auto()
+    GROWN = auto()
+    DELETED = auto()
+
+
 class Looks:
     def __init__(self, client: Client, clock: Clock, *, again_s: float = AGAIN_S, gather_s: float = GATHER_S) -> None:
         self._client = client
         self._volumes = Poller(self._look_at_volumes, every_s=gather_s, most=MOST_IDS, now=clock.now)
-        self._changing = Poller(self._look_at_volumes, every_s=again_s, most=MOST_IDS, now=clock.now)
+        self._changing = {
+            change: Poller(self._look_at_volumes, every_s=again_s, most=MOST_IDS, learns=True, now=clock.now) for change in Change
+        }
         self._instances = Poller(self._look_at_instances, every_s=gather_s, most=MOST_IDS, now=clock.now)
-        self._growing = Poller(self._look_at_modifications, every_s=again_s, most=MOST_IDS, now=clock.now)
+        self._growing = Poller(self._look_at_modifications, every_s=again_s, most=MOST_IDS, learns=True, now=clock.now)
 
     def volume(self, external_id: str) -> Volume:
         """The volume as it is now. Raises UnknownVolume."""
@@ -38,9 +51,11 @@ class Looks:
             raise UnknownVolume(volume=external_id)
         return seen
 
-    def volume_until(self, volume_id: str, ready: Callable[[Volume | None], bool], *, timeout_s: float) -> tuple[bool, Volume | None]:
+    def volume_until(
+        self, change: Change, volume_id: str, ready: Callable[[Volume | None], bool], *, timeout_s: float
+    ) -> tuple[bool, Volume | None]:
         """Waits for a volume to change; None is one that is not there, or not seen yet."""
-        return self._changing.until(volume_id, ready, timeout_s=timeout_s)
+        return self._changing[change].until(volume_id, ready, timeout_s=timeout_s)
 
     def instance(self, node: str) -> Instance:
         """Raises Invalid for a node that EC2 does not know in this region."""

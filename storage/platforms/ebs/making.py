@@ -12,7 +12,7 @@ from storage.platforms.base import CreateRequest, PoolReport, VolumeReport
 from storage.platforms.ebs import ids, listing, tags, volume_types
 from storage.platforms.ebs.client import Client
 from storage.platforms.ebs.copies import Copies
-from storage.platforms.ebs.looks import Looks
+from storage.platforms.ebs.looks import Change, Looks
 from storage.platforms.ebs.options import EbsOptions
 from storage.platforms.ebs.views import Volume
 from storage.platforms.ebs.volume_types import MIB_PER_GIB
@@ -119,7 +119,7 @@ class Making:
         """The volume once EC2 has made it."""
         seen: Volume | None = volume
         if volume.state == "creating":
-            _, seen = self._looks.volume_until(volume.volume_id, _is_made, timeout_s=float(self._options.timeout_s))
+            _, seen = self._looks.volume_until(Change.MADE, volume.volume_id, _is_made, timeout_s=float(self._options.timeout_s))
         if seen is not None and seen.state in ("available", "in-use"):
             return seen
         action = f"create volume {volume.volume_id}"
@@ -138,7 +138,10 @@ class Making:
 
     def _gone(self, external_id: ExternalId) -> None:
         done, _ = self._looks.volume_until(
-            external_id, lambda seen: seen is None or seen.state in ("deleting", "deleted"), timeout_s=float(self._options.timeout_s)
+            Change.DELETED,
+            external_id,
+            lambda seen: seen is None or seen.state in ("deleting", "deleted"),
+            timeout_s=float(self._options.timeout_s),
         )
         if not done:
             reason = f"EC2 took the call, and still has it after {self._options.timeout_s} s"
