@@ -67,7 +67,13 @@ def _asked(amazon: Amazon, call: Call, ids: str, items: str) -> list[Element]:
             if not wanted:
                 return []
     bare = call.without(rf"{ids}\..*").with_filters(filters)
-    each = [bare.changed(**{f"{ids}.1": one}) for one in sorted(wanted)] if wanted else [bare]
+    together = bare.changed(**{f"{ids}.{number}": one for number, one in enumerate(sorted(wanted), 1)})
+    try:
+        return amazon.ask(together).findall(items)
+    except Refused as refusal:
+        if not refusal.code.endswith(".NotFound"):
+            raise
+    each = [bare.changed(**{f"{ids}.1": one}) for one in sorted(wanted)]
     return [item for one in each for item in _found(amazon, one, items)]
 
 
