@@ -45,6 +45,7 @@ BUILTIN: Final[Mapping[str, Builtin]] = {
     "powerflex": Builtin(module="storage.platforms.powerflex", attribute="PowerFlexPlatform", extra="powerflex"),
     "xtremio": Builtin(module="storage.platforms.xtremio", attribute="XtremioPlatform", extra="xtremio"),
     "ebs": Builtin(module="storage.platforms.ebs", attribute="EbsPlatform", extra="ebs"),
+    "virtualbox": Builtin(module="storage.platforms.virtualbox", attribute="VirtualBoxPlatform", extra="virtualbox"),
 }
 
 

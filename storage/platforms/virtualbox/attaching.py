@@ -1,0 +1,128 @@
+"""Who has a medium: attaching, detaching, fencing, and the marks of it.
+
+VirtualBox lets one medium be attached to several VMs that do not run, and its extra data know no compare-and-set. So each of
+these goes on while no other client of the platform is inside (Host.locked), and what VirtualBox shows afterwards is looked at.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from msgspec.structs import replace
+
+from storage.errors import Conflict, NoSlot, PlatformError, StaleEpoch, UnknownVolume, VolumeInUse
+from storage.model import Birth, ExternalId
+from storage.platforms.base import Attachment
+from storage.platforms.virtualbox import layout
+from storage.platforms.virtualbox.failures import IN_USE, Fault
+from storage.platforms.virtualbox.host import WRITETHROUGH, Controller, Editing, Plug, Vm
+from storage.platforms.virtualbox.media import Found, Media
+from storage.platforms.virtualbox.nodes import Nodes
+
+
+class Attaching:
+    def __init__(self, media: Media, nodes: Nodes, *, controller: str) -> None:
+        self._media, self._host, self._nodes, self._controller = media, media.host, nodes, controller
+
+    def attach(self, external_id: ExternalId, node: str, *, epoch: int, read_only: bool) -> Attachment:
+        with self._host.locked():
+            found, vm = self._media.known(external_id), self._nodes.vm(node)
+            record = replace(found.record, mark=found.record.mark.admit(external_id, epoch, read_only=read_only))
+            self._refuse_held(found, besides=vm)
+            with self._host.edit(vm) as editing:
+                plug = editing.plug_of(found.uuid)
+                free = plug or self._free(editing, vm)
+                self._media.save(found, record)
+                if plug is None:
+                    self._plug(editing, found, free, vm)
+                    self._look_back(editing, found, free, vm)
+        serial = layout.serial(external_id)
+        device = f"/dev/disk/by-id/ata-VBOX_HARDDISK_{serial}"
+        return Attachment(external_id=external_id, device=device, serial=serial, read_only=read_only)
+
+    def _refuse_held(self, found: Found, *, besides: Vm | None = None) -> None:
+        if others := [machine for machine in found.medium.machines if besides is None or machine != besides.uuid]:
+            raise VolumeInUse(volume=found.uuid, holder=f"VM {self._nodes.names(others)}")
+
+    def _plug(self, editing: Editing, found: Found, plug: Plug, vm: Vm) -> None:
+        try:
+            if found.medium.kind != WRITETHROUGH and not found.medium.machines:
+                self._host.write_through(found.uuid)
+            editing.plug(found.uuid, plug, hot=vm.runs)
+        except Fault as fault:
+            if fault.code == IN_USE:
+                raise VolumeInUse(volume=found.uuid, holder=f"VirtualBox ({fault.words})") from fault
+            raise
+
+    def _look_back(self, editing: Editing, found: Found, plug: Plug, vm: Vm) -> None:
+        """Somebody who does not take our lock may have attached it elsewhere at the same moment: then it is not ours."""
+        seen = self._host.look([found.uuid]).get(found.uuid)
+        if others := [machine for machine in (seen.machines if seen else ()) if machine != vm.uuid]:
+            editing.unplug(found.uuid, plug)
+            raise VolumeInUse(volume=found.uuid, holder=f"VM {self._nodes.names(others)}")
+
+    def _free(self, editing: Editing, vm: Vm) -> Plug:
+        controller = self._chosen(editing, vm)
+        if (port := controller.free_port()) is None:
+            raise NoSlot(node=vm.name, slots=controller.ports, platform=self._media.platform)
+        return Plug(controller=controller.name, port=port)
+
+    def _chosen(self, editing: Editing, vm: Vm) -> Controller:
+        """Only AHCI disks can be plugged into a running VM, and show their guest a serial that is made from the medium's id."""
+        for controller in editing.controllers():
+            if controller.bus == "sata" and self._controller in ("", controller.name):
+                return controller
+        named = f" named {self._controller!r}" if self._controller else ""
+        mend = f'VBoxManage storagectl {vm.uuid} --name "{self._controller or "SATA"}" --add sata --controller IntelAhci --portcount 30'
+        reason = f"VM {vm.name} has no SATA controller{named}; while it is off, add one: {mend}"
+        raise PlatformError(platform=self._media.platform, action="attach a volume", reason=reason)
+
+    def detach(self, external_id: ExternalId, node: str) -> None:
+        with suppress(UnknownVolume), self._host.locked():
+            found, vm = self._media.known(external_id), self._nodes.find(node)
+            if vm is None or vm.uuid not in found.medium.machines:
+                return
+            with self._host.edit(vm) as editing:
+                if plug := editing.plug_of(found.uuid):
+                    editing.unplug(found.uuid, plug)
+
+    def fence(self, external_id: ExternalId, epoch: int) -> str | None:
+        """A VM that has the medium holds it, running or not: what does not run may be started at any moment."""
+        with self._host.locked():
+            found = self._media.known(external_id)
+            if found.medium.machines:
+                return None
+            before, after = found.record.mark, found.record.mark.fenced(epoch)
+            self._media.save(found, replace(found.record, mark=after))
+        return f"VirtualBox has medium {external_id} attached to no VM; its epoch was {before.epoch} and is {after.epoch}"
+
+    def record_birth(self, external_id: ExternalId, birth: Birth, *, epoch: int) -> None:
+        with self._host.locked():
+            found = self._media.known(external_id)
+            if epoch < found.record.mark.epoch:
+                raise StaleEpoch(volume=external_id, epoch=epoch, found=found.record.mark.epoch)
+            if found.record.birth not in (None, birth):
+                raise Conflict(what=f"the birth certificate of {external_id}", expected=found.record.birth, found=birth)
+            self._media.save(found, replace(found.record, birth=birth))
+
+    def delete(self, external_id: ExternalId) -> None:
+        with self._host.locked():
+            found = self._media.seek(external_id, layout.is_volume)
+            if found is None:
+                return
+            self._refuse_held(found)
+            remove(self._media, found)
+
+
+def remove(media: Media, found: Found) -> None:
+    """The medium with its file and its record. One whose file is gone already is only taken from VirtualBox's list."""
+    try:
+        if "VERR_FILE_NOT_FOUND" in found.medium.fault:
+            media.host.forget(found.uuid)
+        else:
+            media.host.delete(found.uuid)
+    except Fault as fault:
+        if fault.code == IN_USE:
+            raise VolumeInUse(volume=found.uuid, holder=f"VirtualBox ({fault.words})") from fault
+        raise
+    media.host.write_record(found.key, "")

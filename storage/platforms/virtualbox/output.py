@@ -1,0 +1,139 @@
+"""What VBoxManage writes, read: lists of media, a VM's settings, extra data, and its refusals. Runs nothing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from storage.platforms.virtualbox.failures import Fault, Unreachable
+from storage.platforms.virtualbox.host import Controller, Medium, Plug, Vm
+
+E_FAIL: Final = 0x80004005
+NO_SERVER: Final = ("Failed to create the VirtualBox object", "Failed to initialize COM", "NS_ERROR_SOCKET_FAIL", "NS_ERROR_CALL_FAILED")
+BUSES: Final = {"IntelAhci": "sata", "PIIX3": "ide", "PIIX4": "ide", "ICH6": "ide", "VirtioSCSI": "virtioscsi", "NVMe": "pcie"}
+UNITS: Final = {"Bytes": 1 / (1 << 20), "KBytes": 1 / 1024, "MBytes": 1, "GBytes": 1024}
+
+
+def refusal(errors: str) -> Fault | Unreachable:
+    """What made it fail, with VirtualBox's code where it says one."""
+    said = [line.removeprefix("VBoxManage: error: ") for line in errors.splitlines() if not re.match(r"\d+%", line)]
+    text = " ".join(line for line in said if line.strip() and not line.startswith(("Details:", "Context:")))
+    if any(word in errors for word in NO_SERVER):
+        return Unreachable(f"VBoxManage: {text[-300:]}")
+    found = re.search(r"(?:Details: code|Code) \w+ \(0x([0-9a-fA-F]{8})\)", errors)
+    return Fault(int(found[1], 16) if found else E_FAIL, text[-400:] or "VBoxManage failed and said nothing")
+
+
+def media(text: str) -> Sequence[Medium]:
+    """The base media of a list or of one that was asked for; differencing children are their parents' business."""
+    blocks = re.split(r"(?m)^(?=UUID: )", text)
+    read = (_fields(block) for block in blocks if block.startswith("UUID: "))
+    return [_medium(fields) for fields in read if fields.get("Parent UUID", "base") == "base"]
+
+
+def _fields(block: str) -> dict[str, str]:
+    """Each key with its value; the VMs that use it, which go over several lines, become one value."""
+    fields: dict[str, str] = {}
+    last = ""
+    for line in block.splitlines():
+        if found := re.match(r"([A-Z][A-Za-z ]*):(?: +|$)(.*)", line):
+            last = found[1]
+            fields.setdefault(last, found[2])
+        elif last in ("In use by VMs", "Access Error"):
+            fields[last] += f"\n{line}"
+    return fields
+
+
+def _medium(fields: Mapping[str, str]) -> Medium:
+    users = (
+        re.search(r"\(UUID: ([0-9a-f-]{36})\)$", re.sub(r" \[.*\]$", "", line)) for line in fields.get("In use by VMs", "").splitlines()
+    )
+    state = fields.get("State", "")
+    return Medium(
+        uuid=fields["UUID"],
+        location=fields.get("Location", ""),
+        size_mib=_mib(fields.get("Capacity", "")),
+        on_disk_mib=_mib(fields.get("Size on disk", "")),
+        kind=fields.get("Type", "").partition(" ")[0],
+        machines=tuple(dict.fromkeys(found[1] for found in users if found)),
+        fault=fields.get("Access Error", state) if state in ("inaccessible", "not created") else "",
+    )
+
+
+def _mib(words: str) -> int:
+    number, _, unit = words.partition(" ")
+    return int(int(number) * UNITS.get(unit, 1)) if number.isdigit() else 0
+
+
+def made(text: str) -> str:
+    """The id of a medium that was created or cloned."""
+    found = re.search(r"UUID: ([0-9a-f-]{36})", text)
+    if found is None:
+        raise Fault(E_FAIL, f"VBoxManage does not say which medium it made: {text[-200:]}")
+    return found[1]
+
+
+def settings(text: str) -> Mapping[str, str]:
+    """The lines `key="value"` of a VM, each without its quotes."""
+    pairs = (re.match(r'("(?:[^"]*)"|[^=]+)=(.*)', line) for line in text.splitlines())
+    return {pair[1].strip('"'): pair[2].strip('"') for pair in pairs if pair}
+
+
+def vm(said: Mapping[str, str]) -> Vm:
+    state = said.get("VMState", "inaccessible").replace("-", "")
+    return Vm(
+        uuid=said.get("UUID", ""),
+        name=said.get("name", ""),
+        state="poweredoff" if state == "poweroff" else state,
+        accessible="VMState" in said,
+    )
+
+
+def vm_ids(text: str) -> Sequence[str]:
+    return re.findall(r"(?m)\{([0-9a-f-]{36})\}$", text)
+
+
+def hardware(said: Mapping[str, str]) -> frozenset[str]:
+    return frozenset(value.lower() for key, value in said.items() if key == "hardwareuuid" or key.startswith("macaddress"))
+
+
+def controllers(said: Mapping[str, str]) -> Sequence[Controller]:
+    numbers = [key.removeprefix("storagecontrollername") for key in said if key.startswith("storagecontrollername")]
+    return [_controller(said, number) for number in numbers]
+
+
+def _controller(said: Mapping[str, str], number: str) -> Controller:
+    name = said[f"storagecontrollername{number}"]
+    kind = said.get(f"storagecontrollertype{number}", "")
+    ports = {port: said[key] for key in said for port in _ports(name, key)}
+    return Controller(
+        name=name,
+        bus=BUSES.get(kind, kind.lower()),
+        ports=int(said.get(f"storagecontrollerportcount{number}", "0")),
+        taken=frozenset(port for port, medium in ports.items() if medium != "none"),
+    )
+
+
+def _ports(name: str, key: str) -> Sequence[int]:
+    """The port that a key such as `SATA-4-0` is of."""
+    found = re.fullmatch(re.escape(name) + r"-(\d+)-\d+", key)
+    return [int(found[1])] if found else []
+
+
+def plug_of(said: Mapping[str, str], uuid: str) -> Plug | None:
+    for key, value in said.items():
+        found = re.fullmatch(r"(.+)-ImageUUID-(\d+)-(\d+)", key)
+        if found and value == uuid:
+            return Plug(controller=found[1], port=int(found[2]), device=int(found[3]))
+    return None
+
+
+def value(text: str) -> str:
+    """Of one key of extra data; empty where it is not set."""
+    found = re.match(r"Value: (.*)", text)
+    return found[1].strip() if found else ""
+
+
+def values(text: str) -> Mapping[str, str]:
+    return {found[1]: found[2] for found in re.finditer(r"(?m)^Key: (\S+), Value: (.*)$", text)}

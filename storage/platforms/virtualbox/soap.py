@@ -1,0 +1,333 @@
+"""A VirtualBox through its web service: what the adapter asks, in calls of VirtualBox's own interface."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, Final
+
+from storage.platforms.virtualbox.failures import FILE_ERROR, INVALID_STATE, NOT_FOUND, Fault, Stale, Unreachable
+from storage.platforms.virtualbox.host import Controller, Known, Medium, Plug, Vm
+from storage.platforms.virtualbox.patience import Patience
+from storage.platforms.virtualbox.websession import NOTHING, WebSession
+
+TURN_MS: Final = 1000
+"""How long the service keeps one question for the end of a job."""
+NETWORK_SLOTS: Final = 8
+UNREADABLE: Final = frozenset({"Inaccessible", "NotCreated"})
+
+
+class SoapHost:
+    def __init__(self, web: WebSession, *, lock_file: str, patience: Patience) -> None:
+        self._web, self._lock_file, self._patience = web, lock_file, patience
+        self._known: dict[str, Known] = {}
+        self._sizes: dict[str, int] = {}
+
+    def version(self) -> str:
+        return str(self._web.call("IVirtualBox_getVersion", self._web.box))
+
+    # --- media -------------------------------------------------------------------------------------------
+
+    def media(self) -> Sequence[Known]:
+        """References stay the same for a session, so each medium is asked for its id and place once."""
+        refs = self._web.call("IVirtualBox_getHardDisks", self._web.box) or []
+        known = {ref: found for ref in refs if (found := self._known.get(ref) or self._ask(ref))}
+        self._known = known
+        return list(known.values())
+
+    def _ask(self, ref: str) -> Known | None:
+        """None for a medium that went meanwhile."""
+        with suppress(Fault):
+            return Known(uuid=str(self._web.call("IMedium_getId", ref)), location=str(self._web.call("IMedium_getLocation", ref)))
+        return None
+
+    def look(self, uuids: Iterable[str]) -> Mapping[str, Medium]:
+        found: dict[str, Medium] = {}
+        for uuid in uuids:
+            if ref := self._ref(uuid):
+                with suppress(_Gone):
+                    found[uuid] = self._medium(uuid, ref)
+        return found
+
+    def sizes(self, uuids: Iterable[str]) -> Mapping[str, int]:
+        wanted = list(uuids)
+        self.look(uuid for uuid in wanted if uuid not in self._sizes)
+        return {uuid: self._sizes.get(uuid, 0) for uuid in wanted}
+
+    def _medium(self, uuid: str, ref: str) -> Medium:
+        call = self._web.call
+        try:
+            state = call("IMedium_refreshState", ref)
+            size_mib = call("IMedium_getLogicalSize", ref) >> 20
+            self._sizes[uuid] = size_mib
+            return Medium(
+                uuid=uuid,
+                location=str(call("IMedium_getLocation", ref)),
+                size_mib=size_mib,
+                on_disk_mib=call("IMedium_getSize", ref) >> 20,
+                kind=str(call("IMedium_getType", ref)).lower(),
+                machines=tuple(call("IMedium_getMachineIds", ref) or ()),
+                fault=str(call("IMedium_getLastAccessError", ref) or state) if state in UNREADABLE else "",
+            )
+        except Fault as fault:
+            if self._ref(uuid) is None:
+                raise _Gone from fault
+            raise
+
+    def _ref(self, uuid: str) -> str | None:
+        return self._opened(uuid)
+
+    def _opened(self, uuid_or_location: str) -> str | None:
+        try:
+            ref: str = self._web.call("IVirtualBox_openMedium", self._web.box, uuid_or_location, "HardDisk", "ReadWrite", False)
+        except Fault as fault:
+            if fault.code == NOT_FOUND or (fault.code == FILE_ERROR and fault.is_no_file):
+                return None
+            raise
+        return ref
+
+    def _need(self, uuid: str) -> str:
+        if (ref := self._ref(uuid)) is None:
+            raise Fault(NOT_FOUND, f"there is no medium {uuid}")
+        return ref
+
+    def open(self, location: str) -> Medium | None:
+        if ref := self._opened(location):
+            with suppress(_Gone):
+                return self._medium(str(self._web.call("IMedium_getId", ref)), ref)
+        return None
+
+    def create(self, location: str, *, format: str, variant: str, size_mib: int) -> str:  # noqa: A002 - VirtualBox's word
+        medium = self._planned(location, format)
+        self._finish(self._web.call("IMedium_createBaseStorage", medium, size_mib << 20, [variant]))
+        return self._made(medium)
+
+    def clone(self, uuid: str, location: str, *, format: str, variant: str) -> str:  # noqa: A002 - VirtualBox's word
+        origin, medium = self._need(uuid), self._planned(location, format)
+        self._finish(self._web.call("IMedium_cloneTo", origin, medium, [variant], NOTHING))
+        return self._made(medium)
+
+    def _planned(self, location: str, format: str) -> str:  # noqa: A002 - VirtualBox's word
+        ref: str = self._web.call("IVirtualBox_createMedium", self._web.box, format, location, "ReadWrite", "HardDisk")
+        return ref
+
+    def _made(self, medium: str) -> str:
+        self._web.call("IMedium_setType", medium, "Writethrough")
+        return str(self._web.call("IMedium_getId", medium))
+
+    def resize(self, uuid: str, size_mib: int) -> None:
+        self._finish(self._web.call("IMedium_resize", self._need(uuid), size_mib << 20))
+        self._sizes.pop(uuid, None)
+
+    def move(self, uuid: str, location: str) -> None:
+        ref = self._need(uuid)
+        self._finish(self._web.call("IMedium_moveTo", ref, location))
+        self._known.pop(ref, None)
+
+    def write_through(self, uuid: str) -> None:
+        self._web.call("IMedium_setType", self._need(uuid), "Writethrough")
+
+    def delete(self, uuid: str) -> None:
+        if ref := self._ref(uuid):
+            self._finish(self._web.call("IMedium_deleteStorage", ref))
+
+    def forget(self, uuid: str) -> None:
+        if ref := self._ref(uuid):
+            self._web.call("IMedium_close", ref)
+
+    def _finish(self, job: str) -> None:
+        """Waits for the end of a job of VirtualBox, and raises its Fault."""
+        try:
+            while not self._web.call("IProgress_getCompleted", job):
+                self._web.call("IProgress_waitForCompletion", job, TURN_MS)
+            if code := self._web.call("IProgress_getResultCode", job):
+                raise Fault(code, self._reason(job))
+        finally:
+            self._release(job)
+
+    def _reason(self, job: str) -> str:
+        info = self._web.call("IProgress_getErrorInfo", job)
+        return str(self._web.call("IVirtualBoxErrorInfo_getText", info)) if info else "no reason was given"
+
+    def _release(self, ref: str) -> None:
+        with suppress(Fault, Unreachable):
+            self._web.call("IManagedObjectRef_release", ref)
+
+    # --- VMs -----------------------------------------------------------------------------------------------
+
+    def find_vm(self, name_or_uuid: str) -> Vm | None:
+        try:
+            return self._vm(self._machine(name_or_uuid))
+        except Fault as fault:
+            if fault.code == NOT_FOUND:
+                return None
+            raise
+
+    def vms(self) -> Sequence[Vm]:
+        return [self._vm(ref) for ref in self._web.call("IVirtualBox_getMachines", self._web.box) or []]
+
+    def _machine(self, name_or_uuid: str) -> str:
+        return str(self._web.call("IVirtualBox_findMachine", self._web.box, name_or_uuid))
+
+    def _vm(self, ref: str) -> Vm:
+        uuid = str(self._web.call("IMachine_getId", ref))
+        if not self._web.call("IMachine_getAccessible", ref):
+            return Vm(uuid=uuid, name=uuid, state="inaccessible", accessible=False)
+        state = str(self._web.call("IMachine_getState", ref)).lower()
+        return Vm(uuid=uuid, name=str(self._web.call("IMachine_getName", ref)), state=state)
+
+    def hardware(self, vm: Vm) -> frozenset[str]:
+        ref = self._machine(vm.uuid)
+        cards = [self._web.call("IMachine_getNetworkAdapter", ref, slot) for slot in range(NETWORK_SLOTS)]
+        macs = [
+            self._web.call("INetworkAdapter_getMACAddress", card) for card in cards if self._web.call("INetworkAdapter_getEnabled", card)
+        ]
+        return frozenset(str(word).lower() for word in (self._web.call("IMachine_getHardwareUUID", ref), *macs) if word)
+
+    @contextmanager
+    def edit(self, vm: Vm) -> Iterator[SoapEditing]:
+        session = str(self._web.call("IWebsessionManager_getSessionObject", self._web.box))
+        try:
+            self._lock_vm(vm, session)
+            yield SoapEditing(self, self._web, str(self._web.call("ISession_getMachine", session)))
+        finally:
+            self._unlock_vm(session)
+
+    def _lock_vm(self, vm: Vm, session: str) -> None:
+        """Alone where the VM does not run; beside its own process where it does.
+
+        A client that died while it had the lock leaves it to the service for good. After the wait we therefore come in beside it,
+        as VBoxManage always does: VirtualBox lets several clients change one VM's settings.
+        """
+        machine = self._machine(vm.uuid)
+        lock = "Shared" if vm.runs else "Write"
+        try:
+            self._patience.until_free(lambda: self._web.call("IMachine_lockMachine", machine, session, lock))
+        except Fault as fault:
+            if fault.code != INVALID_STATE or vm.runs:
+                raise
+            self._web.call("IMachine_lockMachine", machine, session, "Shared")
+
+    def _unlock_vm(self, session: str) -> None:
+        """Also where the answer to locking was lost. Changes that were not saved are gone with it."""
+        self._surely("ISession_unlockMachine", session)
+        self._release(session)
+
+    def _surely(self, operation: str, ref: str) -> None:
+        """Gives something back, again where the answer is lost: what stays taken keeps everybody out."""
+        for _ in range(3):
+            try:
+                self._web.call(operation, ref)
+            except (Fault, Stale):
+                return
+            except Unreachable:
+                continue
+            return
+
+    # --- records and the lock --------------------------------------------------------------------------------
+
+    def records(self, keys: Iterable[str]) -> Mapping[str, str]:
+        found = ((key, self._web.call("IVirtualBox_getExtraData", self._web.box, key)) for key in keys)
+        return {key: text for key, text in found if text}
+
+    def record_keys(self) -> Sequence[str]:
+        return self._web.call("IVirtualBox_getExtraDataKeys", self._web.box) or []
+
+    def write_record(self, key: str, text: str) -> None:
+        self._web.call("IVirtualBox_setExtraData", self._web.box, key, text)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """A write lock on a medium that is there for nothing else; VirtualBox frees it when the web session ends."""
+        try:
+            medium = self._lock_medium()
+            token = self._taken(medium)
+            try:
+                yield
+            finally:
+                self._surely("IToken_abandon", token)
+        except Unreachable:
+            self._web.drop()  # a lock that we may have without knowing goes with the session
+            raise
+
+    def _taken(self, medium: str) -> str:
+        try:
+            return str(self._patience.until_free(lambda: self._web.call("IMedium_lockWrite", medium)))
+        except Fault as fault:
+            if fault.code == INVALID_STATE:
+                raise Unreachable(f"another client of Polly does not leave its lock {self._lock_file} ({fault.words})") from fault
+            raise
+
+    def _lock_medium(self) -> str:
+        if ref := self._opened(self._lock_file):
+            return ref
+        try:
+            self.create(self._lock_file, format="VDI", variant="Standard", size_mib=1)
+        except Fault:
+            if self._opened(self._lock_file) is None:  # it is nobody else's that was faster
+                raise
+        if (ref := self._opened(self._lock_file)) is None:
+            raise Unreachable(f"the lock {self._lock_file} went as soon as it was made")
+        return ref
+
+    # --- the folder --------------------------------------------------------------------------------------------
+
+    def room_mib(self, folder: str) -> tuple[int, int] | None:
+        return None
+
+    def has_folder(self, folder: str) -> bool:
+        appliance = self._web.call("IVirtualBox_createAppliance", self._web.box)
+        explorer = self._web.call("IAppliance_createVFSExplorer", appliance, f"file://{folder}")
+        try:
+            self._finish(self._web.call("IVFSExplorer_update", explorer))
+        except Fault:
+            return False
+        finally:
+            self._release(explorer)
+            self._release(appliance)
+        return True
+
+    def close(self) -> None:
+        self._web.close()
+
+
+class _Gone(Exception):
+    """The medium went while it was looked at."""
+
+
+class SoapEditing:
+    def __init__(self, host: SoapHost, web: WebSession, machine: str) -> None:
+        self._host, self._web, self._machine = host, web, machine
+
+    def controllers(self) -> Sequence[Controller]:
+        attached = self._attachments()
+        return [self._controller(ref, attached) for ref in self._web.call("IMachine_getStorageControllers", self._machine) or []]
+
+    def _controller(self, ref: str, attached: Sequence[Mapping[str, Any]]) -> Controller:
+        name = str(self._web.call("IStorageController_getName", ref))
+        return Controller(
+            name=name,
+            bus=str(self._web.call("IStorageController_getBus", ref)).lower(),
+            ports=int(self._web.call("IStorageController_getPortCount", ref)),
+            taken=frozenset(one["port"] for one in attached if one["controller"] == name),
+        )
+
+    def _attachments(self) -> Sequence[Mapping[str, Any]]:
+        return self._web.call("IMachine_getMediumAttachments", self._machine) or []
+
+    def plug_of(self, uuid: str) -> Plug | None:
+        for one in self._attachments():
+            if one["medium"] and self._web.call("IMedium_getId", one["medium"]) == uuid:
+                return Plug(controller=one["controller"], port=one["port"], device=one["device"])
+        return None
+
+    def plug(self, uuid: str, plug: Plug, *, hot: bool) -> None:
+        medium = self._host._need(uuid)
+        self._web.call("IMachine_attachDevice", self._machine, plug.controller, plug.port, plug.device, "HardDisk", medium)
+        if not hot:  # a running VM's plugged disk can be unplugged anyway
+            self._web.call("IMachine_setHotPluggableForDevice", self._machine, plug.controller, plug.port, plug.device, True)
+        self._web.call("IMachine_saveSettings", self._machine)
+
+    def unplug(self, uuid: str, plug: Plug) -> None:
+        self._web.call("IMachine_detachDevice", self._machine, plug.controller, plug.port, plug.device)
+        self._web.call("IMachine_saveSettings", self._machine)
