@@ -53,7 +53,10 @@ class Rig:
 
     @property
     def host(self) -> ManageHost:
-        return ManageHost(str(self.box.program), str(self.box.disks), timeout_s=60, patience=Patience(bound_s=5))
+        return self.host_of(self.box.disks)
+
+    def host_of(self, root: Path) -> ManageHost:
+        return ManageHost(str(self.box.program), str(root), timeout_s=60, patience=Patience(bound_s=5))
 
     @property
     def soap(self) -> Any:

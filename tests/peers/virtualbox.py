@@ -175,11 +175,20 @@ class VirtualBox:
             raise Unavailable("this machine does not let us make a mount namespace for VirtualBox's folder")
         self.program.write_text(f'#!/bin/sh\nexec {shlex.join(["env", *self._hurry(), *self.command("VBoxManage")[2:]])} "$@"\n')
         self.program.chmod(0o755)
+        self._start_svc()
+        self.set_password(PASSWORD)
+        return self
+
+    def _start_svc(self) -> None:
         self._svc = self._spawn("VBoxSVC")
         eventually((self.work / "tmp/.vbox-root-ipc/ipcd").is_socket, 20, "VBoxSVC")  # earlier, VBoxManage would start another
         eventually(lambda: subprocess.run([self.program, "list", "vms"], capture_output=True, check=False).returncode == 0, 20, "VBoxSVC")
-        self.set_password(PASSWORD)
-        return self
+
+    def restart(self) -> None:
+        """All of VirtualBox ends and starts again: what it had only in its memory is gone."""
+        self._end_all()
+        self._start_svc()
+        self.serve()
 
     def command(self, program: str, *arguments: str) -> list[str]:
         """The program inside, as a command of this machine: in the holder's mounts and root."""
@@ -208,6 +217,19 @@ class VirtualBox:
         said = self.manage("showvminfo", name, "--machinereadable")
         return next(line.split('"')[1] for line in said.splitlines() if line.startswith("UUID="))
 
+    @contextlib.contextmanager
+    def tiny(self, folder: Path, *, size_mib: int) -> Iterator[None]:
+        """While it lasts VirtualBox finds the folder on a disk of this size."""
+        assert self._holder is not None
+        enter = ["nsenter", "--target", str(self._holder.pid), "--mount"]
+        enter += [] if os.geteuid() == 0 else ["--user", "--preserve-credentials"]
+        inside = str(self.root / folder.relative_to("/"))
+        _run(*enter, "mount", "-t", "tmpfs", "-o", f"size={size_mib}m", "tmpfs", inside)
+        try:
+            yield
+        finally:
+            _run(*enter, "umount", "--lazy", inside)
+
     def set_password(self, password: str) -> None:
         """Of the user that the web service lets in; VBoxAuthSimple keeps its hash in VirtualBox's own settings."""
         self.manage("setextradata", "global", f"VBoxAuthSimple/users/{USER}", hashlib.sha256(password.encode()).hexdigest())
@@ -224,17 +246,20 @@ class VirtualBox:
             self.service = None
 
     def stop(self) -> None:
+        self._end_all()
+        if self._holder:
+            assert self._holder.stdin is not None
+            self._holder.stdin.close()
+            self._holder.wait(timeout=10)
+        give_back(self.port)
+
+    def _end_all(self) -> None:
         self.stop_serving()
         if self._svc:
             _end(self._svc, signal.SIGKILL)
         for pid in self._left():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        if self._holder:
-            assert self._holder.stdin is not None
-            self._holder.stdin.close()
-            self._holder.wait(timeout=10)
-        give_back(self.port)
 
     def _spawn(self, program: str, *arguments: str) -> subprocess.Popen[bytes]:
         with open(self.work / f"{program}.log", "ab") as log:

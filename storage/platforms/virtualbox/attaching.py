@@ -31,6 +31,8 @@ class Attaching:
             self._refuse_held(found, besides=vm)
             with self._host.edit(vm) as editing:
                 plug = editing.plug_of(found.uuid)
+                if plug is None and vm.uuid in found.medium.machines:
+                    raise self._left_behind(found, vm)
                 free = plug or self._free(editing, vm)
                 self._media.save(found, record)
                 if plug is None:
@@ -39,6 +41,14 @@ class Attaching:
         serial = layout.serial(external_id)
         device = f"/dev/disk/by-id/ata-VBOX_HARDDISK_{serial}"
         return Attachment(external_id=external_id, device=device, serial=serial, read_only=read_only)
+
+    def _left_behind(self, found: Found, vm: Vm) -> PlatformError:
+        """VirtualBox does not take back what a client that died had not saved, until it starts anew."""
+        reason = (
+            f"VirtualBox remembers that VM {vm.name} has medium {found.uuid}, and the VM's settings do not: a client died before it had "
+            "saved them. Stop vboxwebsrv and what else uses VirtualBox on the VM host until VBoxSVC has ended, and start them again"
+        )
+        return PlatformError(platform=self._media.platform, action="attach a volume", reason=reason)
 
     def _refuse_held(self, found: Found, *, besides: Vm | None = None) -> None:
         if others := [machine for machine in found.medium.machines if besides is None or machine != besides.uuid]:

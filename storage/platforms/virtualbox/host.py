@@ -36,7 +36,7 @@ class Medium(Struct, frozen=True, kw_only=True):
     kind: str
     """Its type in small letters, such as `normal` or `writethrough`."""
     machines: tuple[str, ...] = ()
-    """The VMs that have it, running or not."""
+    """The VMs that have it, running or not. One that had it when a snapshot of the VM was taken, and has not now, is none of them."""
     fault: str = ""
     """Why VirtualBox cannot read it; empty where it can."""
 

@@ -11,6 +11,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
+from msgspec.structs import replace
+
 from storage.platforms.virtualbox import output
 from storage.platforms.virtualbox.failures import FILE_ERROR, INVALID_STATE, NOT_FOUND, Fault, Unreachable
 from storage.platforms.virtualbox.host import WRITETHROUGH, Controller, Known, Medium, Plug, Vm
@@ -52,7 +54,7 @@ class ManageHost:
     # --- media -------------------------------------------------------------------------------------------
 
     def _listed(self) -> Sequence[Medium]:
-        media = output.media(self._run("list", "--long", "hdds"))
+        media = [self._settled(listed) for listed in output.media(self._run("list", "--long", "hdds"))]
         self._sizes = {medium.uuid: medium.size_mib for medium in media}
         return media
 
@@ -67,11 +69,16 @@ class ManageHost:
 
     def _shown(self, uuid_or_location: str) -> Sequence[Medium]:
         try:
-            return output.media(self._run("showmediuminfo", "disk", uuid_or_location))
+            return [self._settled(listed) for listed in output.media(self._run("showmediuminfo", "disk", uuid_or_location))]
         except Fault as fault:
             if fault.code == NOT_FOUND or (fault.code == FILE_ERROR and (fault.is_no_file or "not fully qualified" in fault.text)):
                 return ()
             raise
+
+    def _settled(self, listed: output.Listed) -> Medium:
+        """Asks those of its VMs of which the list does not say whether they have the medium now."""
+        medium, without = listed.medium, {vm for vm in listed.unsure if not output.plug_of(self._said_of(vm), listed.medium.uuid)}
+        return replace(medium, machines=tuple(vm for vm in medium.machines if vm not in without)) if without else medium
 
     def sizes(self, uuids: Iterable[str]) -> Mapping[str, int]:
         """As the last list showed them."""

@@ -6,9 +6,13 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from msgspec import Struct
+
 from storage.platforms.virtualbox.failures import Fault, Unreachable
 from storage.platforms.virtualbox.host import Controller, Medium, Plug, Vm
 
+COLUMN: Final = 16
+"""Where the values of a medium's listing begin."""
 E_FAIL: Final = 0x80004005
 NO_SERVER: Final = ("Failed to create the VirtualBox object", "Failed to initialize COM", "NS_ERROR_SOCKET_FAIL", "NS_ERROR_CALL_FAILED")
 BUSES: Final = {"IntelAhci": "sata", "PIIX3": "ide", "PIIX4": "ide", "ICH6": "ide", "VirtioSCSI": "virtioscsi", "NVMe": "pcie"}
@@ -25,11 +29,19 @@ def refusal(errors: str) -> Fault | Unreachable:
     return Fault(int(found[1], 16) if found else E_FAIL, text[-400:] or "VBoxManage failed and said nothing")
 
 
-def media(text: str) -> Sequence[Medium]:
+class Listed(Struct, frozen=True, kw_only=True):
+    """A medium as it is listed."""
+
+    medium: Medium
+    unsure: tuple[str, ...] = ()
+    """Those of its VMs that have snapshots which had it: the list does not say whether the VM itself has it now."""
+
+
+def media(text: str) -> Sequence[Listed]:
     """The base media of a list or of one that was asked for; differencing children are their parents' business."""
     blocks = re.split(r"(?m)^(?=UUID: )", text)
     read = (_fields(block) for block in blocks if block.startswith("UUID: "))
-    return [_medium(fields) for fields in read if fields.get("Parent UUID", "base") == "base"]
+    return [_listed(fields) for fields in read if fields.get("Parent UUID", "base") == "base"]
 
 
 def _fields(block: str) -> dict[str, str]:
@@ -37,18 +49,23 @@ def _fields(block: str) -> dict[str, str]:
     fields: dict[str, str] = {}
     last = ""
     for line in block.splitlines():
-        if found := re.match(r"([A-Z][A-Za-z ]*):(?: +|$)(.*)", line):
+        found = re.match(r"([A-Z][A-Za-z ]*):( *)(.*)", line)
+        if found and len(found[1]) + 1 + len(found[2]) == COLUMN:
             last = found[1]
-            fields.setdefault(last, found[2])
+            fields.setdefault(last, found[3])
         elif last in ("In use by VMs", "Access Error"):
             fields[last] += f"\n{line}"
     return fields
 
 
-def _medium(fields: Mapping[str, str]) -> Medium:
-    users = (
-        re.search(r"\(UUID: ([0-9a-f-]{36})\)$", re.sub(r" \[.*\]$", "", line)) for line in fields.get("In use by VMs", "").splitlines()
-    )
+def _listed(fields: Mapping[str, str]) -> Listed:
+    lines = fields.get("In use by VMs", "").splitlines()
+    users = {found[1]: bool(found[2]) for line in lines if (found := re.search(r"\(UUID: ([0-9a-f-]{36})\)( \[.*\])?$", line))}
+    medium = _medium(fields, machines=tuple(users))
+    return Listed(medium=medium, unsure=tuple(machine for machine, has_snapshots in users.items() if has_snapshots))
+
+
+def _medium(fields: Mapping[str, str], *, machines: tuple[str, ...]) -> Medium:
     state = fields.get("State", "")
     return Medium(
         uuid=fields["UUID"],
@@ -56,7 +73,7 @@ def _medium(fields: Mapping[str, str]) -> Medium:
         size_mib=_mib(fields.get("Capacity", "")),
         on_disk_mib=_mib(fields.get("Size on disk", "")),
         kind=fields.get("Type", "").partition(" ")[0],
-        machines=tuple(dict.fromkeys(found[1] for found in users if found)),
+        machines=machines,
         fault=fields.get("Access Error", state) if state in ("inaccessible", "not created") else "",
     )
 

@@ -44,7 +44,7 @@ class SoapHost:
     def look(self, uuids: Iterable[str]) -> Mapping[str, Medium]:
         found: dict[str, Medium] = {}
         for uuid in uuids:
-            if ref := self._ref(uuid):
+            if ref := self._opened(uuid):
                 with suppress(_Gone):
                     found[uuid] = self._medium(uuid, ref)
         return found
@@ -66,16 +66,17 @@ class SoapHost:
                 size_mib=size_mib,
                 on_disk_mib=call("IMedium_getSize", ref) >> 20,
                 kind=str(call("IMedium_getType", ref)).lower(),
-                machines=tuple(call("IMedium_getMachineIds", ref) or ()),
+                machines=tuple(machine for machine in call("IMedium_getMachineIds", ref) or () if self._has_now(ref, machine)),
                 fault=str(call("IMedium_getLastAccessError", ref) or state) if state in UNREADABLE else "",
             )
         except Fault as fault:
-            if self._ref(uuid) is None:
+            if self._opened(uuid) is None:
                 raise _Gone from fault
             raise
 
-    def _ref(self, uuid: str) -> str | None:
-        return self._opened(uuid)
+    def _has_now(self, ref: str, machine: str) -> bool:
+        """VirtualBox names a VM by its own id where the VM has the medium, and by its snapshots' where they had it."""
+        return machine in (self._web.call("IMedium_getSnapshotIds", ref, machine) or ())
 
     def _opened(self, uuid_or_location: str) -> str | None:
         try:
@@ -87,7 +88,7 @@ class SoapHost:
         return ref
 
     def _need(self, uuid: str) -> str:
-        if (ref := self._ref(uuid)) is None:
+        if (ref := self._opened(uuid)) is None:
             raise Fault(NOT_FOUND, f"there is no medium {uuid}")
         return ref
 
@@ -128,11 +129,11 @@ class SoapHost:
         self._web.call("IMedium_setType", self._need(uuid), "Writethrough")
 
     def delete(self, uuid: str) -> None:
-        if ref := self._ref(uuid):
+        if ref := self._opened(uuid):
             self._finish(self._web.call("IMedium_deleteStorage", ref))
 
     def forget(self, uuid: str) -> None:
-        if ref := self._ref(uuid):
+        if ref := self._opened(uuid):
             self._web.call("IMedium_close", ref)
 
     def _finish(self, job: str) -> None:
