@@ -111,7 +111,7 @@ class Media:
         return Found(medium=medium, place=place, record=read_record(self.platform, key, texts.get(key, "")))
 
     def _reopen(self) -> bool:
-        """Puts our media back into VirtualBox's list: those that were attached to a VM leave it when that VM is removed."""
+        """Puts our media back into VirtualBox's list, which somebody has taken them from."""
         ours = {key.removeprefix(layout.RECORDS) for key in self.host.record_keys() if key.startswith(layout.RECORDS)}
         lost = {stem for stem in ours if not layout.is_uuid(stem)} - {place.stem for _, place in self.listed()}
         files = [self.places.file(pool, stem, suffix) for stem in lost for pool in self.places.pools for suffix in layout.suffixes()]

@@ -1,7 +1,7 @@
 """What Polly keeps of a medium among VirtualBox's global extra data, as JSON: name, labels, fencing mark, birth certificate.
 
-Media have a description too, but it goes with a VM's own settings once they were attached to it, and is lost when that VM is
-removed; the global extra data stay. A record that cannot be read is an error for a person, never taken for an empty one.
+Media have a description too, but it is lost as soon as somebody takes the medium from VirtualBox's list, and its file can be put
+back without it; the global extra data stay. A record that cannot be read is an error for a person, never taken for an empty one.
 """
 
 from __future__ import annotations
