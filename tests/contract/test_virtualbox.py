@@ -16,9 +16,13 @@ import zeep
 
 from storage.platforms.base import Attachment, Platform
 from storage.platforms.contract import PlatformContract
+from storage.platforms.options import read_options
 from storage.platforms.registry import build
 from storage.platforms.virtualbox.manage import ManageHost
+from storage.platforms.virtualbox.options import VirtualBoxOptions
 from storage.platforms.virtualbox.patience import Patience
+from storage.platforms.virtualbox.soap import SoapHost
+from storage.platforms.virtualbox.websession import WebSession
 from tests.contract.virtualbox_wire import Wire
 from tests.peers import virtualbox as peer
 from tests.peers.virtualbox import PASSWORD, USER, VirtualBox
@@ -89,7 +93,8 @@ class Rig:
             self.tidy(root)
 
     def tidy(self, root: Path) -> None:
-        host = self.host
+        options = read_options(VirtualBoxOptions, "vbox", self.settings(root, "soap"))
+        host = SoapHost(WebSession(options), lock_file=str(root / "lock.vdi"), patience=Patience(bound_s=5))
         media = [known.uuid for known in host.media() if known.location.startswith(f"{root}/")]
         for medium in host.look(media).values():
             for machine in medium.machines:
@@ -102,6 +107,7 @@ class Rig:
         for key in host.record_keys():
             if key.startswith("polly/"):
                 host.write_record(key, "")
+        host.close()
 
     @contextlib.contextmanager
     def saved(self, node: str) -> Iterator[None]:
@@ -178,7 +184,7 @@ class Rules(PlatformContract):
 
 
 class TestWebService(Rules):
-    many = 60
+    many = 20
     via = "soap"
 
     @contextlib.contextmanager
@@ -203,6 +209,9 @@ class TestWebService(Rules):
             self.rig.box.set_password(PASSWORD)
 
 
+@pytest.mark.xdist_group("virtualbox-cli")
 class TestCommandLine(Rules):
-    many = 20
+    """Of a VirtualBox of its own where tests run in parallel: nothing of it waits for the web service's."""
+
+    many = 10
     via = "vboxmanage"

@@ -256,6 +256,27 @@ def test_a_restarted_web_service_is_logged_on_to_again(rig: Rig, web: Platform) 
     assert web.inspect(volume).held_by == ()
 
 
+def test_an_attach_whose_session_another_thread_ended_goes_on_with_a_lock_of_its_own(rig: Rig, root: Path) -> None:
+    """Threads of one broker share a session: when it ends, a lock that one of them has ends too."""
+    cut = rig.build(root, "soap", url=rig.wire.url)
+    volume, locks = created(cut), len([operation for operation in rig.wire.seen if operation == "IMedium_lockWrite"])
+
+    def before(seen: str) -> bool:
+        if seen == "IMachine_getState":
+            rig.wire.before = lambda other: False
+            ended = threading.Thread(target=cut.close)
+            ended.start()
+            ended.join()
+        return False
+
+    rig.wire.before = before
+    cut.attach(volume, NODES[0], epoch=1)
+    again = len([operation for operation in rig.wire.seen if operation == "IMedium_lockWrite"])
+    assert again - locks == 2, "it went on under a lock that had ended"
+    assert len(cut.inspect(volume).held_by) == 1
+    cut.close()
+
+
 @pytest.mark.parametrize("operation", ["IMachine_lockMachine", "IMachine_attachDevice", "ISession_unlockMachine"])
 def test_a_web_service_that_dies_in_an_attach_leaves_nothing_locked(rig: Rig, root: Path, operation: str) -> None:
     cut = rig.build(root, "soap", url=rig.wire.url, lock_wait_s="5")
@@ -517,3 +538,25 @@ def test_a_missing_folder_is_no_pool_and_is_found(rig: Rig, root: Path, via: str
     assert [pool.name for pool in platform.pools()] == ["default"]
     assert [finding.subject for finding in platform.check() if not finding.ok] == [str(root / "unmounted")]
     platform.close()
+
+
+def test_a_thousand_volumes_are_listed_in_parts(rig: Rig, root: Path) -> None:
+    box, media = rig.log_on(), []
+    for number in range(1000):
+        file = str(root / "default" / f"{layout.volume_stem(f'many-{number}')}.vdi")
+        medium = rig.soap.IVirtualBox_createMedium(box, "VDI", file, "ReadWrite", "HardDisk")
+        rig.soap.IProgress_waitForCompletion(rig.soap.IMedium_createBaseStorage(medium, 1 << 20, ["Standard"]), -1)
+        media.append(medium)
+    wanted = {f"many-{number}" for number in range(1000)}
+    for via in WAYS:
+        platform, after, seen = rig.build(root, via), None, []
+        while page := platform.volumes(after=after, limit=300):
+            seen += [report.token for report in page.items]
+            if (after := page.after) is None:
+                break
+        assert (len(seen), set(seen)) == (1000, wanted)
+        platform.close()
+    for medium in media:
+        rig.soap.IMedium_deleteStorage(medium)
+    eventually(lambda: not list((root / "default").iterdir()), 60, "VirtualBox deletes them all")
+    rig.soap.IWebsessionManager_logoff(box)

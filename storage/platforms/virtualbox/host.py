@@ -32,7 +32,8 @@ class Medium(Struct, frozen=True, kw_only=True):
     uuid: str
     location: str
     size_mib: int
-    on_disk_mib: int
+    on_disk_mib: int = 0
+    """What its file takes; 0 over the web service, where nobody needs to know."""
     kind: str
     """Its type in small letters, such as `normal` or `writethrough`."""
     machines: tuple[str, ...] = ()

@@ -21,6 +21,7 @@ class SoapHost:
     def __init__(self, web: WebSession, *, lock_file: str, patience: Patience) -> None:
         self._web, self._lock_file, self._patience = web, lock_file, patience
         self._known: dict[str, Known] = {}
+        self._refs: dict[str, str] = {}
         self._sizes: dict[str, int] = {}
 
     def version(self) -> str:
@@ -32,7 +33,7 @@ class SoapHost:
         """References stay the same for a session, so each medium is asked for its id and place once."""
         refs = self._web.call("IVirtualBox_getHardDisks", self._web.box) or []
         known = {ref: found for ref in refs if (found := self._known.get(ref) or self._ask(ref))}
-        self._known = known
+        self._known, self._refs = known, {found.uuid: ref for ref, found in known.items()}
         return list(known.values())
 
     def _ask(self, ref: str) -> Known | None:
@@ -44,10 +45,20 @@ class SoapHost:
     def look(self, uuids: Iterable[str]) -> Mapping[str, Medium]:
         found: dict[str, Medium] = {}
         for uuid in uuids:
-            if ref := self._opened(uuid):
-                with suppress(_Gone):
-                    found[uuid] = self._medium(uuid, ref)
+            if medium := self._looked(uuid):
+                found[uuid] = medium
         return found
+
+    def _looked(self, uuid: str) -> Medium | None:
+        """With the reference of the last list, if there is one of this session."""
+        if (listed := self._refs.get(uuid)) and self._web.is_ours(listed):
+            with suppress(Fault, _Gone):
+                return self._medium(uuid, listed)
+            self._refs.pop(uuid, None)
+        if ref := self._opened(uuid):
+            with suppress(_Gone):
+                return self._medium(uuid, ref)
+        return None
 
     def sizes(self, uuids: Iterable[str]) -> Mapping[str, int]:
         wanted = list(uuids)
@@ -64,7 +75,6 @@ class SoapHost:
                 uuid=uuid,
                 location=str(call("IMedium_getLocation", ref)),
                 size_mib=size_mib,
-                on_disk_mib=call("IMedium_getSize", ref) >> 20,
                 kind=str(call("IMedium_getType", ref)).lower(),
                 machines=tuple(machine for machine in call("IMedium_getMachineIds", ref) or () if self._has_now(ref, machine)),
                 fault=str(call("IMedium_getLastAccessError", ref) or state) if state in UNREADABLE else "",
@@ -241,12 +251,12 @@ class SoapHost:
     def locked(self) -> Iterator[None]:
         """A write lock on a medium that is there for nothing else; VirtualBox frees it when the web session ends."""
         try:
-            medium = self._lock_medium()
-            token = self._taken(medium)
-            try:
-                yield
-            finally:
-                self._surely("IToken_abandon", token)
+            with self._web.staying():
+                token = self._taken(self._lock_medium())
+                try:
+                    yield
+                finally:
+                    self._surely("IToken_abandon", token)
         except Unreachable:
             self._web.drop()  # a lock that we may have without knowing goes with the session
             raise

@@ -9,7 +9,8 @@ from __future__ import annotations
 import copy
 import re
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
@@ -53,14 +54,31 @@ class WebSession:
         self._client: Any = None
         self._service: Any = None
         self._box = ""
+        self._mine = threading.local()
 
     @property
     def box(self) -> str:
-        """The reference of IVirtualBox, after logging on if there is no session. Raises NoEntry, Unreachable."""
+        """The reference of IVirtualBox, after logging on if there is no session. Raises NoEntry, Unreachable, and Stale (see staying)."""
         with self._changing:
+            kept = getattr(self._mine, "kept", "")
+            if kept and kept != self._box:
+                raise Stale(f"{self._url}: the session has ended, and a lock with it")
             if not self._box:
                 self._box = self._log_on()
             return self._box
+
+    @contextmanager
+    def staying(self) -> Iterator[None]:
+        """What this thread does inside is of one session or fails: a lock ends with its session, whoever ended it."""
+        self._mine.kept = self.box
+        try:
+            yield
+        finally:
+            self._mine.kept = ""
+
+    def is_ours(self, ref: str) -> bool:
+        """Whether a reference is of the session that goes on; nobody else's means anything to the service."""
+        return ref.partition("-")[0] == self._box.partition("-")[0]
 
     def call(self, operation: str, *arguments: object) -> Any:
         """Calls the service. Raises Fault, Stale, Unreachable."""
@@ -122,7 +140,7 @@ class WebSession:
     def _void(self, ref: str) -> None:
         """Ends the session that the reference is of, unless another thread has begun a new one already."""
         with self._changing:
-            if self._box.partition("-")[0] == ref.partition("-")[0]:
+            if self.is_ours(ref):
                 self.drop()
 
 
