@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from tests.peers.gce.server import Peer as ComputeEngine
     from tests.peers.powerflex_gateway import Gateway
 
+if TYPE_CHECKING:
+    from tests.contract.virtualbox_rig import Rig
+
 REPOSITORY = Path(__file__).parents[2]
 
 
@@ -58,6 +61,14 @@ def hold() -> Iterator[Callable[..., Holder]]:
     for holder in holders:
         holder.end_child()
         holder.die()
+
+
+@pytest.fixture(scope="session")
+def virtualbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+    """A real VirtualBox; imported late, as nothing else here needs SOAP."""
+    from tests.contract.virtualbox_rig import started
+
+    yield from started(tmp_path_factory)
 
 
 @contextlib.contextmanager

@@ -4,33 +4,21 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import itertools
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import pytest
-import zeep
 
 from storage.platforms.base import Attachment, Platform
 from storage.platforms.contract import PlatformContract
-from storage.platforms.options import read_options
-from storage.platforms.registry import build
-from storage.platforms.virtualbox.manage import ManageHost
-from storage.platforms.virtualbox.options import VirtualBoxOptions
-from storage.platforms.virtualbox.patience import Patience
-from storage.platforms.virtualbox.soap import SoapHost
-from storage.platforms.virtualbox.websession import WebSession
-from tests.contract.virtualbox_wire import Wire
-from tests.peers import virtualbox as peer
-from tests.peers.virtualbox import PASSWORD, USER, VirtualBox
+from tests.contract.virtualbox_rig import NODES, Rig
+from tests.contract.virtualbox_rig import rig as rig  # a fixture
+from tests.peers.virtualbox import PASSWORD
 
 pytestmark = [pytest.mark.peer, pytest.mark.xdist_group("virtualbox")]
 
-NODES = ("node-a", "node-b")
-CAPACITY_MIB = 4096
 LOST_AT = {
     "create": "IMedium_moveTo",
     "attach": "IMachine_saveSettings",
@@ -45,108 +33,6 @@ LOST_AT = {
 """The call of VirtualBox that does what a verb is for: its answer is what gets lost."""
 
 
-@dataclass(kw_only=True)
-class Rig:
-    """A VirtualBox with its web service, a wire to it, and a client of our own."""
-
-    box: VirtualBox
-    wire: Wire
-    password_file: Path
-    numbers: Iterator[int] = field(default_factory=itertools.count)
-    _service: Any = None
-
-    @property
-    def host(self) -> ManageHost:
-        return self.host_of(self.box.disks)
-
-    def host_of(self, root: Path) -> ManageHost:
-        return ManageHost(str(self.box.program), str(root), timeout_s=60, patience=Patience(bound_s=5))
-
-    @property
-    def soap(self) -> Any:
-        """The bare web service; its calls are VirtualBox's own."""
-        if self._service is None:
-            self._service = zeep.Client(f"{self.box.url}?wsdl").create_service("{http://www.virtualbox.org/}vboxBinding", self.box.url)
-        return self._service
-
-    def log_on(self) -> str:
-        return str(self.soap.IWebsessionManager_logon(USER, PASSWORD))
-
-    def settings(self, root: Path, via: str, **more: str) -> dict[str, str]:
-        ways = {
-            "soap": {"url": self.box.url, "username": USER, "password_file": str(self.password_file)},
-            "vboxmanage": {"via": "vboxmanage", "vboxmanage": str(self.box.program)},
-        }
-        return {"root": str(root), "capacity_mib": str(CAPACITY_MIB), **ways[via], **more}
-
-    def build(self, root: Path, via: str, **more: str) -> Platform:
-        return build("vbox", "virtualbox", self.settings(root, via, **more))
-
-    @contextlib.contextmanager
-    def folder(self) -> Iterator[Path]:
-        """A root with an empty pool; its media and their attachments are gone afterwards."""
-        root = self.box.disks / f"root{next(self.numbers)}"
-        (root / "default").mkdir(parents=True)
-        try:
-            yield root
-        finally:
-            self.tidy(root)
-
-    def tidy(self, root: Path) -> None:
-        options = read_options(VirtualBoxOptions, "vbox", self.settings(root, "soap"))
-        host = SoapHost(WebSession(options), lock_file=str(root / "lock.vdi"), patience=Patience(bound_s=5))
-        media = [known.uuid for known in host.media() if known.location.startswith(f"{root}/")]
-        for medium in host.look(media).values():
-            for machine in medium.machines:
-                vm = host.find_vm(machine)
-                assert vm is not None
-                with host.edit(vm) as editing:
-                    if plug := editing.plug_of(medium.uuid):
-                        editing.unplug(medium.uuid, plug)
-            host.delete(medium.uuid)
-        for key in host.record_keys():
-            if key.startswith("polly/"):
-                host.write_record(key, "")
-        host.close()
-
-    @contextlib.contextmanager
-    def saved(self, node: str) -> Iterator[None]:
-        """The VM is not stopped: its memory is in a file, and it would go on from there."""
-        state = self.box.work / f"{node}.sav"
-        state.write_bytes(b"not read before the VM is started")
-        self.box.manage("adoptstate", node, str(state))
-        try:
-            yield
-        finally:
-            self.discard(node)
-
-    def discard(self, node: str) -> None:
-        if 'VMState="saved"' in self.box.manage("showvminfo", node, "--machinereadable"):
-            self.box.manage("discardstate", node)
-
-
-@pytest.fixture(scope="session")
-def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
-    work = tmp_path_factory.mktemp("virtualbox")
-    try:
-        box = VirtualBox(work)
-    except peer.Unavailable as error:
-        if peer.left_out():
-            pytest.skip(f"no VirtualBox, as told: {error}")
-        raise
-    wire = Wire(box.port)
-    try:
-        box.start()
-        for node in NODES:
-            box.machine(node)
-        box.serve()
-        (work / "password").write_text(f"{PASSWORD}\n")
-        yield Rig(box=box, wire=wire.start(), password_file=work / "password")
-    finally:
-        wire.stop()
-        box.stop()
-
-
 class Rules(PlatformContract):
     nodes = NODES
     secrets = (PASSWORD,)
@@ -154,10 +40,22 @@ class Rules(PlatformContract):
     rig: Rig
 
     @pytest.fixture
-    def storage(self, rig: Rig) -> Iterator[Path]:
+    def storage(self, rig: Rig, request: pytest.FixtureRequest) -> Iterator[Path]:
         self.rig = rig
-        with rig.folder() as root:
+        with rig.folder() as root, contextlib.ExitStack() as awake:
+            if "stopped_node" in request.node.name:  # nothing can be started here; a VM that sleeps is not stopped either
+                for node in NODES:
+                    awake.enter_context(rig.saved(node))
             yield root
+
+    def stopping(self, storage: Path) -> AbstractContextManager[object]:
+        return self._stopped()
+
+    @contextlib.contextmanager
+    def _stopped(self) -> Iterator[None]:
+        self.rig.discard(NODES[1])
+        yield
+        self.rig.adopt(NODES[1])
 
     def make(self, storage: Path) -> Platform:
         return self.rig.build(storage, self.via)
