@@ -130,6 +130,7 @@ def _apt(work: Path, *arguments: str) -> None:
         "Dir::State::status": work / "status",
         "Dir::Cache": work / "cache",
         "Acquire::Languages": "none",
+        "APT::Update::Error-Mode": "any",
         "Debug::NoLocking": "true",
         "APT::Sandbox::User": "",
     }
