@@ -43,6 +43,7 @@ BUILTIN: Final[Mapping[str, Builtin]] = {
     "gce": Builtin(module="storage.platforms.gce", attribute="GcePlatform", extra="gce"),
     "local": Builtin(module="storage.platforms.local", attribute="LocalPlatform"),
     "powerflex": Builtin(module="storage.platforms.powerflex", attribute="PowerFlexPlatform", extra="powerflex"),
+    "powermax": Builtin(module="storage.platforms.powermax", attribute="PowerMaxPlatform", extra="powermax"),
     "xtremio": Builtin(module="storage.platforms.xtremio", attribute="XtremioPlatform", extra="xtremio"),
     "ebs": Builtin(module="storage.platforms.ebs", attribute="EbsPlatform", extra="ebs"),
     "virtualbox": Builtin(module="storage.platforms.virtualbox", attribute="VirtualBoxPlatform", extra="virtualbox"),

@@ -19,6 +19,7 @@ from tests.conftest import leave_out
 if TYPE_CHECKING:
     from tests.peers.gce.server import Peer as ComputeEngine
     from tests.peers.powerflex_gateway import Gateway
+    from tests.peers.powermax_unisphere import Unisphere
 
 if TYPE_CHECKING:
     from tests.contract.virtualbox_rig import Rig
@@ -114,3 +115,12 @@ def compute_engine() -> Iterator[ComputeEngine]:
     with serving() as peer:
         yield peer
         assert peer.violations == [], "an answer was not as the discovery document says"
+
+
+@pytest.fixture(scope="session")
+def powermax(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Unisphere]:
+    """A simulated PowerMax array behind its Unisphere."""
+    from tests.peers.powermax_unisphere import serving
+
+    with serving(tmp_path_factory.mktemp("powermax")) as front:
+        yield front

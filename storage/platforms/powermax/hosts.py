@@ -1,0 +1,184 @@
+"""Nodes as the array knows them: hosts with their initiators, each with one storage group and one masking view of Polly's.
+
+A masking view may not become empty, and deleting one that another process has just filled would cut a task off. So the group of
+a host holds a smallest volume of its own, its anchor, and group and view stay.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+from storage.errors import PlatformError, PlatformUnavailable
+from storage.platforms.powermax import naming
+from storage.platforms.powermax.unisphere import EXISTS, NotThere, Object, Refused, Unisphere
+from storage.platforms.powermax.volumes import NO_LEVEL, Volumes
+
+WWPN: Final = re.compile(r"(?:0x)?([0-9a-fA-F]{2}(?::?[0-9a-fA-F]{2}){7})")
+IN_USE: Final = ("already in use", "is in use by host", "already exists", "already a member")
+ISCSI_PORT: Final = 3260
+
+
+def initiators(node: str) -> list[str]:
+    """A node's name as initiators: an IQN, or WWPNs separated by commas, as the array writes them."""
+    return [_initiator(part.strip()) for part in node.split(",") if part.strip()]
+
+
+def _initiator(text: str) -> str:
+    found = WWPN.fullmatch(text)
+    return found[1].replace(":", "").lower() if found else text.lower() if text.lower().startswith("iqn.") else text
+
+
+def _is_initiator(text: str) -> bool:
+    return text.startswith("iqn.") or WWPN.fullmatch(text) is not None
+
+
+class Hosts:
+    """Raises PlatformUnavailable and Refused beside what it says."""
+
+    def __init__(self, unisphere: Unisphere, volumes: Volumes, platform: str, *, port_group: str, register: bool) -> None:
+        self._unisphere, self._volumes, self._platform = unisphere, volumes, platform
+        self._port_group, self._register = port_group, register
+
+    # --- which host -----------------------------------------------------------------------------
+
+    def find(self, node: str) -> str | None:
+        """The host that has one of the node's initiators, or is called like the node, or is what the node would be registered as."""
+        for initiator in initiators(node):
+            if _is_initiator(initiator) and (host := self._owner(initiator)):
+                return host
+        for name in (node, naming.host_name(node)):
+            if name and len(name) <= naming.LONGEST and self._is_there(name):
+                return name
+        return None
+
+    def registered(self, node: str) -> str:
+        """The node's host, made if need be. Raises PlatformError where hosts are registered by hand and this one is not."""
+        if found := self.find(node):
+            return found
+        wanted = [one for one in initiators(node) if _is_initiator(one)]
+        if not self._register or not wanted:
+            reason = f"no host of the array has the initiator {node!r}: register the host, or set register_hosts"
+            raise PlatformError(platform=self._platform, action="find a host", reason=reason)
+        body = {"hostId": naming.host_name(node), "initiatorId": wanted}
+        try:
+            self._unisphere.begin("register a host", "POST", "host", body=body)
+        except Refused as error:
+            if not error.says(IN_USE):
+                raise
+            if found := self.find(node):  # another caller has made it in the same moment
+                return found
+            raise
+        return naming.host_name(node)
+
+    def _owner(self, initiator: str) -> str:
+        """An initiator that has logged in stands in the list with the port before it, once for each port."""
+        listed = self._unisphere.get("look for a host", "initiator", initiator_hba=initiator).get("initiatorId") or ()
+        for name in listed:
+            try:
+                host = self._unisphere.get("look for a host", "initiator", str(name)).get("host")
+            except NotThere:
+                continue
+            if host:
+                return str(host)
+        return ""
+
+    def _is_there(self, host: str) -> bool:
+        try:
+            self._unisphere.get("look for a host", "host", host)
+        except NotThere:
+            return False
+        return True
+
+    # --- who has a volume -------------------------------------------------------------------------
+
+    def holders(self, groups: tuple[str, ...], known: dict[str, tuple[str, ...]] | None = None) -> tuple[str, ...]:
+        """The hosts that reach a volume in these groups. `known` keeps what is found, for many volumes."""
+        seen = {} if known is None else known
+        for group in groups:
+            if group not in seen:
+                seen[group] = () if naming.is_home(group) else self._holders(group)
+        return tuple(sorted({host for group in groups for host in seen[group]}))
+
+    def _holders(self, group: str) -> tuple[str, ...]:
+        try:
+            views = self._unisphere.get("look who has a volume", "storagegroup", group).get("maskingview") or ()
+        except NotThere:
+            return ()
+        found = tuple(host for view in views if (host := self._host_of(str(view))))
+        return found or ((group.removeprefix(naming.HOST),) if group.startswith(naming.HOST) else ())
+
+    def _host_of(self, view: str) -> str:
+        try:
+            said = self._unisphere.get("look who has a volume", "maskingview", view)
+        except NotThere:
+            return ""
+        return str(said.get("hostId") or said.get("hostGroupId") or view)
+
+    # --- giving and taking ------------------------------------------------------------------------
+
+    def give(self, device: str, host: str) -> None:
+        """Into the host's group, which is made with its view if need be. Raises NotThere for an unknown volume."""
+        group = naming.host_group(host)
+        try:
+            self._volumes.add(group, device, "attach a volume")
+        except NotThere:
+            self._volumes.make_group(group, srp="None", level=NO_LEVEL, anchor=naming.anchor_name(host))
+            self._volumes.add(group, device, "attach a volume")
+
+    def take(self, device: str, host: str) -> None:
+        """Not there is fine."""
+        self._volumes.take(naming.host_group(host), device, "detach a volume")
+
+    def lun(self, device: str, host: str) -> str:
+        """The number that the host sees the volume under, through the view, which is made if need be."""
+        view = naming.host_group(host)
+        try:
+            rows = self._connections(view, device)
+        except NotThere:
+            self._make_view(view, host)
+            rows = self._connections(view, device)
+        if not rows:
+            reason = f"masking view {view} does not show volume {device}"
+            raise PlatformUnavailable(platform=self._platform, action="attach a volume", reason=reason)
+        return str(int(str(rows[0]["host_lun_address"]), 16))
+
+    def _connections(self, view: str, device: str) -> list[Object]:
+        said = self._unisphere.get("look at a masking view", "maskingview", view, "connections", volume_id=device)
+        return [row for row in said.get("maskingViewConnection") or () if row.get("host_lun_address")]
+
+    def _make_view(self, view: str, host: str) -> None:
+        body = {
+            "maskingViewId": view,
+            "hostOrHostGroupSelection": {"useExistingHostParam": {"hostId": host}},
+            "portGroupSelection": {"useExistingPortGroupParam": {"portGroupId": self._port_group}},
+            "storageGroupSelection": {"useExistingStorageGroupParam": {"storageGroupId": view}},
+        }
+        try:
+            self._unisphere.begin("make a masking view", "POST", "maskingview", body=body)
+        except Refused as error:
+            if not error.says(EXISTS):
+                raise
+
+    # --- ports ------------------------------------------------------------------------------------
+
+    def ports(self) -> list[Mapping[str, object]]:
+        """The ports of the port group. Raises NotThere where there is none."""
+        keys = self._unisphere.get("look at the port group", "portgroup", self._port_group).get("symmetrixPortKey") or ()
+        return [self._port(str(key["directorId"]), str(key["portId"]).rpartition(":")[2]) for key in keys]
+
+    def _port(self, director: str, number: str) -> Mapping[str, object]:
+        said = self._unisphere.get("look at a port", "director", director, "port", number, category="system")
+        port: Mapping[str, object] = said["symmetrixPort"]
+        return port
+
+    def portals(self) -> str:
+        """`ADDRESS:PORT,IQN` of each iSCSI portal of the group, separated by blanks."""
+        found = [(str(port.get("identifier", "")), port.get("ip_addresses") or ()) for port in self.ports()]
+        return " ".join(
+            f"{f'[{address}]' if ':' in address else address}:{ISCSI_PORT},{iqn}"
+            for iqn, addresses in found
+            if iqn.startswith("iqn.") and isinstance(addresses, list)
+            for address in addresses
+        )

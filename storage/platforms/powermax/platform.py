@@ -1,0 +1,388 @@
+"""The adapter of PowerMax: a storage resource pool is a pool, a volume is found by its name, a node by its initiators.
+
+The array keeps a volume's name and nothing else of Polly's, and shows one volume to as many hosts as ask: that a volume is on one
+node only is seen to here, by looking again after each change and giving way to whoever else is there.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+from storage.errors import HasSnapshots, Invalid, NoSlot, PoolFull, UnknownPool, UnknownSnapshot, UnknownVolume, VolumeInUse
+from storage.model import ExternalId, Page
+from storage.platforms.base import Attachment, Capabilities, CreateRequest, Finding, Platform, PoolReport, SnapshotReport, VolumeReport
+from storage.platforms.options import write_options
+from storage.platforms.pacing import TokenBucket
+from storage.platforms.powermax import doctor, naming
+from storage.platforms.powermax.copying import Copies, Snapshot, from_session
+from storage.platforms.powermax.hosts import Hosts
+from storage.platforms.powermax.options import PowerMaxOptions
+from storage.platforms.powermax.unisphere import FULL, GROUP_FULL, LOCKS, MEMBER, NotThere, Refused, Unisphere
+from storage.platforms.powermax.volumes import GRANULE_MIB, Volume, Volumes
+from storage.platforms.restapi import RestApi, Timing
+
+MOST_MIB: Final = (64 << 20) // GRANULE_MIB * GRANULE_MIB
+"""64 TiB, in whole cylinders and whole MiB."""
+SLOTS: Final = 4095
+"""What a storage group holds, without its anchor."""
+PARALLEL: Final = 4
+CALLS_PER_S, BURST = 20.0, 20
+TRIES: Final = 8
+"""How often two who make or attach one volume in the same moment may both give way."""
+MIB_PER_TB: Final = 1 << 20
+
+
+class PowerMaxPlatform(Platform):
+    Options = PowerMaxOptions
+
+    def __init__(
+        self,
+        name: str,
+        options: PowerMaxOptions,
+        *,
+        now: Callable[[], float] = time.monotonic,
+        wait: Callable[[float], None] = time.sleep,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self._name, self._options, self._wait, self._chance = name, options, wait, chance
+        timing = Timing(bucket=TokenBucket(CALLS_PER_S, BURST, now=now, wait=wait, chance=chance), wait=wait, parallel=PARALLEL)
+        self._api = RestApi(name, options, timing)
+        self._unisphere = Unisphere(self._api, options.array, wait)
+        self._volumes = Volumes(self._unisphere, name, options.array, now)
+        register = options.register_hosts
+        self._hosts = Hosts(self._unisphere, self._volumes, name, port_group=options.port_group, register=register)
+        self._copies = Copies(self._unisphere, self._volumes, name, wait)
+        self._known: dict[str, tuple[str, ...]] = {}
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return Capabilities(
+            snapshots=True,
+            snapshot_attached=True,
+            clones=True,
+            expand_attached=True,
+            expand_detached=True,
+            labels=False,
+            min_mib=GRANULE_MIB,
+            max_mib=MOST_MIB,
+            granularity_mib=GRANULE_MIB,
+            slots_per_node=SLOTS,
+            identity=self._options.protocol,
+            parallel=PARALLEL,
+        )
+
+    def settings(self) -> Mapping[str, str]:
+        return write_options(self._options)
+
+    # --- pools and lists ------------------------------------------------------------------------
+
+    def pools(self) -> Sequence[PoolReport]:
+        """Reads the list of all volumes as well, for what others have been promised: for now and then, not for each offer."""
+        listed = self._volumes.all()
+        return [self._pool(srp, listed) for srp in self._srps()]
+
+    def _pool(self, srp: str, listed: Sequence[Volume]) -> PoolReport:
+        said = self._unisphere.get("look at a pool", "srp", srp).get("srp_capacity") or {}
+        capacity_mib = self._options.capacity_mib or int(float(said.get("usable_total_tb") or 0) * MIB_PER_TB)
+        foreign_mib = sum(one.size_mib for one in listed if not naming.is_ours(one.name) and self._pool_of(one) == srp)
+        return PoolReport(
+            name=srp,
+            capacity_mib=capacity_mib,
+            foreign_mib=min(capacity_mib, foreign_mib),
+            region=self._options.region,
+            zone=self._options.zone,
+        )
+
+    def _srps(self) -> tuple[str, ...]:
+        return self._options.srps or self._once("srp", "srpId")
+
+    def _once(self, kind: str, key: str) -> tuple[str, ...]:
+        """Names that the array has, asked for once: they change with its hardware."""
+        if kind not in self._known:
+            self._known[kind] = tuple(sorted(self._unisphere.get("look at what it has", kind).get(key) or ()))
+        return self._known[kind]
+
+    def _pool_of(self, volume: Volume) -> str:
+        """The pool that its group says; another volume's is the array's first."""
+        return next((srp for group in volume.groups if (srp := naming.pool_of_group(group))), "") or next(iter(self._srps()), "")
+
+    def volumes(self, *, after: str | None = None, limit: int = 1000) -> Page[VolumeReport]:
+        """The array makes a list of everything at once, so a part is cut from it; the order is that of the devices."""
+        listed = self._volumes.all(anew=after is None)
+        shown = {one.device: one for one in listed if not one.is_copying and not one.name.startswith(naming.ANCHOR)}
+        devices, last = _part(shown, after, limit)
+        known: dict[str, tuple[str, ...]] = {}
+        return Page(items=[self._report(shown[device], known=known) for device in devices], after=last)
+
+    def inspect(self, external_id: ExternalId) -> VolumeReport:
+        return self._report(self._get(external_id))
+
+    def _get(self, external_id: ExternalId) -> Volume:
+        """Raises UnknownVolume, also where the device is another volume by now."""
+        parsed = naming.parse_volume_id(external_id)
+        try:
+            found = self._volumes.get(parsed[0]) if parsed else None
+        except NotThere as error:
+            raise UnknownVolume(volume=external_id) from error
+        if found is None or found.id != external_id or found.is_copying:
+            raise UnknownVolume(volume=external_id)
+        return found
+
+    def _report(self, volume: Volume, *, token: str = "", known: dict[str, tuple[str, ...]] | None = None) -> VolumeReport:
+        """`token`: what it was looked for with, where its name does not tell."""
+        return VolumeReport(
+            external_id=volume.id,
+            pool=self._pool_of(volume),
+            size_mib=volume.size_mib,
+            serial=volume.serial,
+            token=naming.token_of_volume(volume.name) or token,
+            held_by=self._hosts.holders(volume.groups, known),
+            zone=self._options.zone,
+        )
+
+    def find(self, token: str) -> VolumeReport | None:
+        found = self._volumes.choose(self._volumes.named(naming.volume_name(token))) if token else None
+        return self._report(found, token=token) if found else None
+
+    # --- create, delete, expand -----------------------------------------------------------------
+
+    def create(self, request: CreateRequest) -> VolumeReport:
+        if request.pool not in self._srps():
+            raise UnknownPool(pool=request.pool, platform=self._name)
+        level, name = self._level(request.parameters), naming.volume_name(request.token)
+        size_mib = self.capabilities.fit(request.size_mib)
+        with LOCKS.hold(self._options.array, name):
+            if request.snapshot is not None:
+                made = self._copied(request.snapshot, name, size_mib, request.pool, level)
+            else:
+                made = self._volumes.choose(self._volumes.named(name)) or self._made(name, size_mib, request.pool, level)
+        return self._report(made, token=request.token)
+
+    def _level(self, parameters: Mapping[str, str]) -> str:
+        for parameter, value in parameters.items():
+            if parameter != "service_level":
+                raise Invalid(field=f"parameters.{parameter}", value=value, reason="a volume of PowerMax has service_level only")
+        level = parameters.get("service_level", self._options.service_level)
+        if level not in (known := self._once("slo", "sloId")):
+            raise Invalid(field="parameters.service_level", value=level, reason=f"the array has {', '.join(known)}")
+        return level
+
+    def _made(self, name: str, size_mib: int, srp: str, level: str) -> Volume:
+        """Names are not unique on the array: whoever sees another volume of the name after making one takes its own away."""
+        for _ in range(TRIES):
+            mine = self._volumes.make(name, size_mib, srp=srp, level=level)
+            found = self._volumes.named(name)
+            others = [volume for volume in found if volume.device != mine]
+            if len(found) == 1 or not mine:
+                break
+            for volume in found:
+                if volume.device == mine:
+                    self._volumes.remove(volume)
+            self._wait(self._chance())
+            if others and (chosen := self._volumes.choose(self._volumes.named(name))):
+                return chosen
+        if chosen := self._volumes.choose(self._volumes.named(name)):
+            return chosen
+        raise Refused(platform=self._name, action="create a volume", reason=f"the array says that it made {name}, and does not show it")
+
+    def _copied(self, source: ExternalId, name: str, size_mib: int, srp: str, level: str) -> Volume:
+        made = self._volumes.choose(self._volumes.named(name))
+        if made is None:
+            snapshot = self._snapshot_or_refuse(source)
+            origin_mib = self.capabilities.fit(self._volumes.get(snapshot.device).size_mib)
+            if size_mib < origin_mib:
+                raise Invalid(field="size_mib", value=size_mib, reason=f"snapshot {source} has {origin_mib} MiB")
+            try:
+                made = self._copies.make(snapshot, name, origin_mib, srp=srp, level=level)
+            except NotThere as error:
+                raise UnknownSnapshot(snapshot=source) from error
+            except Refused as error:
+                raise self._volumes.full(error, srp, size_mib) from error
+        return self._grown(made, size_mib) if made.size_mib < size_mib else made
+
+    def delete(self, external_id: ExternalId) -> None:
+        try:
+            volume = self._get(external_id)
+        except UnknownVolume:
+            return
+        self._refuse_held(volume)
+        if volume.is_source and (names := [one.name for one in self._copies.of(volume.device)]):
+            raise HasSnapshots(volume=external_id, snapshots=", ".join(names))
+        try:
+            self._volumes.remove(volume)
+        except Refused:
+            self._refuse_held(volume)
+            raise
+
+    def _refuse_held(self, volume: Volume) -> None:
+        if held := self._hosts.holders(volume.groups):
+            raise VolumeInUse(volume=volume.id, holder=", ".join(held))
+
+    def expand(self, external_id: ExternalId, size_mib: int) -> VolumeReport:
+        volume, wanted = self._get(external_id), self.capabilities.fit(size_mib)
+        if wanted < volume.size_mib:
+            reason = f"volume {external_id} has {volume.size_mib} MiB, and volumes never shrink"
+            raise Invalid(field="size_mib", value=size_mib, reason=reason)
+        return self._report(self._grown(volume, wanted) if wanted > volume.size_mib else volume)
+
+    def _grown(self, volume: Volume, size_mib: int) -> Volume:
+        try:
+            self._volumes.grow(volume.device, size_mib)
+        except NotThere as error:
+            raise UnknownVolume(volume=volume.id) from error
+        except Refused as error:
+            if (now := self._get(volume.id)).size_mib >= size_mib:  # somebody was faster
+                return now
+            raise self._volumes.full(error, self._pool_of(volume), size_mib - volume.size_mib) from error
+        return self._get(volume.id)
+
+    # --- attach, detach -------------------------------------------------------------------------
+
+    def attach(self, external_id: ExternalId, node: str, *, epoch: int, read_only: bool = False) -> Attachment:
+        volume = self._get(external_id)
+        host = self._hosts.registered(node)
+        for _ in range(TRIES):
+            self._refuse_others(volume, host)
+            if self._given_alone(volume, host):
+                return self._attachment(volume, host, read_only=read_only)
+            self._wait(self._chance())
+            volume = self._get(external_id)
+        raise VolumeInUse(volume=external_id, holder="another node that attaches it in the same moment")
+
+    def _refuse_others(self, volume: Volume, host: str) -> None:
+        if others := self._hosts.holders(_others(volume, host)):
+            raise VolumeInUse(volume=volume.id, holder=", ".join(others))
+
+    def _given_alone(self, volume: Volume, host: str) -> bool:
+        """Gives the volume and looks again: whoever sees another's group takes it out of its own, so that two never both stay."""
+        was_there = naming.host_group(host) in volume.groups
+        if not was_there:
+            self._give(volume, host)
+        if not self._hosts.holders(_others(self._get(volume.id), host)):
+            return True
+        if not was_there:
+            self._hosts.take(volume.device, host)
+        return False
+
+    def _give(self, volume: Volume, host: str) -> None:
+        try:
+            self._hosts.give(volume.device, host)
+        except NotThere as error:
+            raise UnknownVolume(volume=volume.id) from error
+        except Refused as error:
+            if error.says(GROUP_FULL):
+                raise NoSlot(node=host, slots=SLOTS, platform=self._name, reason=error.fields["reason"]) from error
+            if not error.says(MEMBER):
+                raise
+
+    def _attachment(self, volume: Volume, host: str, *, read_only: bool) -> Attachment:
+        is_iscsi = self._options.protocol == "iscsi"
+        context = {"lun": self._hosts.lun(volume.device, host)}
+        return Attachment(
+            external_id=volume.id,
+            device=f"/dev/disk/by-id/wwn-0x{volume.wwn.lower()}",
+            serial=volume.serial,
+            read_only=read_only,
+            transport="iscsi" if is_iscsi else "",
+            context={**context, "portals": self._hosts.portals()} if is_iscsi else context,
+        )
+
+    def detach(self, external_id: ExternalId, node: str) -> None:
+        """`node` may also be the name of a host, as `held_by` tells it."""
+        try:
+            volume = self._get(external_id)
+        except UnknownVolume:
+            return
+        if host := self._hosts.find(node):
+            self._hosts.take(volume.device, host)
+
+    # --- snapshots ------------------------------------------------------------------------------
+
+    def snapshots(self, *, after: str | None = None, limit: int = 1000) -> Page[SnapshotReport]:
+        found: dict[str, SnapshotReport] = {}
+        for volume in self._volumes.all(anew=after is None):
+            for session in volume.sessions:
+                if naming.is_snapshot(str(session.get("snapshotName"))):
+                    report = _snapshot_report(volume, from_session(session))
+                    found[report.external_id] = report
+        ids, last = _part(found, after, limit)
+        return Page(items=[found[one] for one in ids], after=last)
+
+    def snapshot(self, external_id: ExternalId, *, token: str, name: str = "") -> SnapshotReport:
+        """All of a volume at one moment, also of one in use: what a crash at that moment would have left."""
+        volume, called = self._get(external_id), naming.snapshot_name(token)
+        with LOCKS.hold(self._options.array, f"{volume.device}-{called}"):
+            if (found := self._taken(volume, called)) is None:
+                self._take(volume, called)
+                found = self._taken(volume, called)
+        if found is None:
+            raise Refused(platform=self._name, action="snapshot a volume", reason=f"the array says that it made {called}, and does not show it")
+        return _snapshot_report(volume, found, token=token)
+
+    def _taken(self, volume: Volume, name: str) -> Snapshot | None:
+        """The first of this name: who made another in the same moment takes the first for theirs as well."""
+        try:
+            return next((one for one in self._copies.of(volume.device) if one.name == name), None)
+        except NotThere as error:
+            raise UnknownVolume(volume=volume.id) from error
+
+    def _take(self, volume: Volume, name: str) -> None:
+        try:
+            self._copies.take(volume.device, name)
+        except NotThere as error:
+            raise UnknownVolume(volume=volume.id) from error
+        except Refused as error:
+            if error.says(FULL):
+                reason = str(error.fields["reason"])
+                pool = self._pool_of(volume)
+                raise PoolFull(pool=f"{pool} ({reason})", platform=self._name, free_mib=0, size_mib=volume.size_mib, reason=reason) from error
+            raise
+
+    def _snapshot_or_refuse(self, snapshot: ExternalId) -> Snapshot:
+        parsed = naming.parse_snapshot_id(snapshot)
+        found = self._copies.get(*parsed) if parsed else None
+        if found is None:
+            raise UnknownSnapshot(snapshot=snapshot)
+        return found
+
+    def delete_snapshot(self, snapshot: ExternalId) -> None:
+        try:
+            self._copies.end(self._snapshot_or_refuse(snapshot))
+        except UnknownSnapshot:
+            return
+
+    # --- itself ---------------------------------------------------------------------------------
+
+    def check(self) -> Sequence[Finding]:
+        return doctor.check(self._options, self._unisphere, self._hosts)
+
+    def close(self) -> None:
+        self._api.close()
+
+
+def _others(volume: Volume, host: str) -> tuple[str, ...]:
+    return tuple(group for group in volume.groups if group != naming.host_group(host))
+
+
+def _snapshot_report(volume: Volume, snapshot: Snapshot, *, token: str = "") -> SnapshotReport:
+    return SnapshotReport(
+        external_id=naming.snapshot_id(snapshot.device, snapshot.id, snapshot.name),
+        volume=volume.id,
+        size_mib=volume.size_mib,
+        token=naming.token_of_snapshot(snapshot.name) or token,
+        created_at=snapshot.created_at,
+    )
+
+
+def _part(found: Mapping[str, object], after: str | None, limit: int) -> tuple[list[str], str | None]:
+    if limit < 1:
+        raise Invalid(field="limit", value=limit, reason="a part has 1 item or more")
+    keys = sorted(key for key in found if after is None or key > after)
+    return keys[:limit], keys[limit - 1] if len(keys) > limit else None
