@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,12 @@ def platform_on(front: Unisphere, /, **more: Any) -> PowerMaxPlatform:
     """Waits are not waited: only the order of things matters here."""
     options = read_options(PowerMaxOptions, "platforms.max", settings(front, **more))
     return PowerMaxPlatform("max", options, wait=lambda seconds: None)
+
+
+def racer_on(front: Unisphere) -> PowerMaxPlatform:
+    """One that gives way to others for as long as it says, with a hundredth of a second for each."""
+    options = read_options(PowerMaxOptions, "platforms.max", settings(front))
+    return PowerMaxPlatform("max", options, wait=lambda seconds: None if threading.Event().wait(seconds / 100) else None)
 
 
 def request(label: str = "t1", **more: Any) -> CreateRequest:

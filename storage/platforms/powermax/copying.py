@@ -1,14 +1,15 @@
 """Snapshots (SnapVX), and new volumes that are filled from one.
 
-A copy is made in a storage group for copies and moves to its pool's group when it is whole; the array moves it only once, and
+A copy is made in a storage group for itself and moves to its pool's group when it is whole; the array moves it only once, and
 only while it is there, so nobody ever sees a half-made one, and two who work on one copy end with one. The link copies in the
 background (`copy`), and is ended as soon as it is defined: from then on the volume has its data without the snapshot.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 from storage.errors import PlatformUnavailable
@@ -16,10 +17,12 @@ from storage.platforms.powermax import naming
 from storage.platforms.powermax.unisphere import NO_MEMBER, NotThere, Object, Refused, Unisphere
 from storage.platforms.powermax.volumes import NO_LEVEL, Volume, Volumes
 
-TRIES: Final = 8
+TRIES: Final = 20
 """How often a copy that somebody else has taken away is begun again."""
 COPY_S: Final = 3600.0
 FIRST_LOOK_S, LONGEST_LOOK_S = 1.0, 15.0
+PATIENCE: Final = 4
+"""How often a volume that another has begun and not linked is seen before it counts as left behind."""
 NOT_LINKED: Final = ("is not linked", "not in the desired state", "no link")
 
 
@@ -43,8 +46,11 @@ def from_session(header: Object) -> Snapshot:
 class Copies:
     """Raises PlatformUnavailable and Refused beside what it says."""
 
-    def __init__(self, unisphere: Unisphere, volumes: Volumes, platform: str, wait: Callable[[float], None]) -> None:
-        self._unisphere, self._volumes, self._platform, self._wait = unisphere, volumes, platform, wait
+    def __init__(
+        self, unisphere: Unisphere, volumes: Volumes, platform: str, wait: Callable[[float], None], chance: Callable[[], float]
+    ) -> None:
+        self._unisphere, self._volumes, self._platform = unisphere, volumes, platform
+        self._wait, self._chance = wait, chance
 
     # --- snapshots --------------------------------------------------------------------------------
 
@@ -82,61 +88,100 @@ class Copies:
 
     def make(self, snapshot: Snapshot, name: str, size_mib: int, *, srp: str, level: str) -> Volume:
         """A volume with what the snapshot holds; one that was begun is gone on with, or begun anew where its link is not there."""
-        for _ in range(TRIES):
-            if done := self._volumes.choose(found := self._volumes.named(name)):
+        seen: dict[tuple[str, ...], int] = {}
+        for number in range(TRIES):
+            found = self._volumes.named(name)
+            if done := self._volumes.choose(found):
+                self._sweep(snapshot, found)
                 return done
             begun = [volume for volume in found if volume.is_copying]
+            seen = {volume.groups: seen.get(volume.groups, 0) + 1 for volume in begun}
             target = next((volume for volume in begun if self._link(snapshot, volume.device)), None)
-            for other in begun:
-                if other is not target:
-                    self._discard(other)
-            if target or begun == []:
-                self._finish(snapshot, target or self._begin(snapshot, name, size_mib, srp), srp, level)
-        reason = f"others take the volume {name} away, {TRIES} times"
+            for left in [volume for volume in begun if volume is not target and seen[volume.groups] > PATIENCE]:
+                self._discard(snapshot, left)
+            if target or not begun:
+                self._finish(snapshot, target or self._begin(snapshot, name, size_mib, srp), name, srp, level)
+            self._wait(self._chance() * min(number, LONGEST_LOOK_S))
+        reason = f"others copy to {name} as well, and do not end"
         raise PlatformUnavailable(platform=self._platform, action="copy a snapshot", reason=reason)
 
     def _begin(self, snapshot: Snapshot, name: str, size_mib: int, srp: str) -> Volume | None:
-        device = self._volumes.make_in(naming.COPIES, name, size_mib, srp="None", level=NO_LEVEL)
-        begun = [volume for volume in self._volumes.named(name) if volume.is_copying and device in ("", volume.device)]
-        if not begun:
+        """In a group of its own: the number of a volume that goes is given again, but never in this group."""
+        group = naming.copying_group(self._chance())
+        self._volumes.make_in(group, name, size_mib, srp="None", level=NO_LEVEL)
+        mine = next((volume for volume in self._volumes.named(name) if group in volume.groups), None)
+        if mine is None:
             return None
         try:
-            self._act(snapshot, begun[0].device, "Link")
+            self._act(snapshot, mine.device, "Link")
         except Refused as error:
-            self._discard(begun[0])
+            self._discard(snapshot, mine)
             if isinstance(error, NotThere) and self.get(snapshot.device, snapshot.id, snapshot.name):
                 return None  # somebody has taken the new volume away
             raise
-        return begun[0]
+        return mine
 
-    def _finish(self, snapshot: Snapshot, target: Volume | None, srp: str, level: str) -> None:
-        if target is None:
+    def _finish(self, snapshot: Snapshot, target: Volume | None, name: str, srp: str, level: str) -> None:
+        """Only who has ended the link moves the volume, and only before all others of its name."""
+        if target is None or not self._await(snapshot, target.device):
             return
-        self._await(snapshot, target.device)
         try:
             self._act(snapshot, target.device, "Unlink")
         except Refused as error:
-            if not error.says(NOT_LINKED):
-                raise
-        try:
-            self._volumes.move(naming.COPIES, target.device, srp, level)
-        except Refused as error:
-            if not (isinstance(error, NotThere) or error.says(NO_MEMBER)):
-                raise
+            if error.says(NOT_LINKED):
+                return
+            raise
+        if not self._is_first(snapshot, target, name):
+            self._discard(snapshot, target)
+            return
+        for group in filter(naming.is_copying, target.groups):
+            try:
+                self._volumes.move(group, target.device, srp, level)
+            except Refused as error:
+                if not (isinstance(error, NotThere) or error.says(NO_MEMBER)):
+                    raise
+            self._volumes.drop_group(group)
 
-    def _discard(self, volume: Volume) -> None:
-        """What was begun and never linked: whoever takes it out of the group for copies may delete it."""
-        if self._volumes.take(naming.COPIES, volume.device, "take up a copy"):
-            self._volumes.remove(volume)
+    def _is_first(self, snapshot: Snapshot, target: Volume, name: str) -> bool:
+        """Whether no other is done and none is before it; those behind it are taken away, which they cannot be once they are done."""
+        others = [volume for volume in self._volumes.named(name) if volume.device != target.device and volume.groups]
+        if any(not other.is_copying or other.device < target.device for other in others):
+            return False
+        return all([self._discard(snapshot, other) for other in others])
 
-    def _await(self, snapshot: Snapshot, target: str) -> None:
+    def _discard(self, snapshot: Snapshot, volume: Volume) -> bool:
+        """What is not to be: whoever takes it out of the group for copies may delete it. False where it was not there any more."""
+        for group in filter(naming.is_copying, volume.groups):
+            if self._volumes.take(group, volume.device, "take up a copy"):
+                self._remove(snapshot, volume)
+                self._volumes.drop_group(group)
+                return True
+        return False
+
+    def _sweep(self, snapshot: Snapshot, found: Sequence[Volume]) -> None:
+        """What was taken out of its group by somebody who died before it was deleted."""
+        for volume in found:
+            if not volume.groups:
+                with contextlib.suppress(Refused):
+                    self._remove(snapshot, volume)
+
+    def _remove(self, snapshot: Snapshot, volume: Volume) -> None:
+        with contextlib.suppress(Refused):  # it is mostly not linked
+            self._act(snapshot, volume.device, "Unlink")
+        self._volumes.remove(replace(volume, groups=()))
+
+    def _await(self, snapshot: Snapshot, target: str) -> bool:
+        """Whether the volume is whole; False where its link has gone meanwhile."""
         waited_s, look_s = 0.0, FIRST_LOOK_S
-        while (link := self._link(snapshot, target)) and not (link.get("defined") or link.get("state") == "Copied"):
+        while link := self._link(snapshot, target):
+            if link.get("defined") or link.get("state") == "Copied":
+                return True
             if waited_s >= COPY_S:
                 reason = f"its link to {target} is {link.get('state')} after {waited_s:.0f} s"
                 raise PlatformUnavailable(platform=self._platform, action="copy a snapshot", reason=reason)
             self._wait(look_s)
             waited_s, look_s = waited_s + look_s, min(2 * look_s, LONGEST_LOOK_S)
+        return False
 
     def _link(self, snapshot: Snapshot, target: str) -> Object | None:
         try:

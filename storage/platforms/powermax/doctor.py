@@ -30,6 +30,9 @@ def check(options: PowerMaxOptions, unisphere: Unisphere, hosts: Hosts) -> list[
     for look in (_array, _rights, _ports, _levels):
         try:
             found.extend(look(options, unisphere, hosts))
+        except NotThere:
+            found.append(Finding(ok=False, subject=options.array, message="Unisphere does not know this array", mend="Check `array`."))
+            break
         except PollyError as error:
             found.append(Finding(ok=False, subject=options.array, message=str(error), mend="Give the user the right to see it."))
             break
@@ -37,11 +40,7 @@ def check(options: PowerMaxOptions, unisphere: Unisphere, hosts: Hosts) -> list[
 
 
 def _array(options: PowerMaxOptions, unisphere: Unisphere, hosts: Hosts) -> Iterator[Finding]:
-    try:
-        said = unisphere.get("look at the array", category="system")
-    except NotThere:
-        yield Finding(ok=False, subject=options.array, message="Unisphere does not know this array", mend="Check `array`.")
-        return
+    said = unisphere.get("look at the array", category="system")
     code = str(said.get("microcode") or said.get("ucode") or "")
     numbers = tuple(int(part) for part in re.findall(r"\d+", code)[:2])
     message = f"{said.get('model', 'array')} with PowerMaxOS {code}"

@@ -18,11 +18,13 @@ from storage.model import ExternalId
 LONGEST: Final = 64
 """Characters of a name; a snapshot's has half as many."""
 VOLUME: Final = "polly-"
+BEGUN: Final = "pollynew-"
 ANCHOR: Final = "pollyanchor-"
+INTERNAL: Final = (BEGUN, ANCHOR)
 POOL: Final = "polly-pool-"
-COPIES: Final = "polly-copying"
+COPIES: Final = "polly-copying-"
 HOST: Final = "polly-host-"
-PLAIN: Final = re.compile(r"(?!h-)[A-Za-z0-9_.-]{1,58}")
+PLAIN: Final = re.compile(r"(?!h-)[A-Za-z0-9_.-]{1,55}")
 SHORT: Final = re.compile(r"[A-Za-z0-9_-]{1,26}")
 SNAPSHOT: Final = re.compile(r"polly([puh])([A-Za-z0-9_-]{1,26})")
 VOLUME_ID: Final = re.compile(r"([0-9A-F]{5})(?:-([\x20-\x7e]{1,64}))?")
@@ -45,8 +47,18 @@ def token_of_volume(name: str) -> str:
     return token if token != name and PLAIN.fullmatch(token) else ""
 
 
+def begun_name(name: str) -> str:
+    """What a volume is called until it is certain that it is the only one of its name."""
+    return BEGUN + name.removeprefix(VOLUME)
+
+
 def is_ours(name: str) -> bool:
-    return name.startswith((VOLUME, ANCHOR))
+    return name.startswith((VOLUME, *INTERNAL))
+
+
+def is_internal(name: str) -> bool:
+    """Whether it is a volume that nobody is to see."""
+    return name.startswith(INTERNAL)
 
 
 def volume_id(device: str, name: str) -> ExternalId:
@@ -108,6 +120,11 @@ def pool_group(srp: str, level: str, number: int) -> str:
 def pool_of_group(group: str) -> str:
     """The SRP whose volumes are in it; empty for a group that is not of this kind."""
     return group.removeprefix(POOL).rsplit("-", 2)[0] if group.startswith(POOL) else ""
+
+
+def copying_group(chance: float) -> str:
+    """A group for one copy."""
+    return f"{COPIES}{int(chance * (1 << 48)):012x}"
 
 
 def is_copying(group: str) -> bool:

@@ -19,6 +19,7 @@ from storage.platforms.pacing import TokenBucket
 from storage.platforms.powermax import doctor, naming
 from storage.platforms.powermax.copying import Copies, Snapshot, from_session
 from storage.platforms.powermax.hosts import Hosts
+from storage.platforms.powermax.making import Maker
 from storage.platforms.powermax.options import PowerMaxOptions
 from storage.platforms.powermax.unisphere import FULL, GROUP_FULL, LOCKS, MEMBER, NotThere, Refused, Unisphere
 from storage.platforms.powermax.volumes import GRANULE_MIB, Volume, Volumes
@@ -31,7 +32,7 @@ SLOTS: Final = 4095
 PARALLEL: Final = 4
 CALLS_PER_S, BURST = 20.0, 20
 TRIES: Final = 8
-"""How often two who make or attach one volume in the same moment may both give way."""
+"""How often two who attach one volume in the same moment may both give way."""
 MIB_PER_TB: Final = 1 << 20
 
 
@@ -54,7 +55,8 @@ class PowerMaxPlatform(Platform):
         self._volumes = Volumes(self._unisphere, name, options.array, now)
         register = options.register_hosts
         self._hosts = Hosts(self._unisphere, self._volumes, name, port_group=options.port_group, register=register)
-        self._copies = Copies(self._unisphere, self._volumes, name, wait)
+        self._maker = Maker(self._volumes, name, wait, chance)
+        self._copies = Copies(self._unisphere, self._volumes, name, wait, chance)
         self._known: dict[str, tuple[str, ...]] = {}
 
     @property
@@ -116,7 +118,7 @@ class PowerMaxPlatform(Platform):
     def volumes(self, *, after: str | None = None, limit: int = 1000) -> Page[VolumeReport]:
         """The array makes a list of everything at once, so a part is cut from it; the order is that of the devices."""
         listed = self._volumes.all(anew=after is None)
-        shown = {one.device: one for one in listed if not one.is_copying and not one.name.startswith(naming.ANCHOR)}
+        shown = {one.device: one for one in listed if not (one.is_copying or naming.is_internal(one.name))}
         devices, last = _part(shown, after, limit)
         known: dict[str, tuple[str, ...]] = {}
         return Page(items=[self._report(shown[device], known=known) for device in devices], after=last)
@@ -131,7 +133,7 @@ class PowerMaxPlatform(Platform):
             found = self._volumes.get(parsed[0]) if parsed else None
         except NotThere as error:
             raise UnknownVolume(volume=external_id) from error
-        if found is None or found.id != external_id or found.is_copying:
+        if found is None or found.id != external_id or found.is_copying or naming.is_internal(found.name):
             raise UnknownVolume(volume=external_id)
         return found
 
@@ -148,8 +150,10 @@ class PowerMaxPlatform(Platform):
         )
 
     def find(self, token: str) -> VolumeReport | None:
-        found = self._volumes.choose(self._volumes.named(naming.volume_name(token))) if token else None
-        return self._report(found, token=token) if found else None
+        """Also one that a delete has begun with, so that it can be ended."""
+        found = self._volumes.named(naming.volume_name(token)) if token else []
+        chosen = self._volumes.choose(found) or next((volume for volume in found if not volume.groups), None)
+        return self._report(chosen, token=token) if chosen else None
 
     # --- create, delete, expand -----------------------------------------------------------------
 
@@ -162,7 +166,7 @@ class PowerMaxPlatform(Platform):
             if request.snapshot is not None:
                 made = self._copied(request.snapshot, name, size_mib, request.pool, level)
             else:
-                made = self._volumes.choose(self._volumes.named(name)) or self._made(name, size_mib, request.pool, level)
+                made = self._maker.make(name, size_mib, srp=request.pool, level=level)
         return self._report(made, token=request.token)
 
     def _level(self, parameters: Mapping[str, str]) -> str:
@@ -173,24 +177,6 @@ class PowerMaxPlatform(Platform):
         if level not in (known := self._once("slo", "sloId")):
             raise Invalid(field="parameters.service_level", value=level, reason=f"the array has {', '.join(known)}")
         return level
-
-    def _made(self, name: str, size_mib: int, srp: str, level: str) -> Volume:
-        """Names are not unique on the array: whoever sees another volume of the name after making one takes its own away."""
-        for _ in range(TRIES):
-            mine = self._volumes.make(name, size_mib, srp=srp, level=level)
-            found = self._volumes.named(name)
-            others = [volume for volume in found if volume.device != mine]
-            if len(found) == 1 or not mine:
-                break
-            for volume in found:
-                if volume.device == mine:
-                    self._volumes.remove(volume)
-            self._wait(self._chance())
-            if others and (chosen := self._volumes.choose(self._volumes.named(name))):
-                return chosen
-        if chosen := self._volumes.choose(self._volumes.named(name)):
-            return chosen
-        raise Refused(platform=self._name, action="create a volume", reason=f"the array says that it made {name}, and does not show it")
 
     def _copied(self, source: ExternalId, name: str, size_mib: int, srp: str, level: str) -> Volume:
         made = self._volumes.choose(self._volumes.named(name))

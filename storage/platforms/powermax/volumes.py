@@ -1,10 +1,11 @@
 """The array's volumes and storage groups, as the adapter asks for them. Sizes on the array are whole cylinders.
 
-Names of volumes are not unique on the array: who makes one looks again afterwards, and gives way to whoever else has made one.
+Names of volumes are not unique on the array; what is made of that is in `making` and `copying`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -129,8 +130,8 @@ class Volumes:
             return self._listed[1]
 
     def choose(self, found: Sequence[Volume]) -> Volume | None:
-        """The volume that counts, of those with one name: who made the others gave way, or died before. Raises Conflict."""
-        ready = [volume for volume in found if not volume.is_copying]
+        """The volume that counts, of those with one name; one that is in no group is being deleted. Raises Conflict."""
+        ready = [volume for volume in found if volume.groups and not volume.is_copying]
         used = [volume for volume in ready if volume.is_used]
         if len(used) > 1:
             names = ", ".join(volume.device for volume in used)
@@ -175,6 +176,11 @@ class Volumes:
             if not error.says(EXISTS):
                 raise
 
+    def drop_group(self, group: str) -> None:
+        """One that is empty. Gone already is fine, and so is one that the array keeps."""
+        with contextlib.suppress(Refused):
+            self._unisphere.change("drop a storage group", "DELETE", "storagegroup", group)
+
     def add(self, group: str, device: str, action: str) -> None:
         """Raises NotThere for an unknown group or volume."""
         body = {"expandStorageGroupParam": {"addSpecificVolumeParam": {"volumeId": [device], "remoteSymmSGInfoParam": {"force": "false"}}}}
@@ -204,6 +210,12 @@ class Volumes:
                 if not error.says(GROUP_FULL):
                     raise
             number += 1
+
+    def rename(self, device: str, name: str) -> None:
+        """Raises NotThere."""
+        identifier = {"identifier_name": name, "volumeIdentifierChoice": "identifier_name"}
+        body = {"editVolumeActionParam": {"modifyVolumeIdentifierParam": {"volumeIdentifier": identifier}}}
+        self._unisphere.change("name a volume", "PUT", "volume", device, body=body)
 
     def grow(self, device: str, size_mib: int) -> None:
         body = {"expandVolumeParam": {"volumeAttribute": {"volume_size": _cylinders(size_mib), "capacityUnit": "CYL"}}}

@@ -43,7 +43,7 @@ def live(client: Any) -> dict[str, Any]:
         "owner": provisioning.get_initiator_group_from_initiator(INITIATOR),
         "view": [view["storageGroupId"], provisioning.get_masking_views_by_initiator_group(HOST)],
         "srp": provisioning.get_srp("SRP_1")["srp_capacity"]["usable_total_tb"],
-        "levels": "Diamond" in provisioning.get_service_level_list() if hasattr(provisioning, "get_service_level_list") else True,
+        "levels": provisioning.get_service_level_list(),
     }
     kept = refusal(lambda: provisioning.delete_volume.__wrapped__(provisioning, made))
     snapped = snapshots(client)
