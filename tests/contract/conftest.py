@@ -120,7 +120,7 @@ def compute_engine() -> Iterator[ComputeEngine]:
 @pytest.fixture(scope="session")
 def powermax(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Unisphere]:
     """A simulated PowerMax array behind its Unisphere."""
-    from tests.peers.powermax_unisphere import serving
+    from tests.peers.powermax_wire import serving
 
     with serving(tmp_path_factory.mktemp("powermax")) as front:
         yield front

@@ -10,7 +10,8 @@ from storage.platforms.base import CreateRequest
 from storage.platforms.options import read_options
 from storage.platforms.powermax.options import PowerMaxOptions
 from storage.platforms.powermax.platform import PowerMaxPlatform
-from tests.peers.powermax_array import SERIAL, small_array
+from tests.peers.powermax_array import small_array
+from tests.peers.powermax_objects import SERIAL
 from tests.peers.powermax_unisphere import PASSWORD, USER, Unisphere
 
 NODES = ("iqn.1993-08.org.debian:01:aaaaaaaaaaaa", "iqn.1993-08.org.debian:01:bbbbbbbbbbbb")
@@ -46,7 +47,11 @@ def platform_on(front: Unisphere, /, **more: Any) -> PowerMaxPlatform:
 def racer_on(front: Unisphere) -> PowerMaxPlatform:
     """One that gives way to others for as long as it says, with a hundredth of a second for each."""
     options = read_options(PowerMaxOptions, "platforms.max", settings(front))
-    return PowerMaxPlatform("max", options, wait=lambda seconds: None if threading.Event().wait(seconds / 100) else None)
+
+    def brief(seconds: float) -> None:
+        threading.Event().wait(seconds / 100)
+
+    return PowerMaxPlatform("max", options, wait=brief)
 
 
 def request(label: str = "t1", **more: Any) -> CreateRequest:

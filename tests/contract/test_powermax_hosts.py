@@ -183,7 +183,9 @@ def test_changes_of_one_hosts_group_do_not_cross(front: Unisphere, adapter: Powe
     assert seen == set(made[1::2])
 
 
-def test_nodes_that_share_nothing_never_both_have_a_volume(front: Unisphere, adapter: PowerMaxPlatform, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nodes_that_share_nothing_never_both_have_a_volume(
+    front: Unisphere, adapter: PowerMaxPlatform, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(LOCKS, "hold", lambda *_: contextlib.nullcontext())
     for number in range(10):
         volume = adapter.create(request(f"t{number}")).external_id
@@ -201,7 +203,9 @@ def test_nodes_that_share_nothing_never_both_have_a_volume(front: Unisphere, ada
         assert (attached, len(adapter.inspect(volume).held_by)) in ((0, 0), (1, 1))
 
 
-def test_a_volume_that_somebody_maps_by_hand_is_seen_and_never_taken(front: Unisphere, adapter: PowerMaxPlatform, volume: ExternalId) -> None:
+def test_a_volume_that_somebody_maps_by_hand_is_seen_and_never_taken(
+    front: Unisphere, adapter: PowerMaxPlatform, volume: ExternalId
+) -> None:
     array = front.array
     array.make_group("by-hand", "None", "None", ())
     array.add_existing("by-hand", ["00001"])
@@ -236,7 +240,9 @@ def test_a_lost_answer_to_any_call_of_an_attach_leaves_no_doubt(front: Unisphere
     assert attachment.context["lun"] == "2"
 
 
-def test_a_volume_that_goes_while_it_is_attached_is_unknown(front: Unisphere, adapter: PowerMaxPlatform, volume: ExternalId) -> None:
+def test_a_volume_that_goes_while_it_is_attached_is_unknown(
+    front: Unisphere, adapter: PowerMaxPlatform, volume: ExternalId, monkeypatch: pytest.MonkeyPatch
+) -> None:
     adapter.attach(adapter.create(request("t2")).external_id, NODES[0], epoch=1)
     give = adapter._hosts.give
 
@@ -244,7 +250,7 @@ def test_a_volume_that_goes_while_it_is_attached_is_unknown(front: Unisphere, ad
         platform_on(front).delete(volume)
         give(device, host)
 
-    adapter._hosts.give = late  # type: ignore[method-assign]
+    monkeypatch.setattr(adapter._hosts, "give", late)
     with pytest.raises(UnknownVolume):
         adapter.attach(volume, NODES[0], epoch=1)
 

@@ -14,82 +14,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-SERIAL: Final = "000220200123"
+from tests.peers.powermax_objects import Group, Link, Port, Refused, Snapshot, View, Volume, missing
+
 MIB_PER_CYLINDER: Final = 1.875
 UNITS_MIB: Final = {"CYL": MIB_PER_CYLINDER, "MB": 1, "GB": 1024, "TB": 1024 * 1024}
 LONGEST_NAME, LONGEST_SNAPSHOT_NAME = 64, 32
-
-
-class Refused(Exception):
-    """The array says no."""
-
-    def __init__(self, message: str, *, status: int = 500) -> None:
-        super().__init__(message)
-        self.message, self.status = message, status
-
-
-def missing(kind: str, name: str) -> Refused:
-    return Refused(f"Cannot find {kind} {name}", status=404)
-
-
-@dataclass(kw_only=True)
-class Snapshot:
-    id: int
-    name: str
-    source: str
-    cylinders: int
-    data: bytes
-    made_at: float
-    links: dict[str, Link] = field(default_factory=dict)
-
-
-@dataclass(kw_only=True)
-class Link:
-    copy: bool
-    looks_left: int
-    """How often it is looked at until it is defined and, if it copies, copied."""
-
-    @property
-    def is_done(self) -> bool:
-        return self.looks_left <= 0
-
-
-@dataclass(kw_only=True)
-class Volume:
-    id: str
-    name: str
-    cylinders: int
-    srp: str
-    data: bytes = b""
-
-    @property
-    def wwn(self) -> str:
-        return f"60000970{SERIAL}53{self.id.encode().hex()}"
-
-
-@dataclass(kw_only=True)
-class Group:
-    name: str
-    srp: str
-    level: str
-    volumes: dict[str, None] = field(default_factory=dict)
-
-
-@dataclass(kw_only=True)
-class View:
-    name: str
-    host: str
-    ports: str
-    group: str
-    luns: dict[str, int] = field(default_factory=dict)
-
-
-@dataclass(kw_only=True)
-class Port:
-    director: str
-    number: str
-    identifier: str
-    addresses: tuple[str, ...] = ()
 
 
 @dataclass(kw_only=True)
@@ -143,9 +72,7 @@ class Array:
 
     def views_of(self, *, group: str = "", host: str = "", ports: str = "") -> list[str]:
         return sorted(
-            view.name
-            for view in self.views.values()
-            if group in ("", view.group) and host in ("", view.host) and ports in ("", view.ports)
+            view.name for view in self.views.values() if group in ("", view.group) and host in ("", view.host) and ports in ("", view.ports)
         )
 
     def snapshots_of(self, volume: str) -> list[Snapshot]:
@@ -345,9 +272,7 @@ class Array:
             if len(self.snapshots_of(source.id)) >= self.most_snapshots:
                 raise Refused(f"The maximum number of snapshots for source device {source.id} has been exceeded")
         for source in sources:
-            made = Snapshot(
-                id=key, name=name, source=source.id, cylinders=source.cylinders, data=self._read(source), made_at=time.time()
-            )
+            made = Snapshot(id=key, name=name, source=source.id, cylinders=source.cylinders, data=self._read(source), made_at=time.time())
             self.snapshots[source.id, name, key] = made
             yield made
 

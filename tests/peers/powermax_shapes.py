@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.peers.powermax_array import MIB_PER_CYLINDER, SERIAL, Array, Link, Port, Snapshot, Volume
+from tests.peers.powermax_array import MIB_PER_CYLINDER, Array
+from tests.peers.powermax_objects import SERIAL, Link, Port, Snapshot, Volume
 
 
 def system(array: Array) -> dict[str, Any]:

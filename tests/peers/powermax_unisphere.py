@@ -1,4 +1,4 @@
-"""Unisphere's REST API before a simulated PowerMax array, over TLS on 127.0.0.1: its paths, jobs and iterators, and faults on the wire.
+"""Unisphere's REST API before a simulated PowerMax array: its paths, jobs and iterators, and what goes wrong with them.
 
 What can be made to go wrong: lost replies, throttling, locks, jobs that fail after they were accepted, a locked-out user.
 """
@@ -7,24 +7,18 @@ from __future__ import annotations
 
 import base64
 import itertools
-import json
 import re
-import ssl
-import threading
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-import trustme
-
+from tests.peers import powermax_groups as groups
 from tests.peers import powermax_shapes as shapes
-from tests.peers.powermax_array import SERIAL, Array, Refused, Snapshot, cylinders, missing, small_array
+from tests.peers.powermax_array import Array, cylinders
+from tests.peers.powermax_objects import SERIAL, Refused, Snapshot, missing
 
 USER: Final = "polly"
 PASSWORD: Final = "not-a-real-secret"
@@ -154,6 +148,14 @@ class Unisphere:
 
     def drop_iterator(self, call: Call) -> None:
         self.iterators.pop(call.part["name"], None)
+
+
+def _basic(authorization: str) -> tuple[str, str]:
+    try:
+        user, _, password = base64.b64decode(authorization.removeprefix("Basic ")).decode().partition(":")
+    except ValueError:
+        return "", ""
+    return user, password
 
 
 # --- what the paths do ----------------------------------------------------------------------------
@@ -300,67 +302,6 @@ def _end_snapshot(front: Unisphere, call: Call) -> None:
         front.array.terminate(snapshot)
 
 
-# --- snapshots of whole groups, as Dell's SDK makes them ---------------------------------------------
-
-
-def _group_snapshots(front: Unisphere, call: Call) -> list[Snapshot]:
-    array, part = front.array, call.part
-    return [
-        one
-        for one in array.snapshots.values()
-        if one.source in array.group(part["group"]).volumes
-        and part.get("name", one.name) == one.name
-        and int(part.get("snap", one.id)) == one.id
-    ]
-
-
-def _snap_group(front: Unisphere, call: Call) -> Any:
-    name = str(call.body["snapshotName"])
-    made = list(front.array.snap(list(front.array.group(call.part["group"]).volumes), name))
-    return {"name": name, "numSourceVolumes": len(made), "snapid": made[0].id}
-
-
-def _group_snapshot_names(front: Unisphere, call: Call) -> Any:
-    return {"name": sorted({one.name for one in _group_snapshots(front, call)})}
-
-
-def _group_snapshot_ids(front: Unisphere, call: Call) -> Any:
-    return {"snapids": sorted({one.id for one in _group_snapshots(front, call)}, reverse=True)}
-
-
-def _group_snapshot(front: Unisphere, call: Call) -> Any:
-    found = _group_snapshots(front, call)
-    if not found:
-        raise missing("snapshot", call.part["name"])
-    linked = any(one.links for one in found)
-    said = {"name": found[0].name, "snapid": found[0].id, "isLinked": linked, "state": ["Established"], "numSourceVolumes": len(found)}
-    return {**said, "generation": front.array.generation_of(found[0])}
-
-
-def _edit_group_snapshot(front: Unisphere, call: Call) -> Any:
-    array, body = front.array, call.body
-    found, action = _group_snapshots(front, call), body["action"]
-    if action in ("Link", "Unlink"):
-        targets = list(array.group(body[action.lower()]["storage_group_name"]).volumes)
-        for snapshot, target in zip(found, targets, strict=True):
-            if action == "Link":
-                array.link(snapshot, target, copy=bool(body["link"].get("copy")))
-            else:
-                array.unlink(snapshot, target)
-    elif action == "Rename":
-        for snapshot in found:
-            array.rename_snapshot(snapshot, body["rename"]["new_snapshot_name"])
-    else:
-        for snapshot in found:
-            array.restore(snapshot)
-    return {"name": call.part["name"]}
-
-
-def _end_group_snapshot(front: Unisphere, call: Call) -> None:
-    for snapshot in _group_snapshots(front, call):
-        front.array.terminate(snapshot)
-
-
 def _srp(front: Unisphere, call: Call) -> Any:
     if call.part["name"] != "SRP_1":
         raise missing("SRP", call.part["name"])
@@ -433,82 +374,11 @@ ROUTES: Final[tuple[tuple[str, re.Pattern[str], Route], ...]] = tuple(
             f"private/{REPLICATION}/volume{NAME}/snapshot",
             lambda front, call: shapes.snapshots(front.array, front.array.volume(call.part["name"]).id),
         ),
-        ("GET", GROUP_SNAPSHOT, _group_snapshot_names),
-        ("POST", GROUP_SNAPSHOT, _snap_group),
-        ("GET", f"{GROUP_SNAPSHOT}{NAME}/snapid", _group_snapshot_ids),
-        ("GET", f"{GROUP_SNAPSHOT}{SNAP}", _group_snapshot),
-        ("PUT", f"{GROUP_SNAPSHOT}{SNAP}", _edit_group_snapshot),
-        ("DELETE", f"{GROUP_SNAPSHOT}{SNAP}", _end_group_snapshot),
+        ("GET", GROUP_SNAPSHOT, groups.group_snapshot_names),
+        ("POST", GROUP_SNAPSHOT, groups.snap_group),
+        ("GET", f"{GROUP_SNAPSHOT}{NAME}/snapid", groups.group_snapshot_ids),
+        ("GET", f"{GROUP_SNAPSHOT}{SNAP}", groups.group_snapshot),
+        ("PUT", f"{GROUP_SNAPSHOT}{SNAP}", groups.edit_group_snapshot),
+        ("DELETE", f"{GROUP_SNAPSHOT}{SNAP}", groups.end_group_snapshot),
     )
 )
-
-
-# --- on the wire --------------------------------------------------------------------------------------
-
-
-def _basic(authorization: str) -> tuple[str, str]:
-    try:
-        user, _, password = base64.b64decode(authorization.removeprefix("Basic ")).decode().partition(":")
-    except ValueError:
-        return "", ""
-    return user, password
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-    wbufsize = -1
-    front: Unisphere
-
-    def _handle(self) -> None:
-        sent = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        status, said = self.front.answer(
-            self.command, self.path, self.headers.get("Authorization", ""), json.loads(sent) if sent.strip() else {}
-        )
-        lost = self.front.lose
-        if lost and self.command == lost[0] and lost[1] in self.path:
-            self.front.lose, self.close_connection = None, True
-            return
-        answer = b"" if said is None else said if isinstance(said, bytes) else json.dumps(said).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        if status != 204:
-            self.send_header("Content-Length", str(len(answer)))
-        if status == 429:
-            self.send_header("Retry-After", "1")
-        self.end_headers()
-        self.wfile.write(answer)
-
-    do_GET = do_POST = do_PUT = do_DELETE = _handle  # noqa: N815 - the names are http.server's
-
-    def log_message(self, *_: object) -> None:
-        """Quiet."""
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that goes away, or does not trust us, is no news."""
-
-
-@contextmanager
-def serving(folder: Path) -> Iterator[Unisphere]:
-    """Unisphere with a certificate of its own, whose authority is in `ca_file`."""
-    authority = trustme.CA()
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("127.0.0.1").configure_cert(context)
-    ca_file = folder / "powermax.pem"
-    authority.cert_pem.write_to_path(str(ca_file))
-    front = Unisphere(array=small_array(), ca_file=str(ca_file))
-    server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"front": front}))
-    server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
-    front.url = f"https://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, name="unisphere", daemon=True)
-    thread.start()
-    try:
-        yield front
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(timeout=10)

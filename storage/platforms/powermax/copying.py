@@ -38,9 +38,7 @@ class Snapshot:
 def from_session(header: Object) -> Snapshot:
     """As a list of volumes tells it."""
     made_ms = float(header.get("timestamp") or 0)
-    return Snapshot(
-        device=str(header["device"]), id=int(header["snapid"]), name=str(header["snapshotName"]), created_at=made_ms / 1000
-    )
+    return Snapshot(device=str(header["device"]), id=int(header["snapid"]), name=str(header["snapshotName"]), created_at=made_ms / 1000)
 
 
 class Copies:
@@ -147,7 +145,8 @@ class Copies:
         others = [volume for volume in self._volumes.named(name) if volume.device != target.device and volume.groups]
         if any(not other.is_copying or other.device < target.device for other in others):
             return False
-        return all([self._discard(snapshot, other) for other in others])
+        taken = [self._discard(snapshot, other) for other in others]
+        return all(taken)
 
     def _discard(self, snapshot: Snapshot, volume: Volume) -> bool:
         """What is not to be: whoever takes it out of the group for copies may delete it. False where it was not there any more."""

@@ -13,7 +13,7 @@ from typing import Final
 
 from storage.errors import PlatformUnavailable
 from storage.platforms.powermax import naming
-from storage.platforms.powermax.unisphere import NotThere
+from storage.platforms.powermax.unisphere import NotThere, Refused
 from storage.platforms.powermax.volumes import Volume, Volumes
 
 TRIES: Final = 40
@@ -33,15 +33,14 @@ class Maker:
         begun_name = naming.begun_name(name)
         seen: dict[str, int] = {}
         for number in range(TRIES):
-            if done := self._volumes.choose(self._volumes.named(name)):
+            if done := self._volumes.choose(called := self._volumes.named(name)):
                 return done
-            begun = self._volumes.named(begun_name)
-            seen = {volume.device: seen.get(volume.device, 0) + 1 for volume in begun}
-            if begun:
-                for volume in begun:
-                    if seen[volume.device] > PATIENCE:
-                        self._take_up(volume)
-            elif made := self._named(self._volumes.make(begun_name, size_mib, srp=srp, level=level), begun_name, name):
+            others = [*self._volumes.named(begun_name), *called]
+            seen = {volume.device: seen.get(volume.device, 0) + 1 for volume in others}
+            for volume in others:
+                if seen[volume.device] > PATIENCE:
+                    self._end(volume)
+            if not others and (made := self._named(self._volumes.make(begun_name, size_mib, srp=srp, level=level), begun_name, name)):
                 return made
             self._wait(self._chance() * min(1 + number, LONGEST_WAIT_S))
         reason = f"others begin to make {name} as well, and do not end"
@@ -62,6 +61,14 @@ class Maker:
         except NotThere:
             return None
         return now if now.name == name and now.groups else None
+
+    def _end(self, volume: Volume) -> None:
+        """Of one that is in no group somebody has begun the delete."""
+        if volume.groups:
+            self._take_up(volume)
+        else:
+            with contextlib.suppress(Refused):
+                self._volumes.remove(volume)
 
     def _take_up(self, volume: Volume) -> None:
         """Deletes what is not to be, unless it gets its name in this very moment: then it goes back where it was.

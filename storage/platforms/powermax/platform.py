@@ -309,7 +309,9 @@ class PowerMaxPlatform(Platform):
                 self._take(volume, called)
                 found = self._taken(volume, called)
         if found is None:
-            raise Refused(platform=self._name, action="snapshot a volume", reason=f"the array says that it made {called}, and does not show it")
+            raise Refused(
+                platform=self._name, action="snapshot a volume", reason=f"the array says that it made {called}, and does not show it"
+            )
         return _snapshot_report(volume, found, token=token)
 
     def _taken(self, volume: Volume, name: str) -> Snapshot | None:
@@ -328,7 +330,9 @@ class PowerMaxPlatform(Platform):
             if error.says(FULL):
                 reason = str(error.fields["reason"])
                 pool = self._pool_of(volume)
-                raise PoolFull(pool=f"{pool} ({reason})", platform=self._name, free_mib=0, size_mib=volume.size_mib, reason=reason) from error
+                raise PoolFull(
+                    pool=f"{pool} ({reason})", platform=self._name, free_mib=0, size_mib=volume.size_mib, reason=reason
+                ) from error
             raise
 
     def _snapshot_or_refuse(self, snapshot: ExternalId) -> Snapshot:
