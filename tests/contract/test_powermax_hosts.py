@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ from storage.errors import Invalid, NoSlot, PlatformError, PlatformUnavailable, 
 from storage.model import ExternalId
 from storage.node import devices
 from storage.node.pace import Pace
+from storage.node.steps import Machine
+from storage.node.transports import iscsi
 from storage.platforms.powermax import naming
 from storage.platforms.powermax.hosts import initiators
 from storage.platforms.powermax.options import PowerMaxOptions
@@ -150,6 +152,18 @@ def test_the_node_finds_the_disk_by_its_wwn(adapter: PowerMaxPlatform, volume: E
         (tmp_path / "dev" / name).touch()
     roots = devices.Roots(dev=tmp_path / "dev", sys=tmp_path / "sys", is_block=lambda path: path.exists())
     assert devices.find(serial, roots=roots, pace=Pace(), timeout_s=0) == str(tmp_path / "dev/sdb")
+
+
+def test_the_node_logs_in_to_the_ports_of_the_group(adapter: PowerMaxPlatform, volume: ExternalId) -> None:
+    ran: list[str] = []
+
+    def run(command: Sequence[str], **_: object) -> str:
+        ran.append(" ".join(command))
+        return ""
+
+    iscsi.connect(adapter.attach(volume, NODES[0], epoch=1), Machine(run=run))
+    logins = [command for command in ran if command.endswith("--login")]
+    assert [command.split()[6] for command in logins] == ["192.168.7.1:3260", "192.168.7.2:3260"]
 
 
 def test_a_host_keeps_its_group_and_view_when_its_last_volume_goes(front: Unisphere, adapter: PowerMaxPlatform, volume: ExternalId) -> None:

@@ -326,7 +326,7 @@ ROUTES: Final[tuple[tuple[str, re.Pattern[str], Route], ...]] = tuple(
         ("GET", "version", _version),
         ("GET", rf"{V}/(?:system|sloprovisioning)/symmetrix", lambda front, call: {"symmetrixId": [SERIAL], "num_of_symmetrix_ids": 1}),
         ("GET", rf"{V}/(?:system|sloprovisioning)/symmetrix/(?P<sid>\d+)", lambda front, call: shapes.system(front.array)),
-        ("GET", rf"{V}/system/(?:symmetrix/(?P<sid>\d+)/)?job{NAME}", Unisphere.job),
+        ("GET", rf"{V}/system/job{NAME}", Unisphere.job),
         ("GET", rf"{V}/system/symmetrix/(?P<sid>\d+)/director/(?P<director>[^/]+)/port{NAME}", _port),
         ("GET", f"common/Iterator{NAME}/page", Unisphere.page),
         ("DELETE", f"common/Iterator{NAME}", Unisphere.drop_iterator),

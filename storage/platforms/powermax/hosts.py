@@ -49,7 +49,7 @@ class Hosts:
             if _is_initiator(initiator) and (host := self._owner(initiator)):
                 return host
         for name in (node, naming.host_name(node)):
-            if name and len(name) <= naming.LONGEST and self._is_there(name):
+            if naming.HOST_NAME.fullmatch(name) and self._is_there(name):
                 return name
         return None
 

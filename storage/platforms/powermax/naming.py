@@ -27,6 +27,7 @@ HOST: Final = "polly-host-"
 PLAIN: Final = re.compile(r"(?!h-)[A-Za-z0-9_.-]{1,55}")
 SHORT: Final = re.compile(r"[A-Za-z0-9_-]{1,26}")
 SNAPSHOT: Final = re.compile(r"polly([puh])([A-Za-z0-9_-]{1,26})")
+HOST_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 VOLUME_ID: Final = re.compile(r"([0-9A-F]{5})(?:-([\x20-\x7e]{1,64}))?")
 SNAPSHOT_ID: Final = re.compile(r"([0-9A-F]{5})-(\d{1,19})-([A-Za-z0-9_-]{1,32})")
 

@@ -130,7 +130,7 @@ class Unisphere:
                 raise PlatformUnavailable(platform=self._api.platform, action=action, reason=reason)
             self._wait(look_s)
             waited_s, look_s = waited_s + look_s, min(2 * look_s, LONGEST_LOOK_S)
-            job = self.get(action, "job", str(job["jobId"]), category="system")
+            job = self._call(action, "GET", f"{ROOT}/{self._version}/system/job/{quote(str(job['jobId']), safe='')}")
         if str(job.get("status", "")).lower() != "succeeded":
             said = str(job.get("result") or "it does not say why")
             is_missing = any(words in said.lower() for words in MISSING)
