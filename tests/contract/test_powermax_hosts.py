@@ -20,6 +20,7 @@ from framework.config import parse_config
 from storage.errors import Invalid, NoSlot, PlatformError, PlatformUnavailable, UnknownVolume, VolumeInUse
 from storage.model import ExternalId
 from storage.node import devices
+from storage.node.commands import Output
 from storage.node.pace import Pace
 from storage.node.steps import Machine
 from storage.node.transports import iscsi
@@ -157,9 +158,9 @@ def test_the_node_finds_the_disk_by_its_wwn(adapter: PowerMaxPlatform, volume: E
 def test_the_node_logs_in_to_the_ports_of_the_group(adapter: PowerMaxPlatform, volume: ExternalId) -> None:
     ran: list[str] = []
 
-    def run(command: Sequence[str], **_: object) -> str:
+    def run(command: Sequence[str], *_: object, **__: object) -> Output:
         ran.append(" ".join(command))
-        return ""
+        return Output(code=0, out="", err="")
 
     iscsi.connect(adapter.attach(volume, NODES[0], epoch=1), Machine(run=run))
     logins = [command for command in ran if command.endswith("--login")]
