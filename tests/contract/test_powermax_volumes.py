@@ -153,6 +153,15 @@ def test_a_delete_that_was_begun_can_be_ended_and_is_no_volume_for_a_maker(front
     assert len(front.array.volumes) == 1
 
 
+def test_a_volume_with_data_that_is_in_no_group_is_for_a_person(front: Unisphere, adapter: PowerMaxPlatform) -> None:
+    key = device(front, "polly-t1", group=HOME)
+    front.array.remove(HOME, [key])
+    front.array.volumes[key].data = b"data"
+    with pytest.raises(Conflict, match="data on it"):
+        adapter.create(request())
+    assert front.array.volumes[key].data == b"data"
+
+
 def test_copiers_that_share_nothing_make_one_volume(front: Unisphere, adapter: PowerMaxPlatform, monkeypatch: pytest.MonkeyPatch) -> None:
     snapshot = adapter.snapshot(adapter.create(request("origin")).external_id, token="s1").external_id
     monkeypatch.setattr(LOCKS, "hold", lambda *_: contextlib.nullcontext())

@@ -11,7 +11,7 @@ import contextlib
 from collections.abc import Callable
 from typing import Final
 
-from storage.errors import PlatformUnavailable
+from storage.errors import Conflict, PlatformUnavailable
 from storage.platforms.powermax import naming
 from storage.platforms.powermax.unisphere import NotThere, Refused
 from storage.platforms.powermax.volumes import Volume, Volumes
@@ -63,9 +63,11 @@ class Maker:
         return now if now.name == name and now.groups else None
 
     def _end(self, volume: Volume) -> None:
-        """Of one that is in no group somebody has begun the delete."""
+        """Of one that is in no group somebody has begun the delete; one that has data is for a person to look at."""
         if volume.groups:
             self._take_up(volume)
+        elif volume.is_used:
+            raise Conflict(what=f"volume {volume.id}", expected="a storage group that it is in", found="none, and data on it")
         else:
             with contextlib.suppress(Refused):
                 self._volumes.remove(volume)
@@ -78,7 +80,7 @@ class Maker:
         taken = [group for group in volume.groups if self._volumes.take(group, volume.device, "take up a volume")]
         if not taken:
             return
-        with contextlib.suppress(NotThere):
+        with contextlib.suppress(Refused):  # somebody else was faster, and the array keeps what is in a group again
             now = self._volumes.get(volume.device)
             if now.name == volume.name:
                 self._volumes.remove(now)
