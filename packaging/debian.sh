@@ -21,6 +21,9 @@ test|libsasl2-2|library libsasl2.so.2|nothing (an empty stand-in is compiled)
 test|postgresql|file /usr/lib/postgresql/*/bin/initdb|the ledger on PostgreSQL
 test|default-jre-headless|program java|detection of the master through ZooKeeper
 test|zookeeper|file /usr/share/java/zookeeper.jar|detection of the master through ZooKeeper
+test|rabbitmq-server|file /usr/lib/rabbitmq/bin/rabbitmq-server|the tests against a real OpenStack
+test|nfs-common|program mount.nfs|the tests against a real OpenStack
+test|qemu-utils|program qemu-img|the tests against a real OpenStack
 TABLE
 }
 

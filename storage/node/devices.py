@@ -30,6 +30,9 @@ LOOP_SET_CAPACITY: Final = 0x4C07
 
 PLAIN_NAME: Final = re.compile(r"[A-Za-z0-9]+")
 XEN_NAME: Final = re.compile(r"xvd[a-z]{1,2}")
+UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+"""What volumes of OpenStack are named by; the file or the target that one is has more in its name."""
+SESSION: Final = re.compile(r"session[0-9]+")
 VIRTIO_SERIAL: Final = 20
 """Bytes of a serial that a virtio disk can show; the rest is cut off."""
 
@@ -101,9 +104,9 @@ def serials(name: str, roots: Roots) -> tuple[str, ...]:
     block = roots.sys / "block" / name
     if backing := _text(block / "loop" / "backing_file"):
         file = Path(backing.removesuffix(" (deleted)"))
-        return (str(file), file.name, file.stem)
+        return (str(file), file.name, file.stem, *UUID.findall(file.name)[:1])
     said = [_text(block / place) for place in ("serial", "device/serial", "wwid", "device/wwid")]
-    said += [_page_80(block), google_disks.device_name(block, roots.dev / name, roots.identify_namespace)]
+    said += [_page_80(block), _of_target(block, roots), google_disks.device_name(block, roots.dev / name, roots.identify_namespace)]
     return tuple(dict.fromkeys(serial for serial in said if serial))
 
 
@@ -160,6 +163,14 @@ def _page_80(block: Path) -> str:
     """The unit serial number as a SCSI disk gives it: four bytes of header, then text."""
     with suppress(OSError):
         return (block / "device" / "vpd_pg80").read_bytes()[4:].decode("ascii", "ignore").strip("\0 \n")
+    return ""
+
+
+def _of_target(block: Path, roots: Roots) -> str:
+    """The id of a volume that has an iSCSI target of its own, from the target's name: `iqn.2010-10.org.openstack:volume-UUID`."""
+    for part in (block / "device").resolve().parts:
+        if SESSION.fullmatch(part):
+            return next(iter(UUID.findall(_text(roots.sys / "class" / "iscsi_session" / part / "targetname"))), "")
     return ""
 
 

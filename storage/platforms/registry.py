@@ -40,6 +40,7 @@ class Builtin:
 
 
 BUILTIN: Final[Mapping[str, Builtin]] = {
+    "cinder": Builtin(module="storage.platforms.cinder", attribute="CinderPlatform", extra="cinder"),
     "gce": Builtin(module="storage.platforms.gce", attribute="GcePlatform", extra="gce"),
     "local": Builtin(module="storage.platforms.local", attribute="LocalPlatform"),
     "powerflex": Builtin(module="storage.platforms.powerflex", attribute="PowerFlexPlatform", extra="powerflex"),

@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.conftest import leave_out
+from tests.servers import Missing
 
 if TYPE_CHECKING:
+    from tests.contract.cinder_cloud import Cloud
     from tests.peers.gce.server import Peer as ComputeEngine
     from tests.peers.powerflex_gateway import Gateway
     from tests.peers.powermax_unisphere import Unisphere
@@ -124,3 +126,17 @@ def powermax(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Unisphere]:
 
     with serving(tmp_path_factory.mktemp("powermax")) as front:
         yield front
+def cinder() -> Iterator[Cloud]:
+    """A real OpenStack for the session, with two servers running; openstacksdk is read only where it is used."""
+    from tests.contract.cinder_cloud import Cloud
+    from tests.peers.openstack import OpenStack
+    if os.geteuid() != 0:
+        leave_out("needs root, for the bind mount that stands for OpenStack's NFS share")
+    try:
+        openstack = OpenStack()
+    except Missing as missing:
+        leave_out(f"needs {missing}")
+        with Cloud(openstack.start()) as cloud:
+            yield cloud
+    finally:
+        openstack.stop()

@@ -1,0 +1,170 @@
+"""Calls of OpenStack's APIs: one after another as fast as the bucket lets them, with every failure sorted once.
+
+The only module of the adapter that knows openstacksdk. It reads clouds.yaml and the environment, gets a token when it needs
+one and a new one when that ends. Whatever the API refuses is raised as a Refusal for the caller to understand.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Final
+
+import openstack
+from keystoneauth1 import exceptions as keystone
+from keystoneauth1.adapter import Adapter
+from keystoneauth1.exceptions import http
+
+from storage.errors import PlatformError, PlatformUnavailable
+from storage.platforms.cinder.failures import Refusal
+from storage.platforms.cinder.options import CinderOptions
+from storage.platforms.pacing import TokenBucket
+
+VOLUMES: Final = "block-storage"
+SERVERS: Final = "compute"
+MICROVERSIONS: Final[Mapping[str, str]] = {VOLUMES: "3.60", SERVERS: "2.60"}
+"""Cinder's of Ussuri, 2020: attachments with a mode. Nova's of Queens, 2018: volumes for several servers."""
+ANSWER_S: Final = 120.0
+"""How long a call may take: Cinder waits a minute for its own services."""
+TRIES: Final = 8
+"""How often a call that was refused for its rate is made."""
+LONGEST_WAIT_S: Final = 60.0
+
+
+class Client:
+    def __init__(self, platform: str, options: CinderOptions, bucket: TokenBucket, *, wait: Callable[[float], object]) -> None:
+        self._platform, self._options, self._bucket, self._wait = platform, options, bucket, wait
+        self._adapters: dict[str, Adapter] = {}
+        self._region: Any = None
+        self._lock = threading.RLock()
+
+    def get(self, path: str, *, action: str, service: str = VOLUMES, **query: object) -> Any:
+        """An answer's JSON. Raises Refusal, PlatformUnavailable, PlatformError."""
+        return self.ask("GET", path, action=action, service=service, query=query)
+
+    def get_or_none(self, path: str, *, action: str, service: str = VOLUMES) -> Any:
+        """None where there is no such thing."""
+        try:
+            return self.get(path, action=action, service=service)
+        except Refusal as refusal:
+            if refusal.status == 404:
+                return None
+            raise
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        *,
+        action: str,
+        service: str = VOLUMES,
+        body: Mapping[str, object] | None = None,
+        query: Mapping[str, object] | None = None,
+    ) -> Any:
+        """Makes a call, again and slower as long as it is refused for its rate. A call without an answer is not repeated here."""
+        with self._sorted(action):
+            adapter = self._adapter(service)
+            for _ in range(TRIES - 1):
+                try:
+                    return self._once(adapter, method, path, service, body, query)
+                except Refusal as refusal:
+                    if not refusal.is_throttle:
+                        raise
+                    self._bucket.throttled()
+                    self._wait(min(refusal.retry_after_s, LONGEST_WAIT_S))
+            return self._once(adapter, method, path, service, body, query)
+
+    def project(self, action: str) -> str:
+        """The id of the project that the credentials are for; it needs no call of its own once there is a token."""
+        with self._sorted(action):
+            return str(self._adapter(VOLUMES).get_project_id() or "")
+
+    def newest(self, service: str, action: str) -> tuple[int, int]:
+        """The newest microversion that a service speaks."""
+        with self._sorted(action):
+            data = self._adapter(service).get_endpoint_data()
+            found = data.max_microversion if data else None
+            return (int(found[0]), int(found[1])) if found else (0, 0)
+
+    def close(self) -> None:
+        with self._lock:
+            self._adapters.clear()
+            if self._region is not None:
+                self._region.get_session().session.close()
+                self._region = None
+
+    def _once(
+        self, adapter: Adapter, method: str, path: str, service: str, body: Mapping[str, object] | None, query: Mapping[str, object] | None
+    ) -> Any:
+        self._bucket.take()
+        answer = adapter.request(
+            path,
+            method,
+            json=body,
+            params=query or None,
+            microversion=MICROVERSIONS[service],
+            headers={"Accept": "application/json"},
+            raise_exc=False,
+            timeout=ANSWER_S,
+        )
+        if answer.status_code >= 400:
+            raise Refusal.read(answer.status_code, _json(answer), answer.headers)
+        return _json(answer)
+
+    def _adapter(self, service: str) -> Adapter:
+        """Made at first use; its session and its token are shared by all services."""
+        with self._lock:
+            if self._region is None:
+                self._region = self._configured()
+            if service not in self._adapters:
+                self._adapters[service] = _adapter(self._region, service)
+            return self._adapters[service]
+
+    def _configured(self) -> Any:
+        options = self._options
+        files = [options.clouds_file] if options.clouds_file else None
+        region: dict[str, Any] = {"region_name": options.region} if options.region else {}
+        return openstack.config.OpenStackConfig(config_files=files).get_one(cloud=options.cloud or None, **region)
+
+    @contextmanager
+    def _sorted(self, action: str) -> Iterator[None]:
+        """What the SDK raises, as Polly's errors."""
+        try:
+            yield
+        except (http.Unauthorized, keystone.AuthorizationFailure) as error:
+            raise self._unavailable(action, f"the credentials are refused: {error}") from error
+        except http.HttpError as error:
+            kind = PlatformUnavailable if (error.http_status or 500) >= 500 else PlatformError
+            raise kind(platform=self._platform, action=action, reason=f"Keystone: {error}") from error
+        except (keystone.MissingRequiredOptions, keystone.NoMatchingPlugin, openstack.exceptions.ConfigException) as error:
+            raise PlatformError(platform=self._platform, action=action, reason=f"the credentials are not complete: {error}") from error
+        except (keystone.EndpointNotFound, keystone.CatalogException) as error:
+            raise PlatformError(platform=self._platform, action=action, reason=f"the catalogue lacks the service: {error}") from error
+        except (keystone.ClientException, openstack.exceptions.SDKException, OSError) as error:
+            raise self._unavailable(action, f"{type(error).__name__}: {error}") from error
+
+    def _unavailable(self, action: str, reason: str) -> PlatformUnavailable:
+        return PlatformUnavailable(platform=self._platform, action=action, reason=reason)
+
+
+def _adapter(region: Any, service: str) -> Adapter:
+    """As the cloud's entry says: endpoint_override, interface and region may differ for each service."""
+    return Adapter(
+        session=region.get_session(),
+        service_type=region.get_service_type(service),
+        service_name=region.get_service_name(service),
+        interface=region.get_interface(service),
+        region_name=region.get_region_name(service),
+        endpoint_override=region.get_endpoint(service),
+    )
+
+
+def _json(answer: Any) -> Any:
+    """None of an empty answer, the text of one that is no JSON."""
+    if not answer.content:
+        return None
+    try:
+        return answer.json()
+    except ValueError:
+        return str(answer.text)

@@ -1,0 +1,87 @@
+"""What OpenStack refuses, in Polly's words. A refusal is kept as it came until somebody knows what it means."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from functools import wraps
+from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeVar
+
+from storage.errors import NoSlot, PlatformError, PlatformUnavailable, PollyError, PoolFull
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+GIB_MIB: Final = 1024
+QUOTA: Final = re.compile(r"quota is (\d+)G and (\d+)G has been consumed")
+COMES_AGAIN: Final = frozenset({401, 408, 500, 502, 503, 504})
+"""What the services answer while one of their own (database, message broker, backend) is away, and to a token that has ended."""
+
+
+class Refusal(Exception):
+    """An answer of the API that says no."""
+
+    def __init__(self, status: int, message: str, *, request_id: str = "", retry_after_s: float = 0.0) -> None:
+        super().__init__(f"HTTP {status}: {message}{f' ({request_id})' if request_id else ''}")
+        self.status, self.message, self.retry_after_s = status, message, retry_after_s
+
+    @property
+    def is_throttle(self) -> bool:
+        """Too many calls. A full quota is a 413 too, with no time to wait."""
+        return self.status == 429 or (self.status == 413 and self.retry_after_s > 0)
+
+    @property
+    def is_quota(self) -> bool:
+        return (self.status == 413 and not self.is_throttle) or (self.status == 403 and "quota" in self.message.lower())
+
+    @classmethod
+    def read(cls, status: int, body: Any, headers: Mapping[str, str]) -> Refusal:
+        """From an answer: its body is `{"badRequest": {"code": 400, "message": "..."}}` or anything that a proxy has made of it."""
+        inner = next((one for one in body.values() if isinstance(one, dict)), {}) if isinstance(body, dict) else {}
+        message = str(inner.get("message") or (body if isinstance(body, str) else "") or "no reason was given")
+        after = headers.get("Retry-After", "")
+        return cls(
+            status,
+            " ".join(message.split())[:500],
+            request_id=headers.get("x-openstack-request-id", ""),
+            retry_after_s=float(after) if after.isascii() and after.isdigit() else 0.0,
+        )
+
+
+class _Named(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+N = TypeVar("N", bound=_Named)
+
+
+def verb(action: str) -> Callable[[Callable[Concatenate[N, P], R]], Callable[Concatenate[N, P], R]]:
+    """A refusal that nobody understood leaves the method as a PlatformError, or as PlatformUnavailable where asking again helps."""
+
+    def around(method: Callable[Concatenate[N, P], R]) -> Callable[Concatenate[N, P], R]:
+        @wraps(method)
+        def run(platform: N, /, *args: P.args, **options: P.kwargs) -> R:
+            try:
+                return method(platform, *args, **options)
+            except Refusal as refusal:
+                raise as_error(refusal, platform.name, action) from refusal
+
+        return run
+
+    return around
+
+
+def as_error(refusal: Refusal, platform: str, action: str) -> PollyError:
+    kind = PlatformUnavailable if refusal.status in COMES_AGAIN or refusal.is_throttle or refusal.status == 409 else PlatformError
+    return kind(platform=platform, action=action, reason=str(refusal))
+
+
+def pool_full(refusal: Refusal, *, platform: str, pool: str, size_mib: int) -> PoolFull:
+    found = QUOTA.search(refusal.message)
+    free_mib = max(0, int(found[1]) - int(found[2])) * GIB_MIB if found else 0
+    return PoolFull(platform=platform, pool=pool, free_mib=free_mib, size_mib=size_mib, reason=str(refusal))
+
+
+def no_slot(refusal: Refusal, *, platform: str, node: str, slots: int | None) -> NoSlot:
+    return NoSlot(platform=platform, node=node, slots=slots if slots is not None else "its", reason=str(refusal))

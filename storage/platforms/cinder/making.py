@@ -1,0 +1,119 @@
+"""How a volume comes into being once, though Cinder takes no token of ours: what carries the token is looked for first.
+
+Creators that come at once may make several. Each waits until its own is there, then all see all of them and keep the same: one
+that is in use before one that is not, and of those the oldest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from storage.errors import Invalid, PlatformError, PlatformUnavailable, PollyError, PoolFull, UnknownPool, UnknownSnapshot
+from storage.platforms.base import CreateRequest
+from storage.platforms.cinder import failures, records
+from storage.platforms.cinder.client import Client
+from storage.platforms.cinder.failures import Refusal
+from storage.platforms.cinder.pooling import Place, Pooling
+from storage.platforms.cinder.records import Json
+from storage.platforms.cinder.things import Things
+
+NO_ROOM: Final = ("_003", "_006")
+"""How the events end by which Cinder says that no backend had room, or that a quota was full."""
+FAILED: Final = frozenset({"error", "error_deleting", "error_restoring", "error_managing"})
+
+
+class Making:
+    def __init__(self, client: Client, volumes: Things, snapshots: Things, pooling: Pooling, *, platform: str) -> None:
+        self._client, self._volumes, self._snapshots = client, volumes, snapshots
+        self._pooling, self._platform = pooling, platform
+
+    def found(self, token: str) -> Json | None:
+        """The one volume of the token, for whoever asks and whenever."""
+        return _first(self._volumes.with_token(token))
+
+    def create(self, request: CreateRequest, *, size_mib: int) -> Json:
+        made = _first(self._volumes.with_token(request.token)) or self._make(request, size_mib)
+        ready = self._ready(str(made["id"]), request, size_mib)
+        all_of_it = self._volumes.with_token(request.token)
+        kept = _first(all_of_it) or ready
+        for other in all_of_it:
+            if other["id"] != kept["id"] and not _is_used(other):
+                self._volumes.delete(other["id"])
+        return ready if kept["id"] == ready["id"] else self._ready(str(kept["id"]), request, size_mib)
+
+    def _make(self, request: CreateRequest, size_mib: int) -> Json:
+        place = self._pooling.place(request)
+        wanted: dict[str, object] = {
+            "size": records.size_gib(size_mib),
+            "name": request.name,
+            "description": "made by Polly",
+            "volume_type": place.volume_type,
+            "metadata": records.new_metadata(request),
+        }
+        if place.zone is not None:
+            wanted["availability_zone"] = place.zone
+        if request.snapshot is not None:
+            wanted["snapshot_id"] = self._origin(request, size_mib)
+        try:
+            made: Json = self._client.ask("POST", "/volumes", action="create a volume", body={"volume": wanted})["volume"]
+        except Refusal as refusal:
+            raise self._refused(refusal, request, place, size_mib) from refusal
+        return made
+
+    def _origin(self, request: CreateRequest, size_mib: int) -> str:
+        snapshot = self._snapshots.get(request.snapshot or "")
+        if snapshot is None:
+            raise UnknownSnapshot(snapshot=request.snapshot)
+        if size_mib < records.size_mib(snapshot):
+            reason = f"snapshot {request.snapshot} has {records.size_mib(snapshot)} MiB, and a volume from it has as much or more"
+            raise Invalid(field="size_mib", value=request.size_mib, reason=reason)
+        return str(snapshot["id"])
+
+    def _ready(self, key: str, request: CreateRequest, size_mib: int) -> Json:
+        """The volume once it can be used. One that Cinder could not make is taken away again; it never held anything."""
+        action = "create a volume"
+        seen = self._volumes.until(key, lambda one: one is None or one["status"] not in ("creating", "downloading"), action=action)
+        if seen is None:
+            raise PlatformUnavailable(platform=self._platform, action=action, reason=f"volume {key} was deleted meanwhile")
+        if seen["status"] in FAILED and not _is_used(seen):
+            why = self._volumes.why(key)
+            self._volumes.delete(key)
+            raise self._failed(why, request, size_mib)
+        self._check_place(seen, request)
+        return seen
+
+    def _check_place(self, volume: Json, request: CreateRequest) -> None:
+        """A volume type may lead to several of the scheduler's pools; one elsewhere is not what was asked for."""
+        pool = self._pooling.pool_of(volume)
+        if pool == request.pool or _is_used(volume) or not self._pooling.may_stray:
+            return
+        self._volumes.delete(volume["id"])
+        reason = f"Cinder's scheduler put it into {pool}; its volume type leads there too"
+        raise PlatformError(platform=self._platform, action=f"create a volume in {request.pool}", reason=reason)
+
+    def _failed(self, why: str, request: CreateRequest, size_mib: int) -> PollyError:
+        if why.partition(":")[0].endswith(NO_ROOM):
+            return PoolFull(platform=self._platform, pool=request.pool, free_mib=0, size_mib=size_mib, reason=why)
+        return PlatformError(platform=self._platform, action="create a volume", reason=why)
+
+    def _refused(self, refusal: Refusal, request: CreateRequest, place: Place, size_mib: int) -> Exception:
+        """What Cinder says of a type or a zone that is not there, and of a quota that is full."""
+        said = refusal.message.lower()
+        if refusal.is_quota:
+            return failures.pool_full(refusal, platform=self._platform, pool=request.pool, size_mib=size_mib)
+        if refusal.status in (400, 404) and ("volume type" in said or "availability zone" in said):
+            return UnknownPool(pool=request.pool, platform=self._platform, reason=str(refusal))
+        if refusal.status in (400, 404) and "snapshot" in said:
+            return UnknownSnapshot(snapshot=request.snapshot, reason=str(refusal))
+        return refusal
+
+
+def _first(volumes: list[Json]) -> Json | None:
+    return min(volumes, key=lambda one: (not _is_used(one), *records.age(one)), default=None)
+
+
+def _is_used(volume: Json) -> bool:
+    """Whether somebody has had it: then it is not ours to take away."""
+    kept: Mapping[str, str] = records.metadata(volume)
+    return bool(records.held_by(volume)) or records.mark(volume).epoch > 0 or records.BIRTH in kept

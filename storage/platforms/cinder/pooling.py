@@ -1,0 +1,159 @@
+"""What the pools of a cloud are: volume types in availability zones for everybody, the scheduler's pools for administrators.
+
+Of the first the quota is the capacity, and types without a quota of their own share the project's. Of the second the backend
+says it; one that says `infinite` or `unknown` has no end here.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from storage.errors import Invalid, UnknownPool
+from storage.platforms.base import CreateRequest, PoolReport
+from storage.platforms.cinder import records
+from storage.platforms.cinder.client import Client
+from storage.platforms.cinder.records import GIB_MIB, Json
+
+ENDLESS_MIB: Final = 1 << 40
+"""An exbibyte: the capacity of what has none."""
+TYPE: Final = "type"
+"""The one parameter that a profile may give: the volume type."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a new volume is asked for."""
+
+    volume_type: str
+    zone: str | None = None
+    host: str = ""
+    """The scheduler's pool that it must come to; empty: any."""
+
+
+class Pooling(Protocol):
+    may_stray: bool
+    """Whether Cinder could put a volume elsewhere than it was asked for."""
+
+    def reports(self, volumes: Iterable[Json]) -> Sequence[PoolReport]: ...
+
+    def pool_of(self, volume: Json) -> str: ...
+
+    def place(self, request: CreateRequest) -> Place:
+        """Raises UnknownPool, and Invalid for parameters that do not go with the pool."""
+
+
+class ByType:
+    """Pools `ZONE/TYPE`, which everybody can see."""
+
+    may_stray = False
+
+    def __init__(self, client: Client, platform: str, *, zone_bound: bool, region: str) -> None:
+        self._client, self._platform, self._zone_bound, self._region = client, platform, zone_bound, region
+
+    def reports(self, volumes: Iterable[Json]) -> Sequence[PoolReport]:
+        project = self._client.project("read the quota")
+        quota = self._client.get(f"/os-quota-sets/{project}", action="read the quota", usage="true")["quota_set"]
+        types = [one["name"] for one in self._client.get("/types", action="list volume types")["volume_types"]]
+        ours = Counter[str]()
+        for volume in volumes:
+            if records.token(volume):
+                ours[str(volume.get("volume_type"))] += int(volume["size"])
+        return [self._report(zone, kind, quota, ours) for zone in self._zones() for kind in sorted(types)]
+
+    def pool_of(self, volume: Json) -> str:
+        return f"{volume.get('availability_zone') or ''}/{volume.get('volume_type') or ''}"
+
+    def place(self, request: CreateRequest) -> Place:
+        zone, _, kind = request.pool.partition("/")
+        if not (zone and kind):
+            raise UnknownPool(pool=request.pool, platform=self._platform)
+        for key, value in request.parameters.items():
+            if key != TYPE or value != kind:
+                raise Invalid(
+                    field=f"parameters.{key}", value=value, reason=f"the pool says the volume type, {kind}; no parameter is needed"
+                )
+        return Place(volume_type=kind, zone=zone)
+
+    def _zones(self) -> list[str]:
+        found = self._client.get("/os-availability-zone", action="list availability zones")["availabilityZoneInfo"]
+        return sorted(one["zoneName"] for one in found if one["zoneState"]["available"])
+
+    def _report(self, zone: str, kind: str, quota: Mapping[str, Any], ours: Counter[str]) -> PoolReport:
+        """The narrower of the project's quota and the type's."""
+        limits = [quota[name] for name in ("gigabytes", f"gigabytes_{kind}") if name in quota]
+        capped = [one for one in limits if one["limit"] >= 0]
+        own = sum(ours.values()) if f"gigabytes_{kind}" not in quota or quota[f"gigabytes_{kind}"]["limit"] < 0 else ours[kind]
+        tightest = min(capped, key=lambda one: int(one["limit"]) - int(one["in_use"]), default=None)
+        capacity = int(tightest["limit"]) * GIB_MIB if tightest else ENDLESS_MIB
+        foreign = (int(tightest["in_use"]) + int(tightest.get("reserved") or 0) - own) * GIB_MIB if tightest else 0
+        return PoolReport(
+            name=f"{zone}/{kind}",
+            capacity_mib=max(1, capacity),
+            foreign_mib=min(max(0, foreign), max(1, capacity)),
+            region=self._region,
+            zone=zone if self._zone_bound else "",
+            labels={"volume_type": kind, "availability_zone": zone},
+        )
+
+
+class ByBackend:
+    """The scheduler's pools, such as `host@backend#pool`; only an administrator sees them, and where a volume is."""
+
+    may_stray = True
+
+    def __init__(self, client: Client, platform: str, *, region: str) -> None:
+        self._client, self._platform, self._region = client, platform, region
+
+    def reports(self, volumes: Iterable[Json]) -> Sequence[PoolReport]:
+        ours = Counter[str]()
+        for volume in volumes:
+            if records.token(volume):
+                ours[self.pool_of(volume)] += records.size_mib(volume)
+        return [self._report(pool["name"], pool["capabilities"], ours[pool["name"]]) for pool in self._pools()]
+
+    def pool_of(self, volume: Json) -> str:
+        return str(volume.get("os-vol-host-attr:host") or "")
+
+    def place(self, request: CreateRequest) -> Place:
+        pool = next((pool for pool in self._pools() if pool["name"] == request.pool), None)
+        if pool is None:
+            raise UnknownPool(pool=request.pool, platform=self._platform)
+        for key, value in request.parameters.items():
+            if key != TYPE:
+                raise Invalid(field=f"parameters.{key}", value=value, reason=f"Cinder's volumes have one parameter, {TYPE}")
+        wanted, leading = request.parameters.get(TYPE), self._types_to(pool)
+        chosen = wanted or (leading[0] if len(leading) == 1 else None)
+        if chosen not in leading or chosen is None:
+            reason = f"it must be one of the volume types that lead to this pool: {', '.join(leading) or 'there is none'}"
+            raise Invalid(field=f"parameters.{TYPE}", value=wanted or "", reason=reason)
+        return Place(volume_type=chosen, host=request.pool)
+
+    def _pools(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self._client.get("/scheduler-stats/get_pools", action="list the scheduler's pools", detail="true")[
+            "pools"
+        ]
+        return sorted(found, key=lambda pool: str(pool["name"]))
+
+    def _types_to(self, pool: Mapping[str, Any]) -> list[str]:
+        backend = pool["capabilities"].get("volume_backend_name")
+        types = self._client.get("/types", action="list volume types")["volume_types"]
+        return sorted(one["name"] for one in types if (one.get("extra_specs") or {}).get("volume_backend_name") == backend)
+
+    def _report(self, name: str, able: Mapping[str, Any], ours_mib: int) -> PoolReport:
+        capacity, free = _gib(able.get("total_capacity_gb")), _gib(able.get("free_capacity_gb"))
+        used = max(capacity - free, 0) if capacity is not None and free is not None else 0
+        capacity_mib = max(1, int(capacity * GIB_MIB)) if capacity is not None else ENDLESS_MIB
+        labels = {key: str(able[key]) for key in ("volume_backend_name", "storage_protocol", "vendor_name") if able.get(key)}
+        foreign_mib = min(max(0, int(used * GIB_MIB) - ours_mib), capacity_mib)
+        return PoolReport(name=name, capacity_mib=capacity_mib, foreign_mib=foreign_mib, region=self._region, labels=labels)
+
+
+def _gib(said: object) -> float | None:
+    """None for `infinite`, `unknown` and what else is no number."""
+    try:
+        return float(str(said)) if str(said) not in ("infinite", "unknown") else None
+    except ValueError:
+        return None

@@ -1,0 +1,138 @@
+"""Cinder's JSON as Polly's reports, and what Polly keeps in a volume's metadata: token, epochs, birth, and who an attachment is for.
+
+All other metadata are the volume's labels, as an operator sees and sets them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from storage.errors import Invalid
+from storage.model import Birth, ExternalId
+from storage.platforms.base import CreateRequest, SnapshotReport
+from storage.platforms.marks import Mark
+
+GIB_MIB: Final = 1024
+OURS: Final = "polly-"
+TOKEN: Final = "polly-token"  # noqa: S105 - the name of a metadata key
+EPOCH: Final = "polly-epoch"
+FLOOR: Final = "polly-floor"
+BIRTH: Final = "polly-birth"
+FOR: Final = "polly-for-"
+"""With an attachment's id: the node that it is for."""
+CINDERS_OWN: Final = frozenset({"readonly", "attached_mode"})
+"""What Cinder shows among the metadata though nobody set it there."""
+LONGEST: Final = 255
+UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+
+Json = Mapping[str, Any]
+
+
+def is_id(text: str) -> bool:
+    """Whether Cinder could have given this id; nothing else is ever put into a URL."""
+    return UUID.fullmatch(text) is not None
+
+
+def metadata(thing: Json) -> Mapping[str, str]:
+    found: Mapping[str, str] | None = thing.get("metadata")
+    return found or {}
+
+
+def token(thing: Json) -> str:
+    return metadata(thing).get(TOKEN, "")
+
+
+def mark(volume: Json) -> Mark:
+    kept = metadata(volume)
+    return Mark(epoch=_number(kept.get(EPOCH, "")), floor=_number(kept.get(FLOOR, "")))
+
+
+def marked(mark: Mark) -> dict[str, str]:
+    return {EPOCH: str(mark.epoch), FLOOR: str(mark.floor)}
+
+
+def birth(volume: Json) -> Birth | None:
+    try:
+        kept = json.loads(metadata(volume).get(BIRTH, ""))
+        return Birth(serial=kept["serial"], filesystem=kept["filesystem"], filesystem_uuid=kept["uuid"])
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def born(birth: Birth) -> dict[str, str]:
+    kept = {"serial": birth.serial, "filesystem": birth.filesystem, "uuid": birth.filesystem_uuid}
+    return {BIRTH: json.dumps(kept, separators=(",", ":"))}
+
+
+def labels(thing: Json) -> dict[str, str]:
+    return {key: value for key, value in metadata(thing).items() if not key.startswith(OURS) and key not in CINDERS_OWN}
+
+
+def new_metadata(request: CreateRequest) -> dict[str, str]:
+    """Raises Invalid for what Cinder could not keep."""
+    for key, value in request.labels.items():
+        if key.startswith(OURS) or key in CINDERS_OWN:
+            raise Invalid(field=f"labels.{key}", value=value, reason=f"Cinder's volumes have {key} for something else; take another name")
+        if not 0 < len(key) <= LONGEST or len(value) > LONGEST:
+            raise Invalid(field=f"labels.{key}", value=value, reason=f"Cinder keeps names and values of up to {LONGEST} characters")
+    return {**request.labels, TOKEN: request.token}
+
+
+def size_mib(thing: Json) -> int:
+    return int(thing["size"]) * GIB_MIB
+
+
+def size_gib(size_mib: int) -> int:
+    return -(-size_mib // GIB_MIB)
+
+
+def held_by(volume: Json) -> tuple[str, ...]:
+    """Who has the volume: a server's id, the node that an attachment was made for, or what else Cinder tells of it.
+
+    While a volume is on its way to somebody or back, Cinder shows no attachment; its status is what is known then.
+    """
+    kept = metadata(volume)
+    attached: Sequence[Json] = volume.get("attachments") or ()
+    if not attached:
+        named = tuple(value for key, value in kept.items() if key.startswith(FOR)) or (str(volume["status"]),)
+        return named if volume["status"] in ON_THE_WAY else ()
+    return tuple(dict.fromkeys(_holder(one, kept) for one in attached))
+
+
+ON_THE_WAY: Final = frozenset({"reserved", "attaching", "detaching", "in-use"})
+
+
+def _holder(attachment: Json, kept: Mapping[str, str]) -> str:
+    named = kept.get(FOR + str(attachment["attachment_id"]))
+    return str(attachment.get("server_id") or named or attachment.get("host_name") or f"attachment {attachment['attachment_id']}")
+
+
+def snapshot_report(snapshot: Json) -> SnapshotReport:
+    return SnapshotReport(
+        external_id=ExternalId(snapshot["id"]),
+        volume=ExternalId(snapshot["volume_id"]),
+        size_mib=size_mib(snapshot),
+        token=token(snapshot),
+        created_at=_instant(snapshot.get("created_at") or ""),
+    )
+
+
+def age(thing: Json) -> tuple[str, str]:
+    """What things of one kind are listed by, the oldest first."""
+    return str(thing.get("created_at") or ""), str(thing["id"])
+
+
+def _instant(text: str) -> float:
+    """Cinder's times are UTC without saying so."""
+    try:
+        return datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()
+    except ValueError:
+        return 0.0
+
+
+def _number(text: str) -> int:
+    return int(text) if text.isascii() and text.isdigit() else 0

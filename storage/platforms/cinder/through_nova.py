@@ -1,0 +1,98 @@
+"""`attach = "nova"`: nodes are servers, Nova plugs the volume into them, and a node is named by its server's id."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from storage.errors import Invalid, PlatformError, PlatformUnavailable, UnknownVolume, VolumeInUse
+from storage.model import ExternalId
+from storage.platforms.base import Attachment
+from storage.platforms.cinder import failures, records
+from storage.platforms.cinder.attaching import Look
+from storage.platforms.cinder.client import SERVERS, Client
+from storage.platforms.cinder.failures import Refusal
+from storage.platforms.cinder.records import Json
+from storage.platforms.cinder.things import Things
+
+VIRTIO_SERIAL: Final = 20
+"""Bytes of a volume's id that a virtio disk shows as its serial."""
+STOPPED: Final = frozenset({"SHUTOFF", "DELETED", "SOFT_DELETED", "SHELVED_OFFLOADED"})
+
+
+class ThroughNova:
+    def __init__(self, client: Client, volumes: Things, *, platform: str, slots: int | None) -> None:
+        self._client, self._volumes, self._platform, self._slots = client, volumes, platform, slots
+
+    def holder(self, node: str) -> str:
+        if not records.is_id(node):
+            reason = 'with attach = "nova" a node is named by its server\'s id, a UUID in small letters; it says so in its metadata server'
+            raise Invalid(field="node", value=node, reason=reason)
+        return node
+
+    def look(self, external_id: ExternalId, holder: str = "") -> Look:
+        if self._volumes.get(external_id) is None:
+            raise UnknownVolume(volume=external_id)
+        volume = self._volumes.rested(external_id, action=f"wait for volume {external_id}")
+        if volume is None:
+            raise UnknownVolume(volume=external_id)
+        return Look(volume=volume, is_ours=_is_on(volume, holder))
+
+    def take(self, external_id: ExternalId, node: str, *, read_only: bool) -> str:
+        action = f"attach volume {external_id} to server {node}"
+        body = {"volumeAttachment": {"volumeId": external_id}}
+        try:
+            self._client.ask("POST", f"/servers/{node}/os-volume_attachments", action=action, service=SERVERS, body=body)
+        except Refusal as refusal:
+            self._refused(refusal, external_id, node, action)
+        seen = self._volumes.rested(external_id, action=action)
+        if seen is None:
+            raise UnknownVolume(volume=external_id)
+        if not _is_on(seen, node):
+            reason = f"Nova took the call, but the volume is {seen['status']} now; nova-compute's log says why"
+            raise PlatformUnavailable(platform=self._platform, action=action, reason=reason)
+        return ""
+
+    def give(self, external_id: ExternalId, node: str, attachment: str, *, read_only: bool) -> Attachment:
+        """Nova has plugged it in already. The device that Nova names is a guess; the guest's link by the id is not."""
+        link = f"/dev/disk/by-id/virtio-{external_id[:VIRTIO_SERIAL]}"
+        return Attachment(external_id=external_id, device=link, serial=external_id, read_only=read_only)
+
+    def release(self, external_id: ExternalId, node: str) -> None:
+        if self._volumes.get(external_id) is None:
+            return
+        action = f"detach volume {external_id} from server {node}"
+        volume = self._volumes.rested(external_id, action=action)
+        if volume is None or not _is_on(volume, node):
+            return
+        try:
+            self._client.ask("DELETE", f"/servers/{node}/os-volume_attachments/{external_id}", action=action, service=SERVERS)
+        except Refusal as refusal:
+            if refusal.status != 404:
+                raise
+        self._volumes.until(external_id, lambda seen: seen is None or not _is_on(seen, node), action=action)
+
+    def stopped(self, node: str) -> str | None:
+        if not records.is_id(node):
+            return None
+        found = self._client.get_or_none(f"/servers/{node}", action=f"look at server {node}", service=SERVERS)
+        if found is None:
+            return f"Nova has no server {node}"
+        server = found["server"]
+        if server["status"] in STOPPED and server.get("OS-EXT-STS:task_state") is None:
+            return f"Nova shows server {node} as {server['status']} since {server.get('updated')}"
+        return None
+
+    def _refused(self, refusal: Refusal, external_id: ExternalId, node: str, action: str) -> None:
+        """Raises what a refused attach means. The volume was there and free when we looked."""
+        if refusal.status == 404:
+            reason = f"Nova has no such server or volume in this project ({refusal})"
+            raise PlatformError(platform=self._platform, action=action, reason=reason) from refusal
+        if refusal.status == 403 and "disk devices" in refusal.message:
+            raise failures.no_slot(refusal, platform=self._platform, node=node, slots=self._slots) from refusal
+        if refusal.status == 400 and (holders := records.held_by(self._volumes.known(external_id))):
+            raise VolumeInUse(volume=external_id, holder=", ".join(holders)) from refusal
+        raise refusal
+
+
+def _is_on(volume: Json, server: str) -> bool:
+    return bool(server) and any(one.get("server_id") == server for one in volume.get("attachments") or ())

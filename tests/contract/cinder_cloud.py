@@ -1,0 +1,118 @@
+"""The adapter of Cinder on a real OpenStack, with a wire between them that can be pulled at."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from storage.platforms.cinder import CinderPlatform
+from storage.platforms.cinder.options import CinderOptions
+from tests.peers import _openstack_files as files
+from tests.peers.openstack import OpenStack
+from tests.support import eventually
+from tests.wire import Refusal, Wire
+
+POOL = "nova/nfs"
+
+
+def _connector(host: str) -> str:
+    return json.dumps({"host": host, "ip": "127.0.0.1", "initiator": f"iqn.2026-01.test:{host}"})
+
+
+NODES = (_connector("node-a"), _connector("node-b"))
+OFFSET = 1 << 20
+TOO_FAST = Refusal(status=429, body=b'{"overLimit": {"code": 429, "message": "This request was rate-limited."}}')
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Data:
+    """What is on volumes, looked at where the storage keeps them: a raw file, or a layer of QEMU's once there is a snapshot."""
+
+    share: Path
+
+    def write(self, volume: str, data: bytes) -> None:
+        with tempfile.NamedTemporaryFile() as source:
+            source.write(data)
+            source.flush()
+            self._qemu_io(volume, f"write -s {source.name} {OFFSET} {len(data)}")
+
+    def read(self, volume: str, length: int) -> bytes:
+        shown = self._qemu_io(volume, f"read -v {OFFSET} {length}")
+        lines = [line.split() for line in shown.splitlines() if line[:8].isalnum() and line[8:9] == ":"]
+        return bytes.fromhex("".join("".join(line[1:17]) for line in lines))[:length]
+
+    def _qemu_io(self, volume: str, command: str) -> str:
+        """QEMU writes what is shorter than a sector as well."""
+        info = self.share / f"volume-{volume}.info"
+        name = json.loads(info.read_text())["active"] if info.exists() else f"volume-{volume}"
+        kind = "qcow2" if name != f"volume-{volume}" else "raw"
+        arguments = ["qemu-io", "-f", kind, "-c", command, str(self.share / name)]
+        return subprocess.run(arguments, check=True, capture_output=True, text=True).stdout
+
+
+class Cloud:
+    """A running OpenStack with a plain user's adapters on it."""
+
+    def __init__(self, openstack: OpenStack) -> None:
+        self.openstack = openstack
+        self.cinder, self.nova = Wire(openstack.ports.cinder), Wire(openstack.ports.nova)
+        self.data = Data(share=openstack.files.share)
+        self._wires = contextlib.ExitStack()
+        self.clouds = openstack.files.root / "wired.yaml"
+
+    def __enter__(self) -> Cloud:
+        self._wires.enter_context(self.cinder)
+        self._wires.enter_context(self.nova)
+        override = {"block_storage_endpoint_override": f"{self.cinder.url}/v3", "compute_endpoint_override": f"{self.nova.url}/v2.1"}
+        logins = {
+            "polly": self.openstack.login(files.USER, "polly", files.USER_PASSWORD),
+            "admin": self.openstack.login("admin", "admin", files.ADMIN_PASSWORD),
+        }
+        self.openstack.write_clouds(self.clouds, **{name: {**login, **override} for name, login in logins.items()})
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._wires.close()
+
+    @property
+    def servers(self) -> tuple[str, str]:
+        first, second = self.openstack.servers
+        return first, second
+
+    def platform(self, attach: str, *, cloud: str = "polly", wait: Callable[[float], None] = time.sleep, **more: Any) -> CinderPlatform:
+        options: dict[str, Any] = {
+            "cloud": cloud,
+            "clouds_file": str(self.clouds),
+            "attach": attach,
+            "calls_per_second": 500,
+            "wait_s": 60,
+            **more,
+        }
+        return CinderPlatform("cloud", CinderOptions(**options), poll_s=0.1, orphan_s=0.5, wait=wait)
+
+    @contextlib.contextmanager
+    def expired(self) -> Iterator[None]:
+        """The user's password is another one for a while; with it all of the user's tokens end."""
+        identity = self.openstack.connect("admin").identity
+        user = identity.find_user(files.USER)
+        identity.update_user(user, password="another-secret")
+        try:
+            yield
+        finally:
+            identity.update_user(user, password=files.USER_PASSWORD)
+            eventually(self._can_log_in, 10, "the user is let in again")
+
+    def _can_log_in(self) -> bool:
+        """Tokens of the second in which the password was changed end with it."""
+        try:
+            return list(self.openstack.connect("polly").block_storage.volumes(limit=1)) is not None
+        except Exception as error:
+            raise AssertionError(f"{type(error).__name__}: {error}") from error

@@ -1,0 +1,72 @@
+"""The contract on a real OpenStack, for both ways of attaching: through Nova, and to machines of their own."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from typing import ClassVar
+
+import pytest
+
+from storage.platforms.base import Attachment, Platform
+from storage.platforms.cinder.options import BARE_METAL, NOVA
+from storage.platforms.contract import Arena, PlatformContract
+from tests.contract.cinder_cloud import NODES, POOL, TOO_FAST, Cloud
+from tests.peers import _openstack_files as files
+
+pytestmark = [pytest.mark.peer, pytest.mark.xdist_group("cinder")]
+
+
+class OnCinder(PlatformContract):
+    pool = POOL
+    size_mib = 1024
+    many = 21
+    secrets = (files.USER_PASSWORD,)
+    way: ClassVar[str]
+
+    @pytest.fixture
+    def storage(self, cinder: Cloud) -> Cloud:
+        return cinder
+
+    def make(self, storage: Cloud) -> Platform:
+        return storage.platform(self.way)
+
+    def fill(self, arena: Arena) -> int:
+        """The quota is the pool's capacity."""
+        pool = next(pool for pool in arena.here.pools() if pool.name == self.pool)
+        return pool.capacity_mib + 1
+
+    def write(self, storage: Cloud, attachment: Attachment, data: bytes) -> None:
+        storage.data.write(attachment.external_id, data)
+
+    def read(self, storage: Cloud, attachment: Attachment, length: int) -> bytes:
+        return storage.data.read(attachment.external_id, length)
+
+    @contextlib.contextmanager
+    def losing(self, storage: Cloud, platform: Platform, verb: str) -> Iterator[Platform]:
+        with (storage.nova if self._goes_through_nova(verb) else storage.cinder).losing():
+            yield platform
+
+    def throttling(self, storage: Cloud) -> AbstractContextManager[object]:
+        return storage.cinder.refusing(TOO_FAST, TOO_FAST)
+
+    def expiring(self, storage: Cloud) -> AbstractContextManager[object]:
+        return storage.expired()
+
+    def _goes_through_nova(self, verb: str) -> bool:
+        return self.way == NOVA and verb in ("attach", "detach")
+
+
+class TestBareMetal(OnCinder):
+    way = BARE_METAL
+    nodes = NODES
+
+
+class TestThroughNova(OnCinder):
+    way = NOVA
+
+    @pytest.fixture
+    def storage(self, cinder: Cloud) -> Cloud:
+        type(self).nodes = cinder.servers
+        return cinder

@@ -1,0 +1,282 @@
+"""A real OpenStack on loopback: Keystone, Cinder with its NFS driver, Nova with its fake hypervisor, Placement, RabbitMQ.
+
+It needs root: what would be an NFS mount is a bind mount, so that no NFS client is needed. All of its files are in one folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import http.server
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Final
+
+import openstack
+import yaml
+
+from tests.peers import _openstack_files as files
+from tests.peers.venvs import venv
+from tests.ports import free_port, give_back
+from tests.servers import Missing
+from tests.support import eventually
+
+HERE: Final = Path(__file__).parent
+RABBIT: Final = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
+PR_SET_PDEATHSIG: Final = 1
+START_S: Final = 90.0
+
+
+def install() -> None:
+    venv("openstack")
+
+
+class OpenStack:
+    """The services, each a process of its own that can be killed and started again; `clouds` is a clouds.yaml for their users."""
+
+    def __init__(self) -> None:
+        if absent := [name for name in ("mount.nfs", "qemu-img", "epmd") if not shutil.which(name)]:
+            raise Missing(f"{', '.join(absent)} (Debian: nfs-common, qemu-utils, rabbitmq-server)")
+        if not RABBIT.exists():
+            raise Missing("RabbitMQ (Debian: rabbitmq-server)")
+        self._bin = venv("openstack") / "bin"
+        root = Path(tempfile.mkdtemp(prefix="polly-openstack-"))
+        self.ports = files.Ports(**{name: free_port() for name in files.Ports.__annotations__})
+        self.files = files.Files(root=root, ports=self.ports, venv=self._bin.parent)
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._elsewhere = http.server.ThreadingHTTPServer(("127.0.0.1", self.ports.elsewhere), _Elsewhere)
+        self.servers: tuple[str, ...] = ()
+        """Two servers of Nova's, running."""
+
+    # --- its life ------------------------------------------------------------------------------------------
+
+    def start(self) -> OpenStack:
+        self.files.write()
+        subprocess.run(["mount", "--bind", "--", str(self.files.share), str(self.files.nfs_mount)], check=True)
+        threading.Thread(target=self._elsewhere.serve_forever, daemon=True).start()
+        self.start_rabbit()
+        with ThreadPoolExecutor(2) as pool:
+            made = [pool.submit(self._manage, *commands) for commands in self._databases()]
+            for one in made:
+                one.result()
+        self._start("keystone", "python", "-P", HERE / "_wsgi.py", "keystone.wsgi.api", self.ports.keystone)
+        self._listens(self.ports.keystone, "Keystone")
+        self._fill_keystone()
+        for name in ("cinder-api", "cinder-scheduler", "cinder-volume"):
+            self._start_cinder(name)
+        self._start_nova()
+        for port, what in ((self.ports.cinder, "Cinder"), (self.ports.placement, "Placement"), (self.ports.nova, "Nova")):
+            self._listens(port, what)
+        admin = self.connect("admin")
+        eventually(lambda: list(admin.block_storage.backend_pools()), START_S, "Cinder's scheduler knows a pool")
+        admin.block_storage.create_type(name="nfs", extra_specs={"volume_backend_name": "nfs1"})
+        self.servers = self._start_servers(admin)
+        return self
+
+    def stop(self) -> None:
+        for name in reversed(tuple(self._processes)):
+            self.kill(name)
+        with contextlib.suppress(Exception):
+            self._elsewhere.shutdown()
+        self._elsewhere.server_close()
+        subprocess.run(["umount", "--lazy", "--", str(self.files.nfs_mount)], check=False, capture_output=True)
+        shutil.rmtree(self.files.root, ignore_errors=True)
+        for name in files.Ports.__annotations__:
+            give_back(getattr(self.ports, name))
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        return tuple(process.pid for process in self._processes.values())
+
+    def kill(self, name: str) -> None:
+        """Ends a service with all its children, as a crash would."""
+        process = self._processes.pop(name)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+    def start_volume_service(self) -> None:
+        """Returns when Cinder counts it as up."""
+        self._start_cinder("cinder-volume")
+
+    def volume_service_is_up(self) -> bool:
+        services = self.connect("admin").block_storage.services(binary="cinder-volume")
+        return all(service.state == "up" for service in services)
+
+    def start_rabbit(self) -> None:
+        if "epmd" not in self._processes:
+            self._start("epmd", "/usr/bin/epmd", "-port", self.ports.epmd, "-address", "127.0.0.1")
+            self._listens(self.ports.epmd, "epmd")
+        self._start("rabbit", RABBIT, environment=self.files.rabbit_environment)
+        self._listens(self.ports.rabbit, "RabbitMQ")
+
+    # --- who asks ------------------------------------------------------------------------------------------
+
+    def connect(self, cloud: str) -> Any:
+        """openstacksdk's connection as `admin`, or as `polly`, a plain member of a project."""
+        return openstack.connection.Connection(config=openstack.config.OpenStackConfig([str(self.files.clouds)]).get_one(cloud))
+
+    def login(self, user: str, project: str, password: str) -> dict[str, object]:
+        return {
+            "auth": {
+                "auth_url": f"http://127.0.0.1:{self.ports.keystone}/v3",
+                "username": user,
+                "password": password,
+                "project_name": project,
+                "user_domain_id": "default",
+                "project_domain_id": "default",
+            },
+            "region_name": files.REGION,
+        }
+
+    def write_clouds(self, path: Path, **clouds: Mapping[str, object]) -> Path:
+        path.write_text(yaml.safe_dump({"clouds": clouds}))
+        path.chmod(0o600)
+        return path
+
+    # --- how it is started ---------------------------------------------------------------------------------
+
+    def _databases(self) -> Sequence[Sequence[Sequence[object]]]:
+        root = self.files.root
+        keystone = ["keystone-manage", "--config-file", root / "keystone/keystone.conf"]
+        nova = ["nova-manage", "--config-file", root / "nova/nova.conf"]
+        as_root = ["--keystone-user", "root", "--keystone-group", "root"]
+        url = f"http://127.0.0.1:{self.ports.keystone}/v3"
+        urls = ["--bootstrap-public-url", url, "--bootstrap-internal-url", url, "--bootstrap-admin-url", url]
+        return (
+            (
+                [*keystone, "db_sync"],
+                [*keystone, "fernet_setup", *as_root],
+                [*keystone, "credential_setup", *as_root],
+                [*keystone, "bootstrap", "--bootstrap-password", files.ADMIN_PASSWORD, "--bootstrap-region-id", files.REGION, *urls],
+            ),
+            (["cinder-manage", "--config-file", root / "cinder/cinder.conf", "db", "sync"],),
+            (
+                [*nova, "api_db", "sync"],
+                [*nova, "cell_v2", "map_cell0"],
+                [*nova, "cell_v2", "create_cell", "--name", "cell1"],
+                [*nova, "db", "sync"],
+            ),
+            (["placement-manage", "--config-file", root / "placement/placement.conf", "db", "sync"],),
+        )
+
+    def _manage(self, *commands: Sequence[object]) -> None:
+        for command in commands:
+            arguments = [str(self._bin / str(command[0])), *map(str, command[1:])]
+            ended = subprocess.run(arguments, env=self._environment({}), capture_output=True, text=True)
+            if ended.returncode:
+                raise RuntimeError(f"{' '.join(arguments)}: {ended.stdout[-1000:]} {ended.stderr[-2000:]}")
+
+    def _environment(self, more: Mapping[str, str]) -> dict[str, str]:
+        root = self.files.root
+        services = {f"OS_{name.upper()}_CONFIG_DIR": str(root / name) for name in ("keystone", "nova", "placement")}
+        path = f"{root}/bin:{self._bin}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+        return {"PATH": path, "HOME": str(root), "LC_ALL": "C.UTF-8", **services, **more}
+
+    def _start(self, name: str, program: str | Path, *arguments: object, environment: Mapping[str, str] | None = None) -> None:
+        """In the main thread: the process dies with the thread that has started it. `-P`: a module beside _wsgi.py has a name of theirs."""
+        command = [str(self._bin / program), *map(str, arguments)]
+        with open(self.files.root / "log" / name, "ab") as log:
+            self._processes[name] = subprocess.Popen(
+                command,
+                cwd=self.files.root,
+                env=self._environment(environment or {}),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                preexec_fn=_die_with_parent,
+                start_new_session=True,
+            )
+
+    def _start_cinder(self, name: str) -> None:
+        self._start(name, name, "--config-file", self.files.root / "cinder/cinder.conf")
+
+    def _start_nova(self) -> None:
+        self._start("placement", "python", "-P", HERE / "_wsgi.py", "placement.wsgi.api", self.ports.placement)
+        self._start("nova-api", "python", "-P", HERE / "_wsgi.py", "nova.wsgi.osapi_compute", self.ports.nova)
+        for name in ("nova-conductor", "nova-scheduler", "nova-compute"):
+            self._start(name, name, "--config-file", self.files.root / "nova/nova.conf")
+
+    def _listens(self, port: int, what: str) -> None:
+        def connected() -> bool:
+            with socket.create_connection(("127.0.0.1", port), timeout=2):
+                return True
+
+        eventually(connected, START_S, f"{what} listens")
+
+    def _fill_keystone(self) -> None:
+        """The users, and where which service is."""
+        user = self.login(files.USER, "polly", files.USER_PASSWORD)
+        self.write_clouds(self.files.clouds, admin=self.login("admin", "admin", files.ADMIN_PASSWORD), polly=user)
+        identity = self.connect("admin").identity
+        for role in ("service", "member"):
+            identity.find_role(role) or identity.create_role(name=role)
+        for name, password, project, roles in (
+            ("cinder", files.SERVICE_PASSWORD, "service", ("admin", "service")),
+            ("nova", files.SERVICE_PASSWORD, "service", ("admin", "service")),
+            (files.USER, files.USER_PASSWORD, "polly", ("member",)),
+        ):
+            home = identity.find_project(project) or identity.create_project(name=project, domain_id="default")
+            person = identity.create_user(name=name, password=password, domain_id="default", default_project_id=home.id)
+            for role in roles:
+                identity.assign_project_role_to_user(home, person, identity.find_role(role))
+        for name, kind, url in (
+            ("cinder", "block-storage", f"http://127.0.0.1:{self.ports.cinder}/v3"),
+            ("nova", "compute", f"http://127.0.0.1:{self.ports.nova}/v2.1"),
+            ("placement", "placement", f"http://127.0.0.1:{self.ports.placement}"),
+            ("neutron", "network", f"http://127.0.0.1:{self.ports.elsewhere}"),
+            ("glance", "image", f"http://127.0.0.1:{self.ports.elsewhere}"),
+        ):
+            service = identity.create_service(name=name, type=kind)
+            identity.create_endpoint(service_id=service.id, interface="public", region_id=files.REGION, url=url)
+
+    def _start_servers(self, admin: Any) -> tuple[str, ...]:
+        """Two servers that belong to the plain user, each started from a volume of its own."""
+        flavor = admin.compute.create_flavor(name="small", ram=64, vcpus=1, disk=0)
+        eventually(lambda: any(one.state == "up" for one in admin.compute.services(binary="nova-compute")), START_S, "Nova's compute is up")
+        mine = self.connect("polly")
+        return tuple(server.id for server in [self._server(admin, mine, flavor.id, f"node-{number}") for number in (1, 2)])
+
+    def _server(self, admin: Any, mine: Any, flavor: str, name: str) -> Any:
+        volumes = mine.block_storage
+        disk = volumes.wait_for_status(volumes.create_volume(size=1, name=f"disk of {name}"), "available", ["error"], 0.2, 60)
+        volumes.set_volume_bootable_status(disk, True)
+        start = [{"boot_index": 0, "uuid": disk.id, "source_type": "volume", "destination_type": "volume"}]
+
+        def make() -> Any:
+            return mine.compute.create_server(name=name, flavor_id=flavor, networks="none", block_device_mapping=start)
+
+        return mine.compute.wait_for_server(make(), wait=60, interval=0.3)
+
+
+class _Elsewhere(http.server.BaseHTTPRequestHandler):
+    """The network and image services, as empty as can be: Nova asks them, and nothing here has a network or an image."""
+
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *arguments: object) -> None:
+        """Nobody reads it."""
+
+    def do_GET(self) -> None:
+        last = self.path.partition("?")[0].rstrip("/").rpartition("/")[2].removesuffix(".json").replace("-", "_")
+        here = f"http://{self.headers['Host']}/v2.0/"
+        versions = {"versions": [{"id": "v2.0", "status": "CURRENT", "links": [{"rel": "self", "href": here}]}]}
+        body = json.dumps(versions if last in ("", "v2.0") else {last: []}).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+def _die_with_parent() -> None:
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
