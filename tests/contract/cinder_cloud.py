@@ -47,7 +47,8 @@ class Data:
     def read(self, volume: str, length: int) -> bytes:
         shown = self._qemu_io(volume, f"read -v {OFFSET} {length}")
         lines = [line.split() for line in shown.splitlines() if line[:8].isalnum() and line[8:9] == ":"]
-        return bytes.fromhex("".join("".join(line[1:17]) for line in lines))[:length]
+        found = [byte for line in lines for byte in line[1:17] if len(byte) == 2]
+        return bytes.fromhex("".join(found[:length]))
 
     def _qemu_io(self, volume: str, command: str) -> str:
         """QEMU writes what is shorter than a sector as well."""
@@ -87,7 +88,15 @@ class Cloud:
         first, second = self.openstack.servers
         return first, second
 
-    def platform(self, attach: str, *, cloud: str = "polly", wait: Callable[[float], None] = time.sleep, **more: Any) -> CinderPlatform:
+    def platform(
+        self,
+        attach: str,
+        *,
+        cloud: str = "polly",
+        wait: Callable[[float], None] = time.sleep,
+        answer_s: float = 60.0,
+        **more: Any,
+    ) -> CinderPlatform:
         options: dict[str, Any] = {
             "cloud": cloud,
             "clouds_file": str(self.clouds),
@@ -96,7 +105,7 @@ class Cloud:
             "wait_s": 60,
             **more,
         }
-        return CinderPlatform("cloud", CinderOptions(**options), poll_s=0.1, orphan_s=0.5, wait=wait)
+        return CinderPlatform("cloud", CinderOptions(**options), poll_s=0.1, orphan_s=0.5, answer_s=answer_s, wait=wait)
 
     @contextlib.contextmanager
     def expired(self) -> Iterator[None]:

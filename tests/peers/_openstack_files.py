@@ -1,4 +1,4 @@
-"""The files that OpenStack's services are configured with: all on loopback, all in one folder, SQLite for their databases."""
+"""The files that OpenStack's services are configured with: all on loopback, all in one folder, their databases in one PostgreSQL."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ TOKENS_KEPT_S = 2
 USER, USER_PASSWORD = "polly", "user-secret"
 SERVICE_PASSWORD = "service-secret"
 
+DATABASES = ("keystone", "cinder", "nova_api", "nova_cell0", "nova", "placement")
 SUDO = """#!/bin/sh
 # We are root already, and no filter of commands is what is tested here.
 if [ "$1" = cinder-rootwrap ]; then shift 2; fi
@@ -45,6 +46,8 @@ class Files:
     root: Path
     ports: Ports
     venv: Path
+    databases: Mapping[str, str]
+    """SQLAlchemy's URL for each of DATABASES."""
 
     @property
     def nfs_mounts(self) -> Path:
@@ -110,8 +113,8 @@ class Files:
         with open(self.root / name, "w") as file:
             made.write(file)
 
-    def _database(self, name: str) -> dict[str, str]:
-        return {"connection": f"sqlite:///{self.root}/{name}.sqlite"}
+    def _database(self, name: str) -> dict[str, object]:
+        return {"connection": self.databases[name], "max_pool_size": 3, "max_overflow": 2}
 
     def _login(self, user: str) -> dict[str, object]:
         return {
@@ -143,7 +146,7 @@ class Files:
         keys = f"{self.root}/keystone/keys"
         return {
             "DEFAULT": {"log_dir": ""},
-            "database": self._database("keystone/keystone"),
+            "database": self._database("keystone"),
             "identity": {"password_hash_rounds": 4},
             "fernet_tokens": {"key_repository": keys},
             "fernet_receipts": {"key_repository": keys},
@@ -181,7 +184,7 @@ class Files:
                 "quota_gigabytes": 20000,
                 "max_over_subscription_ratio": 1000,
             },
-            "database": self._database("cinder/cinder"),
+            "database": self._database("cinder"),
             "oslo_concurrency": {"lock_path": home / "locks"},
             "coordination": {"backend_url": f"file://{home}/coordination"},
             "oslo_messaging_rabbit": {"rabbit_retry_interval": 1, "rabbit_retry_backoff": 1, "kombu_reconnect_delay": 0.5},
@@ -216,8 +219,8 @@ class Files:
             },
             "api": {"auth_strategy": "keystone"},
             "wsgi": {"api_paste_config": home / "api-paste.ini"},
-            "api_database": self._database("nova/nova_api"),
-            "database": self._database("nova/nova"),
+            "api_database": self._database("nova_api"),
+            "database": self._database("nova"),
             "oslo_concurrency": {"lock_path": home / "locks"},
             "keystone_authtoken": self._checks_tokens("nova"),
             "service_user": {"send_service_user_token": True, **self._login("nova")},
@@ -225,7 +228,8 @@ class Files:
             "neutron": self._login("nova"),
             "cinder": {"catalog_info": "block-storage:cinder:publicURL", "os_region_name": REGION},
             "vnc": {"enabled": False},
-            "scheduler": {"discover_hosts_in_cells_interval": 2},
+            "conductor": {"workers": 1},
+            "scheduler": {"workers": 1, "discover_hosts_in_cells_interval": 2},
             "filter_scheduler": {"enabled_filters": "ComputeFilter"},
         }
 
@@ -233,6 +237,6 @@ class Files:
         return {
             "DEFAULT": {"log_dir": ""},
             "api": {"auth_strategy": "keystone"},
-            "placement_database": self._database("placement/placement"),
+            "placement_database": self._database("placement"),
             "keystone_authtoken": self._checks_tokens("nova"),
         }

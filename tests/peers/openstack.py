@@ -27,7 +27,7 @@ import yaml
 from tests.peers import _openstack_files as files
 from tests.peers.venvs import venv
 from tests.ports import free_port, give_back
-from tests.servers import Missing
+from tests.servers import Missing, Postgres
 from tests.support import eventually
 
 HERE: Final = Path(__file__).parent
@@ -49,9 +49,10 @@ class OpenStack:
         if not RABBIT.exists():
             raise Missing("RabbitMQ (Debian: rabbitmq-server)")
         self._bin = venv("openstack") / "bin"
+        self._postgres = Postgres()
         root = Path(tempfile.mkdtemp(prefix="polly-openstack-"))
         self.ports = files.Ports(**{name: free_port() for name in files.Ports.__annotations__})
-        self.files = files.Files(root=root, ports=self.ports, venv=self._bin.parent)
+        self._root = root
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._elsewhere = http.server.ThreadingHTTPServer(("127.0.0.1", self.ports.elsewhere), _Elsewhere)
         self.servers: tuple[str, ...] = ()
@@ -60,6 +61,10 @@ class OpenStack:
     # --- its life ------------------------------------------------------------------------------------------
 
     def start(self) -> OpenStack:
+        self._postgres.start()
+        databases = {name: self._postgres.url(self._postgres.create_database()) for name in files.DATABASES}
+        urls = {name: url.replace("+psycopg:", "+psycopg2:") for name, url in databases.items()}
+        self.files = files.Files(root=self._root, ports=self.ports, venv=self._bin.parent, databases=urls)
         self.files.write()
         subprocess.run(["mount", "--bind", "--", str(self.files.share), str(self.files.nfs_mount)], check=True)
         threading.Thread(target=self._elsewhere.serve_forever, daemon=True).start()
@@ -88,8 +93,10 @@ class OpenStack:
         with contextlib.suppress(Exception):
             self._elsewhere.shutdown()
         self._elsewhere.server_close()
-        subprocess.run(["umount", "--lazy", "--", str(self.files.nfs_mount)], check=False, capture_output=True)
-        shutil.rmtree(self.files.root, ignore_errors=True)
+        self._postgres.stop()
+        if hasattr(self, "files"):
+            subprocess.run(["umount", "--lazy", "--", str(self.files.nfs_mount)], check=False, capture_output=True)
+        shutil.rmtree(self._root, ignore_errors=True)
         for name in files.Ports.__annotations__:
             give_back(getattr(self.ports, name))
 
@@ -162,7 +169,7 @@ class OpenStack:
             (["cinder-manage", "--config-file", root / "cinder/cinder.conf", "db", "sync"],),
             (
                 [*nova, "api_db", "sync"],
-                [*nova, "cell_v2", "map_cell0"],
+                [*nova, "cell_v2", "map_cell0", "--database_connection", self.files.databases["nova_cell0"]],
                 [*nova, "cell_v2", "create_cell", "--name", "cell1"],
                 [*nova, "db", "sync"],
             ),

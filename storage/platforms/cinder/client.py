@@ -25,16 +25,18 @@ VOLUMES: Final = "block-storage"
 SERVERS: Final = "compute"
 MICROVERSIONS: Final[Mapping[str, str]] = {VOLUMES: "3.60", SERVERS: "2.60"}
 """Cinder's of Ussuri, 2020: attachments with a mode. Nova's of Queens, 2018: volumes for several servers."""
-ANSWER_S: Final = 120.0
-"""How long a call may take: Cinder waits a minute for its own services."""
 TRIES: Final = 8
 """How often a call that was refused for its rate is made."""
 LONGEST_WAIT_S: Final = 60.0
 
 
 class Client:
-    def __init__(self, platform: str, options: CinderOptions, bucket: TokenBucket, *, wait: Callable[[float], object]) -> None:
-        self._platform, self._options, self._bucket, self._wait = platform, options, bucket, wait
+    """`answer_s`: how long a call may take."""
+
+    def __init__(
+        self, platform: str, options: CinderOptions, bucket: TokenBucket, *, wait: Callable[[float], object], answer_s: float
+    ) -> None:
+        self._platform, self._options, self._bucket, self._wait, self._answer_s = platform, options, bucket, wait, answer_s
         self._adapters: dict[str, Adapter] = {}
         self._region: Any = None
         self._lock = threading.RLock()
@@ -106,9 +108,9 @@ class Client:
             microversion=MICROVERSIONS[service],
             headers={"Accept": "application/json"},
             raise_exc=False,
-            timeout=ANSWER_S,
+            timeout=self._answer_s,
         )
-        if answer.status_code >= 400:
+        if answer.status_code >= 300:
             raise Refusal.read(answer.status_code, _json(answer), answer.headers)
         return _json(answer)
 

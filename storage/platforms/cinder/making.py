@@ -33,7 +33,7 @@ class Making:
         return _first(self._volumes.with_token(token))
 
     def create(self, request: CreateRequest, *, size_mib: int) -> Json:
-        made = _first(self._volumes.with_token(request.token)) or self._make(request, size_mib)
+        made = self._earlier(request) or self._make(request, size_mib)
         ready = self._ready(str(made["id"]), request, size_mib)
         all_of_it = self._volumes.with_token(request.token)
         kept = _first(all_of_it) or ready
@@ -41,6 +41,14 @@ class Making:
             if other["id"] != kept["id"] and not _is_used(other):
                 self._volumes.delete(other["id"])
         return ready if kept["id"] == ready["id"] else self._ready(str(kept["id"]), request, size_mib)
+
+    def _earlier(self, request: CreateRequest) -> Json | None:
+        """What an earlier try has made, unless Cinder has given up on it since; that is cleared away."""
+        made = self.found(request.token)
+        if made is None or made["status"] not in FAILED or _is_used(made):
+            return made
+        self._volumes.delete(made["id"])
+        return self._earlier(request)
 
     def _make(self, request: CreateRequest, size_mib: int) -> Json:
         place = self._pooling.place(request)

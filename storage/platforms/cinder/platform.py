@@ -30,6 +30,8 @@ from storage.platforms.pacing import TokenBucket
 
 BURST_S: Final = 2
 """So many seconds' calls may be made at once after a rest."""
+ANSWER_S: Final = 120.0
+"""How long a call may take: Cinder waits a minute for its own services before it gives up on one."""
 NOVA_SLOTS: Final = 25
 """A guest's virtio disks have 26 letters, and the first is its own."""
 
@@ -44,11 +46,12 @@ class CinderPlatform(Platform):
         *,
         poll_s: float = 1.0,
         orphan_s: float = 10.0,
+        answer_s: float = ANSWER_S,
         wait: Callable[[float], None] = time.sleep,
     ) -> None:
         self._name, self._options, self._lock = name, options, threading.Lock()
         bucket = TokenBucket(options.calls_per_second, options.calls_per_second * BURST_S, wait=wait)
-        self._client = Client(name, options, bucket, wait=wait)
+        self._client = Client(name, options, bucket, wait=wait, answer_s=answer_s)
         self._volumes = Things(self._client, "volume", platform=name, wait_s=options.wait_s, every_s=poll_s)
         self._snapshots = Things(self._client, "snapshot", platform=name, wait_s=options.wait_s, every_s=poll_s)
         self._pooling: Pooling = (
@@ -129,9 +132,6 @@ class CinderPlatform(Platform):
             raise VolumeInUse(volume=external_id, holder=", ".join(holders))
         if left := self._volumes_snapshots(external_id):
             raise HasSnapshots(volume=external_id, snapshots=", ".join(str(one["id"]) for one in left))
-        if volume["status"] == "deleting":
-            self._volumes.rested(external_id, action="delete a volume")
-            return
         try:
             self._volumes.delete(external_id)
         except Refusal as refusal:

@@ -110,9 +110,9 @@ class Things:
         try:
             self._client.ask("DELETE", f"/{self._noun}s/{key}", action=action)
         except Refusal as refusal:
-            if refusal.status == 404:
-                return
-            raise
+            seen = self.get(key) if refusal.status == 400 else None
+            if refusal.status != 404 and (seen is None or seen["status"] != "deleting"):
+                raise
         left = self.until(key, lambda seen: seen is None or seen["status"] != "deleting", action=action)
         if left is not None:
             raise PlatformError(platform=self._platform, action=action, reason=f"it is {left['status']} now: {self.why(key)}")

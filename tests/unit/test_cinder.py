@@ -1,0 +1,264 @@
+"""The adapter of Cinder without a Cinder: what it reads, keeps, refuses and lets through, and what its document says."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from framework.config import parse_config
+from storage.errors import Invalid, NoSlot, PlatformError, PlatformUnavailable, PoolFull, Unsupported
+from storage.model import Birth, ExternalId
+from storage.platforms.base import CreateRequest
+from storage.platforms.cinder import connections, failures, records
+from storage.platforms.cinder.bare_metal import connector
+from storage.platforms.cinder.client import Client
+from storage.platforms.cinder.failures import Refusal
+from storage.platforms.cinder.options import CinderOptions
+from storage.platforms.cinder.pooling import ENDLESS_MIB, ByBackend
+from storage.platforms.marks import Mark
+from storage.platforms.options import describe
+from storage.platforms.pacing import TokenBucket
+from storage.platforms.registry import build
+
+DOCUMENT = (Path(__file__).parents[2] / "docs/platforms/cinder.md").read_text("utf-8")
+VOLUME = ExternalId("6b1f0d0e-3f5e-4d4c-9d7c-0f6a3c1b2a10")
+SERVER = "00000000-3f5e-4d4c-9d7c-0f6a3c1b2a10"
+NFS = {"driver_volume_type": "nfs", "export": "nas-1:/vols", "name": f"volume-{VOLUME}", "format": "raw", "options": None}
+ISCSI = {
+    "driver_volume_type": "iscsi",
+    "target_portal": "10.0.0.1:3260",
+    "target_iqn": f"iqn.2010-10.org.openstack:volume-{VOLUME}",
+    "target_lun": 0,
+    "auth_method": "CHAP",
+    "auth_username": "AKsecretuser",
+    "auth_password": "AKsecretpass",
+    "discovery_auth_password": "AKsecretpass",
+}
+
+
+def volume(**changes: Any) -> dict[str, Any]:
+    return {"id": VOLUME, "size": 2, "status": "available", "metadata": {}, "attachments": [], "name": "one", **changes}
+
+
+# --- what Cinder says --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "headers", "is_throttle", "is_quota"),
+    [
+        (413, {"overLimit": {"code": 413, "message": "Requested volume exceeds quota", "retryAfter": "0"}}, {"Retry-After": "0"}, 0, 1),
+        (413, {"overLimit": {"code": 413, "message": "This request was rate-limited."}}, {"Retry-After": "42"}, 1, 0),
+        (429, "slow down", {}, 1, 0),
+        (403, {"forbidden": {"message": "Quota exceeded for cores"}}, {}, 0, 1),
+        (403, {"forbidden": {"message": "Policy does not allow it"}}, {}, 0, 0),
+    ],
+)
+def test_a_full_quota_is_told_from_too_many_calls(status: int, body: Any, headers: dict[str, str], is_throttle: int, is_quota: int) -> None:
+    refusal = Refusal.read(status, body, headers)
+
+    assert (refusal.is_throttle, refusal.is_quota) == (bool(is_throttle), bool(is_quota))
+
+
+def test_a_refusal_keeps_the_status_the_words_and_the_request() -> None:
+    body = {"badRequest": {"code": 400, "message": "Invalid volume:\n status must be available"}}
+
+    assert str(Refusal.read(400, body, {"x-openstack-request-id": "req-7"})) == "HTTP 400: Invalid volume: status must be available (req-7)"
+    assert str(Refusal.read(502, "<html>" + "x" * 900, {})).startswith("HTTP 502: <html>xxx")
+    assert len(str(Refusal.read(502, "x" * 9000, {}))) < 600
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"), [(400, PlatformError), (403, PlatformError), (409, PlatformUnavailable), (401, PlatformUnavailable)]
+)
+def test_what_asking_again_may_help_is_said_apart(status: int, kind: type[PlatformError]) -> None:
+    assert type(failures.as_error(Refusal(status, "no"), "cloud", "look")) is kind
+
+
+def test_a_full_quota_says_how_much_is_left() -> None:
+    words = "Requested volume or snapshot exceeds allowed gigabytes quota. Requested 9G, quota is 10G and 4G has been consumed."
+    full = failures.pool_full(Refusal(413, words), platform="cloud", pool="nova/ssd", size_mib=9216)
+
+    assert isinstance(full, PoolFull)
+    assert full.fields["free_mib"] == 6144
+    assert failures.pool_full(Refusal(413, "volumes"), platform="c", pool="p", size_mib=1).fields["free_mib"] == 0
+
+
+def test_a_server_without_room_for_a_disk_says_so() -> None:
+    full = failures.no_slot(Refusal(403, "The maximum allowed number of disk devices (26)"), platform="cloud", node=SERVER, slots=25)
+
+    assert isinstance(full, NoSlot)
+    assert "all 25 attach slots" in str(full)
+
+
+# --- what is kept with a volume -----------------------------------------------------------------------------------
+
+
+def test_what_is_kept_is_what_is_read() -> None:
+    birth = Birth(serial=VOLUME, filesystem="ext4", filesystem_uuid=SERVER)
+    kept = volume(metadata={**records.marked(Mark(epoch=4, floor=3)), **records.born(birth), "team": "shop", "readonly": "False"})
+
+    assert records.mark(kept) == Mark(epoch=4, floor=3)
+    assert records.birth(kept) == birth
+    assert records.labels(kept) == {"team": "shop"}
+    assert all(len(value) <= records.LONGEST for value in kept["metadata"].values())
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"serial": "x"}', "null"])
+def test_metadata_that_others_have_spoilt_is_no_certificate(text: str) -> None:
+    spoilt = volume(metadata={records.BIRTH: text, records.EPOCH: "many", records.FLOOR: "-1"})
+
+    assert records.birth(spoilt) is None
+    assert records.mark(spoilt) == Mark()
+
+
+@pytest.mark.parametrize(
+    ("changes", "held_by"),
+    [
+        ({}, ()),
+        ({"status": "in-use", "attachments": [{"attachment_id": "a", "server_id": SERVER}]}, (SERVER,)),
+        ({"status": "in-use", "attachments": [{"attachment_id": "a"}], "metadata": {"polly-for-a": "db-1"}}, ("db-1",)),
+        ({"status": "in-use", "attachments": [{"attachment_id": "a", "host_name": "db-2"}]}, ("db-2",)),
+        ({"status": "in-use", "attachments": [{"attachment_id": "a"}]}, ("attachment a",)),
+        ({"status": "attaching"}, ("attaching",)),
+        ({"status": "reserved", "metadata": {"polly-for-a": "db-1"}}, ("db-1",)),
+        ({"status": "available", "metadata": {"polly-for-a": "db-1"}}, ()),
+        ({"status": "error"}, ()),
+    ],
+)
+def test_who_has_a_volume_is_read_from_whatever_shows_it(changes: dict[str, Any], held_by: tuple[str, ...]) -> None:
+    assert records.held_by(volume(**changes)) == held_by
+
+
+@pytest.mark.parametrize("labels", [{"polly-token": "mine"}, {"readonly": "True"}, {"": "x"}, {"team": "x" * 256}, {"t" * 256: "x"}])
+def test_labels_that_cinder_could_not_keep_are_refused(labels: dict[str, str]) -> None:
+    with pytest.raises(Invalid, match="labels"):
+        records.new_metadata(CreateRequest(pool="nova/ssd", size_mib=1, token="t", labels=labels))
+
+
+@pytest.mark.parametrize("text", ["", "..", VOLUME.upper(), f"{VOLUME}/action", f"{VOLUME}\n", "no-such-volume"])
+def test_only_what_cinder_could_have_given_is_an_id(text: str) -> None:
+    assert records.is_id(VOLUME)
+    assert not records.is_id(text)
+
+
+# --- machines of their own ----------------------------------------------------------------------------------------
+
+
+def test_a_node_is_its_host_name_or_its_connector() -> None:
+    assert connector("db-1") == {"host": "db-1"}
+    assert connector('{"host": "db-1", "ip": "10.0.0.7", "initiator": null}') == {"host": "db-1", "ip": "10.0.0.7"}
+
+
+@pytest.mark.parametrize("node", ["", "{", "{}", '{"host": 7}', '{"host": ""}', "x" * 256, "db\n1", '{"ip": "10.0.0.7"}'])
+def test_what_is_no_node_is_refused(node: str) -> None:
+    with pytest.raises(Invalid, match="a node is named by its host name, or by JSON"):
+        connector(node)
+
+
+def test_a_file_on_a_share_travels_with_what_its_node_needs() -> None:
+    made = connections.describe("cloud", VOLUME, {**NFS, "options": "-o vers=4.2"}, read_only=True)
+
+    assert (made.transport, made.serial, made.read_only) == ("nfs_file", VOLUME, True)
+    assert made.context == {"share": "nas-1:/vols", "file": f"volume-{VOLUME}", "format": "raw", "options": "-o vers=4.2"}
+
+
+def test_a_target_travels_without_its_passwords() -> None:
+    made = connections.describe("cloud", VOLUME, ISCSI, read_only=False)
+
+    assert made.transport == "iscsi_target"
+    assert made.context == {"portal": "10.0.0.1:3260", "target": ISCSI["target_iqn"], "lun": "0", "authentication": "CHAP"}
+    assert "AKsecret" not in repr(made)
+
+
+@pytest.mark.parametrize(
+    ("info", "reason"),
+    [
+        ({**NFS, "encrypted": True}, "it is encrypted; only Nova opens such volumes"),
+        ({**NFS, "name": "volume-another"}, "it was migrated"),
+        ({**ISCSI, "target_iqn": "iqn.1992-04.com.emc:5000097300000000"}, "is not its own"),
+        ({"driver_volume_type": "rbd", "auth_username": "cinder"}, "its backend speaks rbd; machines can use iscsi, nfs"),
+        ({}, "an unknown protocol"),
+    ],
+)
+def test_what_no_node_could_be_sure_of_is_refused(info: dict[str, Any], reason: str) -> None:
+    with pytest.raises(Unsupported, match=reason):
+        connections.describe("cloud", VOLUME, info, read_only=False)
+
+
+# --- pools --------------------------------------------------------------------------------------------------------
+
+
+class Answers(Client):
+    """Gives the scheduler's pools without a cloud."""
+
+    def __init__(self, **capabilities: Any) -> None:
+        super().__init__("cloud", CinderOptions(), TokenBucket(100, 100), wait=lambda seconds: None, answer_s=1.0)
+        self.pools = {"pools": [{"name": "host@ssd#pool", "capabilities": {"volume_backend_name": "ssd", **capabilities}}]}
+
+    def get(self, path: str, *, action: str, service: str = "", **query: object) -> Any:
+        return self.pools
+
+
+@pytest.mark.parametrize(
+    ("total", "free", "capacity_mib", "foreign_mib"),
+    [
+        (10.0, 4.0, 10240, 4096),
+        ("infinite", "infinite", ENDLESS_MIB, 0),
+        ("unknown", "unknown", ENDLESS_MIB, 0),
+        (10.0, "unknown", 10240, 0),
+        (None, None, ENDLESS_MIB, 0),
+        (0, 0, 1, 0),
+        (10, 12, 10240, 0),
+    ],
+)
+def test_capacities_are_numbers_or_none_at_all(total: object, free: object, capacity_mib: int, foreign_mib: int) -> None:
+    ours = volume(metadata={records.TOKEN: "t"}, **{"os-vol-host-attr:host": "host@ssd#pool"})
+    client = Answers(total_capacity_gb=total, free_capacity_gb=free)
+
+    (pool,) = ByBackend(client, "cloud", region="").reports([ours, volume()])
+
+    assert (pool.capacity_mib, pool.foreign_mib) == (capacity_mib, foreign_mib)
+
+
+# --- the block ----------------------------------------------------------------------------------------------------
+
+
+def test_a_block_becomes_a_platform_that_connects_to_nothing() -> None:
+    made = build("cloud", "cinder", {"cloud": "nowhere", "attach": "bare-metal", "slots_per_node": "7", "extend_in_use": "true"})
+
+    assert made.settings() == {"cloud": "nowhere", "attach": "bare-metal", "slots_per_node": "7", "extend_in_use": "true"}
+    assert (made.capabilities.slots_per_node, made.capabilities.identity, made.capabilities.expand_attached) == (7, "connector", True)
+    made.close()
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("attach", "iscsi"), ("pools", "all"), ("clouds_file", "clouds.yaml"), ("calls_per_second", 0), ("wait_s", 0)]
+)
+def test_a_key_that_is_wrong_is_named(key: str, value: object) -> None:
+    with pytest.raises(Invalid, match=rf"platforms\.cloud\.{key}"):
+        build("cloud", "cinder", {key: value})
+
+
+def test_a_cloud_that_nobody_described_is_said_at_first_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OS_CLOUD", "OS_AUTH_URL", "OS_CLIENT_CONFIG_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(PlatformError, match="the credentials are not complete"):
+        build("cloud", "cinder", {"cloud": "nowhere-to-be-found"}).find("token")
+
+
+def test_every_key_is_documented() -> None:
+    table = DOCUMENT.partition("| key | default | meaning |")[2].partition("\n\n")[0]
+
+    assert re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE) == [key for key, _, _ in describe(CinderOptions)]
+
+
+def test_the_documents_example_is_one() -> None:
+    example = next(block for block in re.findall(r"```toml\n(.*?)```", DOCUMENT, re.DOTALL) if "kind =" in block)
+    config = parse_config(tomllib.loads(example))
+
+    assert config.profiles["ssd"].pools == ("nova/ssd",)
+    assert build("cloud", "cinder", config.platforms["cloud"].settings).name == "cloud"
