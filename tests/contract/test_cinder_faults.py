@@ -36,7 +36,7 @@ from tests.wire import Refusal
 
 pytestmark = [pytest.mark.peer, pytest.mark.xdist_group("cinder")]
 
-BACKEND = "polly-cinder@nfs1#127.0.0.1:/polly"
+BACKEND = "polly-cinder@nfs1#nfs1"
 numbers = itertools.count()
 
 
@@ -223,7 +223,8 @@ def test_administrators_see_the_schedulers_pools(cinder: Cloud) -> None:
 
 def test_a_thousand_volumes_are_listed_in_parts(bare: CinderPlatform, cinder: Cloud) -> None:
     """Rows like that of a real volume, put into Cinder's database beside it."""
-    first, wanted = bare.create(request(name="one of a thousand")), 1000
+    asked, wanted = request(), 1000
+    first = bare.create(asked)
     with psycopg.connect(cinder.openstack.files.databases["cinder"].replace("+psycopg2", ""), autocommit=True) as database:
         columns = [row[0] for row in database.execute("SELECT column_name FROM information_schema.columns WHERE table_name = 'volumes'")]
         others = ", ".join(f'"{name}"' for name in columns if name != "id")
@@ -231,10 +232,10 @@ def test_a_thousand_volumes_are_listed_in_parts(bare: CinderPlatform, cinder: Cl
         database.execute(copy, [wanted, first.external_id])
         try:
             for limit in (137, 1000):
-                seen = [volume.external_id for volume in all_volumes(bare, limit) if volume.name == "one of a thousand"]
+                seen = [volume.external_id for volume in all_volumes(bare, limit) if volume.name == asked.name]
                 assert (len(seen), len(set(seen))) == (wanted, wanted)
         finally:
-            database.execute("DELETE FROM volumes WHERE display_name = 'one of a thousand' AND id <> %s", [first.external_id])
+            database.execute("DELETE FROM volumes WHERE display_name = %s AND id <> %s", [asked.name, first.external_id])
 
 
 def test_many_who_wait_share_their_looks(cinder: Cloud) -> None:

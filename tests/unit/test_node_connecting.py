@@ -69,7 +69,8 @@ def on_target(**changes: str) -> Attachment:
 
 
 @pytest.fixture
-def ran(tmp_path: Path) -> Ran:
+def ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ran:
+    monkeypatch.setattr(nfs_file, "ROOT", tmp_path / "shares")
     return Ran(tmp_path)
 
 
@@ -80,7 +81,7 @@ def test_a_transport_is_found_by_the_name_in_the_attachment(name: str) -> None:
 
 @pytest.mark.parametrize("read_only", [False, True])
 def test_a_share_is_mounted_where_it_belongs_and_its_file_gets_a_device(ran: Ran, tmp_path: Path, read_only: bool) -> None:
-    nfs_file.connect(on_share(read_only=read_only), ran.machine, root=tmp_path / "shares")
+    nfs_file.connect(on_share(read_only=read_only), ran.machine)
 
     (place,) = (tmp_path / "shares").iterdir()
     flag = " --read-only" if read_only else ""
@@ -91,21 +92,21 @@ def test_a_share_is_mounted_where_it_belongs_and_its_file_gets_a_device(ran: Ran
 
 
 def test_a_share_that_is_mounted_is_not_mounted_again_and_goes_with_its_last_file(ran: Ran, tmp_path: Path) -> None:
-    nfs_file.connect(on_share(), ran.machine, root=tmp_path / "shares")
+    nfs_file.connect(on_share(), ran.machine)
     (place,) = (tmp_path / "shares").iterdir()
     (tmp_path / "proc/thread-self/mountinfo").write_text(f"36 35 0:50 / {place} rw,nosuid - nfs4 nas-1:/vols rw\n")
     ran.commands.clear()
     ran.codes["umount"] = nfs_file.BUSY
 
-    nfs_file.connect(on_share(), ran.machine, root=tmp_path / "shares")
-    nfs_file.disconnect(on_share(), ran.machine, root=tmp_path / "shares")
+    nfs_file.connect(on_share(), ran.machine)
+    nfs_file.disconnect(on_share(), ran.machine)
 
     assert ran.commands == [f"losetup --find --show --nooverlap {place}/volume-{VOLUME}", f"umount {place}"]
 
 
-def test_a_file_with_layers_is_refused_with_the_reason(ran: Ran, tmp_path: Path) -> None:
+def test_a_file_with_layers_is_refused_with_the_reason(ran: Ran) -> None:
     with pytest.raises(NodeError, match="format qcow2, as Cinder's NFS driver makes it while there are snapshots"):
-        nfs_file.connect(on_share(format="qcow2"), ran.machine, root=tmp_path / "shares")
+        nfs_file.connect(on_share(format="qcow2"), ran.machine)
     assert not ran.commands
 
 
@@ -113,9 +114,9 @@ def test_a_file_with_layers_is_refused_with_the_reason(ran: Ran, tmp_path: Path)
     "changes",
     [{"file": "../etc/passwd"}, {"file": "-o"}, {"file": ""}, {"share": "/etc"}, {"share": "-o:/x"}, {"options": "vers=4 --bind"}],
 )
-def test_paths_and_options_that_lead_elsewhere_are_refused(ran: Ran, tmp_path: Path, changes: dict[str, str]) -> None:
+def test_paths_and_options_that_lead_elsewhere_are_refused(ran: Ran, changes: dict[str, str]) -> None:
     with pytest.raises(UnsafePath):
-        nfs_file.connect(on_share(**changes), ran.machine, root=tmp_path / "shares")
+        nfs_file.connect(on_share(**changes), ran.machine)
     assert not [command for command in ran.commands if command.startswith("losetup")]
 
 

@@ -28,44 +28,44 @@ NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 OPTIONS: Final = re.compile(r"[A-Za-z0-9_=.,:-]*")
 
 
-def connect(attachment: Attachment, machine: Machine, *, root: Path = ROOT) -> None:
+def connect(attachment: Attachment, machine: Machine) -> None:
     """A share that is mounted at its place already is taken as it is. Raises NodeError, UnsafePath."""
     context = attachment.context
     if (kind := context.get("format", "raw")) != "raw":
         reason = f"its file has the format {kind}, as Cinder's NFS driver makes it while there are snapshots; only Nova can bring it"
         raise NodeError(command="losetup", target=context["file"], reason=reason)
     name = _name(context["file"])
-    file = _mounted(context, machine, root) / name
+    file = _mounted(context, machine) / name
     read_only = ["--read-only"] if attachment.read_only else []
     machine.run(["losetup", "--find", "--show", "--nooverlap", *read_only], str(file))
 
 
-def disconnect(attachment: Attachment, machine: Machine, *, root: Path = ROOT) -> None:
+def disconnect(attachment: Attachment, machine: Machine) -> None:
     """Raises NodeError."""
     for device in _loops(attachment.serial, machine):
         devices.flush(device)
-        machine.run(["losetup", "--detach"], device)
-    place = _place(attachment.context["share"], root)
-    found = mountinfo.at(str(place), machine.roots.proc)
+        machine.run(["losetup", "--detach", device])  # which takes no `--`
+    where = place(attachment.context["share"])
+    found = mountinfo.at(str(where), machine.roots.proc)
     if found is not None and found.filesystem in TYPES:
-        machine.run(["umount"], str(place), ok=(0, BUSY))
+        machine.run(["umount"], str(where), ok=(0, BUSY))
 
 
-def _mounted(context: Mapping[str, str], machine: Machine, root: Path) -> Path:
+def _mounted(context: Mapping[str, str], machine: Machine) -> Path:
     share, options = context["share"], context.get("options", "").removeprefix("-o").strip()
     if not SHARE.fullmatch(share) or not OPTIONS.fullmatch(options):
         raise UnsafePath(path=f"{share} {options}".strip(), reason="an NFS share is HOST:/PATH with mount options, words joined by commas")
-    place = _place(share, root)
-    place.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if mountinfo.at(str(place), machine.roots.proc) is None:
+    where = place(share)
+    where.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if mountinfo.at(str(where), machine.roots.proc) is None:
         words = ",".join(word for word in (options, "nosuid", "nodev") if word)
-        machine.run(["mount", "-t", "nfs", "-o", words], share, str(place))
-    return place
+        machine.run(["mount", "-t", "nfs", "-o", words], share, str(where))
+    return where
 
 
-def _place(share: str, root: Path) -> Path:
+def place(share: str) -> Path:
     """A folder for each share, under a name that is none of a path's."""
-    return root / hashlib.sha256(share.encode()).hexdigest()[:32]
+    return ROOT / hashlib.sha256(share.encode()).hexdigest()[:32]
 
 
 def _name(file: str) -> str:
