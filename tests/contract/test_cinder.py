@@ -27,7 +27,13 @@ class OnCinder(PlatformContract):
 
     @pytest.fixture
     def storage(self, cinder: Cloud) -> Cloud:
+        type(self).nodes = self.named(cinder)
+        cinder.forget()
         return cinder
+
+    def named(self, cloud: Cloud) -> tuple[str, str]:
+        """The two nodes."""
+        raise NotImplementedError
 
     def make(self, storage: Cloud) -> Platform:
         return storage.platform(self.way)
@@ -60,13 +66,13 @@ class OnCinder(PlatformContract):
 
 class TestBareMetal(OnCinder):
     way = BARE_METAL
-    nodes = NODES
+
+    def named(self, cloud: Cloud) -> tuple[str, str]:
+        return NODES
 
 
 class TestThroughNova(OnCinder):
     way = NOVA
 
-    @pytest.fixture
-    def storage(self, cinder: Cloud) -> Cloud:
-        type(self).nodes = cinder.servers
-        return cinder
+    def named(self, cloud: Cloud) -> tuple[str, str]:
+        return cloud.servers

@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 import requests
 
@@ -56,7 +55,8 @@ def nova(cinder: Cloud) -> Iterator[CinderPlatform]:
 
 def request(**changes: Any) -> CreateRequest:
     token = f"fault-{os.getpid()}-{next(numbers)}"
-    return CreateRequest(**({"pool": POOL, "size_mib": 1024, "token": token, "name": token} | changes))
+    fields: dict[str, Any] = {"pool": POOL, "size_mib": 1024, "token": token, "name": token}
+    return CreateRequest(**(fields | changes))
 
 
 def all_volumes(platform: CinderPlatform, limit: int = 1000) -> list[VolumeReport]:
@@ -102,7 +102,7 @@ def test_a_reservation_of_nobody_keeps_nobody_out(bare: CinderPlatform, cinder: 
         assert "reserved" not in bare.inspect(volume).held_by
 
 
-def test_a_holder_that_a_fence_overtook_is_turned_back(bare: CinderPlatform, cinder: Cloud) -> None:
+def test_a_holder_that_a_fence_overtook_is_turned_back(bare: CinderPlatform, cinder: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
     """The fence is written between the look before and the look after the reservation."""
     volume = bare.create(request()).external_id
     take, other = bare._way.take, cinder.platform(BARE_METAL)
@@ -111,13 +111,13 @@ def test_a_holder_that_a_fence_overtook_is_turned_back(bare: CinderPlatform, cin
         assert other.fence(volume, 7)
         return take(*arguments, **options)
 
-    bare._way.take = take_late  # type: ignore[method-assign]
+    monkeypatch.setattr(bare._way, "take", take_late)
     with pytest.raises(StaleEpoch):
         bare.attach(volume, NODES[0], epoch=6)
     assert (bare.inspect(volume).held_by, bare.inspect(volume).epoch) == ((), 7)
 
 
-def test_a_fence_that_a_holder_overtook_is_not_given(bare: CinderPlatform, cinder: Cloud) -> None:
+def test_a_fence_that_a_holder_overtook_is_not_given(bare: CinderPlatform, cinder: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
     volume = bare.create(request()).external_id
     mark, other = bare._volumes.mark, cinder.platform(BARE_METAL)
 
@@ -125,7 +125,7 @@ def test_a_fence_that_a_holder_overtook_is_not_given(bare: CinderPlatform, cinde
         other.attach(volume, NODES[0], epoch=1)
         mark(*arguments)
 
-    bare._volumes.mark = mark_late  # type: ignore[method-assign]
+    monkeypatch.setattr(bare._volumes, "mark", mark_late)
     assert bare.fence(volume, 7) is None
     assert bare.inspect(volume).held_by == (NODES[0],)
 
@@ -225,7 +225,7 @@ def test_a_thousand_volumes_are_listed_in_parts(bare: CinderPlatform, cinder: Cl
     """Rows like that of a real volume, put into Cinder's database beside it."""
     asked, wanted = request(), 1000
     first = bare.create(asked)
-    with psycopg.connect(cinder.openstack.files.databases["cinder"].replace("+psycopg2", ""), autocommit=True) as database:
+    with cinder.database() as database:
         columns = [row[0] for row in database.execute("SELECT column_name FROM information_schema.columns WHERE table_name = 'volumes'")]
         others = ", ".join(f'"{name}"' for name in columns if name != "id")
         copy = f"INSERT INTO volumes (id, {others}) SELECT gen_random_uuid(), {others} FROM volumes, generate_series(2, %s) WHERE id = %s"  # noqa: S608 - names from the catalogue
@@ -290,9 +290,9 @@ def test_every_refusal_keeps_the_vendors_own_code(cinder: Cloud, status: int, bo
 
 def test_a_revoked_token_is_replaced_without_anybody_noticing(bare: CinderPlatform, cinder: Cloud) -> None:
     volume = bare.create(request()).external_id
-    token = bare._client._adapter("block-storage").get_token()
+    token = str(bare._client._adapter("block-storage").get_token())
     keystone = f"http://127.0.0.1:{cinder.openstack.ports.keystone}/v3/auth/tokens"
-    admin = cinder.openstack.connect("admin").auth_token
+    admin = str(cinder.openstack.connect("admin").auth_token)
     assert requests.delete(keystone, headers={"X-Auth-Token": admin, "X-Subject-Token": token}, timeout=30).status_code == 204
 
     def is_refused() -> bool:

@@ -6,7 +6,7 @@ import configparser
 import hashlib
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 Sections = Mapping[str, Mapping[str, object]]
@@ -46,8 +46,8 @@ class Files:
     root: Path
     ports: Ports
     venv: Path
-    databases: Mapping[str, str]
-    """SQLAlchemy's URL for each of DATABASES."""
+    databases: dict[str, str] = field(default_factory=dict)
+    """SQLAlchemy's URL for each of DATABASES, once they are there."""
 
     @property
     def nfs_mounts(self) -> Path:
@@ -181,7 +181,7 @@ class Files:
                 "scheduler_driver_init_wait_time": 2,
                 "quota_volumes": -1,
                 "quota_snapshots": -1,
-                "quota_gigabytes": 20000,
+                "quota_gigabytes": 100000,
                 "max_over_subscription_ratio": 1000,
             },
             "database": self._database("cinder"),

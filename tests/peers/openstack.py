@@ -50,9 +50,9 @@ class OpenStack:
             raise Missing("RabbitMQ (Debian: rabbitmq-server)")
         self._bin = venv("openstack") / "bin"
         self._postgres = Postgres()
-        root = Path(tempfile.mkdtemp(prefix="polly-openstack-"))
+        self._root = Path(tempfile.mkdtemp(prefix="polly-openstack-"))
         self.ports = files.Ports(**{name: free_port() for name in files.Ports.__annotations__})
-        self._root = root
+        self.files = files.Files(root=self._root, ports=self.ports, venv=self._bin.parent)
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._elsewhere = http.server.ThreadingHTTPServer(("127.0.0.1", self.ports.elsewhere), _Elsewhere)
         self.servers: tuple[str, ...] = ()
@@ -63,8 +63,7 @@ class OpenStack:
     def start(self) -> OpenStack:
         self._postgres.start()
         databases = {name: self._postgres.url(self._postgres.create_database()) for name in files.DATABASES}
-        urls = {name: url.replace("+psycopg:", "+psycopg2:") for name, url in databases.items()}
-        self.files = files.Files(root=self._root, ports=self.ports, venv=self._bin.parent, databases=urls)
+        self.files.databases.update({name: url.replace("+psycopg:", "+psycopg2:") for name, url in databases.items()})
         self.files.write()
         subprocess.run(["mount", "--bind", "--", str(self.files.share), str(self.files.nfs_mount)], check=True)
         threading.Thread(target=self._elsewhere.serve_forever, daemon=True).start()
@@ -94,8 +93,7 @@ class OpenStack:
             self._elsewhere.shutdown()
         self._elsewhere.server_close()
         self._postgres.stop()
-        if hasattr(self, "files"):
-            subprocess.run(["umount", "--lazy", "--", str(self.files.nfs_mount)], check=False, capture_output=True)
+        subprocess.run(["umount", "--lazy", "--", str(self.files.nfs_mount)], check=False, capture_output=True)
         shutil.rmtree(self._root, ignore_errors=True)
         for name in files.Ports.__annotations__:
             give_back(getattr(self.ports, name))

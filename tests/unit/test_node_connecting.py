@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -59,13 +60,14 @@ def attachment(transport: str, *, read_only: bool = False, **context: str) -> At
     return Attachment(external_id=ExternalId(VOLUME), device="?", serial=VOLUME, read_only=read_only, transport=transport, context=context)
 
 
-def on_share(*, read_only: bool = False, **changes: str) -> Attachment:
-    context = {"share": "nas-1:/vols", "file": f"volume-{VOLUME}", "format": "raw", "options": "-o vers=4.2"}
+def on_share(*, read_only: bool = False, **changes: Any) -> Attachment:
+    context: dict[str, Any] = {"share": "nas-1:/vols", "file": f"volume-{VOLUME}", "format": "raw", "options": "-o vers=4.2"}
     return attachment("nfs_file", read_only=read_only, **(context | changes))
 
 
-def on_target(**changes: str) -> Attachment:
-    return attachment("iscsi_target", **({"portal": "10.0.0.1:3260", "target": TARGET, "lun": "1"} | changes))
+def on_target(**changes: Any) -> Attachment:
+    context: dict[str, Any] = {"portal": "10.0.0.1:3260", "target": TARGET, "lun": "1"}
+    return attachment("iscsi_target", **(context | changes))
 
 
 @pytest.fixture
@@ -114,7 +116,7 @@ def test_a_file_with_layers_is_refused_with_the_reason(ran: Ran) -> None:
     "changes",
     [{"file": "../etc/passwd"}, {"file": "-o"}, {"file": ""}, {"share": "/etc"}, {"share": "-o:/x"}, {"options": "vers=4 --bind"}],
 )
-def test_paths_and_options_that_lead_elsewhere_are_refused(ran: Ran, changes: dict[str, str]) -> None:
+def test_paths_and_options_that_lead_elsewhere_are_refused(ran: Ran, changes: dict[str, Any]) -> None:
     with pytest.raises(UnsafePath):
         nfs_file.connect(on_share(**changes), ran.machine)
     assert not [command for command in ran.commands if command.startswith("losetup")]
