@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import subprocess
 import tempfile
 import time
@@ -70,7 +71,7 @@ class Cloud:
         self.cinder, self.nova = Wire(openstack.ports.cinder), Wire(openstack.ports.nova)
         self.data = Data(share=openstack.files.share)
         self._wires = contextlib.ExitStack()
-        self.clouds = openstack.files.root / "wired.yaml"
+        self.clouds = openstack.files.root / f"wired-{os.getpid()}.yaml"
 
     def __enter__(self) -> Cloud:
         self._wires.enter_context(self.cinder)
@@ -136,9 +137,20 @@ class Cloud:
             identity.update_user(user, password=files.USER_PASSWORD)
             eventually(self._can_log_in, 10, "the user is let in again")
 
+    @contextlib.contextmanager
+    def stopped(self, server: str) -> Iterator[None]:
+        compute = self.openstack.connect("polly").compute
+        compute.stop_server(server)
+        eventually(lambda: compute.get_server(server).status == "SHUTOFF", 30, "Nova stops the server")
+        try:
+            yield
+        finally:
+            compute.start_server(server)
+            eventually(lambda: compute.get_server(server).status == "ACTIVE", 30, "Nova starts the server")
+
     def _can_log_in(self) -> bool:
         """Tokens of the second in which the password was changed end with it."""
         try:
-            return list(self.openstack.connect("polly").block_storage.volumes(limit=1)) is not None
+            return bool(self.openstack.connect("polly").block_storage.get("/volumes?limit=1").ok)
         except Exception as error:
             raise AssertionError(f"{type(error).__name__}: {error}") from error

@@ -76,3 +76,6 @@ class TestThroughNova(OnCinder):
 
     def named(self, cloud: Cloud) -> tuple[str, str]:
         return cloud.servers
+
+    def stopping(self, storage: Cloud) -> AbstractContextManager[object]:
+        return storage.stopped(storage.servers[1])

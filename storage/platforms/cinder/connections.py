@@ -25,14 +25,15 @@ def describe(platform: str, external_id: ExternalId, info: Info, *, read_only: b
     if kind not in TRANSPORTS:
         reason = f"its backend speaks {kind or 'an unknown protocol'}; machines can use {', '.join(sorted(TRANSPORTS))}"
         raise Unsupported(platform=platform, action=action, reason=reason)
-    made = TRANSPORTS[kind](external_id, info)
+    transport, reach = TRANSPORTS[kind]
+    made = reach(external_id, info)
     if isinstance(made, str):
         raise Unsupported(platform=platform, action=action, reason=made)
-    device, transport, context = made
+    device, context = made
     return Attachment(external_id=external_id, device=device, serial=external_id, read_only=read_only, transport=transport, context=context)
 
 
-Made = tuple[str, str, Mapping[str, str]]
+Made = tuple[str, Mapping[str, str]]
 
 
 def _nfs(external_id: ExternalId, info: Info) -> Made | str:
@@ -42,7 +43,7 @@ def _nfs(external_id: ExternalId, info: Info) -> Made | str:
     context = {"share": str(info["export"]), "file": str(info["name"]), "format": str(info.get("format") or "raw")}
     if info.get("options"):
         context["options"] = str(info["options"])
-    return f"{context['share']}/{context['file']}", "nfs_file", context
+    return f"{context['share']}/{context['file']}", context
 
 
 def _iscsi(external_id: ExternalId, info: Info) -> Made | str:
@@ -54,7 +55,11 @@ def _iscsi(external_id: ExternalId, info: Info) -> Made | str:
     context = {"portal": portal, "target": target, "lun": lun}
     if info.get("auth_method"):
         context["authentication"] = str(info["auth_method"])
-    return f"/dev/disk/by-path/ip-{portal}-iscsi-{target}-lun-{lun}", "iscsi_target", context
+    return f"/dev/disk/by-path/ip-{portal}-iscsi-{target}-lun-{lun}", context
 
 
-TRANSPORTS: Final[Mapping[str, Callable[[ExternalId, Info], Made | str]]] = {"nfs": _nfs, "iscsi": _iscsi}
+TRANSPORTS: Final[Mapping[str, tuple[str, Callable[[ExternalId, Info], Made | str]]]] = {
+    "nfs": ("nfs_file", _nfs),
+    "iscsi": ("iscsi_target", _iscsi),
+}
+"""For each protocol of Cinder's the node's transport, and what that must know; a text says why it could not be."""
