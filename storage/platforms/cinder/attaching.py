@@ -17,6 +17,7 @@ from storage.platforms.cinder import records
 from storage.platforms.cinder.records import Json
 from storage.platforms.cinder.things import MOVING, Things
 
+MULTI_ATTACH: Final = "Cinder would give it to several writers at once; take a type that is not"
 ATTACHABLE: Final = frozenset({"available", "in-use"})
 
 
@@ -86,8 +87,7 @@ class Attaching:
             raise VolumeInUse(volume=key, holder=", ".join(others))
         action = f"attach volume {key}"
         if volume.get("multiattach"):
-            reason = "its type is multi-attach, so Cinder would give it to several writers at once; take a type that is not"
-            raise Unsupported(platform=self._platform, action=action, reason=reason)
+            raise Unsupported(platform=self._platform, action=action, reason=f"its type is multi-attach: {MULTI_ATTACH}")
         if volume["status"] not in ATTACHABLE:
             raise PlatformError(platform=self._platform, action=action, reason=f"it is {volume['status']}: {self._volumes.why(key)}")
 

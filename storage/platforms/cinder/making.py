@@ -12,6 +12,7 @@ from typing import Final
 from storage.errors import Invalid, PlatformError, PlatformUnavailable, PollyError, PoolFull, UnknownPool, UnknownSnapshot
 from storage.platforms.base import CreateRequest
 from storage.platforms.cinder import failures, records
+from storage.platforms.cinder.attaching import MULTI_ATTACH
 from storage.platforms.cinder.client import Client
 from storage.platforms.cinder.failures import Refusal
 from storage.platforms.cinder.pooling import Place, Pooling
@@ -88,17 +89,19 @@ class Making:
             why = self._volumes.why(key)
             self._volumes.delete(key)
             raise self._failed(why, request, size_mib)
-        self._check_place(seen, request)
+        if not _is_used(seen) and (reason := self._unwanted(seen, request)):
+            self._volumes.delete(key)
+            raise PlatformError(platform=self._platform, action=f"create a volume in {request.pool}", reason=reason)
         return seen
 
-    def _check_place(self, volume: Json, request: CreateRequest) -> None:
-        """A volume type may lead to several of the scheduler's pools; one elsewhere is not what was asked for."""
+    def _unwanted(self, volume: Json, request: CreateRequest) -> str:
+        """Why a volume that Cinder has made is not what was asked for: what its type says is not known before."""
+        if volume.get("multiattach"):
+            return f"volume type {volume.get('volume_type')} is multi-attach: {MULTI_ATTACH}"
         pool = self._pooling.pool_of(volume)
-        if pool == request.pool or _is_used(volume) or not self._pooling.may_stray:
-            return
-        self._volumes.delete(volume["id"])
-        reason = f"Cinder's scheduler put it into {pool}; its volume type leads there too"
-        raise PlatformError(platform=self._platform, action=f"create a volume in {request.pool}", reason=reason)
+        if self._pooling.may_stray and pool != request.pool:
+            return f"Cinder's scheduler put it into {pool}; its volume type leads there too"
+        return ""
 
     def _failed(self, why: str, request: CreateRequest, size_mib: int) -> PollyError:
         if why.partition(":")[0].endswith(NO_ROOM):
