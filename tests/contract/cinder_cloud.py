@@ -20,7 +20,7 @@ from psycopg import sql
 from storage.platforms.cinder import CinderPlatform
 from storage.platforms.cinder.options import CinderOptions
 from tests.peers import _openstack_files as files
-from tests.peers.openstack import OpenStack
+from tests.peers.openstack_services import OpenStack
 from tests.support import eventually
 from tests.wire import Refusal, Wire
 

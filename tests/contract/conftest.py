@@ -130,6 +130,8 @@ def cinder() -> Iterator[Cloud]:
     """A real OpenStack for the session, with two servers running; openstacksdk is read only where it is used."""
     from tests.contract.cinder_cloud import Cloud
     from tests.peers.openstack import OpenStack
+    from tests.peers.openstack_services import OpenStack
+
     if os.geteuid() != 0:
         leave_out("needs root, for the bind mount that stands for OpenStack's NFS share")
     try:

@@ -7,17 +7,14 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import pytest
-import requests
 
 from storage.errors import (
     Invalid,
     PlatformError,
     PlatformUnavailable,
-    PollyError,
     PoolFull,
     StaleEpoch,
     UnknownPool,
@@ -31,7 +28,6 @@ from storage.platforms.cinder.failures import Refusal as Refused
 from storage.platforms.cinder.options import BARE_METAL, NOVA
 from tests.contract.cinder_cloud import NODES, POOL, Cloud
 from tests.support import eventually
-from tests.wire import Refusal
 
 pytestmark = [pytest.mark.peer, pytest.mark.xdist_group("cinder")]
 
@@ -246,82 +242,6 @@ def test_many_who_wait_share_their_looks(cinder: Cloud) -> None:
     looks = sum(calls[f"GET /v3/volumes/{volume}"] for volume in made)
     lists = calls["GET /v3/volumes/detail"] - 2 * together  # each creator looks for its token before and after
     assert 0 < looks + lists < 2 * together
-
-
-# --- the API ----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("status", [413, 429])
-def test_a_rate_limit_is_waited_out_as_long_as_it_says(cinder: Cloud, status: int) -> None:
-    waits: list[float] = []
-    platform = cinder.platform(BARE_METAL, wait=waits.append)
-    slow = Refusal(status=status, headers={"Retry-After": "7"}, body=b'{"overLimit": {"code": 413, "message": "rate-limited"}}')
-    with cinder.cinder.refusing(slow, slow):
-        assert platform.pools()
-    assert waits.count(7.0) == 2
-
-
-def test_a_rate_limit_without_end_is_said(cinder: Cloud) -> None:
-    platform = cinder.platform(BARE_METAL, wait=lambda seconds: None)
-    with cinder.cinder.refusing(*[Refusal(status=429)] * 8), pytest.raises(PlatformUnavailable, match="HTTP 429"):
-        platform.pools()
-
-
-@pytest.mark.parametrize(
-    ("status", "body", "kind", "words"),
-    [
-        (503, b"<html>no server is available</html>", PlatformUnavailable, "HTTP 503: <html>no server"),
-        (500, b"", PlatformUnavailable, "HTTP 500: no reason"),
-        (403, b'{"forbidden": {"code": 403, "message": "Policy forbids it"}}', PlatformError, "HTTP 403: Policy forbids it"),
-        (400, b'{"badRequest": {"message": "Invalid"}}', PlatformError, "HTTP 400: Invalid"),
-        (300, b'{"choices": []}', PlatformError, "HTTP 300"),
-    ],
-)
-def test_every_refusal_keeps_the_vendors_own_code(cinder: Cloud, status: int, body: bytes, kind: type[PollyError], words: str) -> None:
-    platform = cinder.platform(BARE_METAL)
-    assert platform.find("nothing") is None
-    with cinder.cinder.refusing(Refusal(status=status, body=body)), pytest.raises(PlatformError, match=words) as refused:
-        platform.find("nothing")
-    assert type(refused.value) is kind
-
-
-def test_a_revoked_token_is_replaced_without_anybody_noticing(bare: CinderPlatform, cinder: Cloud) -> None:
-    volume = bare.create(request()).external_id
-    token = str(bare._client._adapter("block-storage").get_token())
-    keystone = f"http://127.0.0.1:{cinder.openstack.ports.keystone}/v3/auth/tokens"
-    admin = str(cinder.openstack.connect("admin").auth_token)
-    assert requests.delete(keystone, headers={"X-Auth-Token": admin, "X-Subject-Token": token}, timeout=30).status_code == 204
-
-    def is_refused() -> bool:
-        asked = requests.get(f"{cinder.cinder.url}/v3/types", headers={"X-Auth-Token": token}, timeout=30)
-        return asked.status_code == 401
-
-    eventually(is_refused, 10, "Cinder refuses the revoked token")
-    assert bare.inspect(volume).external_id == volume
-    assert bare._client._adapter("block-storage").get_token() != token
-
-
-def test_the_doctor_says_what_is_missing(cinder: Cloud, tmp_path: Path) -> None:
-    member = cinder.platform(BARE_METAL, pools="backends").check()
-    assert [(finding.ok, finding.subject) for finding in member if not finding.ok] == [(False, "the scheduler's pools")]
-    assert "needs an administrator" in next(finding.mend for finding in member if not finding.ok)
-
-    (unknown,) = cinder.platform(BARE_METAL, cloud="elsewhere").check()
-    assert "elsewhere" in unknown.message
-
-    login = cinder.openstack.login("polly", "polly", "a-wrong-secret")
-    wrong = str(cinder.openstack.write_clouds(tmp_path / "clouds.yaml", polly=login))
-    (refused,) = cinder.platform(BARE_METAL, clouds_file=wrong).check()
-    assert "the credentials are refused" in refused.message
-    assert "a-wrong-secret" not in str(refused)
-
-
-def test_the_doctor_says_which_service_does_not_answer(cinder: Cloud, tmp_path: Path) -> None:
-    login = cinder.openstack.login("polly", "polly", "user-secret") | {"compute_endpoint_override": "http://127.0.0.1:1/v2.1"}
-    dead = str(cinder.openstack.write_clouds(tmp_path / "clouds.yaml", polly=login))
-    findings = cinder.platform(NOVA, clouds_file=dead).check()
-
-    assert {finding.subject for finding in findings if not finding.ok} == {"servers", "Nova"}
 
 
 # --- services that die; the last, for what they leave behind -----------------------------------------------------

@@ -43,12 +43,12 @@ class Things:
         return found
 
     def with_token(self, token: str) -> list[Json]:
-        """Those that carry the token, the oldest first. A database may take letters of other case for the same: we do not."""
+        """Those that carry the token and stay, the oldest first. A database may take letters of other case for the same: we do not."""
         if not token:
             return []
         wanted = f"{{'{records.TOKEN}': {token!r}}}"
         found = self._client.get(f"/{self._noun}s/detail", action=f"look for a {self._noun}", metadata=wanted)[f"{self._noun}s"]
-        return sorted((one for one in found if records.token(one) == token), key=records.age)
+        return sorted((one for one in found if records.token(one) == token and one["status"] != "deleting"), key=records.age)
 
     def of_volume(self, volume: str) -> list[Json]:
         """Snapshots only."""

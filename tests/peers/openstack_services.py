@@ -72,7 +72,7 @@ class OpenStack:
             made = [pool.submit(self._manage, *commands) for commands in self._databases()]
             for one in made:
                 one.result()
-        self._start("keystone", "python", "-P", HERE / "_wsgi.py", "keystone.wsgi.api", self.ports.keystone)
+        self._start("keystone", "python", HERE / "_wsgi.py", "keystone.wsgi.api", self.ports.keystone)
         self._listens(self.ports.keystone, "Keystone")
         self._fill_keystone()
         for name in ("cinder-api", "cinder-scheduler", "cinder-volume"):
@@ -188,7 +188,7 @@ class OpenStack:
         return {"PATH": path, "HOME": str(root), "LC_ALL": "C.UTF-8", **services, **more}
 
     def _start(self, name: str, program: str | Path, *arguments: object, environment: Mapping[str, str] | None = None) -> None:
-        """In the main thread: the process dies with the thread that has started it. `-P`: a module beside _wsgi.py has a name of theirs."""
+        """In the main thread: the process dies with the thread that has started it."""
         command = [str(self._bin / program), *map(str, arguments)]
         with open(self.files.root / "log" / name, "ab") as log:
             self._processes[name] = subprocess.Popen(
@@ -206,8 +206,8 @@ class OpenStack:
         self._start(name, name, "--config-file", self.files.root / "cinder/cinder.conf")
 
     def _start_nova(self) -> None:
-        self._start("placement", "python", "-P", HERE / "_wsgi.py", "placement.wsgi.api", self.ports.placement)
-        self._start("nova-api", "python", "-P", HERE / "_wsgi.py", "nova.wsgi.osapi_compute", self.ports.nova)
+        self._start("placement", "python", HERE / "_wsgi.py", "placement.wsgi.api", self.ports.placement)
+        self._start("nova-api", "python", HERE / "_wsgi.py", "nova.wsgi.osapi_compute", self.ports.nova)
         for name in ("nova-conductor", "nova-scheduler", "nova-compute"):
             self._start(name, name, "--config-file", self.files.root / "nova/nova.conf")
 

@@ -1,0 +1,138 @@
+"""How the adapter of Cinder gets on with a real OpenStack's API: who it is there, what it may, how fast, and what is wrong when not."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import requests
+
+from storage.errors import PlatformError, PlatformUnavailable, PollyError
+from storage.platforms.base import CreateRequest
+from storage.platforms.cinder import CinderPlatform
+from storage.platforms.cinder.options import BARE_METAL, NOVA, CinderOptions
+from tests.contract.cinder_cloud import POOL, Cloud
+from tests.peers import _openstack_files as files
+from tests.support import eventually
+from tests.wire import Refusal
+
+pytestmark = [pytest.mark.peer, pytest.mark.xdist_group("cinder")]
+
+
+@pytest.fixture
+def bare(cinder: Cloud) -> Iterator[CinderPlatform]:
+    platform = cinder.platform(BARE_METAL)
+    yield platform
+    platform.close()
+
+
+# --- who we are ---------------------------------------------------------------------------------------------------
+
+
+def test_the_environment_may_say_who_we_are(cinder: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    login = cinder.openstack.login(files.USER, "polly", files.USER_PASSWORD)["auth"]
+    assert isinstance(login, dict)
+    for name, value in {**login, "region_name": files.REGION}.items():
+        monkeypatch.setenv(f"OS_{name.upper()}", value)
+
+    platform = CinderPlatform("cloud", CinderOptions(attach=BARE_METAL))
+
+    assert [pool.name for pool in platform.pools() if pool.name == POOL] == [POOL]
+    assert files.USER_PASSWORD not in str(platform.settings())
+    platform.close()
+
+
+def test_an_application_credential_is_enough_until_it_is_taken_back(cinder: Cloud, tmp_path: Path) -> None:
+    user = cinder.openstack.connect("polly")
+    made = user.identity.create_application_credential(user.current_user_id, name=f"polly {tmp_path.name}")
+    auth = {"auth_url": f"http://127.0.0.1:{cinder.openstack.ports.keystone}/v3"}
+    auth |= {"application_credential_id": made.id, "application_credential_secret": made.secret}
+    entry = {"auth_type": "v3applicationcredential", "auth": auth, "region_name": files.REGION}
+    clouds = cinder.openstack.write_clouds(tmp_path / "clouds.yaml", polly=entry)
+    platform = cinder.platform(BARE_METAL, clouds_file=str(clouds))
+    assert platform.find("nothing") is None
+
+    user.identity.delete_application_credential(user.current_user_id, made)
+
+    def is_refused() -> bool:
+        try:
+            return platform.find("nothing") is not None
+        except PlatformUnavailable as error:
+            return "the credentials are refused" in str(error) and made.secret not in str(error)
+
+    eventually(is_refused, 10, "the credential is refused")
+
+
+@pytest.mark.parametrize("status", [413, 429])
+def test_a_rate_limit_is_waited_out_as_long_as_it_says(cinder: Cloud, status: int) -> None:
+    waits: list[float] = []
+    platform = cinder.platform(BARE_METAL, wait=waits.append)
+    slow = Refusal(status=status, headers={"Retry-After": "7"}, body=b'{"overLimit": {"code": 413, "message": "rate-limited"}}')
+    with cinder.cinder.refusing(slow, slow):
+        assert platform.pools()
+    assert waits.count(7.0) == 2
+
+
+def test_a_rate_limit_without_end_is_said(cinder: Cloud) -> None:
+    platform = cinder.platform(BARE_METAL, wait=lambda seconds: None)
+    with cinder.cinder.refusing(*[Refusal(status=429)] * 8), pytest.raises(PlatformUnavailable, match="HTTP 429"):
+        platform.pools()
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind", "words"),
+    [
+        (503, b"<html>no server is available</html>", PlatformUnavailable, "HTTP 503: <html>no server"),
+        (500, b"", PlatformUnavailable, "HTTP 500: no reason"),
+        (403, b'{"forbidden": {"code": 403, "message": "Policy forbids it"}}', PlatformError, "HTTP 403: Policy forbids it"),
+        (400, b'{"badRequest": {"message": "Invalid"}}', PlatformError, "HTTP 400: Invalid"),
+        (300, b'{"choices": []}', PlatformError, "HTTP 300"),
+    ],
+)
+def test_every_refusal_keeps_the_vendors_own_code(cinder: Cloud, status: int, body: bytes, kind: type[PollyError], words: str) -> None:
+    platform = cinder.platform(BARE_METAL)
+    assert platform.find("nothing") is None
+    with cinder.cinder.refusing(Refusal(status=status, body=body)), pytest.raises(PlatformError, match=words) as refused:
+        platform.find("nothing")
+    assert type(refused.value) is kind
+
+
+def test_a_revoked_token_is_replaced_without_anybody_noticing(bare: CinderPlatform, cinder: Cloud) -> None:
+    volume = bare.create(CreateRequest(pool=POOL, size_mib=1024, token=f"token-{os.getpid()}")).external_id
+    token = str(bare._client._adapter("block-storage").get_token())
+    keystone = f"http://127.0.0.1:{cinder.openstack.ports.keystone}/v3/auth/tokens"
+    admin = str(cinder.openstack.connect("admin").auth_token)
+    assert requests.delete(keystone, headers={"X-Auth-Token": admin, "X-Subject-Token": token}, timeout=30).status_code == 204
+
+    def is_refused() -> bool:
+        asked = requests.get(f"{cinder.cinder.url}/v3/types", headers={"X-Auth-Token": token}, timeout=30)
+        return asked.status_code == 401
+
+    eventually(is_refused, 10, "Cinder refuses the revoked token")
+    assert bare.inspect(volume).external_id == volume
+    assert bare._client._adapter("block-storage").get_token() != token
+
+
+def test_the_doctor_says_what_is_missing(cinder: Cloud, tmp_path: Path) -> None:
+    member = cinder.platform(BARE_METAL, pools="backends").check()
+    assert [(finding.ok, finding.subject) for finding in member if not finding.ok] == [(False, "the scheduler's pools")]
+    assert "needs an administrator" in next(finding.mend for finding in member if not finding.ok)
+
+    (unknown,) = cinder.platform(BARE_METAL, cloud="elsewhere").check()
+    assert "elsewhere" in unknown.message
+
+    login = cinder.openstack.login("polly", "polly", "a-wrong-secret")
+    wrong = str(cinder.openstack.write_clouds(tmp_path / "clouds.yaml", polly=login))
+    (refused,) = cinder.platform(BARE_METAL, clouds_file=wrong).check()
+    assert "the credentials are refused" in refused.message
+    assert "a-wrong-secret" not in str(refused)
+
+
+def test_the_doctor_says_which_service_does_not_answer(cinder: Cloud, tmp_path: Path) -> None:
+    login = cinder.openstack.login("polly", "polly", "user-secret") | {"compute_endpoint_override": "http://127.0.0.1:1/v2.1"}
+    dead = str(cinder.openstack.write_clouds(tmp_path / "clouds.yaml", polly=login))
+    findings = cinder.platform(NOVA, clouds_file=dead).check()
+
+    assert {finding.subject for finding in findings if not finding.ok} == {"servers", "Nova"}
