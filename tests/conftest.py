@@ -28,6 +28,11 @@ SETTLE_S = 3.0
 _servers: set[int] = set()
 
 
+def belongs_to_the_session(pid: int) -> None:
+    """A server that outlives the test that started it; what it starts is its own."""
+    _servers.add(pid)
+
+
 def leave_out(reason: str) -> NoReturn:
     """Leaves the running test out, or fails it where everything must run."""
     if os.environ.get("POLLY_TEST_ALL") == "1":
@@ -67,7 +72,7 @@ def postgres() -> Iterator[Postgres]:
     try:
         server.start()
         if server.pid:
-            _servers.add(server.pid)
+            belongs_to_the_session(server.pid)
         yield server
     finally:
         server.stop()

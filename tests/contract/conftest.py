@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.conftest import leave_out
+from tests.conftest import belongs_to_the_session, leave_out
 from tests.servers import Missing
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ def cinder() -> Iterator[Cloud]:
     if os.geteuid() != 0:
         leave_out("needs root, for the bind mount that stands for OpenStack's NFS share")
     try:
-        openstack = OpenStack()
+        openstack = OpenStack(on_start=belongs_to_the_session)
     except Missing as missing:
         leave_out(f"needs {missing}")
         with Cloud(openstack.start()) as cloud:

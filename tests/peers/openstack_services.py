@@ -16,7 +16,7 @@ import socket
 import subprocess
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
@@ -43,7 +43,9 @@ def install() -> None:
 class OpenStack:
     """The services, each a process of its own that can be killed and started again; `clouds` is a clouds.yaml for their users."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, on_start: Callable[[int], None] = lambda pid: None) -> None:
+        """`on_start` is told the pid of each process that is started."""
+        self._on_start = on_start
         if absent := [name for name in ("mount.nfs", "qemu-img", "epmd") if not shutil.which(name)]:
             raise Missing(f"{', '.join(absent)} (Debian: nfs-common, qemu-utils, rabbitmq-server)")
         if not RABBIT.exists():
@@ -62,6 +64,7 @@ class OpenStack:
 
     def start(self) -> OpenStack:
         self._postgres.start()
+        self._on_start(self._postgres.pid or 0)
         databases = {name: self._postgres.url(self._postgres.create_database()) for name in files.DATABASES}
         self.files.databases.update({name: url.replace("+psycopg:", "+psycopg2:") for name, url in databases.items()})
         self.files.write()
@@ -97,10 +100,6 @@ class OpenStack:
         shutil.rmtree(self._root, ignore_errors=True)
         for name in files.Ports.__annotations__:
             give_back(getattr(self.ports, name))
-
-    @property
-    def pids(self) -> tuple[int, ...]:
-        return tuple(process.pid for process in self._processes.values())
 
     def kill(self, name: str) -> None:
         """Ends a service with all its children, as a crash would."""
@@ -201,6 +200,7 @@ class OpenStack:
                 preexec_fn=_die_with_parent,
                 start_new_session=True,
             )
+        self._on_start(self._processes[name].pid)
 
     def _start_cinder(self, name: str) -> None:
         self._start(name, name, "--config-file", self.files.root / "cinder/cinder.conf")
