@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any
 
 import psycopg
+import requests
 from psycopg import sql
 
 from storage.platforms.cinder import CinderPlatform
@@ -129,8 +130,15 @@ class Cloud:
     def expired(self) -> Iterator[None]:
         """The user's password is another one for a while; with it all of the user's tokens end."""
         identity = self.openstack.connect("admin").identity
-        user = identity.find_user(files.USER)
+        user, before = identity.find_user(files.USER, ignore_missing=False), self.openstack.connect("polly").block_storage
+        assert before.get("/volumes?limit=1").ok
+        token = {"X-Auth-Token": str(before.get_token())}
         identity.update_user(user, password="another-secret")
+
+        def is_refused() -> bool:
+            return requests.get(f"{self.cinder.url}/v3/types", headers=token, timeout=30).status_code == 401
+
+        eventually(is_refused, 20, "a token that Cinder took last is refused: nothing is kept of those before any more")
         try:
             yield
         finally:

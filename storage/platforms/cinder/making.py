@@ -21,6 +21,7 @@ from storage.platforms.cinder.things import Things
 
 NO_ROOM: Final = ("_003", "_006")
 """How the events end by which Cinder says that no backend had room, or that a quota was full."""
+ACTION: Final = "create a volume"
 FAILED: Final = frozenset({"error", "error_deleting", "error_restoring", "error_managing"})
 
 
@@ -35,13 +36,23 @@ class Making:
 
     def create(self, request: CreateRequest, *, size_mib: int) -> Json:
         made = self._earlier(request) or self._make(request, size_mib)
-        ready = self._ready(str(made["id"]), request, size_mib)
+        self._ready(made, request, size_mib)
         all_of_it = self._volumes.with_token(request.token)
-        kept = _first(all_of_it) or ready
+        kept = _first(all_of_it)
         for other in all_of_it:
-            if other["id"] != kept["id"] and not _is_used(other):
-                self._volumes.delete(other["id"])
-        return ready if kept["id"] == ready["id"] else self._ready(str(kept["id"]), request, size_mib)
+            if other is not kept:
+                self._discard(str(other["id"]))
+        ready = self._ready(kept, request, size_mib) if kept else None
+        if ready is None:
+            reason = f"the volume of token {request.token} was deleted meanwhile"
+            raise PlatformUnavailable(platform=self._platform, action=ACTION, reason=reason)
+        return ready
+
+    def _discard(self, key: str) -> None:
+        """A second volume of one token, by whichever of its creators. Cinder deletes none that is still being made."""
+        seen = self._volumes.rested(key, action="delete a second volume")
+        if seen is not None and not _is_used(seen):
+            self._volumes.delete(key)
 
     def _earlier(self, request: CreateRequest) -> Json | None:
         """What an earlier try has made, unless Cinder has given up on it since; that is cleared away."""
@@ -65,7 +76,7 @@ class Making:
         if request.snapshot is not None:
             wanted["snapshot_id"] = self._origin(request, size_mib)
         try:
-            made: Json = self._client.ask("POST", "/volumes", action="create a volume", body={"volume": wanted})["volume"]
+            made: Json = self._client.ask("POST", "/volumes", action=ACTION, body={"volume": wanted})["volume"]
         except Refusal as refusal:
             raise self._refused(refusal, request, place, size_mib) from refusal
         return made
@@ -79,12 +90,12 @@ class Making:
             raise Invalid(field="size_mib", value=request.size_mib, reason=reason)
         return str(snapshot["id"])
 
-    def _ready(self, key: str, request: CreateRequest, size_mib: int) -> Json:
-        """The volume once it can be used. One that Cinder could not make is taken away again; it never held anything."""
-        action = "create a volume"
-        seen = self._volumes.until(key, lambda one: one is None or one["status"] not in ("creating", "downloading"), action=action)
-        if seen is None:
-            raise PlatformUnavailable(platform=self._platform, action=action, reason=f"volume {key} was deleted meanwhile")
+    def _ready(self, made: Json, request: CreateRequest, size_mib: int) -> Json | None:
+        """The volume once it can be used, None if it goes. One that Cinder could not make is taken away again: it never held anything."""
+        key = str(made["id"])
+        seen = made if _is_made(made) else self._volumes.until(key, _is_made, action=ACTION)
+        if seen is None or seen["status"] == "deleting":
+            return None
         if seen["status"] in FAILED and not _is_used(seen):
             why = self._volumes.why(key)
             self._volumes.delete(key)
@@ -106,7 +117,7 @@ class Making:
     def _failed(self, why: str, request: CreateRequest, size_mib: int) -> PollyError:
         if why.partition(":")[0].endswith(NO_ROOM):
             return PoolFull(platform=self._platform, pool=request.pool, free_mib=0, size_mib=size_mib, reason=why)
-        return PlatformError(platform=self._platform, action="create a volume", reason=why)
+        return PlatformError(platform=self._platform, action=ACTION, reason=why)
 
     def _refused(self, refusal: Refusal, request: CreateRequest, place: Place, size_mib: int) -> Exception:
         """What Cinder says of a type or a zone that is not there, and of a quota that is full."""
@@ -118,6 +129,10 @@ class Making:
         if refusal.status in (400, 404) and "snapshot" in said:
             return UnknownSnapshot(snapshot=request.snapshot, reason=str(refusal))
         return refusal
+
+
+def _is_made(seen: Json | None) -> bool:
+    return seen is None or seen["status"] not in ("creating", "downloading")
 
 
 def _first(volumes: list[Json]) -> Json | None:

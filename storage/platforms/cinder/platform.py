@@ -231,7 +231,6 @@ class CinderPlatform(Platform):
 
     def _at_rest(self, external_id: ExternalId, action: str) -> Json:
         """The volume once nothing is being done with it. Raises UnknownVolume, and PlatformError for one that is broken."""
-        self._volumes.known(external_id)
         volume = self._volumes.rested(external_id, action=f"{action} volume {external_id}")
         if volume is None:
             raise UnknownVolume(volume=external_id)

@@ -89,8 +89,9 @@ class Things:
         return self._poller.until(key, ready, timeout_s=timeout_s)[0]
 
     def rested(self, key: str, *, action: str) -> Json | None:
-        """Once nothing is being done with it; None if it is gone."""
-        return self.until(key, lambda seen: seen is None or seen["status"] not in MOVING, action=action)
+        """Once nothing is being done with it, which may be now; None if it is gone."""
+        seen = self.get(key)
+        return seen if _rests(seen) else self.until(key, _rests, action=action)
 
     def mark(self, key: str, more: Mapping[str, str]) -> None:
         """Adds to its metadata; what is there under other names stays."""
@@ -110,8 +111,9 @@ class Things:
         try:
             self._client.ask("DELETE", f"/{self._noun}s/{key}", action=action)
         except Refusal as refusal:
-            seen = self.get(key) if refusal.status == 400 else None
-            if refusal.status != 404 and (seen is None or seen["status"] != "deleting"):
+            # Somebody else may delete it too.
+            seen = self.get(key)
+            if seen is not None and seen["status"] != "deleting":
                 raise
         left = self.until(key, lambda seen: seen is None or seen["status"] != "deleting", action=action)
         if left is not None:
@@ -156,3 +158,7 @@ class Things:
             if len(found) == len(wanted):
                 break
         return found
+
+
+def _rests(seen: Json | None) -> bool:
+    return seen is None or seen["status"] not in MOVING

@@ -30,8 +30,6 @@ class ThroughNova:
         return node
 
     def look(self, external_id: ExternalId, holder: str = "") -> Look:
-        if self._volumes.get(external_id) is None:
-            raise UnknownVolume(volume=external_id)
         volume = self._volumes.rested(external_id, action=f"wait for volume {external_id}")
         if volume is None:
             raise UnknownVolume(volume=external_id)
@@ -58,8 +56,6 @@ class ThroughNova:
         return Attachment(external_id=external_id, device=link, serial=external_id, read_only=read_only)
 
     def release(self, external_id: ExternalId, node: str) -> None:
-        if self._volumes.get(external_id) is None:
-            return
         action = f"detach volume {external_id} from server {node}"
         volume = self._volumes.rested(external_id, action=action)
         if volume is None or not _is_on(volume, node):
@@ -89,8 +85,11 @@ class ThroughNova:
             raise PlatformError(platform=self._platform, action=action, reason=reason) from refusal
         if refusal.status == 403 and "disk devices" in refusal.message:
             raise failures.no_slot(refusal, platform=self._platform, node=node, slots=self._slots) from refusal
-        if refusal.status == 400 and (holders := records.held_by(self._volumes.known(external_id))):
-            raise VolumeInUse(volume=external_id, holder=", ".join(holders)) from refusal
+        if refusal.status == 400:
+            # Nova keeps a book of its own, and knows of another server's attach before Cinder shows it.
+            named = tuple(found for found in records.UUID.findall(refusal.message) if found not in (external_id, node))
+            if holders := records.held_by(self._volumes.known(external_id)) or (named if "already attached" in refusal.message else ()):
+                raise VolumeInUse(volume=external_id, holder=", ".join(holders)) from refusal
         raise refusal
 
 
