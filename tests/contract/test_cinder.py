@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.peer, pytest.mark.xdist_group("cinder")]
 class OnCinder(PlatformContract):
     pool = POOL
     size_mib = 1024
-    many = 21
+    many = 14
     secrets = (files.USER_PASSWORD,)
     way: ClassVar[str]
 

@@ -110,7 +110,7 @@ class Things:
         action = f"delete {self._noun} {key}"
         try:
             self._client.ask("DELETE", f"/{self._noun}s/{key}", action=action)
-        except Refusal as refusal:
+        except Refusal:
             # Somebody else may delete it too.
             seen = self.get(key)
             if seen is not None and seen["status"] != "deleting":
