@@ -73,6 +73,7 @@ class TestBareMetal(OnCinder):
 
 class TestThroughNova(OnCinder):
     way = NOVA
+    many = 7
 
     def named(self, cloud: Cloud) -> tuple[str, str]:
         return cloud.servers

@@ -248,6 +248,8 @@ class OpenStack:
         """Two servers that belong to the plain user, each started from a volume of its own."""
         flavor = admin.compute.create_flavor(name="small", ram=64, vcpus=1, disk=0)
         eventually(lambda: any(one.state == "up" for one in admin.compute.services(binary="nova-compute")), START_S, "Nova's compute is up")
+        self._manage(["nova-manage", "--config-file", self.files.root / "nova/nova.conf", "cell_v2", "discover_hosts"])
+        eventually(lambda: self._has_room(admin), START_S, "Nova's scheduler knows a host with room")
         mine = self.connect("polly")
         return tuple(server.id for server in [self._server(admin, mine, flavor.id, f"node-{number}") for number in (1, 2)])
 
@@ -257,10 +259,16 @@ class OpenStack:
         volumes.set_volume_bootable_status(disk, True)
         start = [{"boot_index": 0, "uuid": disk.id, "source_type": "volume", "destination_type": "volume"}]
 
-        def make() -> Any:
-            return mine.compute.create_server(name=name, flavor_id=flavor, networks="none", block_device_mapping=start)
+        made = mine.compute.create_server(name=name, flavor_id=flavor, networks="none", block_device_mapping=start)
+        try:
+            return mine.compute.wait_for_server(made, wait=START_S, interval=0.3)
+        except openstack.exceptions.ResourceFailure as error:
+            raise RuntimeError(f"Nova could not start {name}: {admin.compute.get_server(made).fault}") from error
 
-        return mine.compute.wait_for_server(make(), wait=60, interval=0.3)
+    def _has_room(self, admin: Any) -> bool:
+        """Hosts come to be known by Nova's cells and by Placement, each in its own time."""
+        rooms = [list(admin.placement.resource_provider_inventories(one)) for one in admin.placement.resource_providers()]
+        return bool(list(admin.compute.hypervisors())) and all(rooms) and bool(rooms)
 
 
 class _Elsewhere(http.server.BaseHTTPRequestHandler):
