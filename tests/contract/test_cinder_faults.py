@@ -6,7 +6,6 @@ import itertools
 import os
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -231,17 +230,15 @@ def test_a_thousand_volumes_are_listed_in_parts(bare: CinderPlatform, cinder: Cl
             database.execute("DELETE FROM volumes WHERE display_name = %s AND id <> %s", [asked.name, first.external_id])
 
 
-def test_many_who_wait_share_their_looks(cinder: Cloud) -> None:
-    platform, together = cinder.platform(BARE_METAL), 12
+def test_many_are_looked_at_with_one_call(bare: CinderPlatform, cinder: Cloud) -> None:
+    made = sorted(bare.create(request()).external_id for _ in range(5))
     cinder.cinder.calls.clear()
-    with ThreadPoolExecutor(together) as pool:
-        made = list(pool.map(lambda _: platform.create(request()).external_id, range(together)))
+    assert sorted(bare._volumes._look(made)) == made
+    assert cinder.cinder.calls == {"GET /v3/volumes/detail": 1}
 
-    assert len(set(made)) == together
-    calls = cinder.cinder.calls
-    looks = sum(calls[f"GET /v3/volumes/{volume}"] for volume in made)
-    lists = calls["GET /v3/volumes/detail"] - 2 * together  # each creator looks for its token before and after
-    assert 0 < looks + lists < 2 * together
+    cinder.cinder.calls.clear()
+    assert sorted(bare._volumes._look(made[:2])) == made[:2]
+    assert cinder.cinder.calls == {f"GET /v3/volumes/{volume}": 1 for volume in made[:2]}
 
 
 # --- services that die; the last, for what they leave behind -----------------------------------------------------

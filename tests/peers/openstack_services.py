@@ -33,7 +33,7 @@ from tests.support import eventually
 HERE: Final = Path(__file__).parent
 RABBIT: Final = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 PR_SET_PDEATHSIG: Final = 1
-START_S: Final = 90.0
+START_S: Final = 180.0
 
 
 def install() -> None:
