@@ -134,11 +134,9 @@ class Client:
         """What the SDK raises, as Polly's errors."""
         try:
             yield
-        except (http.Unauthorized, keystone.AuthorizationFailure) as error:
+        except (http.HTTPClientError, keystone.AuthorizationFailure) as error:
+            # Only Keystone's answers are raised here: 401 for a wrong password, 404 for an application credential that is gone.
             raise self._unavailable(action, f"the credentials are refused: {error}") from error
-        except http.HttpError as error:
-            kind = PlatformUnavailable if (error.http_status or 500) >= 500 else PlatformError
-            raise kind(platform=self._platform, action=action, reason=f"Keystone: {error}") from error
         except (keystone.MissingRequiredOptions, keystone.NoMatchingPlugin, openstack.exceptions.ConfigException) as error:
             raise PlatformError(platform=self._platform, action=action, reason=f"the credentials are not complete: {error}") from error
         except (keystone.EndpointNotFound, keystone.CatalogException) as error:
