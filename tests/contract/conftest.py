@@ -19,12 +19,10 @@ from tests.servers import Missing
 
 if TYPE_CHECKING:
     from tests.contract.cinder_cloud import Cloud
+    from tests.contract.virtualbox_rig import Rig
     from tests.peers.gce.server import Peer as ComputeEngine
     from tests.peers.powerflex_gateway import Gateway
     from tests.peers.powermax_unisphere import Unisphere
-
-if TYPE_CHECKING:
-    from tests.contract.virtualbox_rig import Rig
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -126,10 +124,12 @@ def powermax(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Unisphere]:
 
     with serving(tmp_path_factory.mktemp("powermax")) as front:
         yield front
+
+
+@pytest.fixture(scope="session")
 def cinder() -> Iterator[Cloud]:
     """A real OpenStack for the session, with two servers running; openstacksdk is read only where it is used."""
     from tests.contract.cinder_cloud import Cloud
-    from tests.peers.openstack import OpenStack
     from tests.peers.openstack_services import OpenStack
 
     if os.geteuid() != 0:
@@ -138,6 +138,7 @@ def cinder() -> Iterator[Cloud]:
         openstack = OpenStack(on_start=belongs_to_the_session)
     except Missing as missing:
         leave_out(f"needs {missing}")
+    try:
         with Cloud(openstack.start()) as cloud:
             yield cloud
     finally:

@@ -27,7 +27,9 @@ BLOCK: dict[str, object] = {"gateway": "https://flex.example.com", "username": "
 
 
 @pytest.mark.parametrize("kind", [names.VOLUME, names.SNAPSHOT])
-@pytest.mark.parametrize("token", ["0198c2f0-1111-7222-8333-444455556666", "0198c2f0-7d3a-7c21-9f04-5b6e7a8c9d10", "claim-7", "x" * 23, "a.b_c-d"])
+@pytest.mark.parametrize(
+    "token", ["0198c2f0-1111-7222-8333-444455556666", "0198c2f0-7d3a-7c21-9f04-5b6e7a8c9d10", "claim-7", "x" * 23, "a.b_c-d"]
+)
 def test_a_token_can_be_read_out_of_the_name(kind: str, token: str) -> None:
     name = names.name_of(kind, token)
 
