@@ -3,6 +3,7 @@
     node = "vm-17"                    # what the platforms call this node, where that is not the agent's hostname
     staging_dir = "/run/polly"        # where volumes are mounted before a task gets them; one folder for all executors
     [platforms.rack]                  # settings that win over those of the broker for platform `rack`
+    node = "i-0123456789abcdef0"      # what this platform calls this node; else the node asks, as the adapter says
     root = "/mnt/rack"
 
 What an executor does as root follows from this file, so it must belong to root (or to the user that executors run as),
@@ -37,6 +38,9 @@ class NodeConfig(Struct, frozen=True, kw_only=True):
     """Empty: as the broker says."""
     staging_dir: Path = field(default_factory=default_staging_dir)
     platforms: Mapping[str, Mapping[str, object]] = {}
+    """Settings by the platform's name, without `node`."""
+    identities: Mapping[str, str] = {}
+    """What the platforms call this node: the `node` of each `[platforms.NAME]` that has one."""
 
 
 def read_config(path: Path) -> NodeConfig:
@@ -78,10 +82,19 @@ def _checked(path: Path, table: dict[str, Any]) -> NodeConfig:
     for name, settings in table.get("platforms", {}).items():
         if not isinstance(settings, dict):
             raise Invalid(field=f"{path}: platforms.{name}", value=settings, reason="it must be a block of settings")
+        if "node" in settings and not (isinstance(settings["node"], str) and settings["node"]):
+            reason = "it is what the platform calls this node, as text"
+            raise Invalid(field=f"{path}: platforms.{name}.node", value=settings["node"], reason=reason)
     staging_dir = Path(table["staging_dir"]) if "staging_dir" in table else default_staging_dir()
     if not staging_dir.is_absolute():
         raise Invalid(field=f"{path}: staging_dir", value=str(staging_dir), reason="it must be an absolute path")
-    return NodeConfig(node=table.get("node", ""), staging_dir=staging_dir, platforms=table.get("platforms", {}))
+    blocks: dict[str, dict[str, Any]] = table.get("platforms", {})
+    return NodeConfig(
+        node=table.get("node", ""),
+        staging_dir=staging_dir,
+        platforms={name: {key: value for key, value in block.items() if key != "node"} for name, block in blocks.items()},
+        identities={name: block["node"] for name, block in blocks.items() if "node" in block},
+    )
 
 
 def prepare_staging_dir(folder: Path) -> None:

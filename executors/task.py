@@ -69,6 +69,7 @@ class TaskRun:
     def __init__(self, launched: LaunchAsked, agent: Agent, inbox: Inbox, process: TaskProcess, node: Node) -> None:
         self.launched, self.agent, self.inbox, self.process, self.node = launched, agent, inbox, process, node
         self.volumes: Volumes | None = None
+        self._identities: dict[str, str] = {}
         self._released = False
         self._reporting = threading.Lock()
 
@@ -116,10 +117,13 @@ class TaskRun:
             launch.host_volumes,
             launch.platforms,
             overrides=config.platforms,
+            identities=config.identities,
             node=config.node or launch.node or self._hostname(),
             staging_dir=config.staging_dir,
             sandbox=Path(self.node.surroundings.sandbox),
         )
+        self.volumes.identify()
+        self._identities = {name: said for name, said in self.volumes.names.items() if said != launch.node}
         deadline = Deadline(
             lease_s=launch.lease_s,
             margin_s=min(MARGIN_S, launch.lease_s / 10),
@@ -255,7 +259,8 @@ class TaskRun:
         return bool(self.inbox.subscribed and "TASK_KILLING_STATE" in self.inbox.subscribed.capabilities)
 
     def _report(self, state: str, message: str, *, exit_code: int | None = None) -> None:
-        progress = Progress(volumes=tuple(volume.progress() for volume in self.volumes or ()), exit_code=exit_code)
+        volumes = tuple(volume.progress() for volume in self.volumes or ())
+        progress = Progress(volumes=volumes, identities=self._identities, exit_code=exit_code)
         self.agent.update(self.launched.task_id, state, message=message, data=encode(progress))
 
     def _held_words(self) -> list[str]:

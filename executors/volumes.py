@@ -18,10 +18,11 @@ from storage.errors import Cancelled, Invalid, NodeError, PollyError
 from storage.lifecycle import ClaimState
 from storage.model import ClaimId, VolumePlan
 from storage.node import mounts
+from storage.node.identities import identify
 from storage.node.journal import Journal
 from storage.node.pace import Deadline
 from storage.node.publishing import publish, unpublish
-from storage.node.releasing import unstage
+from storage.node.releasing import sweep, unstage
 from storage.node.staged import Staged, may_be_held
 from storage.node.staging import stage
 from storage.node.steps import Machine
@@ -96,6 +97,7 @@ class Volumes:
         platforms: Mapping[str, PlatformSettings],
         *,
         overrides: Mapping[str, Mapping[str, object]],
+        identities: Mapping[str, str],
         node: str,
         staging_dir: Path,
         sandbox: Path,
@@ -104,7 +106,9 @@ class Volumes:
         self.volumes = [NodeVolume(plan) for plan in plans]
         self._host_volumes = host_volumes
         self._settings, self._overrides = platforms, overrides
-        self._node = node
+        self._node, self._known = node, identities
+        self.names: dict[str, str] = {}
+        """What each platform of these volumes calls this node; filled by `identify`."""
         self._staging_dir, self._sandbox = staging_dir, sandbox
         self._machine = machine or Machine()
         self._platforms: dict[str, Platform] = {}
@@ -117,8 +121,21 @@ class Volumes:
 
     # --- bring
 
+    def identify(self) -> None:
+        """Learns what the platforms call this node: from the node's file, or as the platform's adapter says. Raises NodeError, Invalid."""
+        for volume in self.volumes:
+            name = volume.plan.platform
+            try:
+                if name not in self.names:
+                    source = self._said(name).identity
+                    self.names[name] = self._known.get(name) or identify(source, self._machine, hostname=self._node)
+            except PollyError as error:
+                volume.failed(error, held=False)
+                raise
+
     def bring(self, user: User, *, deadline: Deadline, check: Callable[[], None]) -> None:
         """All of them, or an error of storage.errors; what is here then is released by `release`, as it is after a success."""
+        sweep(self._staging_dir, self._machine)
         for volume in self.volumes:
             check()
             self._stage(volume, deadline, check)
@@ -130,7 +147,7 @@ class Volumes:
             volume.staged = stage(
                 plan,
                 self._platform(plan.platform),
-                self._node,
+                self.names[plan.platform],
                 staging_dir=self._staging_dir,
                 deadline=deadline,
                 journal=self._opened_journal(),
@@ -148,15 +165,24 @@ class Volumes:
     def _give(self, volume: NodeVolume, user: User) -> None:
         """A filesystem that this claim made belongs to the task's user; one that had an owner keeps it."""
         if volume.staged and volume.staged.formatted and os.geteuid() == 0:
-            os.chown(volume.staged.path, *user.owner)
+            path = volume.staged.path
+            try:
+                os.chown(path, *user.owner)
+            except OSError as error:  # an export that takes root for nobody
+                reason = f"{error.strerror}; the platform must let this node's root give away what is on the volume"
+                raise NodeError(command="chown", target=path, reason=reason) from error
 
     def _platform(self, name: str) -> Platform:
         if name not in self._platforms:
-            said = self._settings.get(name)
-            if said is None:
-                raise Invalid(field="platforms", value=name, reason="the launch does not say how to reach this platform")
+            said = self._said(name)
             self._platforms[name] = registry.build(name, said.kind, {**said.settings, **self._overrides.get(name, {})})
         return self._platforms[name]
+
+    def _said(self, name: str) -> PlatformSettings:
+        said = self._settings.get(name)
+        if said is None:
+            raise Invalid(field="platforms", value=name, reason="the launch does not say how to reach this platform")
+        return said
 
     def _opened_journal(self) -> Journal:
         if self._journal is None:
@@ -252,7 +278,7 @@ class Volumes:
             took = unstage(
                 plan,
                 self._platform(plan.platform),
-                self._node,
+                self.names[plan.platform],
                 staging_dir=self._staging_dir,
                 journal=self._opened_journal(),
                 external_id=volume.staged.external_id,

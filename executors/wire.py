@@ -28,11 +28,14 @@ FAILED: Final = "FAILED"
 """The step that failed is named in `error`; whether the volume is still held is said by `held`."""
 
 
-class PlatformSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """How an executor builds the adapter of one platform."""
+class PlatformSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How an executor builds the adapter of one platform, or does without it."""
 
     kind: str
     settings: Mapping[str, str] = {}
+    """None where the broker attaches: then the node has no use for them."""
+    identity: str = "hostname"
+    """How the node learns what the platform calls it: Capabilities.identity."""
 
 
 class HostVolume(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,6 +100,8 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     version: int = VERSION
     volumes: tuple[VolumeProgress, ...] = ()
+    identities: Mapping[str, str] = {}
+    """What each of the task's platforms calls this node, where that is not the launch's `node`: platform name to identity."""
     exit_code: int | None = None
     """The task's own, with its terminal status; negative: the signal that ended it."""
 

@@ -18,6 +18,7 @@ from storage.errors import Invalid, UnknownPlatform, UnknownProfile
 from storage.lifecycle import QUIET_AFTER_LEASES
 from storage.model import Profile
 from storage.node import filesystems, options
+from storage.platforms.base import Platform
 
 
 class FrameworkBlock(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -178,6 +179,18 @@ def _check_filesystem(where: str, read: Profile) -> None:
         raise Invalid(**{**error.fields, "field": f"{where}.{error.fields['field']}"}) from error
     if read.max_mib is not None and read.max_mib < kind.min_mib:
         raise Invalid(field=f"{where}.max_mib", value=read.max_mib, reason=f"{read.filesystem} needs {kind.min_mib} MiB or more")
+
+
+def check_mounts(config: Config, platforms: Mapping[str, Platform]) -> None:
+    """What only the adapters can tell of the profiles: whether their mount options fit exports. Raises Invalid, naming the key."""
+    for profile in config.profiles.values():
+        names = [name for name in profile.platforms if platforms[name].capabilities.device == "nfs"]
+        try:
+            if names:
+                options.check_nfs(profile.mount_options)
+        except Invalid as error:
+            reason = f"{error.fields['reason']}; platform {names[0]} brings NFS exports"
+            raise Invalid(**{**error.fields, "field": f"profiles.{profile.name}.mount_options", "reason": reason}) from error
 
 
 def _convert(field: str, value: Any, kind: type[Any]) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
@@ -15,7 +16,10 @@ from msgspec.structs import replace
 from framework.config import Config, load_config
 from framework.fitting import misfits
 from storage.errors import PollyError
-from storage.platforms.base import Finding, Platform
+from storage.node.identities import HOSTNAME, identify
+from storage.node.steps import Machine
+from storage.node.transports import programs
+from storage.platforms.base import Capabilities, Finding, Platform
 from storage.platforms.registry import build
 
 if TYPE_CHECKING:
@@ -23,6 +27,7 @@ if TYPE_CHECKING:
 
 PROGRAMS: Final = {"mkfs.ext4": "e2fsprogs", "fsck.ext4": "e2fsprogs", "mkfs.xfs": "xfsprogs", "blkid": "util-linux", "mount": "util-linux"}
 """What an agent's node needs, and the Debian package that brings it."""
+NFS_PROGRAMS: Final = {"mount.nfs": "nfs-common"}
 
 
 def examine(*, config: Path | None, database: str | None, broker: BrokerClient | None) -> Iterator[Finding]:
@@ -58,13 +63,36 @@ def _node() -> Iterator[Finding]:
     if os.geteuid() != 0:
         yield _fine("node", "not root: an agent here can use folders as volumes, not filesystems on devices")
         return
+    yield _programs("node", PROGRAMS, "for ext4 and xfs")
+
+
+def _programs(subject: str, needed: Mapping[str, str], what_for: str) -> Finding:
     path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
-    missing = {program: package for program, package in PROGRAMS.items() if not shutil.which(program, path=path)}
-    if missing:
-        packages = " ".join(sorted(set(missing.values())))
-        yield _wrong("node", f"{', '.join(missing)} not found; an agent here needs them", f"On Debian: apt-get install {packages}")
-    else:
-        yield _fine("node", "the programs that an agent needs for ext4 and xfs are here")
+    missing = {program: package for program, package in needed.items() if not shutil.which(program, path=path)}
+    if not missing:
+        return _fine(subject, f"the programs that an agent needs {what_for} are here")
+    packages = " ".join(sorted(set(missing.values())))
+    return _wrong(subject, f"{', '.join(missing)} not found; an agent here needs them", f"On Debian: apt-get install {packages}")
+
+
+def of_node(name: str, able: Capabilities) -> Iterator[Finding]:
+    """How an agent learns what the platform calls it, and what it needs beside Polly to bring the platform's volumes up."""
+    subject = f"platform {name}"
+    if able.identity != HOSTNAME:
+        yield _fine(subject, f"what it calls a node comes from {able.identity}; {_identity_here(able.identity)}")
+    if os.geteuid() == 0:
+        for transport in able.transports:
+            if needed := programs(transport):
+                yield _programs(subject, needed, f"for {transport}")
+        if able.device == "nfs":
+            yield _programs(subject, NFS_PROGRAMS, "to mount NFS exports")
+
+
+def _identity_here(source: str) -> str:
+    try:
+        return f"this machine is {identify(source, Machine(), hostname=socket.gethostname())}"
+    except PollyError as error:
+        return f"this machine does not say, which matters on agents only ({error})"
 
 
 def _config(path: Path) -> Iterator[Finding]:
@@ -85,6 +113,7 @@ def _platform(config: Config, name: str) -> Iterator[Finding]:
     try:
         with closing(build(name, block.keys.kind, block.settings)) as platform:
             yield from of_platform(name, platform.check())
+            yield from of_node(name, platform.capabilities)
             yield from _pools(config, platform)
     except PollyError as error:
         yield _failed(f"platform {name}", error)

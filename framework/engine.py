@@ -183,16 +183,22 @@ class Engine:
             stack.enter_context(self.ledger.lead(self.name, who))
             with self.ledger.begin("broker") as tx:
                 tx.put_profiles(list(self.config.profiles.values()))
-            self.workers = Workers(self.loop.post)
+            self.workers = Workers(self.loop.post, parallel=self._parallel)
             stack.callback(self.workers.close)
             self.driver = self.parts.make_driver(self.ledger.setting(f"{self.name} {FRAMEWORK_ID}"), self.loop.post)
             self._assemble(self.driver)
+            self.context.learn_node_names()
             self.scheduler.apps.take_up(self.ledger.restore(self.name), self.parts.clock())
             self.janitor.sync_pools_now()
             self.loop.start(self.scheduler.handle, self._tick, self._next_at)
             stack.callback(self.loop.stop)
             self.driver.start()
             self._stack = stack.pop_all()
+
+    def _parallel(self, platform: str) -> int:
+        """As the adapter says; one that polly.toml no longer has can only be asked nothing."""
+        adapter = self.platforms.get(platform)
+        return max(1, adapter.capabilities.parallel) if adapter else 1
 
     def _assemble(self, driver: Calls) -> None:
         parts = self.parts

@@ -14,12 +14,12 @@ from framework.config import Config
 from framework.pools import FullPools
 from framework.volumes import Volumes, growth_of
 from framework.workers import Outcome, Workers
-from storage.errors import LedgerUnavailable, PollyError
+from storage.errors import LedgerUnavailable, PollyError, VolumeInUse
 from storage.filters import VolumeFilter
 from storage.inventory import Ledger, Orphan
 from storage.lifecycle import VolumeState
 from storage.model import Page, ReclaimPolicy, Snapshot, Volume
-from storage.platforms.base import Platform, PoolReport
+from storage.platforms.base import Platform, PoolReport, VolumeReport
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -147,7 +147,7 @@ class Janitor:
         def job() -> None:
             found = platform.find(orphan.token)
             if found and ledger.volume_at(orphan.platform, found.external_id) is None:
-                platform.delete(found.external_id)
+                _delete(platform, found)
 
         def done(outcome: Outcome[None]) -> None:
             self._busy.discard(orphan.token)
@@ -239,6 +239,16 @@ class Janitor:
         if (error := done.exception()) is not None:
             self._failed(key)
             logger.warning("%s: %s", key, error)
+
+
+def _delete(platform: Platform, unborn: VolumeReport) -> None:
+    """No task ever used it, so whoever has it attached is what is left of an executor that died."""
+    try:
+        platform.delete(unborn.external_id)
+    except VolumeInUse:
+        for holder in platform.inspect(unborn.external_id).held_by:
+            platform.detach(unborn.external_id, holder)
+        platform.delete(unborn.external_id)
 
 
 def _all_of(read: Callable[..., Page[T]]) -> Iterator[T]:

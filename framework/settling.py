@@ -8,12 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from framework.workers import Outcome, Workers
-from storage.errors import PollyError
+from storage.errors import PollyError, UnknownVolume
 from storage.lifecycle import ProofKind
-from storage.model import Access, Claim, ClaimId, Proof, Volume
+from storage.model import Access, AccessMode, Claim, ClaimId, ExternalId, Proof, Volume
 from storage.platforms.base import Platform
+
+SHARED: Final = frozenset({AccessMode.MULTI_NODE_READER_ONLY, AccessMode.MULTI_NODE_SINGLE_WRITER, AccessMode.MULTI_NODE_MULTI_WRITER})
+"""Several nodes may hold such a volume at once."""
+BESIDE_OTHERS: Final = frozenset({AccessMode.MULTI_NODE_SINGLE_WRITER, AccessMode.MULTI_NODE_MULTI_WRITER})
+"""A writer of such a volume is not alone on it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,33 +29,86 @@ class StillHeld:
     reason: str
 
 
-def prove(platform: Platform, volume: Volume, claim: Claim, node: str, ended: Proof | None) -> Proof | StillHeld:
+def prove(
+    platform: Platform, volume: Volume, claim: Claim, node: str | None, ended: Proof | None, *, shared: bool = False
+) -> Proof | StillHeld:
     """Asks the platform. `ended` is the proof that the holder is gone, None while nobody knows. Safe to repeat.
 
-    Raises what the platform raises.
+    `node` is what the platform calls the holder's node, None if that was never learnt. `shared`: another claim's task goes on
+    using the volume on the same node, so it stays attached there. Raises what the platform raises.
     """
     if volume.unborn or volume.external_id is None:
         return Proof(kind=ProofKind.NEVER_BORN, evidence="no birth certificate was stored, so no task ever used it")
-    if ended is None and not platform.capabilities.fences:
-        return StillHeld(reason=f"platform {volume.platform} cannot tell whether something holds it")
-    if ended is not None:
-        platform.detach(volume.external_id, node)
-    reader_gone = ended is not None and claim.access is Access.RO
-    fenced = platform.capabilities.fences and not reader_gone
-    # A fence needs the volume to itself; other readers may go on, and one that is gone can write nothing.
-    seen = platform.fence(volume.external_id, claim.epoch + 1) if fenced else "detached"
-    if seen is None:
-        return StillHeld(reason=f"platform {volume.platform} says that something still holds it")
-    if ended is None:
-        return Proof(kind=ProofKind.FENCED, evidence=seen)
-    return Proof(kind=ended.kind, evidence=f"{ended.evidence}; {seen}")
+    gone = ended or _node_stopped(platform, node)
+    if gone is None:
+        return _fenced(platform, volume.external_id, claim)
+    if shared:
+        return Proof(kind=gone.kind, evidence=f"{gone.evidence}; another task on its node goes on using the volume")
+    seen = _let_go(platform, volume, volume.external_id, claim, node)
+    return seen if isinstance(seen, StillHeld) else Proof(kind=gone.kind, evidence=f"{gone.evidence}; {seen}")
+
+
+def _node_stopped(platform: Platform, node: str | None) -> Proof | None:
+    if node is None or not platform.capabilities.sees_nodes:
+        return None
+    seen = platform.node_stopped(node)
+    return Proof(kind=ProofKind.NODE_STOPPED, evidence=seen) if seen else None
+
+
+def _fenced(platform: Platform, external_id: ExternalId, claim: Claim) -> Proof | StillHeld:
+    """Nobody knows whether the holder is gone: only the platform can say that it holds the volume no more."""
+    if not platform.capabilities.fences:
+        return StillHeld(reason=f"platform {platform.name} cannot tell whether something holds it")
+    seen = platform.fence(external_id, claim.epoch + 1)
+    return Proof(kind=ProofKind.FENCED, evidence=seen) if seen else _held(platform)
+
+
+def _let_go(platform: Platform, volume: Volume, external_id: ExternalId, claim: Claim, node: str | None) -> str | StillHeld:
+    """Takes the volume from a holder that is gone; returns what was seen then."""
+    if node is None:
+        found = _only_holder(platform, volume, external_id)
+        if isinstance(found, StillHeld):
+            return found
+        node = found
+    if node is not None:
+        platform.detach(external_id, node)
+    # A fence needs the volume to itself; others may go on, and one that is gone and detached can write nothing.
+    if claim.access is Access.RO or volume.access_mode in BESIDE_OTHERS:
+        return "detached"
+    if platform.capabilities.fences:
+        return platform.fence(external_id, claim.epoch + 1) or _held(platform)
+    if held_by := _holders(platform, external_id):
+        return StillHeld(reason=f"platform {platform.name} says that {', '.join(held_by)} still holds it")
+    return "detached"
+
+
+def _only_holder(platform: Platform, volume: Volume, external_id: ExternalId) -> str | StillHeld | None:
+    """Who holds the volume, where only the ended claim can explain it; None if nobody does."""
+    held_by = _holders(platform, external_id)
+    if len(held_by) < 2 and volume.access_mode not in SHARED:
+        return held_by[0] if held_by else None
+    if not held_by:
+        return None
+    names = ", ".join(held_by)
+    return StillHeld(reason=f"what platform {platform.name} calls the dead task's node was never learnt, and it is held by {names}")
+
+
+def _holders(platform: Platform, external_id: ExternalId) -> tuple[str, ...]:
+    try:
+        return platform.inspect(external_id).held_by
+    except UnknownVolume:
+        return ()
+
+
+def _held(platform: Platform) -> StillHeld:
+    return StillHeld(reason=f"platform {platform.name} says that something still holds it")
 
 
 @dataclass(slots=True)
 class _Case:
     volume: Volume
     claim: Claim
-    node: str
+    node: str | None
     ended: Proof | None
     due_at: float
     running: bool = False
@@ -62,13 +121,13 @@ class Settler:
         self._platforms, self._workers, self._clock, self._retry_s = platforms, workers, clock, retry_s
         self._cases: dict[ClaimId, _Case] = {}
 
-    def open(self, volume: Volume, claim: Claim, node: str, ended: Proof | None, *, due_at: float = 0.0) -> None:
+    def open(self, volume: Volume, claim: Claim, node: str | None, ended: Proof | None, *, due_at: float = 0.0) -> None:
         """Begins to settle a claim. A case that is open keeps its pace, unless a proof comes that it did not have."""
         case = self._cases.get(claim.claim_id)
         if case is None:
             self._cases[claim.claim_id] = _Case(volume, claim, node, ended, due_at)
             return
-        case.volume, case.claim = volume, claim
+        case.volume, case.claim, case.node = volume, claim, node or case.node
         if ended is not None and case.ended is None:
             case.ended, case.due_at = ended, min(case.due_at, due_at)
 
@@ -79,21 +138,24 @@ class Settler:
     def next_at(self) -> float | None:
         return min((case.due_at for case in self._cases.values() if not case.running), default=None)
 
-    def run(self, now: float, done: Callable[[Claim, Proof | StillHeld], None]) -> None:
-        """Asks about each case that is due; `done` hears of each answer whose case is still open."""
+    def run(self, now: float, done: Callable[[Claim, Proof | StillHeld], None], shared: Callable[[Claim], bool] = lambda _: False) -> None:
+        """Asks about each case that is due; `done` hears of each answer whose case is still open.
+
+        `shared` says whether another claim on the same volume is on the same node.
+        """
         due = [case for case in self._cases.values() if not case.running and case.due_at <= now]
         for case in due:
             case.running = True
-            self._ask(case, done)
+            self._ask(case, done, shared(case.claim))
 
-    def _ask(self, case: _Case, done: Callable[[Claim, Proof | StillHeld], None]) -> None:
+    def _ask(self, case: _Case, done: Callable[[Claim, Proof | StillHeld], None], shared: bool) -> None:
         volume, claim, node, ended = case.volume, case.claim, case.node, case.ended
 
         def job() -> Proof | StillHeld:
             platform = self._platforms.get(volume.platform)
             if platform is None:
                 return StillHeld(reason=f"platform {volume.platform} is not in polly.toml")
-            return prove(platform, volume, claim, node, ended)
+            return prove(platform, volume, claim, node, ended, shared=shared)
 
         def finished(outcome: Outcome[Proof | StillHeld]) -> None:
             if self._cases.get(claim.claim_id) is not case:

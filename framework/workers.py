@@ -36,9 +36,11 @@ class Outcome(Generic[T_co]):
 class Workers:
     """`post` hands a call to the broker's thread; it must not block."""
 
-    def __init__(self, post: Callable[[Callable[[], None]], None], *, threads: int = 4) -> None:
-        """`threads`: so many jobs of one platform at a time."""
-        self._post, self._threads = post, threads
+    def __init__(
+        self, post: Callable[[Callable[[], None]], None], *, threads: int = 4, parallel: Callable[[str], int] | None = None
+    ) -> None:
+        """`parallel` says how many jobs of a platform run at a time, by its name; `threads` is for one of which it is not said."""
+        self._post, self._parallel = post, parallel or (lambda _: threads)
         self._lanes: dict[str, ThreadPoolExecutor] = {}
         self._lock = Lock()
         self._queues: dict[str, deque[Callable[[], None]]] = {}
@@ -71,7 +73,7 @@ class Workers:
             return
         lane = self._lanes.get(platform)
         if lane is None:
-            lane = self._lanes[platform] = ThreadPoolExecutor(self._threads, thread_name_prefix=f"polly-{platform}")
+            lane = self._lanes[platform] = ThreadPoolExecutor(self._parallel(platform), thread_name_prefix=f"polly-{platform}")
         lane.submit(run)
 
     def close(self) -> None:

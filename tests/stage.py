@@ -194,6 +194,7 @@ class Stage:
         self._assemble()
         with ledger.begin("test") as tx:
             tx.put_profiles(list(self.config.profiles.values()))
+        self.context.learn_node_names()
         self.apps.take_up(ledger.restore(self.context.scheduler), clock())
         self.janitor.sync_pools_now()
 

@@ -252,7 +252,8 @@ class Apps:
 
     def _prove(self, task: Task, claim: Claim, volume: Volume) -> None:
         if claim.state is ClaimState.STRANDED:
-            self._context.settler.open(volume, claim, task.record.hostname, None, due_at=self._context.clock())
+            node = self._context.node_name(task, volume.platform)
+            self._context.settler.open(volume, claim, node, None, due_at=self._context.clock())
 
     def _give_up(self, task: Task, state: AppState | None, now: float) -> None:
         with self._context.ledger.begin("broker") as tx:
@@ -334,7 +335,8 @@ class Apps:
         kind = ProofKind(task.record.proof) if task.record.proof else ProofKind.TERMINAL_STATUS
         proof = Proof(kind=kind, evidence=task.record.evidence or task.record.message or "its placement is settling")
         for claim in task.claims.values():
-            self._context.settler.open(task.volumes[claim.volume_id], claim, task.record.hostname, proof, due_at=now)
+            volume = task.volumes[claim.volume_id]
+            self._context.settler.open(volume, claim, self._context.node_name(task, volume.platform), proof, due_at=now)
 
 
 def _is_over(task: Task) -> bool:

@@ -19,7 +19,8 @@ from framework.pools import FullPools
 from framework.settling import Settler
 from framework.workers import Workers
 from storage.inventory import Ledger
-from storage.model import Volume
+from storage.model import NodeId, Volume
+from storage.node.identities import HOSTNAME
 from storage.platforms.base import Platform
 
 story = logging.getLogger("polly.story")
@@ -69,6 +70,8 @@ class Context:
     """The volumes that waiting instances need, by name; None: looked for, and not there."""
     kept_id: str = ""
     """The framework's id that the ledger has."""
+    node_names: dict[NodeId, dict[str, str]] = field(default_factory=dict)
+    """What the platforms call the nodes, by platform, as far as executors have said so."""
     in_doubt: bool = False
     """The picture may not be what the ledger has: a commit brought no answer, or the ledger refused what should have fitted."""
 
@@ -119,5 +122,29 @@ class Context:
         for need in needs_of(self.config, state.app, waiting.slot):
             self.named.pop(need.name, None)
 
+    def learn_node_names(self) -> None:
+        """What the ledger has of them: after a start."""
+        self.node_names = {node.node_id: dict(node.identities) for node in self.ledger.nodes(self.scheduler) if node.identities}
+
+    def news_of_nodes(self, said: Iterable[tuple[NodeId, Mapping[str, str]]]) -> dict[NodeId, dict[str, str]]:
+        """What of this the ledger does not have yet."""
+        news: dict[NodeId, dict[str, str]] = {}
+        for node_id, identities in said:
+            known = self.node_names.get(node_id, {})
+            if new := {platform: name for platform, name in identities.items() if known.get(platform) != name}:
+                news.setdefault(node_id, {}).update(new)
+        return news
+
+    def node_name(self, task: Task, platform: str) -> str | None:
+        """What the platform calls the task's node; None if nobody who could know has said so."""
+        said = task.record.identities.get(platform) or self.node_names.get(task.agent_id, {}).get(platform)
+        if said:
+            return said
+        adapter = self.platforms.get(platform)
+        return task.record.hostname if adapter is None or adapter.capabilities.identity == HOSTNAME else None
+
     def platform_settings(self) -> Mapping[str, PlatformSettings]:
-        return {name: PlatformSettings(kind=self.kinds[name], settings=dict(it.settings())) for name, it in self.platforms.items()}
+        return {
+            name: PlatformSettings(kind=self.kinds[name], settings=dict(it.settings()), identity=it.capabilities.identity)
+            for name, it in self.platforms.items()
+        }

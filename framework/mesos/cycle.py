@@ -264,7 +264,6 @@ def _node(offer: Offer, scheduler: str, slots: Mapping[str, int], now: float) ->
         hostname=offer.hostname,
         region=offer.region,
         zone=offer.zone,
-        identities=dict.fromkeys(slots, offer.hostname),
         slots=slots,
         seen_at=now,
     )

@@ -53,6 +53,8 @@ class TaskRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     expunged: bool = False
     """Its agent was away for so long that its app has forgotten it. Its claims have not, so it is here until they end."""
     message: str = ""
+    identities: Mapping[str, str] = {}
+    """What its platforms call its node, as its executor has said; where it is missing, the hostname."""
     proof: str = ""
     """The ProofKind by which it is over; empty while it is not. Its claims may still be settling."""
     evidence: str = ""
@@ -246,6 +248,11 @@ class Picture:
     def holders(self, volume_id: VolumeId) -> list[tuple[Task, Claim]]:
         found = (self.by_claim[claim_id] for claim_id in self.by_volume.get(volume_id, ()))
         return [(task, claim) for task in found for claim in task.claims.values() if claim.volume_id == volume_id]
+
+    def shares_node(self, claim: Claim) -> bool:
+        """Whether another live claim on the same volume is on the same node."""
+        others = (other for _, other in self.holders(claim.volume_id) if other.claim_id != claim.claim_id)
+        return any(other.holder.node == claim.holder.node for other in others)
 
 
 def claim_state(phase: Phase) -> ClaimState:

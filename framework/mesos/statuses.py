@@ -176,11 +176,16 @@ class Statuses:
         if not effects:
             return
         now = self._context.clock()
+        names = self._context.news_of_nodes((effect.task.agent_id, effect.identities) for effect in effects)
         with self._context.ledger.begin("mesos") as tx:
+            for node_id, identities in names.items():
+                tx.name_node(self._context.scheduler, node_id, identities)
             for effect in effects:
                 _write(tx, self._context.scheduler, effect, now)
             for node, state in dict.fromkeys((effect.task.agent_id, effect.node) for effect in effects if effect.node):
                 tx.node_state(self._context.scheduler, node, state)
+        for node_id, identities in names.items():
+            self._context.node_names.setdefault(node_id, {}).update(identities)
         for effect in effects:
             self._remember(effect, now)
 
@@ -215,7 +220,8 @@ class Statuses:
                 settler.drop(claim_id)
         for claim_id, proof in effect.settle.items():
             claim = task.claims[claim_id]
-            settler.open(task.volumes[claim.volume_id], claim, task.record.hostname, proof, due_at=now)
+            volume = task.volumes[claim.volume_id]
+            settler.open(volume, claim, self._context.node_name(task, volume.platform), proof, due_at=now)
 
     def _finish(self, task: Task, now: float) -> None:
         self._context.drop(task)

@@ -6,7 +6,7 @@ of order: a task that is over stays over, and one that runs does not go back to 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import msgspec
@@ -43,6 +43,8 @@ class Effect:
     """Claims whose birth certificate the update brought, as the ledger has it or is to have it."""
     settle: dict[ClaimId, Proof] = field(default_factory=dict)
     """Claims whose holder is gone by this proof, but whose volume the platform must first be seen to let go of."""
+    identities: Mapping[str, str] = field(default_factory=dict)
+    """What the platforms call the task's node, where its executor has said so."""
     stale: bool = False
     """The task is alive and must die: it speaks for a claim that is no longer live, of another filesystem, or of a task that is over."""
     ended: bool = False
@@ -97,6 +99,8 @@ def effect_of(task: Task, status: Status, progress: Progress | None, verdict: Ve
     released: set[ClaimId] = set()
     for volume in progress.volumes if progress else ():
         _learn(effect, volume, released)
+    if progress and progress.identities:
+        effect.identities = {**task.record.identities, **progress.identities}
     if verdict.standing is Standing.ALIVE:
         _go_on(effect, progress)
     elif verdict.proof:
@@ -132,7 +136,7 @@ def _phase(task: Task, state: str, verdict: Verdict) -> Phase:
 
 def _record(effect: Effect, status: Status, verdict: Verdict, now: float) -> TaskRecord:
     record, phase = effect.task.record, effect.phase
-    changes: dict[str, object] = {"message": status.message}
+    changes: dict[str, object] = {"message": status.message, "identities": effect.identities or record.identities}
     if phase is Phase.RUNNING and not record.started_at:
         changes["started_at"] = now
     if phase is Phase.UNREACHABLE and effect.task.phase is not Phase.UNREACHABLE:

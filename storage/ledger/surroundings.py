@@ -41,7 +41,7 @@ LEFT: Final = Lookup("SELECT placement_id, claims FROM placements WHERE placemen
 PUT_WORKLOAD: Final = _upsert(
     "workloads", ("scheduler", "workload_id"), ("spec", "instances", "version", "state", "updated_at"), kept=("created_at",)
 )
-PUT_NODE: Final = _upsert("nodes", ("scheduler", "node_id"), ("hostname", "region", "zone", "state", "identities", "seen_at"))
+PUT_NODE: Final = _upsert("nodes", ("scheduler", "node_id"), ("hostname", "region", "zone", "state", "seen_at"), kept=("identities",))
 PUT_SLOTS: Final = _upsert("node_slots", ("scheduler", "node_id", "platform"), ("slots",), fixed={"used": "0"})
 NO_LIMIT: Final = Batch(
     "UPDATE node_slots SET slots = NULL {from} WHERE node_slots.scheduler = :scheduler AND node_slots.node_id = :node_id",
@@ -96,17 +96,25 @@ class Surroundings(Writer):
     def put_nodes(self, nodes: Sequence[Node]) -> None:
         """Stores nodes with the slots that they have; how many are used is the ledger's own count and stays.
 
-        A platform that is not in `slots` has no limit.
+        A platform that is not in `slots` has no limit. The identities of a node that is there stay: `name_node` tells them.
         """
         newest = {(node.scheduler, node.node_id): node for node in nodes}
         ordered = [newest[key] for key in sorted(newest)]
         self.session.run(
             PUT_NODE,
-            [(n.scheduler, n.node_id, n.hostname, n.region, n.zone, n.state, rows.packed(n.identities), n.seen_at) for n in ordered],
+            [(n.scheduler, n.node_id, n.hostname, n.region, n.zone, n.state, n.seen_at, rows.packed(n.identities)) for n in ordered],
         )
         self.session.run(NO_LIMIT, [(node.scheduler, node.node_id) for node in ordered])
         slots = [(n.scheduler, n.node_id, platform, number) for n in ordered for platform, number in sorted(n.slots.items())]
         self.session.run(PUT_SLOTS, slots)
+
+    def name_node(self, scheduler: str, node_id: NodeId, identities: Mapping[str, str]) -> None:
+        """What these platforms call the node; of the others it stays as it was. A node that is not known stays so."""
+        table = schema.nodes
+        mine = (table.c.scheduler == scheduler, table.c.node_id == node_id)
+        if row := self.session.first(select(table.c.identities).where(*mine).with_for_update()):
+            named = {**rows.unpacked(row.identities), **identities}
+            self.session.execute(update(table).where(*mine).values(identities=rows.packed(named)))
 
     def node_state(self, scheduler: str, node_id: NodeId, state: str) -> None:
         """UP, UNREACHABLE or GONE. A node that is not known stays so, and one that is GONE too: its id is used no more."""

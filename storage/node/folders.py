@@ -1,8 +1,13 @@
-"""Volumes that a platform brings as a folder: known again by a marker file that Polly writes into it, as a device is by its UUID."""
+"""Volumes that a platform brings as a folder: known again by a marker file that Polly writes into it, as a device is by its UUID.
+
+Run in a process of its own (`main`) for a folder whose server may be dead: see storage/node/nfs.py.
+"""
 
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 from uuid import UUID
@@ -15,6 +20,8 @@ FOLDER: Final = "folder"
 MARKER: Final = ".polly-volume"
 """Holds the volume's UUID and a newline."""
 UNFINISHED: Final = ".polly-volume.new"
+NOT_DATA: Final = frozenset({UNFINISHED, ".snapshot"})
+"""What may be in a folder that is blank: an unfinished marker, and a file server's own view of its snapshots."""
 
 
 def look(folder: str) -> Contents:
@@ -25,7 +32,7 @@ def look(folder: str) -> Contents:
     try:
         fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
-            names = set(os.listdir(fd)) - {UNFINISHED}
+            names = set(os.listdir(fd)) - NOT_DATA
             uuid = _read(fd) if MARKER in names else ""
         finally:
             os.close(fd)
@@ -49,6 +56,25 @@ def mark(folder: str, uuid: str, *, may_write: bool) -> None:
         new.rename(final)
     except OSError as error:
         raise NodeError(command="write", target=str(final), reason=str(error)) from error
+
+
+def main(words: Sequence[str]) -> None:
+    """`look -- FOLDER` prints what `look` finds, in words that `said` reads; `mark -- FOLDER UUID` marks. Ends the process."""
+    verb, _, folder, *rest = words
+    try:
+        if verb == "mark":
+            mark(folder, rest[0], may_write=True)
+        else:
+            found = look(folder)
+            print(found.type, found.uuid)
+    except NodeError as error:
+        sys.exit(str(error))
+
+
+def said(words: str) -> Contents:
+    """What another process that ran `main` has seen."""
+    kind, _, uuid = words.strip().partition(" ")
+    return Contents(type=FOLDER, uuid=uuid, is_filesystem=True) if kind else Contents()
 
 
 def _read(folder: int) -> str:

@@ -45,6 +45,18 @@ MOUNT_WORD: Final = re.compile(r"[a-z0-9_]+(=[A-Za-z0-9_.:-]+)?")
 MOUNT_SHOWN: Final = frozenset({"noexec", "noatime", "nodiratime", "relatime"})
 """Flags that mountinfo shows again among a mount's own options."""
 
+NFS_WORDS: Final = frozenset(
+    {"hard", "soft", "softerr", "ac", "noac", "cto", "nocto", "acl", "noacl", "lock", "nolock", "rdirplus", "nordirplus"}
+    | {"resvport", "noresvport", "sharecache", "nosharecache", "softreval", "nosoftreval"}
+)
+NFS_VALUES: Final = frozenset(
+    {"vers", "nfsvers", "minorversion", "proto", "rsize", "wsize", "timeo", "retrans", "nconnect", "sec", "lookupcache", "local_lock"}
+    | {"acregmin", "acregmax", "acdirmin", "acdirmax", "actimeo"}
+)
+NFS_OURS: Final = ("nosuid", "nodev", "retry=0")
+"""Always. Whether to ask a server again is for whoever waits; mount.nfs would do so for two minutes."""
+NFS_VALUE: Final = re.compile(r"[a-z0-9.:]+")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MountOptions:
@@ -92,6 +104,25 @@ def check_mount(options: Sequence[str]) -> MountOptions:
             raise Invalid(field="mount_options", value=word, reason="this option may not come from a profile")
         checked = _with_flag(checked, word) if word in MOUNT_FLAGS else checked.also(word)
     return checked
+
+
+def check_nfs(options: Sequence[str]) -> tuple[str, ...]:
+    """A profile's mount options for an NFS export, as mount(8) takes them. Raises Invalid for what is not known to be harmless.
+
+    `hard` unless `soft` or `softerr` is asked for: a write that a slow server did not take must not be lost.
+    """
+    words: list[str] = []
+    for word in (word for item in options for word in item.split(",")):
+        if word in MOUNT_NO_OPS or word in words:
+            continue
+        name, is_pair, value = word.partition("=")
+        known = name in NFS_VALUES and NFS_VALUE.fullmatch(value) if is_pair else word in NFS_WORDS or word in MOUNT_FLAGS
+        if not known:
+            reason = f"of an NFS mount a profile may say {', '.join(sorted(NFS_WORDS | MOUNT_FLAGS.keys()))}, and give values to "
+            raise Invalid(field="mount_options", value=word, reason=reason + ", ".join(sorted(NFS_VALUES)))
+        words.append(word)
+    firm = () if {"soft", "softerr", "hard"}.intersection(words) else ("hard",)
+    return (*NFS_OURS, *firm, *words)
 
 
 def _with_flag(options: MountOptions, word: str) -> MountOptions:

@@ -8,22 +8,25 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from storage.errors import BusyMount, DeviceNotFound, NodeError, PollyError, UnknownVolume, WrongDevice
 from storage.model import Access, ExternalId, VolumePlan
-from storage.node import devices, mountinfo, mounts
+from storage.node import attached, devices, mountinfo, mounts, nfs
+from storage.node.attacher import Attacher
 from storage.node.journal import Journal
 from storage.node.pace import Pace
 from storage.node.steps import Machine, OnStep, Steps, ignore
 from storage.node.targets import Target, remove_folder
-from storage.platforms.base import Platform
+from storage.node.transports import transport_of
+from storage.platforms.base import Attachment
 
 
 def unstage(
     plan: VolumePlan,
-    platform: Platform,
+    platform: Attacher,
     node_name: str,
     *,
     staging_dir: Path,
@@ -42,48 +45,80 @@ def unstage(
     """
     machine = machine or Machine()
     steps = Steps(subject=plan.claim_id, journal=journal, on_step=on_step, pace=machine.pace)
-    target = Target.below(staging_dir, plan.claim_id)
+    release = Release(plan, platform, node_name, staging_dir, steps, machine, timeout_s)
     with alone(staging_dir, plan.volume_id, timeout_s, machine.pace):
         known = external_id or plan.external_id or _found(platform, plan)
-        device = _device(target, platform, known, machine)
-        unmount(target, steps, machine, device=device, timeout_s=timeout_s, force=force)
+        device = _device(release.target, platform, known, machine)
+        release.unmount(device, force=force)
         if known is not None:
-            is_shared = plan.access is Access.RO
-            detach(known, platform, node_name, device, steps, machine, timeout_s=timeout_s, is_shared=is_shared)
-        remove_folder(target)
+            release.detach(known, device)
+        remove_folder(release.target)
     return dict(steps.took_ms)
 
 
-def unmount(target: Target, steps: Steps, machine: Machine, *, device: str, timeout_s: float, force: bool) -> None:
-    """Unmounts `device` from `target` if it is mounted there. Raises BusyMount, NodeError for another's mount, UnsafePath."""
-    if not os.path.isdir(str(target)):
-        return
-    number = mounts.device_number(device) if device else None
-    with steps.step("unmount", target=str(target)):
-        mounts.unmount(target, device=number, timeout_s=timeout_s, force=force, pace=machine.pace, proc=machine.roots.proc)
+@dataclass(frozen=True, slots=True)
+class Release:
+    """One claim's way back, whoever brought it; both parts are safe to repeat."""
 
+    plan: VolumePlan
+    platform: Attacher
+    node: str
+    staging_dir: Path
+    steps: Steps
+    machine: Machine
+    timeout_s: float
 
-def detach(
-    external_id: ExternalId,
-    platform: Platform,
-    node: str,
-    device: str,
-    steps: Steps,
-    machine: Machine,
-    *,
-    timeout_s: float,
-    is_shared: bool,
-) -> None:
-    """Detaches the volume once its device is in nobody's use. One that other readers on this node still use stays attached.
+    @property
+    def target(self) -> Target:
+        return Target.below(self.staging_dir, self.plan.claim_id)
 
-    Raises BusyMount and what the platform raises.
-    """
-    with steps.step("detach", external_id=external_id, device=device):
-        if device and not _let_go(device, machine, timeout_s):
-            if is_shared:
+    def unmount(self, device: str, *, force: bool) -> None:
+        """Unmounts what `stage` has mounted, if it is mounted. Raises BusyMount, NodeError for another's mount, UnsafePath."""
+        target, machine = self.target, self.machine
+        if not os.path.isdir(str(target)):
+            return
+        found = mountinfo.at(str(target), machine.roots.proc)
+        with self.steps.step("unmount", target=str(target)):
+            if found and found.filesystem in nfs.TYPES:
+                nfs.unmount(target, timeout_s=self.timeout_s, force=force, machine=machine)
                 return
-            raise BusyMount(target=device, timeout_s=timeout_s, holders="a mount in another namespace or another program")
-        platform.detach(external_id, node)
+            number = mounts.device_number(device) if device else None
+            mounts.unmount(target, device=number, timeout_s=self.timeout_s, force=force, pace=machine.pace, proc=machine.roots.proc)
+
+    def detach(self, external_id: ExternalId, device: str, attachment: Attachment | None = None) -> None:
+        """Disconnects and detaches the volume once its device is in nobody's use.
+
+        One that other claims on this node still use stays attached. Raises BusyMount, NodeError and what the platform raises.
+        """
+        attachment = attachment or attached.of(self.staging_dir, self.plan.claim_id)
+        with self.steps.step("detach", external_id=external_id, device=device):
+            if not self._is_shared(device):
+                if attachment and (transport := transport_of(attachment)):
+                    transport.disconnect(attachment, self.machine)
+                self.platform.detach(external_id, self.node)
+            attached.drop(self.staging_dir, self.plan.claim_id)
+
+    def _is_shared(self, device: str) -> bool:
+        """Whether another claim on this node goes on using the volume. Raises BusyMount where nobody else may."""
+        if not device:
+            return attached.has_others(self.staging_dir, self.plan)
+        if let_go(device, self.machine, self.timeout_s):
+            return False
+        if self.plan.access is Access.RO:
+            return True
+        raise BusyMount(target=device, timeout_s=self.timeout_s, holders="a mount in another namespace or another program")
+
+
+def sweep(staging_dir: Path, machine: Machine) -> None:
+    """Disconnects what processes that are dead have left connected on this node, where nothing uses it. What fails stays for the next."""
+    for record in attached.left_behind(staging_dir):
+        with suppress(PollyError), alone(staging_dir, record.volume_id, 0.0, machine.pace):
+            device = _device_of(record.attachment.serial, machine)
+            if device and not let_go(device, machine, 0.0):
+                continue
+            if transport := transport_of(record.attachment):
+                transport.disconnect(record.attachment, machine)
+            attached.drop(staging_dir, record.claim_id)
 
 
 @contextmanager
@@ -107,24 +142,31 @@ def _locked(fd: int) -> bool:
     return True
 
 
-def _found(platform: Platform, plan: VolumePlan) -> ExternalId | None:
+def _found(platform: Attacher, plan: VolumePlan) -> ExternalId | None:
     report = platform.find(plan.token)
     return report.external_id if report else None
 
 
-def _device(target: Target, platform: Platform, external_id: ExternalId | None, machine: Machine) -> str:
+def _device(target: Target, platform: Attacher, external_id: ExternalId | None, machine: Machine) -> str:
     """The device that is mounted at `target`, or that the volume has on this node; empty if there is none."""
     if found := mountinfo.at(str(target), machine.roots.proc):
-        return found.source
+        return "" if found.filesystem in nfs.TYPES else found.source
     if external_id is None or platform.capabilities.device != "block":
         return ""
     try:
-        return devices.find(platform.inspect(external_id).serial, roots=machine.roots, pace=machine.pace, timeout_s=0.0)
-    except (DeviceNotFound, WrongDevice, UnknownVolume):
+        return _device_of(platform.inspect(external_id).serial, machine)
+    except UnknownVolume:
         return ""
 
 
-def _let_go(device: str, machine: Machine, timeout_s: float) -> bool:
+def _device_of(serial: str, machine: Machine) -> str:
+    try:
+        return devices.find(serial, roots=machine.roots, pace=machine.pace, timeout_s=0.0)
+    except (DeviceNotFound, WrongDevice):
+        return ""
+
+
+def let_go(device: str, machine: Machine, timeout_s: float) -> bool:
     """Whether nothing uses the device, waiting for that. One that is gone, or has become another volume's, counts as let go."""
     name = Path(device).name
     serials = devices.serials(name, machine.roots)

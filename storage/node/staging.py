@@ -14,14 +14,16 @@ from typing import Final
 
 from storage.errors import DeviceInUse, Invalid, NodeError, PollyError, StaleEpoch, UnknownVolume, Unsupported, VolumeInUse
 from storage.model import Access, AccessMode, Birth, ExternalId, VolumePlan
-from storage.node import births, devices, filesystems, folders, mountinfo, mounts, options, releasing
+from storage.node import attached, births, devices, filesystems, folders, mountinfo, mounts, nfs, options, releasing
+from storage.node.attacher import Attacher, obtain
 from storage.node.births import Verdict
 from storage.node.journal import Journal
 from storage.node.pace import Deadline
 from storage.node.staged import OnBirth, Staged, stored_elsewhere
 from storage.node.steps import Machine, OnStep, Steps, ignore
 from storage.node.targets import Target, remove_folder
-from storage.platforms.base import Attachment, CreateRequest, Platform, VolumeReport
+from storage.node.transports import transport_of
+from storage.platforms.base import Attachment
 
 OTHERS: Final = (VolumeInUse, StaleEpoch, UnknownVolume)
 """Refusals of attach after which the volume is surely not ours; a detach could take it from under its holder."""
@@ -30,7 +32,7 @@ BACK_OUT_S: Final = 10.0
 
 def stage(
     plan: VolumePlan,
-    platform: Platform,
+    platform: Attacher,
     node_name: str,
     *,
     staging_dir: Path,
@@ -49,7 +51,7 @@ def stage(
     machine = machine or Machine()
     steps = Steps(subject=plan.claim_id, journal=journal, on_step=on_step, pace=machine.pace, deadline=deadline)
     staging_dir.mkdir(mode=0o700, exist_ok=True)
-    attempt = _Attempt(plan, platform, node_name, Target.below(staging_dir, plan.claim_id), steps, on_birth, machine)
+    attempt = _Attempt(plan, platform, node_name, staging_dir, steps, on_birth, machine)
     with releasing.alone(staging_dir, plan.volume_id, deadline.left_s, machine.pace):
         try:
             with attempt.opened:
@@ -65,15 +67,18 @@ class _Attempt:
     """One try to stage one volume, and what must be undone if it fails."""
 
     def __init__(
-        self, plan: VolumePlan, platform: Platform, node: str, target: Target, steps: Steps, on_birth: OnBirth, machine: Machine
+        self, plan: VolumePlan, platform: Attacher, node: str, staging_dir: Path, steps: Steps, on_birth: OnBirth, machine: Machine
     ) -> None:
-        self.plan, self.platform, self.node, self.target = plan, platform, node, target
+        self.plan, self.platform, self.node = plan, platform, node
+        self.staging_dir, self.target = staging_dir, Target.below(staging_dir, plan.claim_id)
         self.steps, self.on_birth, self.machine = steps, on_birth, machine
         self.read_only = plan.access is Access.RO
         self.known = plan.birth
         self.new_mib = plan.size_mib
         """The size that a new volume has got from its platform."""
         self.attached: ExternalId | None = None
+        self.attachment: Attachment | None = None
+        """Set once something may be connected by it."""
         self.device = ""
         self.opened = ExitStack()
         """Keeps the device open meanwhile: the kernel drops what it has read of a device with its last descriptor."""
@@ -81,20 +86,30 @@ class _Attempt:
         """An earlier attempt of the same claim had mounted it; it may be in use already."""
 
     def bring(self) -> Staged:
-        kind = self.platform.capabilities.device
-        self._refuse_early(kind)
+        self._refuse_early()
         external_id = self._created()
         attachment = self._attach(external_id)
-        bring = self._bring_folder if kind == "folder" else self._bring_device
+        bring = {"folder": self._bring_folder, "nfs": self._bring_nfs}.get(self.kind, self._bring_device)
         return bring(external_id, attachment)
 
-    def _refuse_early(self, kind: str) -> None:
+    @property
+    def kind(self) -> str:
+        """What the platform's attachments bring: block, folder or nfs."""
+        return self.platform.capabilities.device
+
+    def _refuse_early(self) -> None:
         """What no device could change."""
         action = f"stage volume {self.plan.name}"
-        if kind not in ("block", "folder"):
-            raise Unsupported(platform=self.platform.name, action=action, reason=f"this node does not know {kind} volumes")
-        if kind == "folder":
-            return
+        if self.kind not in ("block", "folder", "nfs"):
+            raise Unsupported(platform=self.platform.name, action=action, reason=f"this node does not know {self.kind} volumes")
+        if self.kind == "nfs":
+            options.check_nfs(self.plan.mount_options)
+        elif self.kind == "block":
+            self._refuse_filesystem(action)
+        if self.kind != "folder" and not self.machine.may_mount:
+            raise Unsupported(platform=self.platform.name, action=action, reason="mounting a device needs root")
+
+    def _refuse_filesystem(self, action: str) -> None:
         least = filesystems.kind_of(self.plan.filesystem).min_mib
         if self.plan.may_format and self.plan.size_mib < least:
             raise Invalid(field="size_mib", value=self.plan.size_mib, reason=f"{self.plan.filesystem} needs {least} MiB or more")
@@ -103,8 +118,6 @@ class _Attempt:
         if self.plan.access_mode in (AccessMode.MULTI_NODE_MULTI_WRITER, AccessMode.MULTI_NODE_SINGLE_WRITER):
             reason = f"{self.plan.filesystem} cannot be written on one node while another has it mounted"
             raise Unsupported(platform=self.platform.name, action=action, reason=reason)
-        if not self.machine.may_mount:
-            raise Unsupported(platform=self.platform.name, action=action, reason="mounting a device needs root")
 
     @property
     def filesystem(self) -> str:
@@ -117,7 +130,7 @@ class _Attempt:
         if self.plan.external_id is not None and not self.plan.may_create:
             return self.plan.external_id
         with self.steps.step("create", platform=self.platform.name, token=self.plan.token):
-            report = self._report()
+            report = obtain(self.platform, self.plan)
         if self.known is None and report.birth is not None and report.birth.serial == report.serial:
             self.known = report.birth
         self.new_mib = report.size_mib
@@ -125,27 +138,6 @@ class _Attempt:
             reason = f"volume {report.external_id} has {report.size_mib} MiB, {self.plan.size_mib} MiB were asked for"
             raise NodeError(command="create", target=self.plan.name, reason=reason)
         return report.external_id
-
-    def _report(self) -> VolumeReport:
-        plan = self.plan
-        if plan.external_id is not None:
-            return self.platform.inspect(plan.external_id)
-        if not plan.may_create:
-            found = self.platform.find(plan.token)
-            if found is None:
-                raise UnknownVolume(volume=plan.name)
-            return found
-        return self.platform.create(
-            CreateRequest(
-                pool=plan.pool,
-                size_mib=plan.size_mib,
-                token=plan.token,
-                name=plan.name,
-                snapshot=plan.snapshot,
-                parameters=plan.parameters,
-                labels=plan.labels,
-            )
-        )
 
     def _attach(self, external_id: ExternalId) -> Attachment:
         with self.steps.step("attach", external_id=external_id, epoch=self.plan.epoch):
@@ -155,10 +147,19 @@ class _Attempt:
             except OTHERS:
                 self.attached = None
                 raise
-            if self.platform.capabilities.device == "block":
+            self._connect(attachment)
+            if self.kind == "block":
                 self.device = self._find_device(attachment)
                 self.opened.enter_context(devices.shared(self.device))
         return attachment
+
+    def _connect(self, attachment: Attachment) -> None:
+        transport = transport_of(attachment)
+        self.attachment = attachment
+        if transport or self.kind == "nfs":
+            attached.keep(self.staging_dir, self.plan, attachment)
+        if transport:
+            transport.connect(attachment, self.machine)
 
     def _find_device(self, attachment: Attachment) -> str:
         wait_s = min(self.steps.deadline.left_s if self.steps.deadline else 0.0, self.machine.device_wait_s)
@@ -270,19 +271,24 @@ class _Attempt:
             else:
                 kind.grow_unmounted(self.device, run)
 
-    # --- a folder --------------------------------------------------------------------------------------------
+    # --- a folder, its own or an export's ----------------------------------------------------------------------
+
+    def _bring_nfs(self, external_id: ExternalId, attachment: Attachment) -> Staged:
+        chosen = options.check_nfs(self.plan.mount_options)
+        with self.steps.step("mount", source=attachment.device, target=str(self.target)):
+            self.was_mounted = nfs.mount(attachment.device, self.target, chosen, read_only=self.read_only, machine=self.machine)
+        return self._bring_folder(external_id, attachment)
 
     def _bring_folder(self, external_id: ExternalId, attachment: Attachment) -> Staged:
-        with self.steps.step("probe", folder=attachment.device):
-            contents = folders.look(attachment.device)
+        folder = str(self.target) if self.kind == "nfs" else attachment.device
+        with self.steps.step("probe", folder=folder):
+            contents = nfs.look(folder, self.machine) if self.kind == "nfs" else folders.look(folder)
             verdict = births.judge(
                 self.plan, contents, known=self.known, serial=attachment.serial, device=attachment.device, filesystem=folders.FOLDER
             )
         uuid = contents.uuid
         if verdict in (Verdict.FORMAT, Verdict.CLONE) or not uuid:
-            uuid = births.filesystem_uuid(self.plan)
-            with self.steps.step("mkfs", durable=True, folder=attachment.device, uuid=uuid):
-                folders.mark(attachment.device, uuid, may_write=not self.read_only)
+            uuid = self._mark(folder)
         birth = self.known or Birth(serial=attachment.serial, filesystem=folders.FOLDER, filesystem_uuid=uuid)
         staged = Staged(
             plan=self.plan,
@@ -290,13 +296,22 @@ class _Attempt:
             size_mib=self.new_mib,
             device=attachment.device,
             birth=birth,
-            path=attachment.device,
-            is_folder=True,
+            path=folder,
+            is_folder=self.kind == "folder",
             formatted=births.made_by(self.plan, birth),
             took_ms=dict(self.steps.took_ms),
         )
         self._tell_birth(staged)
         return replace(staged, took_ms=dict(self.steps.took_ms))
+
+    def _mark(self, folder: str) -> str:
+        uuid = births.filesystem_uuid(self.plan)
+        with self.steps.step("mkfs", durable=True, folder=folder, uuid=uuid):
+            if self.kind == "nfs":
+                nfs.mark(folder, uuid, self.machine, may_write=not self.read_only)
+            else:
+                folders.mark(folder, uuid, may_write=not self.read_only)
+        return uuid
 
     # --- back out ----------------------------------------------------------------------------------------------
 
@@ -318,12 +333,11 @@ class _Attempt:
             return error
         # Not told to on_step: it may be what has failed, or has called the whole thing off.
         steps = Steps(subject=self.steps.subject, journal=self.steps.journal, on_step=ignore, pace=self.steps.pace)
+        release = releasing.Release(self.plan, self.platform, self.node, self.staging_dir, steps, self.machine, BACK_OUT_S)
         try:
-            if self.device:
-                releasing.unmount(self.target, steps, self.machine, device=self.device, timeout_s=BACK_OUT_S, force=False)
-            releasing.detach(
-                self.attached, self.platform, self.node, self.device, steps, self.machine, timeout_s=BACK_OUT_S, is_shared=self.read_only
-            )
+            if self.device or self.kind == "nfs":
+                release.unmount(self.device, force=False)
+            release.detach(self.attached, self.device, self.attachment)
             remove_folder(self.target)
         except Exception as problem:
             return problem

@@ -44,8 +44,12 @@ class Capabilities(Struct, frozen=True, kw_only=True):
     """What an attachment brings: `block` (a device to format and mount), `folder` (a directory, to be bound) or `nfs`."""
     identity: str = "hostname"
     """How a node learns what the platform calls it: a module of storage.node.identities, such as `ec2`; `hostname`: as Mesos says."""
+    transports: tuple[str, ...] = ()
+    """What its attachments may name as their transport: modules of storage.node.transports. For `polly doctor`."""
     parallel: int = 4
     """How many calls the platform takes at a time from one broker."""
+    sees_nodes: bool = False
+    """`node_stopped` can tell that a node is stopped or deleted."""
 
     def fit(self, size_mib: int) -> int:
         """The size that a volume gets when `size_mib` is asked for: never less. Raises Invalid for a size that cannot be."""
@@ -80,7 +84,8 @@ class VolumeReport(Struct, frozen=True, kw_only=True):
     """The highest epoch marked on it; 0 where none is or can be."""
     birth: Birth | None = None
     held_by: tuple[str, ...] = ()
-    """Who holds it now, as the platform names them; for the local platform `pid NNN`-like words or `locked`."""
+    """Who holds it now, as the platform names them: the name that `attach` was given, where a node holds it. For the local platform
+    `pid NNN`-like words or `locked`."""
     zone: str = ""
     labels: Mapping[str, str] = {}
 
@@ -190,6 +195,13 @@ class Platform(Protocol):
         Returns what was seen, in words, or None if something holds it. Needs Capabilities.fences. Raises UnknownVolume.
         """
         raise self._unsupported(f"fence volume {external_id}", "it cannot tell who holds a volume")
+
+    def node_stopped(self, node: str) -> str | None:
+        """What the platform says of a node, by the name that `attach` takes, that is stopped or deleted: nothing runs on it any more.
+
+        None if it runs, is on its way from one to the other, or the platform cannot be sure. Needs Capabilities.sees_nodes.
+        """
+        raise self._unsupported(f"look at node {node}", "it does not see nodes")
 
     def record_birth(self, external_id: ExternalId, birth: Birth, *, epoch: int) -> None:
         """Stores the birth certificate with the volume; the same again is fine, another one is a Conflict.

@@ -49,6 +49,7 @@ ABILITIES: Final = Capabilities(
     expand_detached=True,
     fences=True,
     marks=True,
+    sees_nodes=True,
     access_modes=frozenset({AccessMode.SINGLE_NODE_WRITER, AccessMode.SINGLE_NODE_READER_ONLY, AccessMode.MULTI_NODE_READER_ONLY}),
     min_mib=2,
     max_mib=4096,
@@ -78,6 +79,8 @@ class MemoryStorage:
     snapshots: dict[str, SnapshotReport] = field(default_factory=dict)
     data: dict[str, bytes] = field(default_factory=dict)
     """What is on each volume and snapshot, by its external id."""
+    stopped: set[str] = field(default_factory=set)
+    """Nodes that the storage system knows to be stopped."""
     throttle: int = 0
     expired: bool = False
     lock: threading.RLock = field(default_factory=threading.RLock)
@@ -214,6 +217,10 @@ class MemoryPlatform(Platform):
             self._store(replace(volume, mark=volume.mark.fenced(epoch)))
             return f"nothing holds {external_id}, epochs below {epoch} are refused"
 
+    def node_stopped(self, node: str) -> str | None:
+        with self._call() as storage:
+            return f"node {node} is stopped" if node in storage.stopped else None
+
     def record_birth(self, external_id: ExternalId, birth: Birth, *, epoch: int) -> None:
         with self._call():
             volume = self._known(external_id)
@@ -274,7 +281,7 @@ def _report(volume: MemoryVolume) -> VolumeReport:
         name=volume.request.name,
         epoch=volume.mark.epoch,
         birth=volume.birth,
-        held_by=tuple(f"node {node}, epoch {epoch}" for node, (epoch, _) in volume.attached.items()),
+        held_by=tuple(volume.attached),
         labels=dict(volume.request.labels),
     )
 

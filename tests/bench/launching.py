@@ -83,8 +83,16 @@ class Disk:
         sandbox = self._folder / f"sandbox{number}"
         sandbox.mkdir()
         volumes = Volumes(
-            [self._plan(number)], (), self._settings, overrides={}, node="bench", staging_dir=self._folder / "staging", sandbox=sandbox
+            [self._plan(number)],
+            (),
+            self._settings,
+            overrides={},
+            identities={},
+            node="bench",
+            staging_dir=self._folder / "staging",
+            sandbox=sandbox,
         )
+        volumes.identify()
         begin = time.perf_counter()
         user = find_user(None)
         volumes.bring(user, deadline=Deadline.of(60), check=lambda: None)

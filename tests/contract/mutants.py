@@ -324,6 +324,12 @@ class OwnMark(Mutant):
         return attachment
 
 
+@breaks("test_a_stopped_node_is_seen_and_no_other")
+class TakesEveryNodeForStopped(Mutant):
+    def node_stopped(self, node: str) -> str | None:
+        return "some node is stopped" if self.storage.stopped else None
+
+
 @breaks("test_attach_marks_the_volume_with_its_epoch")
 class MarksNothing(OwnMark):
     pass

@@ -27,6 +27,12 @@ class TestMemory(PlatformContract):
         return storage.data[attachment.external_id][:length]
 
     @contextlib.contextmanager
+    def stopping(self, storage: MemoryStorage) -> Iterator[None]:
+        storage.stopped.add(self.nodes[1])
+        yield
+        storage.stopped.clear()
+
+    @contextlib.contextmanager
     def throttling(self, storage: MemoryStorage) -> Iterator[None]:
         storage.throttle = 3
         yield

@@ -18,7 +18,7 @@ from msgspec.structs import replace
 
 from framework.cli import reference
 from framework.cli.root import COMMANDS, root
-from framework.doctor import of_platform, soundness
+from framework.doctor import of_node, of_platform, soundness
 from framework.failures import EXIT_CODES
 from framework.rest.app import create_app
 from framework.rest.server import serve
@@ -27,7 +27,7 @@ from storage.drift import DriftKind, drift
 from storage.inventory import open_ledger, written
 from storage.lifecycle import ClaimState
 from storage.model import ClaimId, ExternalId
-from storage.platforms.base import Finding, VolumeReport
+from storage.platforms.base import Capabilities, Finding, VolumeReport
 from tests.unit.front import COUNTER, NOW, WAITING, FakeBroker, fill
 
 ROOT = Path(__file__).parents[2]
@@ -200,6 +200,16 @@ def test_doctor(polly: Polly, broker: FakeBroker, tmp_path: Path) -> None:
     assert result.exit_code == 1
     subjects = {finding["subject"] for finding in json.loads(result.stdout) if not finding["ok"]}
     assert "ledger" in subjects
+
+
+def test_doctor_says_what_a_node_needs_for_a_platform(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    monkeypatch.setattr("shutil.which", lambda program, path: None)
+    findings = list(of_node("nas", Capabilities(device="nfs", identity="nobody")))
+    assert [(finding.ok, finding.subject) for finding in findings] == [(True, "platform nas"), (False, "platform nas")]
+    assert findings[0].message.startswith("what it calls a node comes from nobody; this machine does not say")
+    assert (findings[1].message.split()[0], findings[1].mend) == ("mount.nfs", "On Debian: apt-get install nfs-common")
+    assert list(of_node("disks", Capabilities())) == []
 
 
 def test_config_check(tmp_path: Path) -> None:

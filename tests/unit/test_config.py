@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from framework.config import load_config, parse_config
+from framework.config import check_mounts, load_config, parse_config
 from storage.errors import Invalid, PollyError, UnknownPlatform
 from storage.model import AccessMode, ReclaimPolicy
+from storage.platforms.base import Capabilities
+from storage.platforms.testing import MemoryPlatform
 
 WHOLE = """
 [framework]
@@ -82,6 +84,15 @@ def test_an_empty_file_is_a_broker_without_storage() -> None:
 def test_mistakes_name_the_key(document: dict[str, object], error: type[PollyError], words: str) -> None:
     with pytest.raises(error, match=words.replace(".", r"\.")):
         parse_config(document)
+
+
+def test_mount_options_must_fit_the_exports_of_a_profiles_platform() -> None:
+    nas = MemoryPlatform("nas", capabilities=Capabilities(device="nfs"))
+    document = {"platforms": {"nas": {"kind": "memory"}}, "profiles": {"f": {"platforms": ["nas"], "mount_options": ["discard"]}}}
+    with pytest.raises(Invalid, match=r"profiles\.f\.mount_options is 'discard'.*platform nas brings NFS exports"):
+        check_mounts(parse_config(document), {"nas": nas})
+    document["profiles"] = {"f": {"platforms": ["nas"], "mount_options": ["vers=4.1"]}, "any": {"mount_options": ["discard"]}}
+    check_mounts(parse_config(document), {"nas": nas})
 
 
 def test_a_file_that_is_not_there_or_not_toml(tmp_path: Path) -> None:

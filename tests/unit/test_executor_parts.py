@@ -27,9 +27,14 @@ def test_without_a_file_everything_has_its_default(tmp_path: Path) -> None:
 
 def test_the_file_is_read_whole(tmp_path: Path) -> None:
     file = tmp_path / "agent.toml"
-    file.write_text('node = "vm-17"\nstaging_dir = "/srv/polly"\n[platforms.rack]\nroot = "/mnt/rack"\n')
+    file.write_text('node = "vm-17"\nstaging_dir = "/srv/polly"\n[platforms.rack]\nroot = "/mnt/rack"\n[platforms.cloud]\nnode = "i-1"\n')
     file.chmod(0o644)
-    assert read_config(file) == NodeConfig(node="vm-17", staging_dir=Path("/srv/polly"), platforms={"rack": {"root": "/mnt/rack"}})
+    assert read_config(file) == NodeConfig(
+        node="vm-17",
+        staging_dir=Path("/srv/polly"),
+        platforms={"rack": {"root": "/mnt/rack"}, "cloud": {}},
+        identities={"cloud": "i-1"},
+    )
 
 
 @pytest.mark.parametrize(
@@ -39,6 +44,8 @@ def test_the_file_is_read_whole(tmp_path: Path) -> None:
         ("node = 1", "node"),
         ("staging_dir = 'run'", "absolute"),
         ("[platforms]\nrack = 1", "platforms.rack"),
+        ("[platforms.rack]\nnode = 7", "platforms.rack.node"),
+        ("[platforms.rack]\nnode = ''", "platforms.rack.node"),
         ("node =", "agent.toml"),
         ("\udcff", "agent.toml"),
     ],

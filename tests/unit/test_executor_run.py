@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from executors.wire import FAILED, RELEASED, HostVolume, Launch
@@ -52,6 +53,35 @@ def disk(tmp_path: Path) -> Disk:
 def loop_devices(folder: Path) -> list[str]:
     backing = (path.read_text().strip() for path in Path("/sys/block").glob("loop*/loop/backing_file"))
     return [file for file in backing if file.startswith(f"{folder}/")]
+
+
+# --- what the platforms call this node
+
+
+def test_a_node_that_cannot_say_who_it_is_fails_before_anything_is_attached(executor: Running, disk: Disk) -> None:
+    said = {name: msgspec.structs.replace(it, identity="nobody") for name, it in disk.settings.items()}
+    executor.launch(msgspec.structs.replace(launch("true", disk.plan(), disks=[disk]), platforms=said))
+    last = executor.ends()
+    assert (executor.states, last.volume.step, last.volume.held) == (["TASK_FAILED"], FAILED, False)
+    assert "knows no such source" in last.message
+
+
+def test_the_nodes_file_says_who_it_is_and_the_first_status_tells(tmp_path: Path) -> None:
+    disk = Disk(tmp_path / "rack", format="folder")
+    said = {name: msgspec.structs.replace(it, identity="nobody") for name, it in disk.settings.items()}
+    config = f'staging_dir = "{tmp_path}/staging"\n[platforms.rack]\nnode = "i-17"\n'
+    with Running(tmp_path, config=config) as executor:
+        executor.launch(msgspec.structs.replace(launch("true", disk.plan(), disks=[disk]), platforms=said))
+        assert executor.ends().state == "TASK_FINISHED"
+        assert [status.progress.identities for status in executor.statuses] == [{"rack": "i-17"}] * len(executor.statuses)
+
+
+def test_a_node_that_is_called_by_its_hostname_says_nothing(tmp_path: Path) -> None:
+    disk = Disk(tmp_path / "rack", format="folder")
+    with Running(tmp_path) as executor:
+        executor.launch(launch("true", disk.plan(), disks=[disk]))
+        executor.ends()
+        assert not any(status.progress.identities for status in executor.statuses)
 
 
 # --- a task without volumes

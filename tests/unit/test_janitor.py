@@ -133,6 +133,15 @@ def test_what_is_found_early_does_not_end_the_watch(stage: Stage) -> None:
     assert [orphan.token for orphan in stage.ledger.orphans()] == [plan.token]
 
 
+def test_what_an_executor_that_died_had_attached_before_its_birth_is_detached_and_deleted(stage: Stage) -> None:
+    (task,) = stage.run()
+    stage.make(stage.plans(task)[0], "i-1")
+    stage.hear(status(task, "TASK_FAILED", source="SOURCE_AGENT"))
+    stage.janitor.resume()
+    stage.work()
+    assert (stage.storage.volumes, stage.ledger.orphans()) == ({}, [])
+
+
 def test_an_orphan_that_the_ledger_knows_as_a_volume_is_not_deleted(stage: Stage) -> None:
     (task,) = stage.run()
     (plan,) = stage.plans(task)

@@ -115,8 +115,8 @@ def test_what_no_device_could_change_is_refused_at_once(tmp_path: Path, changes:
 
 
 def test_a_kind_of_volume_that_the_node_does_not_know_is_said(tmp_path: Path) -> None:
-    with pytest.raises(Unsupported, match="does not know nfs volumes"):
-        Node(tmp_path, device="nfs").stage(plan())
+    with pytest.raises(Unsupported, match="does not know tape volumes"):
+        Node(tmp_path, device="tape").stage(plan())
 
 
 def test_a_claim_id_that_is_a_path_goes_nowhere(node: Node) -> None:

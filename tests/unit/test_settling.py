@@ -1,16 +1,20 @@
-"""The pace at which platforms are asked whether something still holds a volume."""
+"""What proves that a volume is free, and the pace at which platforms are asked."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
 
-from framework.settling import Settler, StillHeld
+from framework.settling import Settler, StillHeld, prove
 from framework.workers import Outcome
 from storage.lifecycle import ClaimState, ProofKind
-from storage.model import Access, Birth, Claim, ClaimId, ExternalId, Holder, NodeId, PlacementId, Proof, Volume, VolumeId
+from storage.model import Access, AccessMode, Birth, Claim, ClaimId, ExternalId, Holder, NodeId, PlacementId, Proof, Volume, VolumeId
+from storage.platforms.base import Capabilities, CreateRequest
+from storage.platforms.testing import ABILITIES, MemoryPlatform
 
 RETRY_S = 5.0
 GONE = Proof(kind=ProofKind.TASK_GONE, evidence="TASK_GONE from master")
@@ -28,6 +32,9 @@ class Held:
 
     class capabilities:  # noqa: N801 - stands for the platform's attribute
         fences = True
+        sees_nodes = False
+
+    name = "disks"
 
     def __init__(self) -> None:
         self.asked = 0
@@ -88,3 +95,118 @@ def test_a_proof_that_comes_later_is_tried_at_once(held: Held) -> None:
 
     run(held, opened, until=4)
     assert held.asked == 2
+
+
+# --- what is a proof
+
+
+class Shop:
+    """A platform in memory with one born volume."""
+
+    def __init__(self, **abilities: Any) -> None:
+        able: Capabilities = msgspec.structs.replace(ABILITIES, **{"fences": False, "sees_nodes": False, **abilities})
+        self.platform = MemoryPlatform("disks", capabilities=able)
+        made = self.platform.create(CreateRequest(pool="default", size_mib=16, token="t"))
+        self.volume = msgspec.structs.replace(VOLUME, external_id=made.external_id)
+        self.read_only = False
+
+    def attach(self, *nodes: str) -> None:
+        for number, node in enumerate(nodes, 1):
+            assert self.volume.external_id
+            self.platform.attach(self.volume.external_id, node, epoch=number, read_only=len(nodes) > 1)
+
+    def held_by(self) -> tuple[str, ...]:
+        assert self.volume.external_id
+        return self.platform.inspect(self.volume.external_id).held_by
+
+    def prove(self, node: str | None, ended: Proof | None = GONE, **more: Any) -> Proof | StillHeld:
+        claim = replace(CLAIM, access=more.pop("access", Access.RW))
+        volume = msgspec.structs.replace(self.volume, access_mode=more.pop("mode", AccessMode.SINGLE_NODE_WRITER))
+        return prove(self.platform, volume, claim, node, ended, **more)
+
+
+def test_a_holder_that_is_gone_is_detached_by_the_name_that_the_platform_has_for_its_node() -> None:
+    shop = Shop()
+    shop.attach("i-1")
+    assert shop.prove("i-1") == Proof(kind=ProofKind.TASK_GONE, evidence="TASK_GONE from master; detached")
+    assert shop.held_by() == ()
+
+
+@pytest.mark.parametrize("fences", [False, True])
+def test_a_name_that_is_wrong_frees_nothing(fences: bool) -> None:
+    shop = Shop(fences=fences)
+    shop.attach("i-1")
+    answer = shop.prove("agent-1.example")
+    assert isinstance(answer, StillHeld)
+    assert "still holds it" in answer.reason
+    assert shop.held_by() == ("i-1",)
+
+
+def test_without_a_name_the_one_holder_must_be_the_dead_one() -> None:
+    shop = Shop()
+    shop.attach("i-1")
+    assert isinstance(shop.prove(None), Proof)
+    assert shop.held_by() == ()
+    assert isinstance(shop.prove(None), Proof)
+
+
+@pytest.mark.parametrize(
+    "mode", [AccessMode.MULTI_NODE_READER_ONLY, AccessMode.MULTI_NODE_MULTI_WRITER, AccessMode.MULTI_NODE_SINGLE_WRITER]
+)
+def test_without_a_name_nobody_is_taken_from_a_volume_that_several_may_hold(mode: AccessMode) -> None:
+    shop = Shop()
+    shop.attach("i-1", "i-2")
+    answer = shop.prove(None, mode=mode, access=Access.RO)
+    assert answer == StillHeld(reason="what platform disks calls the dead task's node was never learnt, and it is held by i-1, i-2")
+    assert shop.held_by() == ("i-1", "i-2")
+
+
+def test_two_holders_of_a_volume_for_one_are_left_for_a_person() -> None:
+    shop = Shop()
+    shop.attach("i-1", "i-2")
+    assert isinstance(shop.prove(None), StillHeld)
+    assert shop.held_by() == ("i-1", "i-2")
+
+
+def test_a_volume_that_another_task_uses_on_the_same_node_stays_attached() -> None:
+    shop = Shop()
+    shop.attach("i-1")
+    answer = shop.prove("i-1", mode=AccessMode.MULTI_NODE_MULTI_WRITER, shared=True)
+    assert isinstance(answer, Proof)
+    assert "goes on using" in answer.evidence
+    assert shop.held_by() == ("i-1",)
+
+
+def test_a_node_that_is_stopped_is_a_proof_and_its_volume_is_detached() -> None:
+    shop = Shop(sees_nodes=True)
+    shop.attach("i-1")
+    assert isinstance(shop.prove("i-1", None), StillHeld)
+    shop.platform.storage.stopped.add("i-1")
+    assert shop.prove("i-1", None) == Proof(kind=ProofKind.NODE_STOPPED, evidence="node i-1 is stopped; detached")
+    assert shop.held_by() == ()
+
+
+def test_a_node_that_nobody_has_named_cannot_be_seen_to_be_stopped() -> None:
+    shop = Shop(sees_nodes=True)
+    shop.attach("i-1")
+    shop.platform.storage.stopped.add("i-1")
+    assert isinstance(shop.prove(None, None), StillHeld)
+    assert shop.held_by() == ("i-1",)
+
+
+def test_a_platform_that_sees_nodes_and_fences_is_asked_for_both() -> None:
+    shop = Shop(sees_nodes=True, fences=True)
+    answer = shop.prove("i-1", None)
+    assert isinstance(answer, Proof)
+    assert answer.kind is ProofKind.FENCED
+    shop.platform.storage.stopped.add("i-1")
+    stopped = shop.prove("i-1", None)
+    assert isinstance(stopped, Proof)
+    assert stopped.kind is ProofKind.NODE_STOPPED
+
+
+def test_a_volume_that_the_platform_has_no_more_is_held_by_nobody() -> None:
+    shop = Shop()
+    assert shop.volume.external_id
+    shop.platform.delete(shop.volume.external_id)
+    assert isinstance(shop.prove("i-1"), Proof)

@@ -35,6 +35,29 @@ def test_jobs_of_one_key_run_in_order_and_answer_in_the_thread_that_takes_the_ca
     assert done == [(number, threading.get_ident()) for number in range(20)]
 
 
+def test_a_platform_has_as_many_jobs_at_a_time_as_its_adapter_says(posted: Posted) -> None:
+    workers = Workers(posted.put, parallel={"wide": 3, "narrow": 1}.__getitem__)
+    together, alone = threading.Barrier(3), threading.Lock()
+    beside: list[int] = []
+
+    def wide() -> None:
+        together.wait(10)
+
+    def narrow() -> None:
+        if not alone.acquire(blocking=False):
+            beside.append(1)
+        else:
+            alone.release()
+
+    for number in range(3):
+        workers.submit("wide", f"volume {number}", wide, Outcome.get)
+        workers.submit("narrow", f"volume n{number}", narrow, Outcome.get)
+    for _ in range(6):
+        posted.get(timeout=10)()
+    workers.close()
+    assert (together.broken, beside) == (False, [])
+
+
 def test_a_platform_that_hangs_keeps_no_other_waiting(workers: Workers, posted: Posted) -> None:
     hangs, answers = threading.Event(), []
     workers.submit("slow", "volume a", lambda: hangs.wait(10), lambda _: None)

@@ -5,8 +5,10 @@ A transport knows no adapter and no credentials: all that it needs is in the att
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import import_module
 from importlib.util import find_spec
+from types import ModuleType
 from typing import Protocol, cast
 
 from storage.errors import Invalid
@@ -15,7 +17,10 @@ from storage.platforms.base import Attachment
 
 
 class Transport(Protocol):
-    """What a module of this package has. Both are safe to repeat, and raise NodeError."""
+    """What a module of this package has. Both are safe to repeat, and raise NodeError.
+
+    It may also have `PROGRAMS`: the programs that it runs, each with the Debian package that brings it.
+    """
 
     def connect(self, attachment: Attachment, machine: Machine) -> None:
         """Makes the machine look for the device; it may still take a while to come up."""
@@ -26,10 +31,17 @@ class Transport(Protocol):
 
 def transport_of(attachment: Attachment) -> Transport | None:
     """None where the device comes by itself. Raises Invalid for a transport that this node does not know."""
-    name = attachment.transport
-    if not name:
-        return None
+    return cast(Transport, _module(attachment.transport)) if attachment.transport else None
+
+
+def programs(name: str) -> Mapping[str, str]:
+    """What a node needs for this transport: programs, each with the Debian package that brings it. Raises Invalid."""
+    found: Mapping[str, str] = getattr(_module(name), "PROGRAMS", {})
+    return found
+
+
+def _module(name: str) -> ModuleType:
     module = f"{__name__}.{name}"
     if not name.isidentifier() or find_spec(module) is None:
         raise Invalid(field="transport", value=name, reason="this executor knows no such transport; it may be older than the broker")
-    return cast(Transport, import_module(module))
+    return import_module(module)

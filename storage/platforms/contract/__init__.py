@@ -22,7 +22,7 @@ on a volume, how to lose a reply, to throttle, and to let credentials expire.
 """
 
 from storage.platforms.contract.arena import Arena, Hooks
-from storage.platforms.contract.attaching import AttachRules, EpochRules
+from storage.platforms.contract.attaching import AttachRules, EpochRules, NodeRules
 from storage.platforms.contract.copies import CloneRules, SnapshotRules
 from storage.platforms.contract.creating import CreateRules, DeleteRules, ExpandRules, ListRules
 from storage.platforms.contract.faults import LostReplyRules, RestartRules, ServiceRules
@@ -36,6 +36,7 @@ class PlatformContract(
     ListRules,
     ExpandRules,
     AttachRules,
+    NodeRules,
     EpochRules,
     SnapshotRules,
     CloneRules,

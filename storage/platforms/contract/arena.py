@@ -84,6 +84,10 @@ class Hooks:
         """The credentials that the adapters have are no longer good, and good again afterwards; None if there are none."""
         return None
 
+    def stopping(self, storage: Any) -> AbstractContextManager[object] | None:
+        """The second of `nodes` is stopped, and runs again afterwards; None if a test cannot stop one."""
+        return None
+
     @contextlib.contextmanager
     def opened(self, storage: Any) -> Iterator[Arena]:
         arena = Arena(case=self, storage=storage, here=self.make(storage), there=self.make(storage))

@@ -97,6 +97,18 @@ class AttachRules:
             arena.there.attach(volume, arena.elsewhere, epoch=2, read_only=True)
 
 
+class NodeRules:
+    def test_a_stopped_node_is_seen_and_no_other(self, arena: Arena) -> None:
+        arena.needs("sees_nodes")
+        assert [arena.here.node_stopped(node) for node in arena.case.nodes] == [None, None], "a node that runs is said to be stopped"
+        if (stopping := arena.case.stopping(arena.storage)) is None:
+            arena.leave_out("has no node that can be stopped")
+        with stopping:
+            assert arena.here.node_stopped(arena.elsewhere), "a stopped node is not seen"
+            assert arena.here.node_stopped(arena.node) is None, "a node that runs is said to be stopped beside one that is"
+        assert arena.there.node_stopped(arena.elsewhere) is None, "a node that runs again is said to be stopped"
+
+
 class EpochRules:
     def test_attach_marks_the_volume_with_its_epoch(self, arena: Arena) -> None:
         arena.needs("marks")

@@ -142,6 +142,7 @@ class ServiceRules:
             (able.snapshots, lambda: arena.here.snapshot(volume, token=arena.token("snap"))),
             (able.fences, lambda: arena.here.fence(volume, 1)),
             (able.marks, lambda: arena.here.record_birth(volume, BIRTH, epoch=1)),
+            (able.sees_nodes, lambda: arena.here.node_stopped(arena.node)),
             (able.expand_detached or able.expand_attached, lambda: arena.here.expand(volume, 2 * arena.case.size_mib)),
         )
         for declared, call in verbs:
@@ -173,6 +174,8 @@ def _one_call_of_each_verb(arena: Arena, volume: ExternalId) -> Iterator[Callabl
     yield lambda: arena.detach(volume)
     if able.fences:
         yield lambda: here.fence(volume, 2)
+    if able.sees_nodes:
+        yield lambda: here.node_stopped(arena.node)
     if able.expand_detached:
         yield lambda: here.expand(volume, 2 * arena.case.size_mib)
     if able.snapshots:
