@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from executors.agent import AgentEvent, KillAsked, LaunchAsked, MessageCame, ShutdownAsked, Subscribed
 from executors.taskprocess import TaskEnded, TaskEvent, TaskRefused, TaskStarted
-from executors.wire import decode_receipt
+from executors.wire import Delivery, decode_receipt
 from storage.errors import Invalid
 from storage.model import ClaimId
 
@@ -49,6 +49,8 @@ class Inbox:
         self.stop: Stop | None = None
         self.births: set[ClaimId] = set()
         """Claims whose birth certificates the broker has stored."""
+        self.deliveries: dict[ClaimId, Delivery] = {}
+        """What the broker has attached, or could not."""
         self.started = False
         self.refused: TaskRefused | None = None
         self.ended: TaskEnded | None = None
@@ -101,6 +103,9 @@ class Inbox:
 
     def _take_message(self, data: bytes) -> None:
         try:
-            self.births.update(decode_receipt(data).births)
+            receipt = decode_receipt(data)
         except Invalid as error:
             logger.warning("a message of the broker is passed over: %s", error)
+            return
+        self.births.update(receipt.births)
+        self.deliveries.update((delivery.claim_id, delivery) for delivery in receipt.deliveries)

@@ -12,6 +12,7 @@ import signal
 import threading
 from collections.abc import Callable, Mapping
 from functools import partial
+from math import inf
 from typing import TYPE_CHECKING, Final, Protocol
 
 from msgspec import Struct
@@ -20,11 +21,12 @@ from executors.agent import LaunchAsked, Surroundings
 from executors.identity import User, command_line, find_user, task_environment
 from executors.inbox import Inbox, Stop
 from executors.taskprocess import Program, TaskProcess
-from executors.wire import Launch, Progress, decode_launch, encode
+from executors.wire import Delivery, Launch, Progress, decode_launch, encode
 from storage.errors import Cancelled, CannotRun, Invalid, PollyError
 
 if TYPE_CHECKING:
-    from executors.volumes import Volumes
+    from executors.volumes import NodeVolume, Volumes
+    from storage.model import VolumePlan
     from storage.node.pace import Deadline
 
 logger = logging.getLogger(__name__)
@@ -70,6 +72,7 @@ class TaskRun:
         self.launched, self.agent, self.inbox, self.process, self.node = launched, agent, inbox, process, node
         self.volumes: Volumes | None = None
         self._identities: dict[str, str] = {}
+        self._reported_at = -inf
         self._released = False
         self._reporting = threading.Lock()
 
@@ -133,9 +136,29 @@ class TaskRun:
         self._report(
             "TASK_STARTING", " ".join(["attaching", *(plan.container_path for plan in launch.volumes)]) if launch.volumes else "starting"
         )
-        self.volumes.bring(user, deadline=deadline, check=self._check)
+        self.volumes.bring(user, deadline=deadline, check=self._check, ask=partial(self._ask, deadline=deadline))
         self._confirm_births(self.volumes, deadline)
         self.volumes.show(user)
+
+    def _ask(self, volume: NodeVolume, *, deadline: Deadline) -> Delivery:
+        """Waits until the broker has attached the volume, or says why not; the wish is repeated until then."""
+        inbox, plan = self.inbox, volume.plan
+        while not (delivery := self._delivery(plan)):
+            self._check()
+            deadline.begin(f"the broker attached volume {plan.name}")
+            now = self.node.clock()
+            if now >= self._reported_at + ASK_AGAIN_S:
+                self._report("TASK_STARTING", f"waiting for the broker to attach {plan.container_path}")
+            until = min(self._reported_at + ASK_AGAIN_S, now + deadline.left_s)
+            inbox.wait(lambda: self._delivery(plan) or inbox.stop, until)
+        for other in self.volumes or ():
+            if self._delivery(other.plan):
+                other.wants = ""
+        return delivery
+
+    def _delivery(self, plan: VolumePlan) -> Delivery | None:
+        found = self.inbox.deliveries.get(plan.claim_id)
+        return found if found and found.epoch == plan.epoch else None
 
     def _hostname(self) -> str:
         heard = self.inbox.subscribed.hostname if self.inbox.subscribed else ""
@@ -261,6 +284,7 @@ class TaskRun:
     def _report(self, state: str, message: str, *, exit_code: int | None = None) -> None:
         volumes = tuple(volume.progress() for volume in self.volumes or ())
         progress = Progress(volumes=volumes, identities=self._identities, exit_code=exit_code)
+        self._reported_at = self.node.clock()
         self.agent.update(self.launched.task_id, state, message=message, data=encode(progress))
 
     def _held_words(self) -> list[str]:

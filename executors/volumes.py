@@ -10,14 +10,17 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
+from executors.delivered import DeliveredVolume
 from executors.identity import User
-from executors.wire import FAILED, RELEASED, Failure, HostVolume, PlatformSettings, VolumeProgress
+from executors.wire import ATTACH, BROKER, FAILED, RELEASED, Delivery, HostVolume, PlatformSettings, VolumeProgress, failure
 from storage.errors import Cancelled, Invalid, NodeError, PollyError
 from storage.lifecycle import ClaimState
 from storage.model import ClaimId, VolumePlan
 from storage.node import mounts
+from storage.node.attacher import Attacher
 from storage.node.identities import identify
 from storage.node.journal import Journal
 from storage.node.pace import Deadline
@@ -50,6 +53,8 @@ class NodeVolume:
         self.held = False
         """This node may hold it."""
         self.took_ms: dict[str, float] = {}
+        self.wants = ""
+        """ATTACH while the broker is to attach it and has not answered."""
 
     @property
     def tells_birth(self) -> bool:
@@ -68,6 +73,7 @@ class NodeVolume:
             birth=staged.birth if staged and self.tells_birth else None,
             formatted=staged.formatted if staged else False,
             held=self.held or self.step not in (FAILED, RELEASED),
+            wants=self.wants,
             took_ms={name: round(took, 1) for name, took in self.took_ms.items()},
             error=failure(self.error) if self.error else None,
         )
@@ -112,6 +118,7 @@ class Volumes:
         self._staging_dir, self._sandbox = staging_dir, sandbox
         self._machine = machine or Machine()
         self._platforms: dict[str, Platform] = {}
+        self._delivered: dict[ClaimId, DeliveredVolume] = {}
         self._journal: Journal | None = None
         self._published: list[str] = []
         self.binds: list[Bind] = []
@@ -129,15 +136,22 @@ class Volumes:
                 if name not in self.names:
                     source = self._said(name).identity
                     self.names[name] = self._known.get(name) or identify(source, self._machine, hostname=self._node)
+                volume.wants = ATTACH if self._said(name).attach_by == BROKER else ""
             except PollyError as error:
                 volume.failed(error, held=False)
                 raise
 
-    def bring(self, user: User, *, deadline: Deadline, check: Callable[[], None]) -> None:
-        """All of them, or an error of storage.errors; what is here then is released by `release`, as it is after a success."""
+    def bring(self, user: User, *, deadline: Deadline, check: Callable[[], None], ask: Callable[[NodeVolume], Delivery]) -> None:
+        """All of them, or an error of storage.errors; what is here then is released by `release`, as it is after a success.
+
+        `ask` waits until the broker has answered a volume's wish to be attached.
+        """
         sweep(self._staging_dir, self._machine)
         for volume in self.volumes:
             check()
+            if volume.wants:
+                said = self._said(volume.plan.platform)
+                self._delivered[volume.plan.claim_id] = DeliveredVolume(volume.plan, said, partial(ask, volume))
             self._stage(volume, deadline, check)
             self._give(volume, user)
 
@@ -146,7 +160,7 @@ class Volumes:
         try:
             volume.staged = stage(
                 plan,
-                self._platform(plan.platform),
+                self._attacher(plan),
                 self.names[plan.platform],
                 staging_dir=self._staging_dir,
                 deadline=deadline,
@@ -155,7 +169,7 @@ class Volumes:
                 machine=self._machine,
             )
         except PollyError as error:
-            held = plan.platform in self._platforms and may_be_held(error)
+            held = (plan.claim_id in self._delivered or plan.platform in self._platforms) and may_be_held(error)
             if held or not isinstance(error, Cancelled):
                 volume.failed(error, held=held)
             raise
@@ -171,6 +185,9 @@ class Volumes:
             except OSError as error:  # an export that takes root for nobody
                 reason = f"{error.strerror}; the platform must let this node's root give away what is on the volume"
                 raise NodeError(command="chown", target=path, reason=reason) from error
+
+    def _attacher(self, plan: VolumePlan) -> Attacher:
+        return self._delivered.get(plan.claim_id) or self._platform(plan.platform)
 
     def _platform(self, name: str) -> Platform:
         if name not in self._platforms:
@@ -245,7 +262,7 @@ class Volumes:
 
     def descriptors(self) -> list[int]:
         """What init must keep open, so that the volumes stay held as long as a process of the task lives."""
-        found = (self._platforms[volume.plan.platform].inheritable(volume.staged.external_id) for volume in self.volumes if volume.staged)
+        found = (self._attacher(volume.plan).inheritable(volume.staged.external_id) for volume in self.volumes if volume.staged)
         return [descriptor for descriptor in found if descriptor is not None]
 
     # --- release
@@ -277,7 +294,7 @@ class Volumes:
         try:
             took = unstage(
                 plan,
-                self._platform(plan.platform),
+                self._attacher(plan),
                 self.names[plan.platform],
                 staging_dir=self._staging_dir,
                 journal=self._opened_journal(),
@@ -296,11 +313,6 @@ class Volumes:
     def claims_to_confirm(self) -> set[ClaimId]:
         """Claims whose birth certificate the broker must have stored before the task may write to their volumes."""
         return {volume.plan.claim_id for volume in self.volumes if volume.tells_birth}
-
-
-def failure(error: PollyError) -> Failure:
-    notes = "".join(f"; {note}" for note in getattr(error, "__notes__", ()))
-    return Failure(code=error.code, message=f"{error}{notes}", advice=error.advice)
 
 
 def _once(plan: VolumePlan, check: Callable[[], None]) -> Callable[[str, float], None]:

@@ -1,5 +1,5 @@
 """What travels between the broker and an executor: the launch in TaskInfo.data, the progress in TaskStatus.data, and
-the receipt of a birth certificate in a framework message.
+the broker's receipts and deliveries in framework messages.
 
 All are JSON, versioned, and hold no secret. Mesos carries them; neither side needs a way to the other.
 
@@ -7,6 +7,8 @@ Why a receipt: an executor's update is acknowledged to it by its own agent, as s
 the broker did (tried on Mesos 1.11.0). So Mesos' acknowledgement says nothing about the ledger, and the broker says
 itself, with a MESSAGE to the executor, that the birth certificate is committed. Such messages may be lost: the executor
 repeats its update until the receipt comes, and the broker answers each update that carries a birth certificate.
+
+Where the broker attaches (`attach_by = "broker"`), a volume's wish to be attached goes the same way, and is answered by a delivery.
 """
 
 from __future__ import annotations
@@ -16,9 +18,10 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from storage.errors import Invalid
+from storage.errors import Invalid, PollyError
 from storage.lifecycle import ClaimState
 from storage.model import Birth, ClaimId, ExternalId, VolumePlan
+from storage.platforms.base import Attachment
 
 VERSION: Final = 1
 
@@ -28,14 +31,24 @@ FAILED: Final = "FAILED"
 """The step that failed is named in `error`; whether the volume is still held is said by `held`."""
 
 
+EXECUTOR: Final = "executor"
+BROKER: Final = "broker"
+"""Who attaches a platform's volumes."""
+ATTACH: Final = "attach"
+"""What an executor wants of the broker."""
+
+
 class PlatformSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How an executor builds the adapter of one platform, or does without it."""
 
     kind: str
     settings: Mapping[str, str] = {}
-    """None where the broker attaches: then the node has no use for them."""
     identity: str = "hostname"
     """How the node learns what the platform calls it: Capabilities.identity."""
+    attach_by: str = EXECUTOR
+    """EXECUTOR, or BROKER: then the executor builds no adapter, and has no settings to build it from."""
+    device: str = "block"
+    """What an attachment brings: Capabilities.device. For BROKER only."""
 
 
 class HostVolume(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,6 +103,8 @@ class VolumeProgress(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     """This very claim has made the filesystem."""
     held: bool = True
     """With FAILED: whether this node may still hold the volume."""
+    wants: str = ""
+    """ATTACH while the broker is to bring the volume to the node and has not said that it did."""
     took_ms: Mapping[str, float] = {}
     """Milliseconds of each step done: create, attach, probe, mkfs, fsck, mount, unmount, detach."""
     error: Failure | None = None
@@ -106,11 +121,31 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The task's own, with its terminal status; negative: the signal that ended it."""
 
 
-class Receipt(msgspec.Struct, frozen=True, kw_only=True):
-    """Broker to executor: these claims' birth certificates are committed in the ledger; their volumes may take data."""
+class Delivery(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The answer to the wish of one claim: the volume is attached, or why not."""
+
+    claim_id: ClaimId
+    epoch: int
+    external_id: ExternalId | None = None
+    size_mib: int = 0
+    birth: Birth | None = None
+    """The birth certificate that the platform keeps."""
+    attachment: Attachment | None = None
+    error: Failure | None = None
+
+
+class Receipt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Broker to executor: what it has done for the task's volumes."""
 
     version: int = VERSION
-    births: tuple[ClaimId, ...]
+    births: tuple[ClaimId, ...] = ()
+    """These claims' birth certificates are committed in the ledger; their volumes may take data."""
+    deliveries: tuple[Delivery, ...] = ()
+
+
+def failure(error: PollyError) -> Failure:
+    notes = "".join(f"; {note}" for note in getattr(error, "__notes__", ()))
+    return Failure(code=error.code, message=f"{error}{notes}", advice=error.advice)
 
 
 MOST_MIB: Final = 2**43
@@ -144,7 +179,10 @@ def decode_progress(data: bytes) -> Progress:
 
 def decode_receipt(data: bytes) -> Receipt:
     """Raises Invalid, naming what is wrong, for anything but a receipt of this version."""
-    return _checked("MESSAGE.data", data, _receipt)
+    receipt = _checked("MESSAGE.data", data, _receipt)
+    if not (receipt.births or receipt.deliveries):
+        raise Invalid(field="MESSAGE.data", value=data[:80], reason="it confirms no birth and delivers no volume")
+    return receipt
 
 
 T = TypeVar("T", Launch, Progress, Receipt)

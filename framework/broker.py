@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 
 from framework.clock import steady_clock
-from framework.config import Config, check_mounts, load_config
+from framework.config import Config, check_against, load_config
 from framework.engine import Engine, Parts
 from framework.fitting import misfits
 from framework.mesos.driver import Driver
@@ -80,7 +80,7 @@ def build_platforms(config: Config) -> dict[str, Platform]:
     platforms = {name: build(name, block.keys.kind, block.settings) for name, block in config.platforms.items()}
     for misfit in misfits(list(config.profiles.values()), {name: platform.capabilities for name, platform in platforms.items()}):
         raise misfit
-    check_mounts(config, platforms)
+    check_against(config, platforms)
     return platforms
 
 

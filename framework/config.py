@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from executors.wire import BROKER, EXECUTOR
 from storage.errors import Invalid, UnknownPlatform, UnknownProfile
 from storage.lifecycle import QUIET_AFTER_LEASES
 from storage.model import Profile
@@ -67,6 +68,8 @@ class PlatformKeys(msgspec.Struct, frozen=True, kw_only=True):
     """The keys of `[platforms.NAME]` that are the broker's; all others are the adapter's."""
 
     kind: str
+    attach_by: str = EXECUTOR
+    """Who attaches its volumes: `executor`, on the node, or `broker`: then no agent needs its credentials."""
     agent_attribute: str = ""
     """Only agents with this attribute reach the platform; empty: all do."""
     agent_pattern: str = ".*"
@@ -153,6 +156,8 @@ def _platform(name: str, block: Mapping[str, Any]) -> PlatformConfig:
         re.compile(keys.agent_pattern)
     except re.error as error:
         raise Invalid(field=f"platforms.{name}.agent_pattern", value=keys.agent_pattern, reason=str(error)) from error
+    if keys.attach_by not in (EXECUTOR, BROKER):
+        raise Invalid(field=f"platforms.{name}.attach_by", value=keys.attach_by, reason=f"it is {EXECUTOR} or {BROKER}")
     if keys.overcommit <= 0:
         raise Invalid(field=f"platforms.{name}.overcommit", value=keys.overcommit, reason="it must be more than 0")
     return PlatformConfig(name=name, keys=keys, settings={key: value for key, value in block.items() if key not in ours})
@@ -181,10 +186,15 @@ def _check_filesystem(where: str, read: Profile) -> None:
         raise Invalid(field=f"{where}.max_mib", value=read.max_mib, reason=f"{read.filesystem} needs {kind.min_mib} MiB or more")
 
 
-def check_mounts(config: Config, platforms: Mapping[str, Platform]) -> None:
-    """What only the adapters can tell of the profiles: whether their mount options fit exports. Raises Invalid, naming the key."""
+def check_against(config: Config, platforms: Mapping[str, Platform]) -> None:
+    """What only the adapters can tell of the file; those that are given are asked. Raises Invalid, naming the key."""
+    for name, platform in platforms.items():
+        keys = config.platforms[name].keys
+        if keys.attach_by == BROKER and platform.capabilities.held_by_process:
+            reason = f"an attachment of kind {keys.kind} ends with the process that made it, which must be on the node: {EXECUTOR}"
+            raise Invalid(field=f"platforms.{name}.attach_by", value=BROKER, reason=reason)
     for profile in config.profiles.values():
-        names = [name for name in profile.platforms if platforms[name].capabilities.device == "nfs"]
+        names = [name for name in profile.platforms if name in platforms and platforms[name].capabilities.device == "nfs"]
         try:
             if names:
                 options.check_nfs(profile.mount_options)

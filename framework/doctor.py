@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec.structs import replace
 
-from framework.config import Config, load_config
+from executors.wire import BROKER
+from framework.config import Config, check_against, load_config
 from framework.fitting import misfits
 from storage.errors import PollyError
 from storage.node.identities import HOSTNAME, identify
@@ -114,7 +115,10 @@ def _platform(config: Config, name: str) -> Iterator[Finding]:
         with closing(build(name, block.keys.kind, block.settings)) as platform:
             yield from of_platform(name, platform.check())
             yield from of_node(name, platform.capabilities)
+            if block.keys.attach_by == BROKER:
+                yield _fine(f"platform {name}", "the broker attaches its volumes; agents need no credentials of it")
             yield from _pools(config, platform)
+            check_against(config, {name: platform})
     except PollyError as error:
         yield _failed(f"platform {name}", error)
 

@@ -44,6 +44,9 @@ def prove(
         return _fenced(platform, volume.external_id, claim)
     if shared:
         return Proof(kind=gone.kind, evidence=f"{gone.evidence}; another task on its node goes on using the volume")
+    if gone.kind is ProofKind.RELEASED and node is not None:
+        platform.detach(volume.external_id, node)  # nothing is left to be proven: the holder itself has let go
+        return Proof(kind=gone.kind, evidence=f"{gone.evidence}; detached from {node}")
     seen = _let_go(platform, volume, volume.external_id, claim, node)
     return seen if isinstance(seen, StillHeld) else Proof(kind=gone.kind, evidence=f"{gone.evidence}; {seen}")
 

@@ -293,5 +293,18 @@ class CannotRun(NodeError):
     """The node cannot {command}: {reason}."""
 
 
+class NotDelivered(PollyError):
+    """{message}"""
+
+    @property
+    def advice(self) -> str:
+        return str(self.fields.get("advice", ""))
+
+    @property
+    def code(self) -> str:
+        """That of the error that stood in the broker's way."""
+        return str(self.fields["error"])
+
+
 class Cancelled(PollyError):
     """It was called off: {reason}."""

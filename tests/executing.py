@@ -7,12 +7,12 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from executors.wire import Launch, PlatformSettings, Progress, Receipt, VolumeProgress, decode_progress, encode
+from executors.wire import Delivery, Launch, PlatformSettings, Progress, Receipt, VolumeProgress, decode_progress, encode
 from storage.model import Access, Birth, ClaimId, ExternalId, VolumeId, VolumePlan
 from tests.fake_agent import FakeAgent
 from tests.support import eventually
@@ -36,10 +36,12 @@ class Status:
 
 @dataclass
 class Running:
-    """One executor. `births` says whether the agent's broker answers birth certificates."""
+    """One executor. `births` says whether the agent's broker answers by itself."""
 
     folder: Path
     births: bool = True
+    attaches: Callable[[VolumeProgress], Delivery | None] = lambda _: None
+    """What the agent's broker answers to the wish of a volume; None: nothing."""
     variables: dict[str, str] = field(default_factory=dict)
     config: str = ""
     user: int | None = None
@@ -86,15 +88,18 @@ class Running:
         return ["setpriv", "--reuid", str(self.user), "--regid", str(self.user), "--clear-groups", *reads]
 
     def _answer(self) -> None:
-        """The broker's part: a receipt for each birth certificate."""
+        """The broker's part: a receipt for each birth certificate, an attachment for each wish."""
         while not self._done.wait(0.005):
             self.answer() if self.births else None
 
     def answer(self) -> None:
         statuses = self.statuses
         for status in statuses[self._answered :]:
-            if claims := [volume.claim_id for volume in status.progress.volumes if volume.birth]:
-                self.agent.message(encode(Receipt(births=tuple(claims))))
+            volumes = status.progress.volumes
+            births = tuple(volume.claim_id for volume in volumes if volume.birth)
+            deliveries = tuple(found for volume in volumes if volume.wants and (found := self.attaches(volume)))
+            if births or deliveries:
+                self.agent.message(encode(Receipt(births=births, deliveries=deliveries)))
         self._answered = len(statuses)
 
     def stop(self) -> None:

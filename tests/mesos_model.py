@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from executors.wire import FAILED, RELEASED, Failure, Launch, Progress, VolumeProgress, decode_launch, encode
+from executors.wire import ATTACH, BROKER, FAILED, RELEASED, Delivery, Failure, Launch, Progress, VolumeProgress, decode_launch, encode
 from framework.mesos.calls import Acceptance
 from framework.mesos.events import Failed, Status, Updated
 from storage.errors import PollyError
@@ -38,9 +38,20 @@ class Run:
     state: str = "TASK_STAGING"
     unacknowledged: list[Status] = field(default_factory=list)
     confirmed: set[str] = field(default_factory=set)
+    delivered: dict[str, Delivery] = field(default_factory=dict)
     killed: bool = False
     begun_at: float = 0.0
     """When its executor got it."""
+
+    @property
+    def by_broker(self) -> bool:
+        """The broker attaches what it has."""
+        return any(said.attach_by == BROKER for said in self.launch.platforms.values())
+
+    @property
+    def node(self) -> str:
+        """What the platform calls its node."""
+        return f"i-{self.agent}" if self.by_broker else self.launch.node
 
     @property
     def is_over(self) -> bool:
@@ -89,7 +100,9 @@ class Cluster:
         driver = self.driver
         for run in self.runs.values():
             run.unacknowledged = [it for it in run.unacknowledged if it.uuid not in driver.acknowledged]
-            run.confirmed.update(driver.receipts if run.agent not in self.cut_off else ())
+            if run.agent not in self.cut_off:
+                run.confirmed.update(driver.receipts)
+                run.delivered.update((it.claim_id, it) for it in driver.deliveries)
         for task_id in driver.kills:
             if (doomed := self.runs.get(task_id)) and doomed.agent not in self.cut_off:
                 doomed.killed = True
@@ -97,6 +110,7 @@ class Cluster:
             self.answers.extend(self._answer(task_id) for task_id in asked or [it.task_id for it in self.runs.values() if not it.is_over])
         driver.acknowledged.clear()
         driver.receipts.clear()
+        driver.deliveries.clear()
         driver.kills.clear()
         driver.reconciled.clear()
 
@@ -152,7 +166,33 @@ class Cluster:
         elif run.state == "TASK_STARTING":
             self._begin(run)
 
+    def _wish(self, run: Run) -> None:
+        """Says where it is and what it wants."""
+        wanted = [(plan.claim_id, plan.epoch) for plan in run.launch.volumes]
+        run.volumes = [VolumeProgress(claim_id=claim, epoch=epoch, step="ATTACHING", wants=ATTACH) for claim, epoch in wanted]
+        self._send(run, "TASK_STARTING", "attaching")
+
+    def _take_deliveries(self, run: Run) -> None:
+        before = list(run.volumes)
+        for number, (plan, volume) in enumerate(zip(run.launch.volumes, before, strict=True)):
+            delivery = run.delivered.get(volume.claim_id)
+            if not volume.wants or delivery is None:
+                continue
+            if delivery.error:
+                run.volumes[number] = msgspec.structs.replace(volume, step=FAILED, held=False, wants="", error=delivery.error)
+                self._release(run)
+                self._send(run, "TASK_FAILED", delivery.error.message)
+                return
+            external = delivery.external_id
+            birth = None if plan.birth or external is None else birth_of(external)
+            run.volumes[number] = msgspec.structs.replace(volume, wants="", external_id=external, size_mib=delivery.size_mib, birth=birth)
+        if run.volumes != before or not run.unacknowledged:
+            self._send(run, "TASK_STARTING", "waiting for deliveries, or for receipts")
+
     def _bring(self, run: Run) -> None:
+        if run.by_broker:
+            self._wish(run)
+            return
         for plan in run.launch.volumes:
             try:
                 external = bring(self.platform, plan, run.launch.node)
@@ -176,6 +216,9 @@ class Cluster:
         self._send(run, "TASK_STARTING", "attaching")
 
     def _begin(self, run: Run) -> None:
+        if any(volume.wants for volume in run.volumes):
+            self._take_deliveries(run)
+            return
         new = {volume.claim_id for volume in run.volumes if volume.birth}
         if not new <= run.confirmed:
             if not run.unacknowledged:
@@ -193,6 +236,8 @@ class Cluster:
         before = self.written.setdefault(name, external)
         if before != external:
             self.wrongs.append(f"{name} was on {before} and is on {external}: its data is lost")
+        if run.node not in self.platform.storage.volumes[external].attached:
+            self.wrongs.append(f"{run.task_id} writes on {name}, which is not attached to {run.node}")
         others = [it.task_id for it in self.runs.values() if it.runs and any(v.external_id == external for v in it.volumes)]
         if others:
             self.wrongs.append(f"{run.task_id} writes on {name}, and so does {others}")
@@ -215,7 +260,9 @@ class Cluster:
         run.volumes = [volume if volume.step == FAILED else _at(volume, RELEASED) for volume in run.volumes]
 
     def _detach_all(self, run: Run) -> None:
-        """What the kernel does, whatever the platform's own interface is doing."""
+        """What the kernel does, whatever the platform's own interface is doing. What the broker attached stays attached."""
+        if run.by_broker:
+            return
         held = self.platform.storage.volumes
         for volume in () if run.is_over else run.volumes:
             if volume.external_id and volume.step != FAILED and volume.external_id in held:
@@ -234,9 +281,12 @@ class Cluster:
                 source=source,
                 message=message,
                 uuid=f"update-{next(_uuids)}",
-                data=encode(Progress(volumes=tuple(run.volumes))) if run.volumes else b"",
+                data=encode(Progress(volumes=tuple(run.volumes), identities=self._names(run))) if run.volumes else b"",
             )
         )
+
+    def _names(self, run: Run) -> dict[str, str]:
+        return dict.fromkeys(run.launch.platforms, run.node) if run.by_broker else {}
 
 
 def _masters(task_id: str, agent: str | None, state: str, *, reason: str = "") -> Updated:

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from executors.wire import Launch, Progress, VolumeProgress, decode_launch, decode_receipt, encode
+from executors.wire import Delivery, Launch, Progress, VolumeProgress, decode_launch, decode_receipt, encode
 from framework.config import Config, parse_config
 from framework.drifting import Drifting
 from framework.janitor import Janitor
@@ -105,6 +105,8 @@ class Told:
     reconciled: list[list[str]] = field(default_factory=list)
     receipts: list[str] = field(default_factory=list)
     """Claims, as they were confirmed."""
+    deliveries: list[Delivery] = field(default_factory=list)
+    """What executors were told of their wishes."""
     demand: list[str] = field(default_factory=list)
     on_accept: Callable[[Acceptance], None] = lambda _: None
 
@@ -140,7 +142,9 @@ class Told:
 
     def message(self, agent_id: str, executor_id: str, data: bytes) -> None:
         self._reach("MESSAGE")
-        self.receipts.extend(decode_receipt(data).births)
+        receipt = decode_receipt(data)
+        self.receipts.extend(receipt.births)
+        self.deliveries.extend(receipt.deliveries)
 
     def kill(self, task_id: str, agent_id: str | None, grace_s: float | None = None) -> None:
         self._reach("KILL")

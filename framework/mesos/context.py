@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from executors.wire import PlatformSettings
+from executors.wire import BROKER, PlatformSettings
 from framework.config import Config
 from framework.mesos.asking import needs_of
 from framework.mesos.calls import Acceptance
@@ -144,7 +144,15 @@ class Context:
         return task.record.hostname if adapter is None or adapter.capabilities.identity == HOSTNAME else None
 
     def platform_settings(self) -> Mapping[str, PlatformSettings]:
-        return {
-            name: PlatformSettings(kind=self.kinds[name], settings=dict(it.settings()), identity=it.capabilities.identity)
-            for name, it in self.platforms.items()
-        }
+        return {name: self._settings_of(name, platform) for name, platform in self.platforms.items()}
+
+    def _settings_of(self, name: str, platform: Platform) -> PlatformSettings:
+        able = platform.capabilities
+        if name in self.by_broker:
+            return PlatformSettings(kind=self.kinds[name], identity=able.identity, attach_by=BROKER, device=able.device)
+        return PlatformSettings(kind=self.kinds[name], settings=dict(platform.settings()), identity=able.identity)
+
+    @property
+    def by_broker(self) -> frozenset[str]:
+        """The platforms whose volumes the broker attaches, as polly.toml has it now."""
+        return frozenset(name for name, block in self.config.platforms.items() if block.keys.attach_by == BROKER)

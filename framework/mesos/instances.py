@@ -53,6 +53,8 @@ class TaskRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     expunged: bool = False
     """Its agent was away for so long that its app has forgotten it. Its claims have not, so it is here until they end."""
     message: str = ""
+    by_broker: tuple[str, ...] = ()
+    """Those of its platforms whose volumes the broker attaches and detaches."""
     identities: Mapping[str, str] = {}
     """What its platforms call its node, as its executor has said; where it is missing, the hostname."""
     proof: str = ""

@@ -47,7 +47,7 @@ class Round:
         self._offers = {offer.agent_id: offer for offer in offers}
         self._attributes: dict[str, Mapping[str, str]] = {}
         self._recipes: dict[WorkloadId, Recipe] = {}
-        self._settings = context.platform_settings()
+        self._settings, self._by_broker = context.platform_settings(), context.by_broker
 
     def claim(self, matches: Sequence[Match]) -> list[Launch]:
         """What the ledger grants, committed. Why it refuses the others is noted on those who wait for them."""
@@ -67,7 +67,7 @@ class Round:
         app = wish.state.app
         claims = claim_requests(found, wish.needs, app, context.ids)
         offer = self._offers[found.agent_id]
-        record = new_record(found, offer, self._attributes_of(offer), wish.state.version, claims, self._now)
+        record = new_record(found, offer, self._attributes_of(offer), wish.state.version, claims, self._now, self._by_broker)
         run, lease_s = task_id(app.app_id, context.ids()), context.config.claims.lease_s
         return place_request(found, wish.waiting.slot, run, record, claims, context.scheduler, lease_s), record
 

@@ -10,6 +10,7 @@ import msgspec
 
 from executors.wire import Progress, Receipt, decode_progress, encode
 from framework.mesos.context import Context, story
+from framework.mesos.deliveries import Deliveries
 from framework.mesos.errors import CallFailed
 from framework.mesos.events import Status
 from framework.mesos.instances import Phase, Task, TaskRecord
@@ -42,6 +43,7 @@ class Statuses:
 
     def __init__(self, context: Context) -> None:
         self._context = context
+        self._deliveries = Deliveries(context, confirm=self._receipt, kill=self._kill_stray)
 
     def apply(self, statuses: Sequence[Status]) -> None:
         """Stores what the updates say, then acknowledges them. What the ledger cannot store is not acknowledged: Mesos sends it again."""
@@ -119,8 +121,9 @@ class Statuses:
         self._close_question(status, heard.verdict.standing)
         if effect.stale and heard.verdict.standing is Standing.ALIVE:
             self._kill_stray(status.task_id, status.agent_id)
-        elif effect.births and heard.verdict.standing is Standing.ALIVE:
-            self._receipt(status, effect.births)
+        elif heard.verdict.standing is Standing.ALIVE:
+            self._deliveries.fulfil(status, effect.task, effect.wishes)
+            self._deliveries.confirm(status, effect.task, effect.births)
 
     def _close_question(self, status: Status, standing: Standing) -> None:
         """Whether a task that nobody could reach lives is still to be asked."""

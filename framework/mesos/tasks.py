@@ -65,8 +65,15 @@ def agent_attributes(offer: Offer) -> Mapping[str, str]:
 
 
 def new_record(
-    match: Match, offer: Offer, attributes: Mapping[str, str], version: str, claims: Sequence[ClaimRequest], now: float
+    match: Match,
+    offer: Offer,
+    attributes: Mapping[str, str],
+    version: str,
+    claims: Sequence[ClaimRequest],
+    now: float,
+    by_broker: frozenset[str] = frozenset(),
 ) -> TaskRecord:
+    """`by_broker`: the platforms whose volumes the broker attaches."""
     return TaskRecord(
         hostname=match.hostname,
         version=version,
@@ -75,6 +82,7 @@ def new_record(
         attributes=attributes,
         ports=match.ports,
         containers={claim.volume_id: chosen.container_path for claim, chosen in zip(claims, match.volumes, strict=True)},
+        by_broker=tuple(sorted(by_broker.intersection(chosen.platform for chosen in match.volumes))) if by_broker else (),
         launched_at=now,
     )
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 import msgspec
 
-from executors.wire import FAILED, RELEASED, Progress, VolumeProgress
+from executors.wire import ATTACH, FAILED, RELEASED, Progress, VolumeProgress
 from framework.mesos.events import Status
 from framework.mesos.instances import Phase, Task, TaskRecord, claim_state
 from framework.mesos.verdicts import Standing, Verdict
@@ -41,6 +41,8 @@ class Effect:
     """Volumes of which something was learnt."""
     births: list[ClaimId] = field(default_factory=list)
     """Claims whose birth certificate the update brought, as the ledger has it or is to have it."""
+    wishes: list[ClaimId] = field(default_factory=list)
+    """Claims whose volume the broker is to attach."""
     settle: dict[ClaimId, Proof] = field(default_factory=dict)
     """Claims whose holder is gone by this proof, but whose volume the platform must first be seen to let go of."""
     identities: Mapping[str, str] = field(default_factory=dict)
@@ -159,13 +161,15 @@ def _learn(effect: Effect, said: VolumeProgress, released: set[ClaimId]) -> None
         released.add(claim.claim_id)
     elif said.step != FAILED:
         effect.advance(claim, ClaimState(said.step))
+        if said.wants == ATTACH and volume.platform in effect.task.record.by_broker:
+            effect.wishes.append(claim.claim_id)
 
 
 def _identified(effect: Effect, volume: Volume, claim: Claim, said: VolumeProgress) -> Volume:
     """The volume with what its executor says of its identity; what the ledger knows already must agree."""
     if said.external_id and volume.external_id is None:
         effect.writes.append(_created(volume, said.external_id, said.size_mib or volume.size_mib))
-        volume = _made(volume, said.external_id, said.size_mib)
+        volume = made(volume, said.external_id, said.size_mib)
     if said.birth and volume.birth is None:
         effect.writes.append(_born(volume.volume_id, claim.epoch, said.birth))
         volume = msgspec.structs.replace(volume, birth=said.birth)
@@ -189,7 +193,13 @@ def _go_on(effect: Effect, progress: Progress | None) -> None:
 def _end(effect: Effect, proof: Proof, released: set[ClaimId]) -> None:
     for claim in list(effect.remaining()):
         never_ran = proof.kind is ProofKind.LAUNCH_RULED_OUT and claim.state is ClaimState.RESERVED
-        if claim.claim_id in released:
+        # Of a claim that was never heard of, the broker has attached nothing.
+        by_broker = effect.volume(claim.volume_id).platform in effect.task.record.by_broker and claim.state is not ClaimState.RESERVED
+        if by_broker:
+            let_go = Proof(kind=ProofKind.RELEASED, evidence=f"unmounted by its executor; {proof.evidence}")
+            effect.advance(claim, ClaimState.RELEASING, proof.evidence)
+            effect.settle[claim.claim_id] = let_go if claim.claim_id in released else proof
+        elif claim.claim_id in released:
             effect.free(claim, Proof(kind=ProofKind.RELEASED, evidence=f"unmounted and detached by its executor; {proof.evidence}"))
         elif never_ran:
             effect.free(claim, proof)
@@ -208,5 +218,6 @@ def _born(volume_id: VolumeId, epoch: int, birth: Birth) -> Write:
     return lambda tx: tx.born(volume_id, epoch=epoch, birth=birth)
 
 
-def _made(volume: Volume, external_id: ExternalId, size_mib: int | None) -> Volume:
+def made(volume: Volume, external_id: ExternalId, size_mib: int | None) -> Volume:
+    """The volume once its platform holds it."""
     return msgspec.structs.replace(volume, external_id=external_id, state=VolumeState.AVAILABLE, size_mib=size_mib or volume.size_mib)

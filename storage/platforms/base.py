@@ -48,6 +48,8 @@ class Capabilities(Struct, frozen=True, kw_only=True):
     """What its attachments may name as their transport: modules of storage.node.transports. For `polly doctor`."""
     parallel: int = 4
     """How many calls the platform takes at a time from one broker."""
+    held_by_process: bool = False
+    """An attachment lives no longer than the process that made it, so that only a process on the node can make it."""
     sees_nodes: bool = False
     """`node_stopped` can tell that a node is stopped or deleted."""
 

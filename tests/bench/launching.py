@@ -16,8 +16,8 @@ from functools import partial
 from pathlib import Path
 
 from executors.identity import find_user
-from executors.volumes import Volumes
-from executors.wire import PlatformSettings
+from executors.volumes import NodeVolume, Volumes
+from executors.wire import Delivery, PlatformSettings
 from storage.model import Access, Birth, ClaimId, ExternalId, VolumeId, VolumePlan
 from storage.node.pace import Deadline
 from tests.bench.cluster import WITH, WITHOUT, Log, app, idle, rig
@@ -61,6 +61,10 @@ def _launch_new(made: Rig, app_id: str) -> float:
     return spent
 
 
+def _nobody(volume: NodeVolume) -> Delivery:
+    raise AssertionError(f"volume {volume.plan.name} is attached by this process itself")
+
+
 class Disk:
     """One volume of a local platform in a folder, which this process brings and releases again and again."""
 
@@ -95,7 +99,7 @@ class Disk:
         volumes.identify()
         begin = time.perf_counter()
         user = find_user(None)
-        volumes.bring(user, deadline=Deadline.of(60), check=lambda: None)
+        volumes.bring(user, deadline=Deadline.of(60), check=lambda: None, ask=_nobody)
         volumes.show(user)
         staged = volumes.volumes[0].staged
         volumes.release()

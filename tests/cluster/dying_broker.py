@@ -4,7 +4,9 @@ A point is WHEN:WHAT[:N], the N-th time (1 unless given) that it is passed; `sto
 
 * `before:place` and `after:place`: the commit in which claims are reserved; likewise `advance`, `created`, `born`, `free`,
   `put_workload`, `deleting`, `deleted`: the commit in which the ledger's transaction did that;
-* `before:ACCEPT`, `after:ACCEPT`: the call to Mesos; likewise ACKNOWLEDGE, MESSAGE, DECLINE, RECONCILE, KILL.
+* `before:ACCEPT`, `after:ACCEPT`: the call to Mesos; likewise ACKNOWLEDGE, MESSAGE, DECLINE, RECONCILE, KILL;
+* `before:shelf.attach`, `after:shelf.attach`: the call to a platform of tests/cluster/loopshelf.py; likewise create, detach, record_birth
+  and delete.
 
 The program under test has no such points itself: they are put around its ledger's transactions and its driver's channel.
 """
@@ -20,8 +22,10 @@ from typing import Any
 
 from framework.mesos.channel import Call, CallChannel
 from storage.inventory import Ledger, Transaction
+from tests.cluster.loopshelf import LoopShelf
 
 VERBS = ("place", "advance", "created", "born", "free", "put_workload", "deleting", "deleted")
+SHELF_VERBS = ("create", "attach", "detach", "record_birth", "delete")
 
 
 class Trap:
@@ -75,6 +79,20 @@ def arm(trap: Trap) -> None:
         return answer
 
     CallChannel.send = sending  # type: ignore[method-assign]
+    for verb in SHELF_VERBS:
+        setattr(LoopShelf, verb, _trapped(trap, verb))
+
+
+def _trapped(trap: Trap, verb: str) -> Any:
+    original = getattr(LoopShelf, verb)
+
+    def call(self: LoopShelf, *arguments: Any, **options: Any) -> Any:
+        trap.passing("before", f"shelf.{verb}")
+        answer = original(self, *arguments, **options)
+        trap.passing("after", f"shelf.{verb}")
+        return answer
+
+    return call
 
 
 if __name__ == "__main__":

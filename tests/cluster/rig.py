@@ -38,7 +38,7 @@ def counter(app_id: str = "/counter", *, instances: int = 1, cmd: str = COUNT, *
 
 
 class Rig:
-    """One cluster, one ledger, one folder of images, and at most one broker at a time."""
+    """One cluster, one ledger, one folder of images, and at most one broker at a time. In `settings` None takes a key away."""
 
     def __init__(self, cluster: MesosCluster, folder: Path, *, database: str = "", settings: Mapping[str, Any] | None = None) -> None:
         self.cluster, self.folder = cluster, folder
@@ -66,7 +66,7 @@ class Rig:
             "profiles.fast": {"platforms": ["disks"], "filesystem": "ext4", "reclaim": "delete"},
         }
         for name, block in settings.items():
-            blocks[name] = {**blocks.get(name, {}), **block}
+            blocks[name] = {key: value for key, value in {**blocks.get(name, {}), **block}.items() if value is not None}
         return "\n".join(
             f"[{name}]\n" + "".join(f"{key} = {_toml_value(value)}\n" for key, value in block.items()) for name, block in blocks.items()
         )

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import msgspec
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -20,10 +21,10 @@ from framework.mesos.events import Status
 from framework.mesos.instances import Phase
 from storage.lifecycle import ClaimState
 from storage.model import VolumeId
-from storage.platforms.testing import MemoryPlatform, MemoryStorage
+from storage.platforms.testing import ABILITIES, MemoryPlatform, MemoryStorage
 from tests.ledgers import Clock
 from tests.mesos_model import Cluster, Run
-from tests.stage import Stage, app, shaky, sound, volume_of
+from tests.stage import Stage, app, shaky, sound, stage_config, volume_of
 
 AGENTS = ("a1", "a2", "a3")
 DB, WEB = "/db", "/web"
@@ -34,12 +35,17 @@ ROUNDS = 400
 class Broker(RuleBasedStateMachine):
     """`/db` has two volumes for each instance, which stay; `/web` has none, and is replaced before it is forgotten."""
 
+    attach_by = "executor"
+
     def __init__(self) -> None:
         super().__init__()
         self.folder = tempfile.TemporaryDirectory()
         self.clock = Clock()
         self.ledger = shaky(f"sqlite:///{Path(self.folder.name)}/ledger.db", self.clock)
-        self.platform = MemoryPlatform("disks", storage=MemoryStorage())
+        identity = "cloud" if self.attach_by == "broker" else "hostname"
+        able = msgspec.structs.replace(ABILITIES, identity=identity)
+        self.platform = MemoryPlatform("disks", storage=MemoryStorage(), capabilities=able)
+        self.config = stage_config(platforms={"disks": {"kind": "memory", "attach_by": self.attach_by}})
         self.cluster = Cluster(self.platform, self.clock)
         accepted = self.cluster.driver.on_accept
         self.cluster.driver.on_accept = lambda acceptance: self._check_committed(acceptance, accepted)
@@ -55,7 +61,7 @@ class Broker(RuleBasedStateMachine):
 
     def _start(self) -> None:
         self.ledger.fails_before = self.ledger.fails_after = 0
-        self.stage = Stage(self.ledger, self.clock, platform=self.platform, ids=self.ids, driver=self.cluster.driver)
+        self.stage = Stage(self.ledger, self.clock, platform=self.platform, ids=self.ids, driver=self.cluster.driver, config=self.config)
         self.stage.subscribed()
 
     def _check_committed(self, acceptance: Acceptance, accepted: Callable[[Acceptance], None]) -> None:
@@ -212,6 +218,13 @@ class Broker(RuleBasedStateMachine):
             assert known[name].birth is not None
 
     @invariant()
+    def nothing_is_taken_from_the_living(self) -> None:
+        stored = self.platform.storage.volumes
+        for run in self.cluster.runs.values():
+            if run.runs and run.agent not in self.cluster.cut_off:
+                assert all(run.node in stored[volume.external_id].attached for volume in run.volumes if volume.external_id)
+
+    @invariant()
     def epochs_only_rise(self) -> None:
         for volume in self.ledger.volumes(limit=1000).items:
             assert volume.epoch >= self.epochs.get(volume.volume_id, 0)
@@ -243,8 +256,15 @@ class Broker(RuleBasedStateMachine):
             self.the_ledger_is_sound()
             self.nothing_is_lost_or_held_twice()
             if self._is_well():
+                self._nothing_has_leaked()
                 return
         raise AssertionError(f"not well again: {self._state()}")
+
+    def _nothing_has_leaked(self) -> None:
+        """What is attached has a claim, or is to be deleted."""
+        claimed = {claim.volume_id for claim in self.ledger.claims(limit=1000).items}
+        free = {volume.external_id for volume in self.ledger.volumes(limit=1000).items if volume.volume_id not in claimed}
+        assert not [key for key, volume in self.platform.storage.volumes.items() if volume.attached and key in free]
 
     def _round(self) -> None:
         self.cluster.hear_calls()
@@ -281,13 +301,20 @@ class Broker(RuleBasedStateMachine):
         return tasks, waiting, self.ledger.orphans(), [(run.task_id[-20:], run.state, run.killed) for run in self.cluster.runs.values()]
 
 
+class BrokerThatAttaches(Broker):
+    """No executor has the platform's credentials, and the platform does not call nodes by their hostnames."""
+
+    attach_by = "broker"
+
+
 EXAMPLES = int(os.environ.get("POLLY_MODEL_EXAMPLES", "0"))
 """How many orders of events to try, each time others; not given: the same few each time."""
-Broker.TestCase.settings = settings(
+BOUNDS = settings(
     derandomize=not EXAMPLES,
     max_examples=EXAMPLES or 25,
     stateful_step_count=40,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
-TestBroker = Broker.TestCase
+Broker.TestCase.settings = BrokerThatAttaches.TestCase.settings = BOUNDS
+TestBroker, TestBrokerThatAttaches = Broker.TestCase, BrokerThatAttaches.TestCase

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from framework.config import check_mounts, load_config, parse_config
+from framework.broker import build_platforms
+from framework.config import check_against, load_config, parse_config
 from storage.errors import Invalid, PollyError, UnknownPlatform
 from storage.model import AccessMode, ReclaimPolicy
 from storage.platforms.base import Capabilities
@@ -69,6 +70,11 @@ def test_an_empty_file_is_a_broker_without_storage() -> None:
         ({"claims": {"lease_s": "long"}}, Invalid, "claims.lease_s is"),
         ({"platforms": {"p": {"root": "/x"}}}, Invalid, "kind"),
         ({"platforms": {"p": {"kind": "local", "agent_pattern": "("}}}, Invalid, "platforms.p.agent_pattern"),
+        (
+            {"platforms": {"p": {"kind": "local", "attach_by": "agent"}}},
+            Invalid,
+            "platforms.p.attach_by is 'agent': it is executor or broker",
+        ),
         ({"platforms": {"p": {"kind": "local", "overcommit": 0}}}, Invalid, "platforms.p.overcommit"),
         ({"platforms": {"bad name": {"kind": "local"}}}, Invalid, "bad name"),
         ({"platforms": {"p": 7}}, Invalid, "platforms.NAME"),
@@ -90,9 +96,17 @@ def test_mount_options_must_fit_the_exports_of_a_profiles_platform() -> None:
     nas = MemoryPlatform("nas", capabilities=Capabilities(device="nfs"))
     document = {"platforms": {"nas": {"kind": "memory"}}, "profiles": {"f": {"platforms": ["nas"], "mount_options": ["discard"]}}}
     with pytest.raises(Invalid, match=r"profiles\.f\.mount_options is 'discard'.*platform nas brings NFS exports"):
-        check_mounts(parse_config(document), {"nas": nas})
+        check_against(parse_config(document), {"nas": nas})
     document["profiles"] = {"f": {"platforms": ["nas"], "mount_options": ["vers=4.1"]}, "any": {"mount_options": ["discard"]}}
-    check_mounts(parse_config(document), {"nas": nas})
+    check_against(parse_config(document), {"nas": nas})
+
+
+def test_a_platform_whose_hold_ends_with_its_process_is_not_attached_by_the_broker(tmp_path: Path) -> None:
+    document = {"platforms": {"p": {"kind": "local", "attach_by": "broker", "root": str(tmp_path)}}}
+    with pytest.raises(Invalid, match=r"platforms\.p\.attach_by is 'broker': .* must be on the node"):
+        build_platforms(parse_config(document))
+    document["platforms"]["p"]["attach_by"] = "executor"
+    assert list(build_platforms(parse_config(document))) == ["p"]
 
 
 def test_a_file_that_is_not_there_or_not_toml(tmp_path: Path) -> None:

@@ -75,6 +75,7 @@ class LocalPlatform(Platform):
             expand_detached=True,
             fences=True,
             marks=True,
+            held_by_process=True,
             access_modes=MODES,
             device=self._format.device,
         )
