@@ -50,6 +50,7 @@ ABILITIES: Final = Capabilities(
     granularity_mib=GRANULE_MIB,
     slots_per_node=SLOTS,
     identity="scaleio",
+    transports=("scaleio",),
     parallel=8,
 )
 

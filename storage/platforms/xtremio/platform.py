@@ -78,6 +78,7 @@ class XtremioPlatform(Platform):
             max_mib=MOST_MIB,
             granularity_mib=GIB,
             identity=self._options.protocol,
+            transports=("iscsi",) if self._options.protocol == "iscsi" else (),
             parallel=PARALLEL,
         )
 
