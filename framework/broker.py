@@ -208,6 +208,6 @@ def tell_the_story() -> None:
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname).1s %(message)s", "%Y-%m-%d %H:%M:%S"))
     root = logging.getLogger()
     root.addHandler(handler)
-    root.setLevel(logging.INFO)
-    for noisy in ("httpx", "kazoo", "alembic", "uvicorn"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    root.setLevel(logging.WARNING)  # of what others say: SDKs tell much at INFO
+    for ours in ("polly", "framework", "offers", "storage"):
+        logging.getLogger(ours).setLevel(logging.INFO)
