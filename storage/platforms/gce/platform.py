@@ -67,6 +67,7 @@ class GcePlatform(Platform):
             slots_per_node=MOST_DISKS,
             identity="gce",
             parallel=8,
+            sees_nodes=True,
         )
 
     def settings(self) -> Mapping[str, str]:

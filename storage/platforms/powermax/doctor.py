@@ -44,7 +44,7 @@ def _array(options: PowerMaxOptions, unisphere: Unisphere, hosts: Hosts) -> Iter
     code = str(said.get("microcode") or said.get("ucode") or "")
     numbers = tuple(int(part) for part in re.findall(r"\d+", code)[:2])
     message = f"{said.get('model', 'array')} with PowerMaxOS {code}"
-    yield Finding(ok=numbers >= OLDEST, subject=options.array, message=message, mend="Polly needs PowerMaxOS 5978.669 or later.")
+    yield _judged(numbers >= OLDEST, options.array, message, "Polly needs PowerMaxOS 5978.669 or later.")
 
 
 def _rights(options: PowerMaxOptions, unisphere: Unisphere, hosts: Hosts) -> Iterator[Finding]:
@@ -57,7 +57,7 @@ def _rights(options: PowerMaxOptions, unisphere: Unisphere, hosts: Hosts) -> Ite
         raise
     except PlatformError as error:
         may, message = False, str(error)
-    yield Finding(ok=may, subject=options.username, message=message, mend="Give the user the role StorageAdmin on the array.")
+    yield _judged(may, options.username, message, "Give the user the role StorageAdmin on the array.")
 
 
 def _ports(options: PowerMaxOptions, unisphere: Unisphere, hosts: Hosts) -> Iterator[Finding]:
@@ -69,10 +69,14 @@ def _ports(options: PowerMaxOptions, unisphere: Unisphere, hosts: Hosts) -> Iter
     usable = hosts.portals().split() if options.protocol == "iscsi" else ports
     mend = "Put ports of the protocol into the port group, and give iSCSI ports addresses."
     message = f"{len(usable)} {options.protocol} ports in the port group"
-    yield Finding(ok=bool(usable), subject=options.port_group, message=message, mend=mend)
+    yield _judged(bool(usable), options.port_group, message, mend)
 
 
 def _levels(options: PowerMaxOptions, unisphere: Unisphere, hosts: Hosts) -> Iterator[Finding]:
     levels = sorted(unisphere.get("look at service levels", "slo").get("sloId") or ())
     message = f"the array has the service levels {', '.join(levels)}"
-    yield Finding(ok=options.service_level in levels, subject=options.service_level, message=message, mend="Name one of them.")
+    yield _judged(options.service_level in levels, options.service_level, message, "Name one of them.")
+
+
+def _judged(ok: bool, subject: str, message: str, mend: str) -> Finding:
+    return Finding(ok=ok, subject=subject, message=message, mend="" if ok else mend)

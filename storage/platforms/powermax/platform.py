@@ -77,6 +77,7 @@ class PowerMaxPlatform(Platform):
             granularity_mib=GRANULE_MIB,
             slots_per_node=SLOTS,
             identity=self._options.protocol,
+            transports=("iscsi",) if self._options.protocol == "iscsi" else (),
             parallel=PARALLEL,
         )
 

@@ -68,6 +68,7 @@ class VirtualBoxPlatform(Platform):
             max_mib=LARGEST_MIB,
             slots_per_node=self._options.slots,
             identity="virtualbox",
+            sees_nodes=True,
         )
 
     def settings(self) -> Mapping[str, str]:
