@@ -60,7 +60,7 @@ check: setup ## format, lint, types and layers
 	@echo "Checking the types" && $(VENV)/bin/mypy
 	@echo "Checking the layers" && $(VENV)/bin/lint-imports --no-cache --no-logo
 
-test: setup debian mesos-all test-quick test-cluster ## the whole suite, with all that it needs
+test: setup debian mesos-all peers test-quick test-peers test-cluster ## the whole suite, with all that it needs
 
 test-quick: setup ## only what needs no Mesos and no platform's peer
 	@echo "Running the unit, property and contract tests, $(JOBS) at a time"
@@ -68,11 +68,11 @@ test-quick: setup ## only what needs no Mesos and no platform's peer
 
 test-peers: setup ## only what speaks to a platform, real or emulated
 	@echo "Running the tests of the platforms, $(JOBS) at a time"
-	@$(PY) -m pytest $(TESTS) -m 'peer and not cluster' -n $(JOBS) --dist loadgroup
+	@$(PY) -m pytest $(TESTS) -m peer -n $(JOBS) --dist loadgroup
 
-test-cluster: setup ## only what runs on a real Mesos
+test-cluster: setup ## only what runs on a real Mesos with the local platform
 	@echo "Running the tests on a real Mesos, $(JOBS) at a time"
-	@$(PY) -m pytest $(TESTS) -m cluster -n $(JOBS) --dist worksteal
+	@$(PY) -m pytest $(TESTS) -m 'cluster and not peer' -n $(JOBS) --dist worksteal
 
 demo: debian-demo mesos ## a stateful app on a real Mesos survives its agent (ONCE=1: end by itself)
 	@exec $(PY) examples/demo.py $(if $(ONCE),--once)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tests.peers.gce.server import Peer as ComputeEngine
     from tests.peers.powerflex_gateway import Gateway
     from tests.peers.powermax_unisphere import Unisphere
+    from tests.peers.xtremio import XmsServer
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -124,6 +125,16 @@ def powermax(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Unisphere]:
 
     with serving(tmp_path_factory.mktemp("powermax")) as front:
         yield front
+
+
+@pytest.fixture(scope="session")
+def xtremio_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[XmsServer]:
+    """Cinder's XMS in memory, behind TLS."""
+    from tests.peers.xtremio import XmsServer
+
+    server = XmsServer(tmp_path_factory.mktemp("xms")).start()
+    yield server
+    server.stop()
 
 
 @pytest.fixture(scope="session")

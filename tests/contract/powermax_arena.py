@@ -56,3 +56,11 @@ def racer_on(front: Unisphere) -> PowerMaxPlatform:
 
 def request(label: str = "t1", **more: Any) -> CreateRequest:
     return CreateRequest(**{"pool": "SRP_1", "size_mib": SIZE_MIB, "token": label, **more})
+
+
+def foreign(front: Unisphere, name: str, *, gib: int = 1, group: str = "") -> str:
+    """A volume that somebody else has made."""
+    wanted = {"volumeIdentifier": {"identifier_name": name}, "volume_size": str(gib), "capacityUnit": "GB", "num_of_vols": 1}
+    if group not in front.array.groups:
+        front.array.make_group(group or "theirs", "SRP_1", "None", ())
+    return front.array.add_new(group or "theirs", [wanted])[0].id

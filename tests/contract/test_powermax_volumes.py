@@ -14,7 +14,7 @@ from storage.model import ExternalId
 from storage.platforms.powermax import naming
 from storage.platforms.powermax.platform import PowerMaxPlatform
 from storage.platforms.powermax.unisphere import LOCKS, Refused
-from tests.contract.powermax_arena import NODES, SIZE_MIB, platform_on, racer_on, renewed, request
+from tests.contract.powermax_arena import NODES, SIZE_MIB, foreign, platform_on, racer_on, renewed, request
 from tests.peers.powermax_unisphere import Unisphere
 
 pytestmark = [pytest.mark.peer, pytest.mark.xdist_group("powermax")]
@@ -31,14 +31,6 @@ def adapter(front: Unisphere) -> Iterator[PowerMaxPlatform]:
     platform = platform_on(front)
     yield platform
     platform.close()
-
-
-def device(front: Unisphere, name: str, *, gib: int = 1, group: str = "") -> str:
-    """A volume that somebody else has made."""
-    wanted = {"volumeIdentifier": {"identifier_name": name}, "volume_size": str(gib), "capacityUnit": "GB", "num_of_vols": 1}
-    if group not in front.array.groups:
-        front.array.make_group(group or "theirs", "SRP_1", "None", ())
-    return front.array.add_new(group or "theirs", [wanted])[0].id
 
 
 def until_done(verb: Callable[[], Any], lose: Callable[[int], None]) -> Any:
@@ -86,7 +78,7 @@ def test_who_sees_anothers_volume_gives_way(front: Unisphere, adapter: PowerMaxP
     make = adapter._volumes.make
 
     def late(name: str, *arguments: Any, **options: Any) -> str:
-        device(front, "polly-t1", group=HOME)
+        foreign(front, "polly-t1", group=HOME)
         return make(name, *arguments, **options)
 
     monkeypatch.setattr(adapter._volumes, "make", late)
@@ -96,7 +88,7 @@ def test_who_sees_anothers_volume_gives_way(front: Unisphere, adapter: PowerMaxP
 
 
 def test_what_a_dead_maker_left_is_taken_up(front: Unisphere, adapter: PowerMaxPlatform) -> None:
-    left = device(front, "pollynew-t1", group=HOME)
+    left = foreign(front, "pollynew-t1", group=HOME)
     assert adapter.volumes().items == []
     assert adapter.pools()[0].foreign_mib == 0
     with pytest.raises(UnknownVolume):
@@ -109,7 +101,7 @@ def test_a_volume_that_gets_its_name_while_it_is_taken_up_stays(
     front: Unisphere, adapter: PowerMaxPlatform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its maker lives and was only slow: it gives the name just after ours has seen it too often."""
-    slow = device(front, "pollynew-t1", group=HOME)
+    slow = foreign(front, "pollynew-t1", group=HOME)
     take = adapter._volumes.take
 
     def late(group: str, key: str, action: str) -> bool:
@@ -146,7 +138,7 @@ def test_a_delete_that_was_begun_can_be_ended_and_is_no_volume_for_a_maker(front
     assert found is not None, "what is left of a delete is not found, and stays for ever"
     adapter.delete(found.external_id)
     assert front.array.volumes == {}
-    key = device(front, "polly-t1", group=HOME)
+    key = foreign(front, "polly-t1", group=HOME)
     front.array.remove(HOME, [key])
     made = adapter.create(request())
     assert front.array.groups_of(made.external_id.partition("-")[0]) == [HOME]
@@ -154,7 +146,7 @@ def test_a_delete_that_was_begun_can_be_ended_and_is_no_volume_for_a_maker(front
 
 
 def test_a_volume_with_data_that_is_in_no_group_is_for_a_person(front: Unisphere, adapter: PowerMaxPlatform) -> None:
-    key = device(front, "polly-t1", group=HOME)
+    key = foreign(front, "polly-t1", group=HOME)
     front.array.remove(HOME, [key])
     front.array.volumes[key].data = b"data"
     with pytest.raises(Conflict, match="data on it"):
@@ -176,8 +168,8 @@ def test_copiers_that_share_nothing_make_one_volume(front: Unisphere, adapter: P
 
 
 def test_of_two_with_one_name_the_used_one_counts(front: Unisphere, adapter: PowerMaxPlatform) -> None:
-    device(front, "polly-t1", group=HOME)
-    second = device(front, "polly-t1", group=HOME)
+    foreign(front, "polly-t1", group=HOME)
+    second = foreign(front, "polly-t1", group=HOME)
     front.array.volumes[second].data = b"data"
     found = adapter.find("t1")
     assert found is not None
@@ -247,7 +239,7 @@ def test_a_list_whose_iterator_has_ended_is_read_anew(front: Unisphere, adapter:
 def test_a_number_that_is_given_again_is_another_volume(front: Unisphere, adapter: PowerMaxPlatform) -> None:
     volume = adapter.create(request()).external_id
     adapter.delete(volume)
-    assert device(front, "their database") == "00001"
+    assert foreign(front, "their database") == "00001"
     for verb in (adapter.inspect, lambda key: adapter.attach(key, NODES[0], epoch=1)):
         with pytest.raises(UnknownVolume):
             verb(volume)
@@ -256,7 +248,7 @@ def test_a_number_that_is_given_again_is_another_volume(front: Unisphere, adapte
 
 
 def test_foreign_volumes_count_as_foreign_and_can_be_adopted(front: Unisphere, adapter: PowerMaxPlatform) -> None:
-    key = device(front, "their database", gib=4)
+    key = foreign(front, "their database", gib=4)
     adapter.create(request())
     (pool,) = adapter.pools()
     assert (pool.name, pool.capacity_mib, pool.foreign_mib) == ("SRP_1", 10 << 20, 4096)

@@ -31,17 +31,10 @@ NODES = ("iqn.1993-08.org.debian:01:aaaaaaaaaaaa", "iqn.1993-08.org.debian:01:bb
 PAGE = Path(__file__).parents[2] / "docs/platforms/xtremio.md"
 
 
-@pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[XmsServer]:
-    found = XmsServer(tmp_path_factory.mktemp("xms")).start()
-    yield found
-    found.stop()
-
-
 @pytest.fixture
-def xms(server: XmsServer) -> XmsServer:
-    server.faults(reset=True)
-    return server
+def xms(xtremio_server: XmsServer) -> XmsServer:
+    xtremio_server.faults(reset=True)
+    return xtremio_server
 
 
 def platform_on(xms: XmsServer, **more: object) -> Platform:
