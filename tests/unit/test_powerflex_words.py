@@ -14,7 +14,7 @@ from framework.config import parse_config
 from storage.errors import Invalid, PlatformError, PlatformUnavailable, UnknownPool, UnknownVolume
 from storage.platforms.options import describe
 from storage.platforms.powerflex import names
-from storage.platforms.powerflex.failures import BUSY, DENIED, FULL, GONE, MAPPED, TOO_MANY_ON_NODE, Refused, named
+from storage.platforms.powerflex.failures import BUSY, DENIED, FULL, GONE, MAPPED, TOO_MANY_ON_NODE, Refused, as_error
 from storage.platforms.powerflex.objects import Failure
 from storage.platforms.powerflex.options import PASSWORD, PowerFlexOptions, password, read_parameters
 from storage.platforms.registry import build
@@ -182,7 +182,7 @@ def test_details_know_better_than_the_whole() -> None:
     ],
 )
 def test_every_refusal_is_one_of_ours_with_the_arrays_code(said: Refused, kind: type[Exception], words: str) -> None:
-    error = named(said, platform="flex", action="do it")
+    error = as_error(said, "flex", "do it")
 
     assert type(error) is kind
     assert re.search(words, str(error))

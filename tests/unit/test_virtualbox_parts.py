@@ -28,7 +28,7 @@ from storage.platforms.virtualbox.failures import (
     Fault,
     Stale,
     Unreachable,
-    named,
+    as_error,
     verb,
 )
 from storage.platforms.virtualbox.host import Controller, Plug
@@ -219,10 +219,10 @@ def test_a_uuid_is_looked_for_in_both_byte_orders() -> None:
     ],
 )
 def test_a_code_becomes_a_named_error_and_is_kept(code: int, kind: type[PlatformError]) -> None:
-    error = named("vbox", "attach a volume", Fault(code - (1 << 32), f"it is so\nand so (0x{code:08x})"))
+    error = as_error(Fault(code - (1 << 32), f"it is so\nand so (0x{code:08x})"), "vbox", "attach a volume")
     assert type(error) is kind
     assert f"0x{code:08x}: it is so and so" in str(error)
-    assert "VBOX_E_FILE_ERROR 0x80bb0004: x" in str(named("vbox", "x", Fault(FILE_ERROR, "x")))
+    assert "VBOX_E_FILE_ERROR 0x80bb0004: x" in str(as_error(Fault(FILE_ERROR, "x"), "vbox", "x"))
 
 
 class Verbs:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from functools import wraps
-from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeVar
+from collections.abc import Mapping
+from typing import Any, Final
 
 from storage.errors import NoSlot, PlatformError, PlatformUnavailable, PollyError, PoolFull
-
-P = ParamSpec("P")
-R = TypeVar("R")
+from storage.platforms.verbs import verbs
 
 GIB_MIB: Final = 1024
 QUOTA: Final = re.compile(r"quota is (\d+)G and (\d+)G has been consumed")
@@ -48,33 +45,13 @@ class Refusal(Exception):
         )
 
 
-class _Named(Protocol):
-    @property
-    def name(self) -> str: ...
-
-
-N = TypeVar("N", bound=_Named)
-
-
-def verb(action: str) -> Callable[[Callable[Concatenate[N, P], R]], Callable[Concatenate[N, P], R]]:
-    """A refusal that nobody understood leaves the method as a PlatformError, or as PlatformUnavailable where asking again helps."""
-
-    def around(method: Callable[Concatenate[N, P], R]) -> Callable[Concatenate[N, P], R]:
-        @wraps(method)
-        def run(platform: N, /, *args: P.args, **options: P.kwargs) -> R:
-            try:
-                return method(platform, *args, **options)
-            except Refusal as refusal:
-                raise as_error(refusal, platform.name, action) from refusal
-
-        return run
-
-    return around
-
-
 def as_error(refusal: Refusal, platform: str, action: str) -> PollyError:
     kind = PlatformUnavailable if refusal.status in COMES_AGAIN or refusal.is_throttle or refusal.status == 409 else PlatformError
     return kind(platform=platform, action=action, reason=str(refusal))
+
+
+verb = verbs(Refusal, as_error)
+"""For a refusal that nobody understood."""
 
 
 def pool_full(refusal: Refusal, *, platform: str, pool: str, size_mib: int) -> PoolFull:

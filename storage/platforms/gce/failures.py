@@ -6,11 +6,10 @@ Google's code stays in `reason` of every error that leaves the adapter.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from functools import wraps
-from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeVar
+from typing import Any, Final
 
 from storage.errors import PlatformError, PlatformUnavailable
+from storage.platforms.verbs import verbs
 
 GONE: Final = frozenset({"NOT_FOUND", "RESOURCE_NOT_FOUND"})
 TAKEN: Final = frozenset({"ALREADY_EXISTS", "RESOURCE_ALREADY_EXISTS", "DUPLICATE"})
@@ -39,9 +38,6 @@ PASSING: Final = frozenset(
     }
 )
 SIGNED_OUT: Final = frozenset({"AUTH_ERROR", "UNAUTHENTICATED", "CREDENTIALS"})
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 
 class Fault(Exception):
@@ -105,27 +101,11 @@ def operation_fault(operation: Any) -> Fault | None:
     return Fault(snake(errors[0].code), "; ".join(error.message for error in errors), status=int(operation.http_error_status_code or 0))
 
 
-class _Named(Protocol):
-    @property
-    def name(self) -> str: ...
+def _as_error(fault: Fault, platform: str, action: str) -> PlatformError:
+    again = fault.passing or fault.throttled or fault.signed_out
+    kind = PlatformUnavailable if again else PlatformError
+    return kind(platform=platform, action=action, reason=str(fault))
 
 
-N = TypeVar("N", bound=_Named)
-
-
-def verb(action: str) -> Callable[[Callable[Concatenate[N, P], R]], Callable[Concatenate[N, P], R]]:
-    """A Fault that the method has no better word for becomes a PlatformError that says what could not be done."""
-
-    def around(method: Callable[Concatenate[N, P], R]) -> Callable[Concatenate[N, P], R]:
-        @wraps(method)
-        def run(platform: N, /, *args: P.args, **options: P.kwargs) -> R:
-            try:
-                return method(platform, *args, **options)
-            except Fault as fault:
-                again = fault.passing or fault.throttled or fault.signed_out
-                kind = PlatformUnavailable if again else PlatformError
-                raise kind(platform=platform.name, action=action, reason=str(fault)) from fault
-
-        return run
-
-    return around
+verb = verbs(Fault, _as_error)
+"""For a Fault that the method has no better word for."""

@@ -4,39 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
-from collections.abc import Callable, Iterator
-from functools import wraps
-from typing import Concatenate, ParamSpec, Protocol, TypeVar
+from collections.abc import Iterator
 
 from storage.errors import PlatformError, PoolFull
+from storage.platforms.verbs import verbs
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-P = ParamSpec("P")
-R = TypeVar("R")
-
-
-class _Named(Protocol):
-    @property
-    def name(self) -> str: ...
-
-
-N = TypeVar("N", bound=_Named)
-
-
-def verb(action: str) -> Callable[[Callable[Concatenate[N, P], R]], Callable[Concatenate[N, P], R]]:
-    """An OSError that leaves the method becomes a PlatformError that says what could not be done, and to which file."""
-
-    def around(method: Callable[Concatenate[N, P], R]) -> Callable[Concatenate[N, P], R]:
-        @wraps(method)
-        def run(platform: N, /, *args: P.args, **options: P.kwargs) -> R:
-            try:
-                return method(platform, *args, **options)
-            except OSError as error:
-                raise PlatformError(platform=platform.name, action=action, reason=words(error)) from error
-
-        return run
-
-    return around
 
 
 @contextlib.contextmanager
@@ -54,3 +27,10 @@ def words(error: OSError) -> str:
     where = f"{error.filename}: " if error.filename is not None else ""
     advice = "; run as root, or as the owner of the folder" if isinstance(error, PermissionError) else ""
     return f"{where}{error.strerror or error}{advice}"
+
+
+def _as_error(error: OSError, platform: str, action: str) -> PlatformError:
+    return PlatformError(platform=platform, action=action, reason=words(error))
+
+
+verb = verbs(OSError, _as_error)

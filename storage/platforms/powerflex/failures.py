@@ -6,12 +6,11 @@ they say. The code is kept in the error's `reason`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import wraps
-from typing import Concatenate, Final, ParamSpec, Protocol, TypeVar
+from typing import Final
 
 from storage.errors import Invalid, PlatformError, PlatformUnavailable, PollyError, UnknownPool, UnknownVolume
 from storage.platforms.powerflex.objects import Failure
+from storage.platforms.verbs import verbs
 
 GONE: Final = frozenset({3, 78, 79, 88, 231})
 MAPPED: Final = frozenset({104})
@@ -38,8 +37,12 @@ _SAYS: Final = (
 )
 
 
-class Refused(Exception):
-    """The array's no, before anybody has made an error of it. Never leaves the adapter."""
+class Trouble(Exception):
+    """What went wrong with a call, before anybody has made an error of it. Never leaves the adapter."""
+
+
+class Refused(Trouble):
+    """The array's no."""
 
     def __init__(self, failure: Failure, *, status: int, volume: str = "") -> None:
         super().__init__(f"{failure.codes[0]}: {failure.message}")
@@ -57,12 +60,18 @@ class Refused(Exception):
         return f"{', '.join(map(str, self.codes))}: {self.said or f'HTTP status {self.status}'}"
 
 
-class Unreachable(Exception):
-    """No answer that could be believed: the wire, the login, or something that is not the gateway. Never leaves the adapter."""
+class Unreachable(Trouble):
+    """No answer that could be believed: the wire, the login, or something that is not the gateway."""
 
 
-def named(refused: Refused, *, platform: str, action: str) -> PollyError:
-    """The error for a refusal of which nobody knew more."""
+def as_error(trouble: Trouble, platform: str, action: str) -> PollyError:
+    """The error for what nobody knew more of."""
+    if isinstance(trouble, Refused):
+        return _refusal(trouble, platform, action)
+    return PlatformUnavailable(platform=platform, action=action, reason=str(trouble))
+
+
+def _refusal(refused: Refused, platform: str, action: str) -> PollyError:
     reason = refused.reason
     if refused.means(GONE) and refused.volume:
         return UnknownVolume(volume=refused.volume, reason=reason)
@@ -77,31 +86,4 @@ def named(refused: Refused, *, platform: str, action: str) -> PollyError:
     return PlatformError(platform=platform, action=action, reason=reason)
 
 
-P = ParamSpec("P")
-R = TypeVar("R")
-
-
-class _Named(Protocol):
-    @property
-    def name(self) -> str: ...
-
-
-N = TypeVar("N", bound=_Named)
-
-
-def verb(action: str) -> Callable[[Callable[Concatenate[N, P], R]], Callable[Concatenate[N, P], R]]:
-    """A refusal that leaves the method becomes one of Polly's errors, which says what could not be done."""
-
-    def around(method: Callable[Concatenate[N, P], R]) -> Callable[Concatenate[N, P], R]:
-        @wraps(method)
-        def run(platform: N, /, *args: P.args, **options: P.kwargs) -> R:
-            try:
-                return method(platform, *args, **options)
-            except Refused as refused:
-                raise named(refused, platform=platform.name, action=action) from refused
-            except Unreachable as error:
-                raise PlatformUnavailable(platform=platform.name, action=action, reason=str(error)) from error
-
-        return run
-
-    return around
+verb = verbs(Trouble, as_error)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import wraps
-from typing import Concatenate, Final, ParamSpec, Protocol, TypeVar
+from typing import Final
 
 from storage.errors import PlatformError, PlatformUnavailable, Unsupported
+from storage.platforms.verbs import verbs
 
 NOT_FOUND: Final = 0x80BB0001
 INVALID_VM_STATE: Final = 0x80BB0002
@@ -45,7 +44,11 @@ PASSING: Final = frozenset({INVALID_STATE, TIMEOUT})
 """What another client does at this moment; the same call may succeed later."""
 
 
-class Fault(Exception):
+class Trouble(Exception):
+    """What went wrong with a call. Never leaves the adapter."""
+
+
+class Fault(Trouble):
     """VirtualBox refused a call."""
 
     def __init__(self, code: int, text: str) -> None:
@@ -67,7 +70,7 @@ class Fault(Exception):
         return any(word in self.text for word in ("VERR_FILE_NOT_FOUND", "VERR_PATH_NOT_FOUND"))
 
 
-class Unreachable(Exception):
+class Unreachable(Trouble):
     """VirtualBox did not answer, or did not let us in; the call may have been done."""
 
 
@@ -75,40 +78,15 @@ class Stale(Unreachable):
     """The references that we were given are void; what was begun with them must be begun again."""
 
 
-class _Named(Protocol):
-    @property
-    def name(self) -> str: ...
+def as_error(trouble: Trouble, platform: str, action: str) -> PlatformError:
+    if not isinstance(trouble, Fault):
+        return PlatformUnavailable(platform=platform, action=action, reason=str(trouble))
+    if trouble.code in PASSING:
+        return PlatformUnavailable(platform=platform, action=action, reason=trouble.words)
+    if trouble.code == NOT_SUPPORTED:
+        return Unsupported(platform=platform, action=action, reason=trouble.words)
+    return PlatformError(platform=platform, action=action, reason=trouble.words)
 
 
-P = ParamSpec("P")
-R = TypeVar("R")
-N = TypeVar("N", bound=_Named)
-
-
-def verb(action: str) -> Callable[[Callable[Concatenate[N, P], R]], Callable[Concatenate[N, P], R]]:
-    """A Fault that leaves the method becomes one of Polly's errors, which says what could not be done."""
-
-    def around(method: Callable[Concatenate[N, P], R]) -> Callable[Concatenate[N, P], R]:
-        @wraps(method)
-        def run(platform: N, /, *args: P.args, **options: P.kwargs) -> R:
-            try:
-                try:
-                    return method(platform, *args, **options)
-                except Stale:  # every verb may be repeated, and the next call begins a new session
-                    return method(platform, *args, **options)
-            except Unreachable as error:
-                raise PlatformUnavailable(platform=platform.name, action=action, reason=str(error)) from error
-            except Fault as fault:
-                raise named(platform.name, action, fault) from fault
-
-        return run
-
-    return around
-
-
-def named(platform: str, action: str, fault: Fault) -> PlatformError:
-    if fault.code in PASSING:
-        return PlatformUnavailable(platform=platform, action=action, reason=fault.words)
-    if fault.code == NOT_SUPPORTED:
-        return Unsupported(platform=platform, action=action, reason=fault.words)
-    return PlatformError(platform=platform, action=action, reason=fault.words)
+verb = verbs(Trouble, as_error, again=Stale)
+"""The second time a new session is begun."""
