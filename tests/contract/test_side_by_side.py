@@ -22,9 +22,10 @@ from storage.platforms.xtremio import XtremioPlatform
 from storage.platforms.xtremio.options import XtremioOptions
 from tests.cluster.mesos_cluster import MesosCluster
 from tests.cluster.rig import Rig
-from tests.contract import powerflex_arena, powermax_arena
 from tests.contract.cinder_cloud import POOL as CINDER_POOL
 from tests.contract.cinder_cloud import Cloud
+from tests.contract.powerflex import arena as powerflex_arena
+from tests.contract.powermax import arena as powermax_arena
 from tests.contract.virtualbox_rig import Rig as VirtualBox
 from tests.peers import ec2, ec2_front
 from tests.peers.gce import disks

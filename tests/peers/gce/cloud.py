@@ -11,14 +11,17 @@ from typing import Any
 
 import pytest
 
+from storage.platforms.base import CreateRequest, VolumeReport
 from storage.platforms.gce import GceOptions, GcePlatform
 from storage.platforms.gce.calls import Pace
+from tests.peers.gce import disks
 from tests.peers.gce.server import Peer
 from tests.peers.gce.world import Resource, World
 
 ZONE, OTHER_ZONE, FAR_ZONE = "europe-west4-a", "europe-west4-b", "us-central1-f"
 POOL = f"{ZONE}.pd-balanced"
 NODE, ELSEWHERE = f"{ZONE}/node-a", f"{ZONE}/node-b"
+GIB = 1024
 HASTE = Pace(wait=lambda seconds: time.sleep(min(seconds, 0.005)), look_every_s=0.005)
 
 
@@ -77,3 +80,13 @@ def cloud_on(peer: Peer, folder: Path, **settings: object) -> Cloud:
     account = folder / f"{world.project}.json"
     account.write_text(json.dumps(peer.account(world.project)))
     return Cloud(peer=peer, world=world, account=account)
+
+
+def create(platform: GcePlatform, claim: str = "claim-1", *, pool: str = POOL, size_mib: int = 10 * GIB, **more: object) -> VolumeReport:
+    return platform.create(CreateRequest(pool=pool, size_mib=size_mib, token=claim, **more))  # type: ignore[arg-type]  # as they come
+
+
+def add(cloud: Cloud, zone: str, name: str, kind: str = "pd-balanced", **more: object) -> None:
+    """A disk that Polly did not make."""
+    disks.add(cloud.world, zone, {"name": name, "type": kind, "sizeGb": "10", **more})
+    cloud.world.settle()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,24 +22,11 @@ from storage.node.scini import Sdc
 from storage.node.steps import Machine
 from storage.node.transports import transport_of
 from storage.platforms.base import Platform
-from tests.contract.powerflex_arena import NODES, SDCS, platform, refused, renewed, request
+from tests.contract.powerflex.arena import NODES, SDCS, refused, request
 from tests.peers.powerflex_array import SYSTEM
 from tests.peers.powerflex_gateway import Gateway
 
 pytestmark = [pytest.mark.peer, pytest.mark.xdist_group("powerflex")]
-
-
-@pytest.fixture(params=["3.6", "4.5"])
-def gateway(request: pytest.FixtureRequest, powerflex_gateways: dict[str, Gateway]) -> Gateway:
-    """Of both generations."""
-    return renewed(powerflex_gateways[request.param])
-
-
-@pytest.fixture
-def array(gateway: Gateway) -> Iterator[Platform]:
-    made = platform(gateway)
-    yield made
-    made.close()
 
 
 # --- mappings -----------------------------------------------------------------------------------------

@@ -6,12 +6,10 @@ The devices behind /dev/sciniX are loop devices here; everything else on the nod
 from __future__ import annotations
 
 import os
-import stat
 import subprocess
-import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +17,15 @@ import pytest
 
 from framework.ids import new_id
 from storage.errors import VolumeInUse
-from storage.node import commands, devices, identities, mountinfo
+from storage.node import commands, devices
 from storage.node.commands import Output
 from storage.node.devices import Roots
-from storage.node.journal import Journal
-from storage.node.pace import Deadline
-from storage.node.releasing import unstage
 from storage.node.scini import DRV_CFG, Sdc
 from storage.node.staged import Staged
-from storage.node.staging import stage
 from storage.node.steps import Machine
 from storage.platforms.base import Platform
-from tests.contract.powerflex_arena import GRANULE_MIB, NODES, POOL, SDCS, foreign, platform, renewed
-from tests.nodes import plan
+from tests.contract.powerflex.arena import GRANULE_MIB, NODES, POOL, SDCS, foreign, renewed
+from tests.contract.simulated_node import SimulatedNode
 from tests.peers.powerflex_array import SYSTEM, Array, Volume
 from tests.peers.powerflex_gateway import Gateway
 
@@ -39,17 +33,12 @@ pytestmark = [pytest.mark.peer, pytest.mark.root, pytest.mark.xdist_group("power
 
 
 @dataclass(kw_only=True)
-class SdcNode:
+class SdcNode(SimulatedNode):
     """A node with its SDC, which sees its mappings change as they do, and sizes when it is told to look."""
 
     array: Array
     sdc: str
     guid: str
-    folder: Path
-    data: Path
-    """What is on the volumes, for all nodes."""
-    shown: dict[str, tuple[str, str]] = field(default_factory=dict)
-    """The loop device and the name of each volume's device."""
 
     @property
     def machine(self) -> Machine:
@@ -71,69 +60,28 @@ class SdcNode:
         """Shows what is mapped, and no more what is not."""
         mapped = {key: volume for key, volume in self.array.volumes.items() if self.sdc in volume.mapped}
         for key in [key for key in self.shown if key not in mapped]:
-            self._hide(key)
+            self.hide(key)
         for volume in mapped.values():
             if volume.id not in self.shown:
                 self._show(volume)
 
     def _show(self, volume: Volume) -> None:
-        backing = self.data / volume.id
-        backing.touch()
-        os.truncate(backing, volume.size_kb * 1024)
-        loop = subprocess.run(["losetup", "--find", "--show", backing], check=True, capture_output=True, text=True).stdout.strip()
-        name = next(f"scini{letter}" for letter in "abcdefgh" if not (self.folder / "dev" / f"scini{letter}").exists())
-        os.mknod(self.folder / "dev" / name, stat.S_IFBLK | 0o600, os.stat(loop).st_rdev)
+        names = [f"scini{letter}" for letter in "abcdefgh"]
+        name = self.attach_loop(volume.id, self.data / volume.id, names, size=volume.size_kb * 1024)
         (self.folder / "sys" / "block" / name).mkdir(parents=True)
-        self.link(volume.id, name)
-        self.shown[volume.id] = (loop, name)
+        self.link(name, f"emc-vol-{SYSTEM}-{volume.id}")
 
-    def link(self, volume: str, name: str) -> None:
-        link = self.folder / "dev" / "disk" / "by-id" / f"emc-vol-{SYSTEM}-{volume}"
-        link.parent.mkdir(parents=True, exist_ok=True)
-        link.unlink(missing_ok=True)
-        link.symlink_to(f"../../{name}")
+    def hide(self, key: str) -> None:
+        (self.folder / "sys" / "block" / self.shown[key][1]).rmdir()
+        super().hide(key)
 
-    def _hide(self, key: str) -> None:
-        """The link is left behind, as udev leaves it now and then."""
-        loop, name = self.shown.pop(key)
-        (self.folder / "dev" / name).unlink()
-        (self.folder / "sys" / "block" / name).rmdir()
-        subprocess.run(["losetup", "--detach", loop], check=True)
-
-    def stage(self, array: Platform, **changes: Any) -> Staged:
-        wanted = plan(**{"platform": "array", "pool": POOL, "size_mib": GRANULE_MIB, "filesystem": "ext4", **changes})
-        return stage(
-            wanted,
-            array,
-            identities.identify("scaleio", self.machine, hostname="?"),
-            staging_dir=self.folder / "staging",
-            deadline=Deadline.of(60.0),
-            journal=Journal(self.folder / "journal", clock=time.time),
-            machine=self.machine,
-        )
-
-    def unstage(self, array: Platform, staged: Staged) -> None:
-        journal = Journal(self.folder / "journal", clock=time.time)
-        unstage(staged.plan, array, self.guid, staging_dir=self.folder / "staging", journal=journal, machine=self.machine)
-
-    def end(self) -> None:
-        for mount in mountinfo.read():
-            if mount.target.startswith(f"{self.folder}/"):
-                subprocess.run(["umount", "--lazy", mount.target], check=True)
-        for key in list(self.shown):
-            self._hide(key)
+    def stage(self, platform: Platform, **wanted: Any) -> Staged:
+        return super().stage(platform, **{"pool": POOL, "size_mib": GRANULE_MIB, **wanted})
 
 
 @pytest.fixture
 def gateway(powerflex_gateways: dict[str, Gateway]) -> Gateway:
     return renewed(powerflex_gateways["4.5"])
-
-
-@pytest.fixture
-def array(gateway: Gateway) -> Iterator[Platform]:
-    made = platform(gateway)
-    yield made
-    made.close()
 
 
 @pytest.fixture

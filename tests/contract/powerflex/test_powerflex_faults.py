@@ -18,7 +18,7 @@ from storage.platforms.base import Platform
 from storage.platforms.powerflex.client import TRIES
 from storage.platforms.powerflex.platform import PowerFlexPlatform
 from storage.platforms.powerflex.session import Session
-from tests.contract.powerflex_arena import NODES, POOL, foreign, options, password_file, platform, renewed, request
+from tests.contract.powerflex.arena import NODES, POOL, foreign, options, password_file, platform, renewed, request
 from tests.peers.powerflex_gateway import PASSWORD, Answer, Gateway, serving
 
 pytestmark = [pytest.mark.peer, pytest.mark.xdist_group("powerflex")]
@@ -30,12 +30,6 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
-
-
-@pytest.fixture(params=["3.6", "4.5"])
-def gateway(request: pytest.FixtureRequest, powerflex_gateways: dict[str, Gateway]) -> Gateway:
-    """Of both generations."""
-    return renewed(powerflex_gateways[request.param])
 
 
 @pytest.fixture

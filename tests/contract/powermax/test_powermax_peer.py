@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.contract.powermax_arena import renewed
+from tests.contract.powermax.arena import renewed
 from tests.peers import powermax as peer
 from tests.peers.powermax_unisphere import Unisphere
 

@@ -10,7 +10,7 @@ import pytest
 
 from storage.platforms.base import Attachment, Platform
 from storage.platforms.contract import Arena, PlatformContract
-from tests.contract.powerflex_arena import GRANULE_MIB, NODES, POOL, POOL_ID, platform, renewed
+from tests.contract.powerflex.arena import GRANULE_MIB, NODES, POOL, POOL_ID, platform, renewed
 from tests.peers.powerflex_gateway import PASSWORD, Gateway
 
 pytestmark = [pytest.mark.peer, pytest.mark.xdist_group("powerflex")]

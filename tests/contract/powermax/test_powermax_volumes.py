@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -14,23 +14,11 @@ from storage.model import ExternalId
 from storage.platforms.powermax import naming
 from storage.platforms.powermax.platform import PowerMaxPlatform
 from storage.platforms.powermax.unisphere import LOCKS, Refused
-from tests.contract.powermax_arena import NODES, SIZE_MIB, foreign, platform_on, racer_on, renewed, request
+from tests.contract.powermax.arena import NODES, SIZE_MIB, foreign, platform_on, racer_on, request
 from tests.peers.powermax_unisphere import Unisphere
 
 pytestmark = [pytest.mark.peer, pytest.mark.xdist_group("powermax")]
 HOME = "polly-pool-SRP_1-Optimized-1"
-
-
-@pytest.fixture
-def front(powermax: Unisphere) -> Unisphere:
-    return renewed(powermax)
-
-
-@pytest.fixture
-def adapter(front: Unisphere) -> Iterator[PowerMaxPlatform]:
-    platform = platform_on(front)
-    yield platform
-    platform.close()
 
 
 def until_done(verb: Callable[[], Any], lose: Callable[[int], None]) -> Any:

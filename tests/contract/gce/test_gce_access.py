@@ -21,19 +21,13 @@ from storage.platforms.gce.failures import snake
 from storage.platforms.options import describe
 from storage.platforms.registry import build
 from tests.peers.gce import verbs
-from tests.peers.gce.cloud import HASTE, ZONE, Cloud, cloud_on
+from tests.peers.gce.cloud import HASTE, ZONE, Cloud
 from tests.peers.gce.errors import ApiError
-from tests.peers.gce.server import Peer
 
 pytestmark = [pytest.mark.peer, pytest.mark.xdist_group("gce")]
 
-PAGE = (Path(__file__).parents[2] / "docs/platforms/gce.md").read_text("utf-8")
+PAGE = (Path(__file__).parents[3] / "docs/platforms/gce.md").read_text("utf-8")
 NOWHERE = ExternalId(f"{ZONE}/nothing")
-
-
-@pytest.fixture
-def cloud(compute_engine: Peer, tmp_path: Path) -> Cloud:
-    return cloud_on(compute_engine, tmp_path)
 
 
 @pytest.fixture

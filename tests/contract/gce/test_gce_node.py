@@ -7,10 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-import stat
-import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,18 +18,13 @@ import pytest
 from framework.ids import new_id
 from storage.errors import DeviceNotFound, VolumeInUse
 from storage.model import Access
-from storage.node import identities, mountinfo
 from storage.node.devices import Roots
-from storage.node.journal import Journal
-from storage.node.pace import Deadline
-from storage.node.releasing import unstage
 from storage.node.staged import Staged
-from storage.node.staging import stage
 from storage.node.steps import Machine
+from storage.platforms.base import Platform
 from storage.platforms.gce import GcePlatform
-from tests.nodes import plan
-from tests.peers.gce.cloud import ELSEWHERE, NODE, POOL, Cloud, cloud_on
-from tests.peers.gce.server import Peer
+from tests.contract.simulated_node import SimulatedNode
+from tests.peers.gce.cloud import ELSEWHERE, NODE, POOL, Cloud
 from tests.peers.gce.world import Resource, World
 
 pytestmark = [pytest.mark.peer, pytest.mark.root, pytest.mark.xdist_group("gce")]
@@ -41,18 +33,13 @@ GIB = 1024
 
 
 @dataclass(kw_only=True)
-class Instance:
+class Instance(SimulatedNode):
     """A machine that sees disks come and go as Google attaches and detaches them."""
 
     cloud: Cloud
     name: str
     bus: str
     """`scsi` or `nvme`."""
-    folder: Path
-    data: Path
-    """What is on the disks, for all instances."""
-    shown: dict[str, tuple[str, str]] = field(default_factory=dict)
-    """The loop device and the kernel's name of each disk, by its device name."""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -68,26 +55,17 @@ class Instance:
         with self.lock:
             entries = {entry["deviceName"]: entry for entry in self.cloud.world.instances[self.name]["disks"][1:]}
             for key in [key for key in self.shown if key not in entries]:
-                self._hide(key)
+                self.hide(key)
             for key in [key for key in entries if key not in self.shown]:
                 self._show(key, entries[key])
 
     def _show(self, key: str, entry: Resource) -> None:
         backing = self.data / entry["source"].rsplit("/", 1)[1]
-        backing.touch()
-        os.truncate(backing, int(self.cloud.disk(f"{self.name.split('/')[0]}/{backing.name}")["sizeGb"]) << 30)
-        read_only = ["--read-only"] if entry["mode"] == "READ_ONLY" else []
-        loop = subprocess.run(
-            ["losetup", *read_only, "--find", "--show", backing], check=True, capture_output=True, text=True
-        ).stdout.strip()
+        size = int(self.cloud.disk(f"{self.name.split('/')[0]}/{backing.name}")["sizeGb"]) << 30
         names = [f"sd{letter}" for letter in "bcdef"] if self.bus == "scsi" else [f"nvme0n{number}" for number in range(2, 7)]
-        name = next(name for name in names if not (self.folder / "dev" / name).exists())
+        name = self.attach_loop(key, backing, names, size=size, read_only=entry["mode"] == "READ_ONLY")
         self._describe(name, key)
-        os.mknod(self.folder / "dev" / name, stat.S_IFBLK | 0o600, os.stat(loop).st_rdev)
-        link = self.folder / "dev/disk/by-id" / f"google-{key}"
-        link.unlink(missing_ok=True)
-        link.symlink_to(f"../../{name}")
-        self.shown[key] = (loop, name)
+        self.link(name, f"google-{key}")
 
     def _describe(self, name: str, key: str) -> None:
         block = self.folder / "sys/block" / name
@@ -101,48 +79,13 @@ class Instance:
         for file, text in files.items():
             (block / file).write_text(text, encoding="latin-1")
 
-    def _hide(self, key: str) -> None:
-        """The link is left behind, as udev leaves it now and then."""
-        loop, name = self.shown.pop(key)
-        (self.folder / "dev" / name).unlink()
-        subprocess.run(["losetup", "--detach", loop], check=True)
-
-    def stage(self, platform: GcePlatform, **changes: Any) -> Staged:
+    def called(self, platform: Platform) -> str:
         zone, name = self.name.split("/")
         self.cloud.peer.here = (self.cloud.world.project, zone, name)
-        wanted = {"platform": "cloud", "pool": POOL, "size_mib": 10 * GIB, "filesystem": "ext4", **changes}
-        return stage(
-            plan(**wanted),
-            platform,
-            identities.identify(platform.capabilities.identity, self.machine, hostname="?"),
-            staging_dir=self.folder / "staging",
-            deadline=Deadline.of(60.0),
-            journal=Journal(self.folder / "journal", clock=time.time),
-            machine=self.machine,
-        )
+        return super().called(platform)
 
-    def unstage(self, platform: GcePlatform, staged: Staged) -> None:
-        journal = Journal(self.folder / "journal", clock=time.time)
-        unstage(staged.plan, platform, self.name, staging_dir=self.folder / "staging", journal=journal, machine=self.machine)
-
-    def end(self) -> None:
-        for mount in mountinfo.read():
-            if mount.target.startswith(f"{self.folder}/"):
-                subprocess.run(["umount", "--lazy", mount.target], check=True)
-        for key in list(self.shown):
-            self._hide(key)
-
-
-@pytest.fixture
-def cloud(compute_engine: Peer, tmp_path: Path) -> Cloud:
-    return cloud_on(compute_engine, tmp_path)
-
-
-@pytest.fixture
-def platform(cloud: Cloud) -> Iterator[GcePlatform]:
-    platform = cloud.platform()
-    yield platform
-    platform.close()
+    def stage(self, platform: Platform, **wanted: Any) -> Staged:
+        return super().stage(platform, **{"pool": POOL, "size_mib": 10 * GIB, **wanted})
 
 
 @pytest.fixture

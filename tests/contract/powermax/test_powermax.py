@@ -9,7 +9,7 @@ import pytest
 
 from storage.platforms.base import Attachment, Platform
 from storage.platforms.contract import Arena, PlatformContract
-from tests.contract.powermax_arena import NODES, SIZE_MIB, platform_on, renewed
+from tests.contract.powermax.arena import NODES, SIZE_MIB, platform_on, renewed
 from tests.peers.powermax_unisphere import PASSWORD, Unisphere
 
 pytestmark = [pytest.mark.peer, pytest.mark.xdist_group("powermax")]

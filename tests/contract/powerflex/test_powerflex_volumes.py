@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from framework.ids import new_id
@@ -20,24 +18,11 @@ from storage.errors import (
 from storage.model import ExternalId
 from storage.platforms.base import Platform
 from storage.platforms.powerflex.array import LISTING_S
-from tests.contract.powerflex_arena import GRANULE_MIB, NODES, POOL, POOL_ID, SDCS, foreign, platform, refused, renewed, request
+from tests.contract.powerflex.arena import GRANULE_MIB, NODES, POOL, POOL_ID, SDCS, foreign, platform, refused, request
 from tests.peers.powerflex_array import GIB_KB, SYSTEM
 from tests.peers.powerflex_gateway import Answer, Gateway
 
 pytestmark = [pytest.mark.peer, pytest.mark.xdist_group("powerflex")]
-
-
-@pytest.fixture(params=["3.6", "4.5"])
-def gateway(request: pytest.FixtureRequest, powerflex_gateways: dict[str, Gateway]) -> Gateway:
-    """Of both generations."""
-    return renewed(powerflex_gateways[request.param])
-
-
-@pytest.fixture
-def array(gateway: Gateway) -> Iterator[Platform]:
-    made = platform(gateway)
-    yield made
-    made.close()
 
 
 def failure(code: int, message: str, status: int = 500) -> Answer:

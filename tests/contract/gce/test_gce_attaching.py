@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from storage.errors import (
@@ -23,30 +20,12 @@ from storage.node.steps import Machine
 from storage.platforms.base import CreateRequest
 from storage.platforms.gce import GcePlatform
 from tests.peers.gce import attaching
-from tests.peers.gce.cloud import ELSEWHERE, NODE, OTHER_ZONE, POOL, ZONE, Cloud, cloud_on
+from tests.peers.gce.cloud import ELSEWHERE, NODE, OTHER_ZONE, POOL, ZONE, Cloud
 from tests.peers.gce.errors import ApiError, OperationError
-from tests.peers.gce.server import Peer
 
 pytestmark = [pytest.mark.peer, pytest.mark.xdist_group("gce")]
 
 BIRTH = Birth(serial="polly-0123", filesystem="ext4", filesystem_uuid="6b1f0d0e-3f5e-4d4c-9d7c-0f6a3c1b2a10")
-
-
-@pytest.fixture
-def cloud(compute_engine: Peer, tmp_path: Path) -> Cloud:
-    return cloud_on(compute_engine, tmp_path)
-
-
-@pytest.fixture
-def platform(cloud: Cloud) -> Iterator[GcePlatform]:
-    platform = cloud.platform()
-    yield platform
-    platform.close()
-
-
-@pytest.fixture
-def volume(platform: GcePlatform) -> ExternalId:
-    return platform.create(CreateRequest(pool=POOL, size_mib=10240, token="claim-1")).external_id
 
 
 def test_a_disk_comes_under_its_own_name_and_stays_when_its_instance_goes(cloud: Cloud, platform: GcePlatform, volume: ExternalId) -> None:

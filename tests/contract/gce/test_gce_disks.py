@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,39 +17,15 @@ from storage.errors import (
     PoolFull,
 )
 from storage.model import AccessMode, ExternalId
-from storage.platforms.base import CreateRequest, VolumeReport
 from storage.platforms.gce import GcePlatform
 from storage.platforms.gce.names import disk_name
-from tests.peers.gce import disks
-from tests.peers.gce.cloud import FAR_ZONE, NODE, OTHER_ZONE, POOL, ZONE, Cloud, cloud_on
+from tests.peers.gce.cloud import FAR_ZONE, NODE, OTHER_ZONE, POOL, ZONE, Cloud, add, cloud_on, create
 from tests.peers.gce.errors import ApiError, OperationError
 from tests.peers.gce.server import Peer
 
 pytestmark = [pytest.mark.peer, pytest.mark.xdist_group("gce")]
 
 GIB = 1024
-
-
-@pytest.fixture
-def cloud(compute_engine: Peer, tmp_path: Path) -> Cloud:
-    return cloud_on(compute_engine, tmp_path)
-
-
-@pytest.fixture
-def platform(cloud: Cloud) -> Iterator[GcePlatform]:
-    platform = cloud.platform()
-    yield platform
-    platform.close()
-
-
-def create(platform: GcePlatform, claim: str = "claim-1", *, pool: str = POOL, size_mib: int = 10 * GIB, **more: object) -> VolumeReport:
-    return platform.create(CreateRequest(pool=pool, size_mib=size_mib, token=claim, **more))  # type: ignore[arg-type]  # as they come
-
-
-def add(cloud: Cloud, zone: str, name: str, kind: str = "pd-balanced", **more: object) -> None:
-    """A disk that Polly did not make."""
-    disks.add(cloud.world, zone, {"name": name, "type": kind, "sizeGb": "10", **more})
-    cloud.world.settle()
 
 
 # --- pools -------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -30,23 +30,11 @@ from storage.platforms.powermax.options import PowerMaxOptions
 from storage.platforms.powermax.platform import PowerMaxPlatform
 from storage.platforms.powermax.unisphere import LOCKS
 from storage.platforms.registry import build
-from tests.contract.powermax_arena import NODES, platform_on, renewed, request, settings
+from tests.contract.powermax.arena import NODES, platform_on, request, settings
 from tests.peers.powermax_unisphere import PASSWORD, Unisphere
 
 pytestmark = [pytest.mark.peer, pytest.mark.xdist_group("powermax")]
-PAGE = Path(__file__).parents[2] / "docs/platforms/powermax.md"
-
-
-@pytest.fixture
-def front(powermax: Unisphere) -> Unisphere:
-    return renewed(powermax)
-
-
-@pytest.fixture
-def adapter(front: Unisphere) -> Iterator[PowerMaxPlatform]:
-    platform = platform_on(front)
-    yield platform
-    platform.close()
+PAGE = Path(__file__).parents[3] / "docs/platforms/powermax.md"
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,23 +29,6 @@ from tests.support import eventually
 pytestmark = [pytest.mark.peer, pytest.mark.xdist_group("gce")]
 
 BIRTH = Birth(serial="polly-0123", filesystem="ext4", filesystem_uuid="6b1f0d0e-3f5e-4d4c-9d7c-0f6a3c1b2a10")
-
-
-@pytest.fixture
-def cloud(compute_engine: Peer, tmp_path: Path) -> Cloud:
-    return cloud_on(compute_engine, tmp_path)
-
-
-@pytest.fixture
-def platform(cloud: Cloud) -> Iterator[GcePlatform]:
-    platform = cloud.platform()
-    yield platform
-    platform.close()
-
-
-@pytest.fixture
-def volume(platform: GcePlatform) -> ExternalId:
-    return platform.create(CreateRequest(pool=POOL, size_mib=10240, token="claim-1")).external_id
 
 
 # --- fences ------------------------------------------------------------------------------------------------
