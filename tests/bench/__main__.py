@@ -16,7 +16,7 @@ BENCHMARKS = {
     "P2": ("tests.bench.matching:bench",),
     "P3": ("tests.bench.throughput:bench",),
     "P4": ("tests.bench.launching:bench_volume_part", "tests.bench.launching:bench"),
-    "P5": ("tests.bench.syncing:bench",),
+    "P5": ("tests.bench.syncing:bench", "tests.bench.attaching:every_measure"),
     "P7": ("tests.bench.claiming:bench",),
     "P8": ("tests.bench.restarting:bench",),
     "imports": ("tests.bench.imports:every_adapter",),

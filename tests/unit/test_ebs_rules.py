@@ -116,15 +116,18 @@ def test_device_names_are_those_that_nothing_else_uses() -> None:
 
 def test_a_name_is_not_given_twice_and_comes_free_again() -> None:
     names = DeviceNames()
-    with names.one("cloud", "i-1", "vol-1", ()) as first:
-        with names.one("cloud", "i-1", "vol-1", ()) as second:
-            assert first != second
-        with names.one("cloud", "i-2", "vol-1", ()) as elsewhere:
-            assert elsewhere == first
-    with names.one("cloud", "i-1", "vol-1", {first}) as third:
-        assert third == second
-    with pytest.raises(NoSlot), names.one("cloud", "i-1", "vol-1", NAMES):
-        pass
+    first = names.take("cloud", "i-1", "vol-1")
+    assert names.take("cloud", "i-1", "vol-1") == first
+    assert names.take("cloud", "i-2", "vol-1") == first
+    others = {names.take("cloud", "i-1", f"vol-{number}") for number in range(2, 27)}
+    assert len(others - {first}) == 25
+    assert names.take("cloud", "i-1", "vol-1", {first}) not in {first, *others}
+    for number in range(1, 27):
+        names.give_back("i-1", f"vol-{number}")
+    names.give_back("i-1", "vol-1")
+    assert names.take("cloud", "i-1", "vol-1") == first
+    with pytest.raises(NoSlot):
+        names.take("cloud", "i-1", "vol-1", NAMES)
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,7 @@ from storage.platforms.ebs.device_names import DeviceNames
 from storage.platforms.ebs.failures import Doing, NameTaken
 from storage.platforms.ebs.looks import Change, Looks
 from storage.platforms.ebs.tags import Holding
-from storage.platforms.ebs.views import Held, Instance, Volume
-from storage.platforms.marks import Mark
+from storage.platforms.ebs.views import Held, Volume
 
 NAME_TRIES: Final = 6
 NOT_ATTACHED: Final = frozenset({"IncorrectState", "InvalidAttachment.NotFound", "InvalidVolume.NotFound", "InvalidInstanceID.NotFound"})
@@ -39,22 +38,26 @@ class Attaching:
         mark = volume.mark.admit(external_id, epoch, read_only=read_only)
         _refuse_others(volume, node, wanted)
         if node not in volume.held:
-            self._begin(volume, node, wanted, mark)
+            self._write(volume, {**tags.of_mark(mark), **tags.holder(ids.instance(node), wanted)})
+            self._begin(volume, node, wanted)
         return self._attached(external_id, node, wanted)
 
     def detach(self, external_id: ExternalId, node: str) -> None:
         try:
             volume = self._looks.volume(external_id)
         except UnknownVolume:
+            self._names.give_back(node, external_id)
             return
         begun = tags.holders(volume.tags, node)
         if node not in volume.held and not begun:
+            self._names.give_back(node, external_id)
             return
         if node not in volume.held or volume.held[node].state != "detaching":
             # Also where no attachment is seen, if one was begun: EC2 may show it late.
             doing = self._client.doing("detach a volume", volume=external_id, node=node)
             self._client.change("detach_volume", doing, passing=NOT_ATTACHED, VolumeId=external_id, InstanceId=node)
         self._let_go(external_id, node)
+        self._names.give_back(node, external_id)
         if begun:
             self._forget(external_id, begun)
 
@@ -92,42 +95,39 @@ class Attaching:
             return volume
         raise Conflict(what=f"volume {volume.volume_id}", expected="available or in-use", found=volume.state)
 
-    def _begin(self, volume: Volume, node: str, wanted: Holding, mark: Mark) -> None:
-        """Asks EC2 to attach it, under a device name that is free there.
-
-        The instance is looked at before anything waits for its turn, so that many who begin together share the look.
-        """
-        instance = self._looks.instance(node)
-        marked = False
+    def _begin(self, volume: Volume, node: str, wanted: Holding) -> None:
+        """Asks EC2 to attach it, under a device name that should be free there; the instance is looked at only once EC2 refuses one."""
         try:
-            for _ in range(NAME_TRIES):
-                with self._names.one(self._client.platform, node, volume.volume_id, instance.devices) as device:
-                    if not marked:
-                        self._write(volume, {**tags.of_mark(mark), **tags.holder(node, wanted)})
-                        marked = True
-                    if self._asked(volume, instance, device):
-                        return
-                instance = self._looks.instance(node)
-            raise NoSlot(node=node, slots=len(instance.devices), platform=self._client.platform, reason="every name was taken meanwhile")
+            in_use: Collection[str] = ()
+            for _ in range(NAME_TRIES - 1):
+                with suppress(NameTaken):
+                    self._ask(volume, node, in_use)
+                    return
+                in_use = self._looks.instance(node).devices
+            self._ask(volume, node, in_use)
         except PlatformUnavailable:
             raise
-        except PollyError:
-            if marked:
-                with suppress(PollyError):
-                    self._forget(volume.volume_id, tags.holder(node, wanted))
+        except PollyError as error:
+            self._names.give_back(node, volume.volume_id)
+            with suppress(PollyError):
+                self._forget(volume.volume_id, tags.holder(node, wanted))
+            if isinstance(error, (NameTaken, NoSlot)):
+                raise self._no_slot(node, error) from error
             raise
 
-    def _asked(self, volume: Volume, instance: Instance, device: str) -> bool:
-        """Whether EC2 took it; False if somebody else took the device name meanwhile."""
-        node = instance.instance_id
-        doing = self._client.doing("attach a volume", volume=volume.volume_id, node=node, slots=len(instance.devices))
+    def _ask(self, volume: Volume, node: str, in_use: Collection[str]) -> None:
+        """Raises NameTaken, NoSlot, and what else EC2 refuses."""
+        doing = self._client.doing("attach a volume", volume=volume.volume_id, node=node)
+        device = self._names.take(self._client.platform, node, volume.volume_id, in_use)
         try:
             self._client.change("attach_volume", doing, VolumeId=volume.volume_id, InstanceId=node, Device=device)
-        except NameTaken:
-            return False
         except VolumeInUse as error:
             self._refuse_in_use(volume.volume_id, node, error)
-        return True
+
+    def _no_slot(self, node: str, error: PollyError) -> PollyError:
+        """With how many volumes the instance has, which is what EC2 has found too many."""
+        reason = {"reason": error.fields["reason"]} if "reason" in error.fields else {}
+        return NoSlot(node=node, slots=len(self._looks.instance(node).devices), platform=self._client.platform, **reason)
 
     def _refuse_in_use(self, volume_id: str, node: str, error: VolumeInUse) -> None:
         """EC2 says that it is attached: to this node by a call whose answer was lost, which is fine, or to another."""

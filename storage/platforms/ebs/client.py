@@ -32,7 +32,7 @@ CONNECT_S: Final = 5
 ANSWER_S: Final = 30
 PATIENCE_S: Final = 90.0
 """How long a call is tried again while EC2 refuses it for its rate."""
-CONNECTIONS: Final = 64
+CONNECTIONS: Final = 128
 
 _FAILURES: Final = (ClientError, BotoCoreError, HTTPClientError, ResponseParserError)
 _lock = threading.Lock()

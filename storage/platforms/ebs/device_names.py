@@ -1,14 +1,13 @@
 """The names that volumes are attached under, /dev/xvdaa to /dev/xvddx: EC2 wants one, and only Xen machines show it.
 
-These are free of what images and people use. Which one is free is read from the instance; calls that are under way are kept
-apart here, and for what other processes take meanwhile EC2 refuses a name in use, so that the next is tried.
+These are free of what images and people use. A name is guessed from the volume, past those that this process has given; EC2
+refuses one that is in use, and only then the instance is looked at. So a thousand attachments need no look at instances.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
 from string import ascii_lowercase
 from typing import Final
 from zlib import crc32
@@ -19,27 +18,30 @@ NAMES: Final = tuple(f"/dev/xvd{first}{second}" for first in "abcd" for second i
 
 
 class DeviceNames:
+    """What this process has given, until it is given back: all methods may be called from any thread."""
+
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._taken: dict[str, set[str]] = {}
+        self._given: dict[str, dict[str, str]] = {}
+        """Node to name to volume."""
 
-    @contextmanager
-    def one(self, platform: str, node: str, volume_id: str, in_use: Collection[str]) -> Iterator[str]:
-        """A name that is free on this node, kept for the length of the body. Raises NoSlot.
+    def take(self, platform: str, node: str, volume_id: str, in_use: Collection[str] = ()) -> str:
+        """A name that should be free on this node; another one than before if that is `in_use`. Raises NoSlot.
 
         Where the search starts depends on the volume, so that processes that know nothing of each other rarely meet.
         """
         with self._lock:
-            taken = self._taken.setdefault(node, set())
+            given = self._given.setdefault(node, {})
             start = crc32(volume_id.encode()) % len(NAMES)
-            free = [name for name in NAMES[start:] + NAMES[:start] if name not in in_use and name not in taken]
-            if not free:
-                raise NoSlot(node=node, slots=len(NAMES), platform=platform)
-            taken.add(free[0])
-        try:
-            yield free[0]
-        finally:
-            with self._lock:
-                taken.discard(free[0])
-                if not taken:
-                    self._taken.pop(node, None)
+            for name in NAMES[start:] + NAMES[:start]:
+                if name not in in_use and given.get(name, volume_id) == volume_id:
+                    given[name] = volume_id
+                    return name
+        raise NoSlot(node=node, slots=len(NAMES), platform=platform)
+
+    def give_back(self, node: str, volume_id: str) -> None:
+        """The volume is not attached there any more, or never was. Given back already is fine."""
+        with self._lock:
+            left = {name: volume for name, volume in self._given.pop(node, {}).items() if volume != volume_id}
+            if left:
+                self._given[node] = left

@@ -37,16 +37,13 @@ class Change(Enum):
 class Looks:
     def __init__(self, client: Client, clock: Clock, *, again_s: float = AGAIN_S, gather_s: float = GATHER_S) -> None:
         self._client = client
-        self._volumes = Poller(self._look_at_volumes, every_s=gather_s, most=MOST_IDS, now=clock.now)
-        self._changing = {
-            change: Poller(self._look_at_volumes, every_s=again_s, most=MOST_IDS, learns=True, now=clock.now) for change in Change
-        }
+        self._changing = {change: self._waiting(again_s, gather_s, clock) for change in Change}
         self._instances = Poller(self._look_at_instances, every_s=gather_s, most=MOST_IDS, now=clock.now)
         self._growing = Poller(self._look_at_modifications, every_s=again_s, most=MOST_IDS, learns=True, now=clock.now)
 
     def volume(self, external_id: str) -> Volume:
-        """The volume as it is now. Raises UnknownVolume."""
-        _, seen = self._volumes.until(ids.volume(external_id), _anything, timeout_s=LOOK_S)
+        """The volume as it is now, seen with those that are being attached: most who ask begin to attach. Raises UnknownVolume."""
+        _, seen = self._changing[Change.ATTACHED].until(ids.volume(external_id), _anything, timeout_s=LOOK_S, soon=True)
         if seen is None or seen.state in ("deleting", "deleted"):
             raise UnknownVolume(volume=external_id)
         return seen
@@ -76,6 +73,9 @@ class Looks:
         if seen is None or seen.state in ("deleting", "deleted"):
             raise UnknownVolume(volume=external_id)
         return seen
+
+    def _waiting(self, again_s: float, gather_s: float, clock: Clock) -> Poller[str, Volume]:
+        return Poller(self._look_at_volumes, every_s=again_s, soon_s=gather_s, most=MOST_IDS, learns=True, now=clock.now)
 
     def _look_at_volumes(self, keys: Sequence[str]) -> Mapping[str, Volume]:
         doing = self._client.doing("look at volumes")

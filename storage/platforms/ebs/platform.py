@@ -29,7 +29,8 @@ from storage.platforms.ebs.volume_types import MAX_MIB, MIB_PER_GIB
 from storage.platforms.options import write_options
 
 ONE_NODE: Final = frozenset({AccessMode.SINGLE_NODE_WRITER, AccessMode.SINGLE_NODE_READER_ONLY})
-PARALLEL: Final = 32
+PARALLEL: Final = 128
+"""Attachments under way: EC2 takes seconds for each, and a call only a moment."""
 SLOTS: Final = 26
 """Of an instance that nobody has looked at: 28 places on most Nitro types, less a root volume and a network interface."""
 
