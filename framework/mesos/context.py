@@ -72,6 +72,10 @@ class Context:
     """The framework's id that the ledger has."""
     node_names: dict[NodeId, dict[str, str]] = field(default_factory=dict)
     """What the platforms call the nodes, by platform, as far as executors have said so."""
+    node_slots: dict[tuple[NodeId, str], int] = field(default_factory=dict)
+    """How many volumes a node can hold of a platform, as far as the platform has said so."""
+    slots_asked: dict[tuple[NodeId, str, str], float] = field(default_factory=dict)
+    """When a platform was last asked for them, by node, platform and what that calls the node."""
     in_doubt: bool = False
     """The picture may not be what the ledger has: a commit brought no answer, or the ledger refused what should have fitted."""
 
@@ -123,8 +127,22 @@ class Context:
             self.named.pop(need.name, None)
 
     def learn_node_names(self) -> None:
-        """What the ledger has of them: after a start."""
-        self.node_names = {node.node_id: dict(node.identities) for node in self.ledger.nodes(self.scheduler) if node.identities}
+        """What the ledger has of them, and how many volumes they can hold: after a start."""
+        named = [node for node in self.ledger.nodes(self.scheduler) if node.identities]
+        self.node_names = {node.node_id: dict(node.identities) for node in named}
+        counting = self.counting
+        self.node_slots = {
+            (node.node_id, platform): slots
+            for node in named
+            for platform, slots in node.slots.items()
+            if platform in counting and platform in node.identities
+        }
+
+    def forget_nodes(self, node_ids: Collection[NodeId]) -> None:
+        """They are away for good."""
+        self.node_names = {node_id: names for node_id, names in self.node_names.items() if node_id not in node_ids}
+        self.node_slots = {key: slots for key, slots in self.node_slots.items() if key[0] not in node_ids}
+        self.slots_asked = {key: at for key, at in self.slots_asked.items() if key[0] not in node_ids}
 
     def news_of_nodes(self, said: Iterable[tuple[NodeId, Mapping[str, str]]]) -> dict[NodeId, dict[str, str]]:
         """What of this the ledger does not have yet."""
@@ -151,6 +169,14 @@ class Context:
         if name in self.by_broker:
             return PlatformSettings(kind=self.kinds[name], identity=able.identity, attach_by=BROKER, device=able.device)
         return PlatformSettings(kind=self.kinds[name], settings=dict(platform.settings()), identity=able.identity)
+
+    @property
+    def counting(self) -> frozenset[str]:
+        """The platforms that are asked how many volumes each node can hold."""
+        blocks = self.config.platforms
+        return frozenset(
+            name for name, it in self.platforms.items() if it.capabilities.counts_slots and blocks[name].keys.slots_per_node is None
+        )
 
     @property
     def by_broker(self) -> frozenset[str]:

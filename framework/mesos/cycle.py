@@ -15,6 +15,7 @@ from framework.mesos.context import Context
 from framework.mesos.errors import CallFailed, CallInDoubt
 from framework.mesos.instances import AppState, Task, Waiting
 from framework.mesos.launches import Launch, Round, Wish
+from framework.mesos.slots import ask_slots
 from framework.mesos.telling import tell_round
 from offers.ask import Ask
 from offers.matching import match
@@ -135,11 +136,11 @@ class OfferCycle:
 
     def _free_slots(self, views: Mapping[str, PlatformView]) -> dict[tuple[str, str], int]:
         limits = slot_limits(views)
-        free: dict[tuple[str, str], int] = {}
-        if limits:
+        free: dict[tuple[str, str], int] = dict(self.context.node_slots)  # type: ignore[arg-type]  # a NodeId is a text
+        if limits or free:
             for task, claim in self.context.picture.live_claims():
                 key = (task.agent_id, task.volumes[claim.volume_id].platform)
-                if key[1] in limits:
+                if key in free or key[1] in limits:
                     free[key] = free.get(key, limits[key[1]]) - 1
         return free
 
@@ -207,10 +208,15 @@ class OfferCycle:
         if not fresh:
             return
         limits = slot_limits(self.storage_view().platforms)
-        nodes = [_node(offer, self.context.scheduler, limits, now) for offer in fresh.values()]
+        own: dict[str, dict[str, int]] = defaultdict(dict)
+        for (node_id, platform), slots in self.context.node_slots.items():
+            own[node_id][platform] = slots
+        nodes = [_node(offer, self.context.scheduler, {**limits, **own.get(offer.agent_id, {})}, now) for offer in fresh.values()]
         with self.context.ledger.begin("mesos") as tx:
             tx.put_nodes(nodes)
         self._seen.update(dict.fromkeys(fresh, now))
+        names = self.context.node_names
+        ask_slots(self.context, {node.node_id: names[node.node_id] for node in nodes if node.node_id in names})
 
     def keep_demand(self, now: float) -> None:
         """Suppresses offers while nothing waits. Revives them for each instance that begins to wait, so that no filter is in its way."""

@@ -32,6 +32,7 @@ class Nodes:
             with self._context.ledger.begin("broker") as tx:
                 for node in idle:
                     tx.drop_node(scheduler, node.node_id)
+            self._context.forget_nodes({node.node_id for node in idle})
 
 
 def _is_past(node: Node, now: float) -> bool:

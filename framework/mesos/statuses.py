@@ -14,6 +14,7 @@ from framework.mesos.deliveries import Deliveries
 from framework.mesos.errors import CallFailed
 from framework.mesos.events import Status
 from framework.mesos.instances import Phase, Task, TaskRecord
+from framework.mesos.slots import ask_slots
 from framework.mesos.tasks import encode_record
 from framework.mesos.updates import Effect, effect_of
 from framework.mesos.verdicts import ALIVE, RECONCILIATION, Standing, Verdict, judge
@@ -189,6 +190,7 @@ class Statuses:
                 tx.node_state(self._context.scheduler, node, state)
         for node_id, identities in names.items():
             self._context.node_names.setdefault(node_id, {}).update(identities)
+        ask_slots(self._context, names)
         for effect in effects:
             self._remember(effect, now)
 

@@ -116,6 +116,10 @@ class Surroundings(Writer):
             named = {**rows.unpacked(row.identities), **identities}
             self.session.execute(update(table).where(*mine).values(identities=rows.packed(named)))
 
+    def limit_node(self, scheduler: str, node_id: NodeId, slots: Mapping[str, int]) -> None:
+        """How many volumes of these platforms the node can hold; of the others it stays as it was."""
+        self.session.run(PUT_SLOTS, [(scheduler, node_id, platform, number) for platform, number in sorted(slots.items())])
+
     def node_state(self, scheduler: str, node_id: NodeId, state: str) -> None:
         """UP, UNREACHABLE or GONE. A node that is not known stays so, and one that is GONE too: its id is used no more."""
         table = schema.nodes

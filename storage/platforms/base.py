@@ -52,6 +52,8 @@ class Capabilities(Struct, frozen=True, kw_only=True):
     """An attachment lives no longer than the process that made it, so that only a process on the node can make it."""
     sees_nodes: bool = False
     """`node_stopped` can tell that a node is stopped or deleted."""
+    counts_slots: bool = False
+    """`node_slots` can tell how many volumes one node can hold, where it is not all of them that hold `slots_per_node`."""
 
     def fit(self, size_mib: int) -> int:
         """The size that a volume gets when `size_mib` is asked for: never less. Raises Invalid for a size that cannot be."""
@@ -204,6 +206,13 @@ class Platform(Protocol):
         None if it runs, is on its way from one to the other, or the platform cannot be sure. Needs Capabilities.sees_nodes.
         """
         raise self._unsupported(f"look at node {node}", "it does not see nodes")
+
+    def node_slots(self, node: str) -> int | None:
+        """How many volumes of Polly's this node can hold, those that it has included; None: as Capabilities.slots_per_node says.
+
+        Polly asks once it knows what the platform calls the node, and now and then again. Needs Capabilities.counts_slots.
+        """
+        raise self._unsupported(f"count the attach slots of node {node}", "it does not tell them node by node")
 
     def record_birth(self, external_id: ExternalId, birth: Birth, *, epoch: int) -> None:
         """Stores the birth certificate with the volume; the same again is fine, another one is a Conflict.

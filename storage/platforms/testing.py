@@ -50,6 +50,7 @@ ABILITIES: Final = Capabilities(
     fences=True,
     marks=True,
     sees_nodes=True,
+    counts_slots=True,
     access_modes=frozenset({AccessMode.SINGLE_NODE_WRITER, AccessMode.SINGLE_NODE_READER_ONLY, AccessMode.MULTI_NODE_READER_ONLY}),
     min_mib=2,
     max_mib=4096,
@@ -81,6 +82,8 @@ class MemoryStorage:
     """What is on each volume and snapshot, by its external id."""
     stopped: set[str] = field(default_factory=set)
     """Nodes that the storage system knows to be stopped."""
+    slots: dict[str, int] = field(default_factory=dict)
+    """Node to how many volumes it can hold; a node that is missing has no limit of its own."""
     throttle: int = 0
     expired: bool = False
     lock: threading.RLock = field(default_factory=threading.RLock)
@@ -220,6 +223,10 @@ class MemoryPlatform(Platform):
     def node_stopped(self, node: str) -> str | None:
         with self._call() as storage:
             return f"node {node} is stopped" if node in storage.stopped else None
+
+    def node_slots(self, node: str) -> int | None:
+        with self._call() as storage:
+            return storage.slots.get(node)
 
     def record_birth(self, external_id: ExternalId, birth: Birth, *, epoch: int) -> None:
         with self._call():

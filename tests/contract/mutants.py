@@ -330,6 +330,12 @@ class TakesEveryNodeForStopped(Mutant):
         return "some node is stopped" if self.storage.stopped else None
 
 
+@breaks("test_slots_of_a_node_are_counted_with_the_volumes_that_it_has")
+class CountsWhatIsFree(Mutant):
+    def node_slots(self, node: str) -> int | None:
+        return 8 - sum(node in volume.attached for volume in self.storage.volumes.values())
+
+
 @breaks("test_attach_marks_the_volume_with_its_epoch")
 class MarksNothing(OwnMark):
     pass

@@ -63,6 +63,12 @@ class TestEbs(PlatformContract):
             yield platform
 
     @contextlib.contextmanager
+    def stopping(self, storage: Front) -> Iterator[None]:
+        storage.do("StopInstances", **{"InstanceId.1": self.nodes[1]})
+        yield
+        storage.do("StartInstances", **{"InstanceId.1": self.nodes[1]})
+
+    @contextlib.contextmanager
     def throttling(self, storage: Front) -> Iterator[None]:
         storage.faults.throttle = 2
         yield

@@ -19,7 +19,7 @@ from tests.ledgers import Clock
 from tests.stage import ShakyLedger, Stage, birth_of, from_master, stage_config, status, volume_of
 
 BY_BROKER = stage_config(platforms={"disks": {"kind": "memory", "attach_by": "broker"}})
-ABLE = msgspec.structs.replace(ABILITIES, identity="cloud")
+ABLE = msgspec.structs.replace(ABILITIES, identity="cloud", counts_slots=False)
 NODE = "i-1"
 
 
@@ -179,7 +179,7 @@ def test_a_wish_for_what_is_not_the_tasks_is_its_end(stage: Stage, changes: dict
 
 
 def test_a_wish_of_an_executor_that_was_to_attach_itself_is_nothing(shaky_ledger: ShakyLedger, clock: Clock) -> None:
-    stage = Stage(shaky_ledger, clock)
+    stage = Stage(shaky_ledger, clock, platform=MemoryPlatform("disks", capabilities=ABLE))
     stage.subscribed()
     (task,) = stage.run()
     wish(stage, task)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -159,12 +160,24 @@ def test_what_was_learnt_is_never_far_off(took_s: float) -> None:
 
 def test_the_more_wait_the_rarer_the_looks() -> None:
     looks: list[int] = []
+    waiting: set[int] = set()
+    began: list[float] = []
 
     def look(keys: Sequence[int]) -> dict[int, str]:
         looks.append(len(keys))
         return dict.fromkeys(keys, "x")
 
-    poller: Poller[int, str] = Poller(look, every_s=0.2, learns=True)
+    def now() -> float:
+        """Time stands still until all wait."""
+        if len(waiting) == 64 and not began:
+            began.append(time.monotonic())
+        return time.monotonic() - began[0] if began else 0.0
+
+    def wait(condition: threading.Condition, timeout_s: float) -> None:
+        waiting.add(threading.get_ident())
+        condition.wait(timeout_s)
+
+    poller: Poller[int, str] = Poller(look, every_s=0.05, learns=True, now=now, wait=wait)
     threads = [
         threading.Thread(target=poller.until, args=(number, lambda seen: seen == "x"), kwargs={"timeout_s": 10}) for number in range(64)
     ]
@@ -173,4 +186,4 @@ def test_the_more_wait_the_rarer_the_looks() -> None:
     for thread in threads:
         thread.join(timeout=10)
     assert not any(thread.is_alive() for thread in threads)
-    assert len(looks) <= 3
+    assert looks == [64]

@@ -108,6 +108,13 @@ class NodeRules:
             assert arena.here.node_stopped(arena.node) is None, "a node that runs is said to be stopped beside one that is"
         assert arena.there.node_stopped(arena.elsewhere) is None, "a node that runs again is said to be stopped"
 
+    def test_slots_of_a_node_are_counted_with_the_volumes_that_it_has(self, arena: Arena) -> None:
+        arena.needs("counts_slots")
+        slots = arena.here.node_slots(arena.node)
+        assert slots is None or slots > 0, "a node can hold no volume"
+        arena.attach(arena.created())
+        assert arena.there.node_slots(arena.node) == slots, "a node that has a volume of Polly's can hold fewer of them in all"
+
 
 class EpochRules:
     def test_attach_marks_the_volume_with_its_epoch(self, arena: Arena) -> None:

@@ -143,6 +143,7 @@ class ServiceRules:
             (able.fences, lambda: arena.here.fence(volume, 1)),
             (able.marks, lambda: arena.here.record_birth(volume, BIRTH, epoch=1)),
             (able.sees_nodes, lambda: arena.here.node_stopped(arena.node)),
+            (able.counts_slots, lambda: arena.here.node_slots(arena.node)),
             (able.expand_detached or able.expand_attached, lambda: arena.here.expand(volume, 2 * arena.case.size_mib)),
         )
         for declared, call in verbs:
@@ -176,6 +177,8 @@ def _one_call_of_each_verb(arena: Arena, volume: ExternalId) -> Iterator[Callabl
         yield lambda: here.fence(volume, 2)
     if able.sees_nodes:
         yield lambda: here.node_stopped(arena.node)
+    if able.counts_slots:
+        yield lambda: here.node_slots(arena.node)
     if able.expand_detached:
         yield lambda: here.expand(volume, 2 * arena.case.size_mib)
     if able.snapshots:

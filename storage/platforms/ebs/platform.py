@@ -73,6 +73,8 @@ class EbsPlatform(Platform):
             max_mib=MAX_MIB,
             granularity_mib=MIB_PER_GIB,
             slots_per_node=SLOTS,
+            sees_nodes=True,
+            counts_slots=True,
             identity="ec2",
             parallel=PARALLEL,
         )
