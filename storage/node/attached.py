@@ -1,5 +1,6 @@
 """What this node has attached by more than the platform's own doing, in files beside the mounts: one for each claim.
 
+Disks without a serial are here too: the name that they were attached under is all that tells them from others afterwards.
 Such a file says how to let go of what a process that is dead has connected, and is locked while its process lives. So another
 process knows which of a volume's holders on this node are alive, and takes away what the dead have left.
 """

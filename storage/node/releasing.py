@@ -48,7 +48,8 @@ def unstage(
     release = Release(plan, platform, node_name, staging_dir, steps, machine, timeout_s)
     with alone(staging_dir, plan.volume_id, timeout_s, machine.pace):
         known = external_id or plan.external_id or _found(platform, plan)
-        device = _device(release.target, platform, known, machine)
+        record = attached.of(staging_dir, plan.claim_id)
+        device = _device(release.target, platform, known, machine, hint=_name_of(record) if record else "")
         release.unmount(device, force=force)
         if known is not None:
             release.detach(known, device)
@@ -113,7 +114,7 @@ def sweep(staging_dir: Path, machine: Machine) -> None:
     """Disconnects what processes that are dead have left connected on this node, where nothing uses it. What fails stays for the next."""
     for record in attached.left_behind(staging_dir):
         with suppress(PollyError), alone(staging_dir, record.volume_id, 0.0, machine.pace):
-            device = _device_of(record.attachment.serial, machine)
+            device = _device_of(record.attachment.serial, machine, _name_of(record.attachment))
             if device and not let_go(device, machine, 0.0):
                 continue
             if transport := transport_of(record.attachment):
@@ -147,21 +148,29 @@ def _found(platform: Attacher, plan: VolumePlan) -> ExternalId | None:
     return report.external_id if report else None
 
 
-def _device(target: Target, platform: Attacher, external_id: ExternalId | None, machine: Machine) -> str:
-    """The device that is mounted at `target`, or that the volume has on this node; empty if there is none."""
+def _device(target: Target, platform: Attacher, external_id: ExternalId | None, machine: Machine, *, hint: str) -> str:
+    """The device that is mounted at `target`, or that the volume has on this node; empty if there is none.
+
+    `hint` is the name that it was attached under, which is all that tells a disk without a serial.
+    """
     if found := mountinfo.at(str(target), machine.roots.proc):
         return "" if found.filesystem in nfs.TYPES else found.source
     if external_id is None or platform.capabilities.device != "block":
         return ""
     try:
-        return _device_of(platform.inspect(external_id).serial, machine)
+        return _device_of(platform.inspect(external_id).serial, machine, hint)
     except UnknownVolume:
         return ""
 
 
-def _device_of(serial: str, machine: Machine) -> str:
+def _name_of(attachment: Attachment) -> str:
+    """The name that a disk came up under by itself; what a transport brought is found by its serial."""
+    return "" if attachment.transport else attachment.device
+
+
+def _device_of(serial: str, machine: Machine, hint: str) -> str:
     try:
-        return devices.find(serial, roots=machine.roots, pace=machine.pace, timeout_s=0.0)
+        return devices.find(serial, hint=hint, roots=machine.roots, pace=machine.pace, timeout_s=0.0)
     except (DeviceNotFound, WrongDevice):
         return ""
 

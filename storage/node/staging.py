@@ -151,6 +151,8 @@ class _Attempt:
             if self.kind == "block":
                 self.device = self._find_device(attachment)
                 self.opened.enter_context(devices.shared(self.device))
+                if not devices.serials(Path(self.device).name, self.machine.roots):
+                    attached.keep(self.staging_dir, self.plan, attachment)  # by no more than its name it is found again
         return attachment
 
     def _connect(self, attachment: Attachment) -> None:
