@@ -18,7 +18,7 @@ from storage.platforms.base import Platform
 logger = logging.getLogger(__name__)
 
 AGAIN_S = 3600.0
-"""How long an answer is good. In docs/operating.md."""
+"""How long an answer is good."""
 
 
 def ask_slots(context: Context, names: Mapping[NodeId, Mapping[str, str]]) -> None:
