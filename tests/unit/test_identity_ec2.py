@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from dataclasses import dataclass
 
 import pytest
 
@@ -14,63 +12,17 @@ from storage.node import identities
 from storage.node.identities import ec2
 from storage.node.pace import Pace
 from storage.node.steps import Machine
+from tests.peers.imds import Metadata, serving
 
-TOKEN = "AQAEAGx0b2tlbg=="
 NAME = "i-0123456789abcdef0"
-
-
-@dataclass
-class Metadata:
-    """A metadata service that takes no call without its token, as one that has version 1 switched off."""
-
-    name: str = NAME
-    stumbles: int = 0
-    calls: list[str] = field(default_factory=list)
-
-    def answer(self, method: str, path: str, token: str, ttl: str) -> tuple[int, str]:
-        self.calls.append(f"{method} {path}")
-        if self.stumbles:
-            self.stumbles -= 1
-            return 503, ""
-        if (method, path) == ("PUT", "/latest/api/token"):
-            return (200, TOKEN) if ttl.isdigit() else (400, "")
-        if token != TOKEN:
-            return 401, ""
-        return (200, self.name) if path == "/latest/meta-data/instance-id" else (404, "")
 
 
 @pytest.fixture
 def metadata(monkeypatch: pytest.MonkeyPatch) -> Iterator[Metadata]:
-    service = Metadata()
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def _serve(self) -> None:
-            token, ttl = self.headers.get("X-aws-ec2-metadata-token") or "", self.headers.get("X-aws-ec2-metadata-token-ttl-seconds") or ""
-            status, text = service.answer(self.command, self.path, token, ttl)
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(text.encode())))
-            self.end_headers()
-            self.wfile.write(text.encode())
-
-        def do_GET(self) -> None:
-            self._serve()
-
-        def do_PUT(self) -> None:
-            self._serve()
-
-        def log_request(self, *_: object) -> None:
-            """Says nothing of what went well."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    monkeypatch.setenv(ec2.VARIABLE, f"http://127.0.0.1:{server.server_port}")
-    yield service
-    server.shutdown()
-    server.server_close()
-    thread.join(timeout=10)
+    service = Metadata(NAME)
+    with serving(service) as address:
+        monkeypatch.setenv(ec2.VARIABLE, address)
+        yield service
 
 
 @dataclass

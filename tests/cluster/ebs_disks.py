@@ -1,0 +1,87 @@
+"""EC2 with disks: what the front has attached to an instance comes up on this machine, as a loop device under a link like udev's.
+
+Everything of one machine: the disks of all instances come up here. A disk is there before EC2 says that it is attached, and gone
+before EC2 says that it is detached. One that is taken away while something has it mounted is noted: no platform would let it go.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from contextlib import suppress
+from pathlib import Path
+
+from storage.errors import PollyError
+from storage.node import devices
+from storage.platforms.ebs import ids, tags
+from tests.peers.ec2_front import Front
+from tests.peers.ec2_wire import Answer, Call, text
+
+BY_ID = Path("/dev/disk/by-id")
+GIB = 1 << 30
+ATTACHED = ("attaching", "attached")
+
+
+class Disks(Front):
+    """`folder` holds a file for each volume that Polly has made, as long as EC2 has it."""
+
+    def __init__(self, moto_port: int, folder: Path) -> None:
+        super().__init__(moto_port)
+        self.folder = folder
+        self.pulled: list[str] = []
+        """Volumes that were taken away while they were in use."""
+        self._plugged: dict[str, str] = {}
+        """Volume to its loop device."""
+
+    def volumes(self) -> dict[str, tuple[str, ...]]:
+        """Polly's volumes, as moto has them, each with the instances that have it."""
+        found = {}
+        for item in self.do("DescribeVolumes").iterfind("volumeSet/item"):
+            if tags.TOKEN in [text(tag, "key") for tag in item.iterfind("tagSet/item")]:
+                holders = [text(one, "instanceId") for one in item.iterfind("attachmentSet/item") if text(one, "status") in ATTACHED]
+                found[text(item, "volumeId")] = tuple(holders)
+        return found
+
+    def link(self, volume: str) -> Path:
+        return BY_ID / f"nvme-Amazon_Elastic_Block_Store_{ids.serial(volume)}"
+
+    def stop(self) -> None:
+        super().stop()
+        for volume in list(self._plugged):
+            self._unplug(volume)
+
+    def _do(self, call: Call) -> Answer:
+        answer = super()._do(call)
+        if not call.action.startswith("Describe") or call.action == "DescribeVolumes":
+            self._follow()
+        return answer
+
+    def _follow(self) -> None:
+        """Makes the machine as EC2 has it, before EC2 says so."""
+        volumes = self.volumes()
+        for volume in self._plugged.keys() - {volume for volume, holders in volumes.items() if holders}:
+            self._unplug(volume)
+        for volume in {volume for volume, holders in volumes.items() if holders} - self._plugged.keys():
+            self._plug(volume)
+        for image in self.folder.glob("vol-*/*.img"):
+            if image.parent.name not in volumes:
+                image.unlink()
+                image.parent.rmdir()
+
+    def _plug(self, volume: str) -> None:
+        image = self.folder / volume / f"{ids.serial(volume)}.img"
+        image.parent.mkdir(exist_ok=True)
+        with image.open("ab") as file:
+            file.truncate(GIB)
+        command = ["losetup", "--find", "--show", "--", str(image)]
+        device = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+        self._plugged[volume] = device
+        BY_ID.mkdir(parents=True, exist_ok=True)
+        self.link(volume).symlink_to(f"../../{Path(device).name}")
+
+    def _unplug(self, volume: str) -> None:
+        device = self._plugged.pop(volume)
+        with suppress(PollyError):
+            if devices.in_use(device):
+                self.pulled.append(volume)
+        self.link(volume).unlink(missing_ok=True)
+        subprocess.run(["losetup", "--detach", device], check=True)
