@@ -20,6 +20,8 @@ LEAST: Final = 1 / 16
 """How slow refusals can make a bucket, as a part of its full rate."""
 SOONER: Final = 0.98
 """How much earlier the next first look comes, after one that found everything done."""
+NEXT: Final = (0.05, 0.25)
+"""After a look that came too early: how much longer to wait for the second, and for each after it, as a part of what was waited already."""
 SHORTEST_PAUSE, LONGEST_PAUSE, CROWD = 0.1, 1.5, 64
 """Between two looks of a poller that learns, in pauses of its own: few waiters are looked for often, and CROWD of them once in one."""
 RECOVERY_S: Final = 20.0
@@ -82,15 +84,21 @@ class Usual:
     """How long a change takes, learnt from those that were waited for: the first look at the next one comes just when it has happened."""
 
     def __init__(self, first_s: float) -> None:
-        self._usual_s = first_s
+        self._usual_s, self._sooner_after = first_s, 0
 
     @property
     def look_after_s(self) -> float:
         return self._usual_s
 
-    def happened(self, took_s: float, looks: int) -> None:
-        """Seen after so long, with the `looks`-th look. One that was there at the first look may have been there for a while already."""
-        self._usual_s = min(took_s, self._usual_s) * SOONER if looks == 1 else took_s
+    def happened(self, took_s: float, looks: int, *, seen_by: int) -> None:
+        """Seen after so long, with the `looks`-th look. One that was there at the first look may have been there for a while already.
+
+        `seen_by` numbers the look: many that are seen by one make the next come sooner once.
+        """
+        if looks > 1:
+            self._usual_s = took_s
+        elif seen_by != self._sooner_after:
+            self._usual_s, self._sooner_after = min(took_s, self._usual_s) * SOONER, seen_by
 
 
 class _Waiter:
@@ -157,7 +165,7 @@ class Poller(Generic[K, V]):
                 if isinstance(seen, Exception):
                     raise seen
                 if ready(seen):
-                    self._learn(waiter)
+                    self._learn(waiter, made)
                     return True, seen
                 if self._now() >= end:
                     return False, seen
@@ -204,11 +212,13 @@ class Poller(Generic[K, V]):
         """A look that came early, for others' sake, is none of the waiter's own."""
         if waiter.due_at <= self._looked_at:
             waiter.looks += 1
-            waiter.due_at = self._looked_at + self._every_s * (min(1.0, SHORTEST_PAUSE * 2 ** (waiter.looks - 1)) if self._usual else 1.0)
+            waited_s = self._looked_at - waiter.since
+            pause_s = min(self._every_s, waited_s * NEXT[min(waiter.looks, len(NEXT)) - 1]) if self._usual else self._every_s
+            waiter.due_at = self._looked_at + pause_s
 
-    def _learn(self, waiter: _Waiter) -> None:
+    def _learn(self, waiter: _Waiter, seen_by: int) -> None:
         if self._usual is not None and waiter.learns:
-            self._usual.happened(self._now() - waiter.since, max(1, waiter.looks))
+            self._usual.happened(self._now() - waiter.since, max(1, waiter.looks), seen_by=seen_by)
 
     def _part(self, keys: Sequence[K]) -> list[tuple[K, V | Exception | None]]:
         try:

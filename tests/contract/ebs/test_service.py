@@ -14,7 +14,7 @@ from storage.errors import Invalid, PlatformError, PlatformUnavailable, PollyErr
 from storage.model import ExternalId
 from storage.platforms.base import CreateRequest
 from storage.platforms.ebs import EbsPlatform, doctor
-from storage.platforms.ebs.client import PATIENCE_S, Clock
+from storage.platforms.ebs.client import BURST, PATIENCE_S, Clock
 from storage.platforms.registry import build
 from tests.contract.ebs.conftest import SECRET
 from tests.peers import ec2
@@ -111,7 +111,7 @@ def test_an_adapter_that_knows_the_rate_is_not_refused(front: Front, monkeypatch
         cloud.create(request(f"data-{number}"))
 
     assert front.refused["RequestLimitExceeded"] == 0
-    assert time_.at - 1000.0 == pytest.approx((70 - 50) / 5.0)
+    assert time_.at - 1000.0 == pytest.approx((70 - BURST) / 5.0)
 
 
 def test_a_rate_that_stays_refused_is_given_up_in_the_end(front: Front, monkeypatch: pytest.MonkeyPatch) -> None:
