@@ -22,7 +22,7 @@ SOONER: Final = 0.98
 """How much earlier the next first look comes, after one that found everything done."""
 NEXT: Final = (0.05, 0.25)
 """After a look that came too early: how much longer to wait for the second, and for each after it, as a part of what was waited already."""
-SHORTEST_PAUSE, LONGEST_PAUSE, CROWD = 0.1, 1.5, 64
+SHORTEST_PAUSE, LONGEST_PAUSE, CROWD = 0.1, 2.0, 56
 """Between two looks of a poller that learns, in pauses of its own: few waiters are looked for often, and CROWD of them once in one."""
 RECOVERY_S: Final = 20.0
 """How long a bucket takes from standing still to its full rate, when nothing is refused."""
