@@ -72,8 +72,8 @@ class Context:
     """The framework's id that the ledger has."""
     node_names: dict[NodeId, dict[str, str]] = field(default_factory=dict)
     """What the platforms call the nodes, by platform, as far as executors have said so."""
-    node_slots: dict[tuple[NodeId, str], int] = field(default_factory=dict)
-    """How many volumes a node can hold of a platform, as far as the platform has said so."""
+    node_slots: dict[tuple[str, str], int] = field(default_factory=dict)
+    """How many volumes a node can hold of a platform, by its id and the platform, as far as that has said so."""
     slots_asked: dict[tuple[NodeId, str, str], float] = field(default_factory=dict)
     """When a platform was last asked for them, by node, platform and what that calls the node."""
     in_doubt: bool = False

@@ -136,12 +136,12 @@ class OfferCycle:
 
     def _free_slots(self, views: Mapping[str, PlatformView]) -> dict[tuple[str, str], int]:
         limits = slot_limits(views)
-        free: dict[tuple[str, str], int] = dict(self.context.node_slots)  # type: ignore[arg-type]  # a NodeId is a text
+        free = dict(self.context.node_slots)
         if limits or free:
             for task, claim in self.context.picture.live_claims():
                 key = (task.agent_id, task.volumes[claim.volume_id].platform)
                 if key in free or key[1] in limits:
-                    free[key] = free.get(key, limits[key[1]]) - 1
+                    free[key] = (free[key] if key in free else limits[key[1]]) - 1
         return free
 
     def _place(self, wishes: Sequence[Wish], offers: Sequence[Offer], now: float) -> Mapping[str, tuple[str, ...]]:

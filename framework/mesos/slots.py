@@ -23,9 +23,9 @@ AGAIN_S = 3600.0
 
 def ask_slots(context: Context, names: Mapping[NodeId, Mapping[str, str]]) -> None:
     """Asks about the nodes that have these names, by platform, unless it was done a moment ago."""
-    now = context.clock()
+    now, counting = context.clock(), context.counting if names else frozenset()
     for node_id, identities in names.items():
-        for platform in sorted(identities.keys() & context.counting):
+        for platform in sorted(identities.keys() & counting):
             key = (node_id, platform, identities[platform])
             if now - context.slots_asked.get(key, float("-inf")) >= AGAIN_S:
                 context.slots_asked[key] = now

@@ -57,6 +57,18 @@ def test_a_node_may_hold_more_than_is_declared(stage: Stage) -> None:
     assert len(stage.run("/second", instances=3)) == 2
 
 
+def test_a_node_may_have_a_limit_where_the_others_have_none(shaky_ledger: ShakyLedger, clock: Clock) -> None:
+    able = msgspec.structs.replace(ABLE, slots_per_node=None)
+    stage = Stage(shaky_ledger, clock, platform=MemoryPlatform("disks", capabilities=able))
+    stage.subscribed()
+    stage.storage.slots[NODE] = 2
+    (task,) = stage.run(agents=("a1", "a2"))
+    names_itself(stage, task)
+    stage.work()
+    assert {node.node_id: dict(node.slots) for node in stage.ledger.nodes()}[task.agent_id] == {"disks": 2}
+    assert len(stage.run("/second", agents=(task.agent_id,), instances=3)) == 1
+
+
 def test_what_polly_toml_says_is_not_asked_for(stage: Stage) -> None:
     fixed = stage.next_life(stage_config(platforms={"disks": {"kind": "memory", "slots_per_node": 5}}))
     (task,) = fixed.run()

@@ -46,9 +46,11 @@ class Nodes:
         return max(0, int(most) - taken)
 
     def _ours(self, instance: Instance) -> set[str]:
+        """Those that Polly has made, and those that it has taken over."""
         doing = self._client.doing("look at an instance's volumes", node=instance.instance_id)
-        filters = [{"Name": "attachment.instance-id", "Values": [instance.instance_id]}, {"Name": "tag-key", "Values": [tags.TOKEN]}]
-        return {one["VolumeId"] for one in self._client.pages("describe_volumes", "Volumes", doing, Filters=filters)}
+        here = [{"Name": "attachment.instance-id", "Values": [instance.instance_id]}]
+        found = self._client.pages("describe_volumes", "Volumes", doing, Filters=here)
+        return {one["VolumeId"] for one in found if not {tags.TOKEN, tags.BIRTH}.isdisjoint(tags.of(one))}
 
     def _limits(self, kind: str) -> Mapping[str, Any]:
         with self._lock:

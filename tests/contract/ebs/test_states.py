@@ -268,13 +268,17 @@ def test_a_full_machine_is_named(front: Front, cloud: EbsPlatform, node: str) ->
 
 
 def test_places_are_counted_from_the_instance_type(front: Front, cloud: EbsPlatform, node: str) -> None:
-    """27 of an m5.large, less its root volume, its interface, and a volume that is not Polly's; ours do not count."""
+    """27 of an m5.large, less its root volume, its interface, and a volume that is not Polly's; ours and adopted ones do not count."""
     assert cloud.node_slots(node) == 25
     cloud.attach(create(cloud).external_id, node, epoch=1)
     assert cloud.node_slots(node) == 25
     foreign = text(front.do("CreateVolume", AvailabilityZone=ec2.ZONE, Size="1"), "volumeId")
     front.do("AttachVolume", VolumeId=foreign, InstanceId=node, Device="/dev/sdf")
     assert cloud.node_slots(node) == 24
+    front.do("DetachVolume", VolumeId=foreign, InstanceId=node)
+    cloud.attach(ExternalId(foreign), node, epoch=1)
+    cloud.record_birth(ExternalId(foreign), Birth(serial="vol1", filesystem="xfs", filesystem_uuid="6b1f0d0e"), epoch=1)
+    assert cloud.node_slots(node) == 25
 
 
 def test_what_ec2_says_of_a_node(front: Front, cloud: EbsPlatform) -> None:
