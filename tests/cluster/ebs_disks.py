@@ -48,6 +48,9 @@ class Disks(Front):
         super().stop()
         for volume in list(self._plugged):
             self._unplug(volume)
+        with suppress(OSError):  # udev's links are there, or another test's
+            BY_ID.rmdir()
+            BY_ID.parent.rmdir()
 
     def _do(self, call: Call) -> Answer:
         answer = super()._do(call)
