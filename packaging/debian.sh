@@ -23,6 +23,9 @@ test|default-jre-headless|program java|detection of the master through ZooKeeper
 test|zookeeper|file /usr/share/java/zookeeper.jar|detection of the master through ZooKeeper
 test|rabbitmq-server|file /usr/lib/rabbitmq/bin/rabbitmq-server|the tests against a real OpenStack
 test|nfs-common|program mount.nfs|the tests against a real OpenStack
+test|nfs-ganesha|program ganesha.nfsd|exports that are really mounted or read
+test|nfs-ganesha-vfs|file /usr/lib/*/ganesha/libfsalvfs.so|exports that are really mounted or read
+test|libnfs-utils|program nfs-cat|exports that are really read
 test|qemu-utils|program qemu-img|the tests against a real OpenStack
 TABLE
 }
