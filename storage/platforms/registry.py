@@ -45,6 +45,7 @@ BUILTIN: Final[Mapping[str, Builtin]] = {
     "local": Builtin(module="storage.platforms.local", attribute="LocalPlatform"),
     "powerflex": Builtin(module="storage.platforms.powerflex", attribute="PowerFlexPlatform", extra="powerflex"),
     "powermax": Builtin(module="storage.platforms.powermax", attribute="PowerMaxPlatform", extra="powermax"),
+    "powerscale": Builtin(module="storage.platforms.powerscale", attribute="PowerScalePlatform", extra="powerscale"),
     "xtremio": Builtin(module="storage.platforms.xtremio", attribute="XtremioPlatform", extra="xtremio"),
     "ebs": Builtin(module="storage.platforms.ebs", attribute="EbsPlatform", extra="ebs"),
     "virtualbox": Builtin(module="storage.platforms.virtualbox", attribute="VirtualBoxPlatform", extra="virtualbox"),

@@ -88,15 +88,18 @@ class RestApi:
         json: Any = None,
         headers: Mapping[str, str] | None = None,
         auth: tuple[str, str] | None = None,
+        answer_s: float | None = None,
     ) -> httpx.Response:
         """The array's answer, whatever it is; again and slower while the array says that it has too much to do.
 
-        `action` is what the caller is about, for the error. Raises PlatformUnavailable where no answer came: the call may have been done.
+        `action` is what the caller is about, for the error; `answer_s` how long it may take, where that is not ANSWER_S.
+        Raises PlatformUnavailable where no answer came: the call may have been done.
         """
+        timeout = None if answer_s is None else httpx.Timeout(answer_s, connect=CONNECT_S)
         for _ in range(TRIES):
             self._timing.bucket.take()
             with self._slots:
-                answer = self._ask(action, method, path, params=params, json=json, headers=headers, auth=auth)
+                answer = self._ask(action, method, path, params=params, json=json, headers=headers, auth=auth, timeout=timeout)
             if answer.status_code not in BUSY:
                 return answer
             self._timing.bucket.throttled()

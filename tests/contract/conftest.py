@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tests.peers.gce.server import Peer as ComputeEngine
     from tests.peers.powerflex_gateway import Gateway
     from tests.peers.powermax_unisphere import Unisphere
+    from tests.peers.powerscale_onefs import OneFs
     from tests.peers.xtremio import XmsServer
 
 REPOSITORY = Path(__file__).parents[2]
@@ -135,6 +136,15 @@ def xtremio_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[XmsServ
     server = XmsServer(tmp_path_factory.mktemp("xms")).start()
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def powerscale(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OneFs]:
+    """A simulated PowerScale cluster behind its OneFS."""
+    from tests.peers.powerscale_wire import serving
+
+    with serving(tmp_path_factory.mktemp("powerscale")) as front:
+        yield front
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,76 @@
+"""What `polly doctor` says of a PowerScale cluster: the login, the API, the rights, the zone, the base path, the licences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from storage.errors import PlatformUnavailable, PollyError
+from storage.platforms.base import Finding
+from storage.platforms.powerscale.onefs import NotThere, OneFs
+from storage.platforms.powerscale.options import PowerScaleOptions
+
+OLDEST: Final = 12
+"""The version of the platform API that came with OneFS 9.2."""
+WRITE: Final = ("ISI_PRIV_NFS", "ISI_PRIV_QUOTA", "ISI_PRIV_SNAPSHOT", "ISI_PRIV_JOB_ENGINE")
+READ: Final = ("ISI_PRIV_LOGIN_PAPI", "ISI_PRIV_NS_IFS_ACCESS", "ISI_PRIV_IFS_RESTORE", "ISI_PRIV_STATISTICS")
+LICENSES: Final = ("SmartQuotas", "SnapshotIQ")
+DEAD: Final = ("Unlicensed", "Expired", "Inactive")
+
+
+def check(options: PowerScaleOptions, onefs: OneFs) -> list[Finding]:
+    try:
+        latest = onefs.latest()
+    except PlatformUnavailable as error:
+        mend = "Check endpoint, ca_file, username and password_file, and that this machine reaches the cluster."
+        return [Finding(ok=False, subject=options.endpoint, message=str(error), mend=mend)]
+    except PollyError as error:
+        return [Finding(ok=False, subject=options.endpoint, message=str(error), mend=error.advice)]
+    message = f"OneFS with version {latest} of its API, reached as {options.username}"
+    found = [Finding(ok=latest >= OLDEST, subject=options.endpoint, message=message, mend="Polly needs OneFS 9.2 or later.")]
+    for look in (_rights, _zone, _base, _licenses) if latest >= OLDEST else ():
+        try:
+            found.extend(look(options, onefs))
+        except PollyError as error:
+            found.append(Finding(ok=False, subject=options.endpoint, message=str(error), mend="Give the user the right to see it."))
+    return found
+
+
+def _rights(options: PowerScaleOptions, onefs: OneFs) -> Iterator[Finding]:
+    token = onefs.get("look at the user's rights", "auth/id")["ntoken"]
+    held = {str(one["id"]): _may_write(one) for one in token.get("privilege") or ()}
+    lacks = [f"{name} (write)" for name in WRITE if not held.get(name)] + [f"{name} (read)" for name in READ if name not in held]
+    message = f"the user lacks {', '.join(lacks)}" if lacks else "the user has the rights that Polly needs"
+    yield Finding(ok=not lacks, subject=options.username, message=message, mend="Give the user's role these privileges.")
+
+
+def _may_write(privilege: object) -> bool:
+    """Older versions say `read_only`, newer ones `permission`."""
+    if not isinstance(privilege, dict):
+        return False
+    return str(privilege["permission"]).lower() == "w" if "permission" in privilege else not privilege.get("read_only")
+
+
+def _zone(options: PowerScaleOptions, onefs: OneFs) -> Iterator[Finding]:
+    subject = f"access zone {options.access_zone}"
+    try:
+        path = str(onefs.get("look at the access zone", f"zones/{options.access_zone}")["zones"][0]["path"]).rstrip("/")
+    except NotThere:
+        yield Finding(ok=False, subject=subject, message="there is no such access zone", mend="Make it, or name another as `access_zone`.")
+        return
+    inside = f"{options.base_path}/".startswith(f"{path}/")
+    message = f"its root is {path}, and the base path is {'' if inside else 'not '}below it"
+    yield Finding(ok=inside, subject=subject, message=message, mend="Name a base path of this zone.")
+
+
+def _base(options: PowerScaleOptions, onefs: OneFs) -> Iterator[Finding]:
+    there = onefs.is_there("look at the base path", options.base_path)
+    message = f"the folder is there; nodes mount from {options.server}" if there else "there is no such folder"
+    yield Finding(ok=there, subject=options.base_path, message=message, mend="Make the folder, owned by Polly's user.")
+
+
+def _licenses(options: PowerScaleOptions, onefs: OneFs) -> Iterator[Finding]:
+    for name in LICENSES:
+        said = onefs.get("look at licences", f"license/licenses/{name}")["licenses"]
+        status = str(said[0]["status"]) if said else "Unlicensed"
+        yield Finding(ok=status not in DEAD, subject=name, message=f"its licence is {status}", mend="Activate the licence on the cluster.")

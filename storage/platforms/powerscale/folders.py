@@ -1,0 +1,79 @@
+"""Folders on their way: copies that are not whole yet, and what was deleted. They are below the base path, in `.polly`.
+
+A copy becomes a volume, and a volume becomes a deleted one, by one move each, so nobody ever sees half of either. What is in
+`.polly` has a name that its volume's begins: whoever repeats a call finds what was left.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import Final
+
+from storage.errors import PlatformError
+from storage.platforms.powerscale.onefs import NotThere, OneFs, Taken
+
+COPY_S: Final = 6 * 3600.0
+"""How long OneFS may take to answer that it has copied a folder."""
+SNAPSHOTS: Final = "/ifs/.snapshot"
+FAILED: Final = frozenset({"failed", "cancelled_user", "cancelled_system", "failed_not_retried"})
+MODE: Final = "0700"
+
+
+class Folders:
+    """All methods raise PlatformUnavailable and Refused beside what they say."""
+
+    def __init__(self, onefs: OneFs, base: str, chance: Callable[[], float]) -> None:
+        self._onefs, self._chance = onefs, chance
+        self._copies, self._trash = f"{base}/.polly/copies", f"{base}/.polly/trash"
+
+    def _new(self, folder: str, name: str) -> str:
+        return f"{folder}/{name}.{int(self._chance() * 16**8):08x}"
+
+    def copy(self, snapshot: str, source: str, path: str) -> None:
+        """What a snapshot holds of a folder becomes a new one, if it is not there. Raises NotThere, Full."""
+        if self._onefs.is_there("copy a snapshot", path):
+            return
+        self._onefs.make_folder("copy a snapshot", self._copies, mode=MODE, recursive=True)
+        copy = self._new(self._copies, path.rpartition("/")[2])
+        found = f"{SNAPSHOTS}/{snapshot}{source.removeprefix('/ifs')}"
+        try:
+            self._onefs.copy("copy a snapshot", found, copy, answer_s=COPY_S)
+            with contextlib.suppress(Taken):  # another with the same token was first
+                self._onefs.move("copy a snapshot", copy, path)
+                return
+        except PlatformError:
+            with contextlib.suppress(PlatformError):
+                self._remove([copy])
+            raise
+        self._remove([copy])
+
+    def bin(self, path: str) -> None:
+        """Out of the way. Not there is fine."""
+        self._onefs.make_folder("delete a volume", self._trash, mode=MODE, recursive=True)
+        with contextlib.suppress(NotThere):
+            self._onefs.move("delete a volume", path, self._new(self._trash, path.rpartition("/")[2]))
+
+    def empty(self, name: str) -> None:
+        """Has OneFS remove what is left of a volume, which takes as long as it takes."""
+        left = [
+            f"{folder}/{child}"
+            for folder in (self._trash, self._copies)
+            for child in self._onefs.children("delete a volume", folder)
+            if child.rpartition(".")[0] == name
+        ]
+        if left:
+            self._remove(left)
+
+    def _remove(self, paths: list[str]) -> None:
+        """Raises PlatformError where OneFS takes the job and fails it at once."""
+        try:
+            body = {"type": "TreeDelete", "allow_dup": True, "treedelete_params": {"paths": paths}}
+            job = self._onefs.post("delete a volume", "job/jobs", body)["id"]
+            said = self._onefs.get("delete a volume", f"job/jobs/{job}")["jobs"]
+        except NotThere:
+            return  # another has removed them, or the job is done and forgotten
+        state = str(said[0]["state"]).lower() if said else "done"
+        if state in FAILED:
+            reason = f"its job {job}, TreeDelete of {', '.join(paths)}, is {state}"
+            raise PlatformError(platform=self._onefs.platform, action="delete a volume", reason=reason)

@@ -1,0 +1,288 @@
+"""The adapter of PowerScale: an access zone is a pool, a folder with a hard quota a volume, an export to a node an attachment."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+from storage.errors import Invalid, PoolFull, UnknownPool, UnknownSnapshot, UnknownVolume
+from storage.model import AccessMode, Birth, ExternalId, Page
+from storage.platforms.base import Attachment, Capabilities, CreateRequest, Finding, Platform, PoolReport, SnapshotReport, VolumeReport
+from storage.platforms.options import write_options
+from storage.platforms.pacing import TokenBucket
+from storage.platforms.powerscale import doctor, naming
+from storage.platforms.powerscale.attaching import Attachments
+from storage.platforms.powerscale.exports import Exports, ExportTable, Home
+from storage.platforms.powerscale.folders import Folders
+from storage.platforms.powerscale.onefs import Full, NotThere, OneFs
+from storage.platforms.powerscale.options import PowerScaleOptions, is_mode
+from storage.platforms.powerscale.snapshots import Snapshot, Snapshots
+from storage.platforms.powerscale.volumes import Volume, Volumes
+from storage.platforms.restapi import RestApi, Timing
+
+PARALLEL: Final = 8
+CALLS_PER_S, BURST = 50.0, 50
+LISTING_S: Final = 15.0
+"""How old the list may be that a walk through its parts goes on with."""
+ABILITIES: Final = Capabilities(
+    snapshots=True,
+    snapshot_attached=True,
+    snapshots_outlive=True,
+    clones=True,
+    expand_attached=True,
+    expand_detached=True,
+    fences=True,
+    marks=True,
+    labels=False,
+    access_modes=frozenset(AccessMode),
+    device="nfs",
+    identity="address",
+    parallel=PARALLEL,
+)
+PARAMETERS: Final = ("mode", "shared")
+
+
+class PowerScalePlatform(Platform):
+    Options = PowerScaleOptions
+
+    def __init__(
+        self,
+        name: str,
+        options: PowerScaleOptions,
+        *,
+        now: Callable[[], float] = time.monotonic,
+        wait: Callable[[float], None] = time.sleep,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self._name, self._options, self._now = name, options, now
+        bucket = TokenBucket(CALLS_PER_S, BURST, now=now, wait=wait, chance=chance)
+        self._onefs = OneFs(RestApi(name, options, Timing(bucket=bucket, wait=wait, parallel=PARALLEL)), wait)
+        base = options.base_path.rstrip("/")
+        self._volumes, self._folders = Volumes(self._onefs, options, wait), Folders(self._onefs, base, chance)
+        self._snapshots, self._table = Snapshots(self._onefs, base), ExportTable(self._onefs, options.access_zone)
+        self._attachments = Attachments(self._table, name, wait, chance)
+        self._lock = threading.Lock()
+        self._listed: tuple[float, list[VolumeReport]] | None = None
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return ABILITIES
+
+    def settings(self) -> Mapping[str, str]:
+        return write_options(self._options)
+
+    # --- pools and lists ------------------------------------------------------------------------------
+
+    def pools(self) -> Sequence[PoolReport]:
+        """Quotas promise room and take none: how much may be promised is the operator's to say, by `overcommit`."""
+        space = self._volumes.space()
+        foreign_mib = space.used_mib - sum(volume.used_bytes for volume in self._volumes.all()) // (1 << 20)
+        return [
+            PoolReport(
+                name=self._options.access_zone,
+                capacity_mib=space.capacity_mib,
+                foreign_mib=max(0, min(space.capacity_mib, foreign_mib)),
+                region=self._options.region,
+                zone=self._options.zone,
+            )
+        ]
+
+    def volumes(self, *, after: str | None = None, limit: int = 1000) -> Page[VolumeReport]:
+        listed = self._all(anew=after is None)
+        rest = [report for report in listed if after is None or report.external_id > after]
+        return Page(items=rest[:limit], after=rest[limit - 1].external_id if len(rest) > limit else None)
+
+    def _all(self, *, anew: bool) -> list[VolumeReport]:
+        with self._lock:
+            if anew or self._listed is None or self._now() - self._listed[0] > LISTING_S:
+                exports = self._table.by_path()
+                seen = [(volume, exports.get(volume.path, Exports())) for volume in self._volumes.all()]
+                self._listed = self._now(), [self._report(volume, found) for volume, found in seen if not found.kept.deleting]
+            return self._listed[1]
+
+    def _report(self, volume: Volume, exports: Exports) -> VolumeReport:
+        return VolumeReport(
+            external_id=ExternalId(volume.name),
+            pool=self._options.access_zone,
+            size_mib=volume.size_mib,
+            serial=volume.name,
+            token=naming.token_of_volume(volume.name),
+            epoch=exports.kept.epoch,
+            birth=exports.kept.certificate,
+            held_by=exports.held_by,
+            zone=self._options.zone,
+        )
+
+    def inspect(self, external_id: ExternalId) -> VolumeReport:
+        volume = self._known(external_id)
+        exports = self._table.of(volume.path)
+        if exports.kept.deleting:
+            raise UnknownVolume(volume=external_id)
+        return self._report(volume, exports)
+
+    def _known(self, external_id: ExternalId) -> Volume:
+        volume = self._volumes.get(external_id)
+        if volume is None:
+            raise UnknownVolume(volume=external_id)
+        return volume
+
+    def find(self, token: str) -> VolumeReport | None:
+        if not token:
+            return None
+        try:
+            return self.inspect(ExternalId(naming.volume_name(token)))
+        except (UnknownVolume, Invalid):
+            return None
+
+    # --- create, delete, expand -----------------------------------------------------------------------
+
+    def create(self, request: CreateRequest) -> VolumeReport:
+        """A folder, then its quota, then its home; whoever repeats it goes on where it was left."""
+        if request.pool != self._options.access_zone:
+            raise UnknownPool(pool=request.pool, platform=self._name)
+        home, mode = self._parameters(request)
+        name, size_mib = naming.volume_name(request.token), ABILITIES.fit(request.size_mib)
+        volume = self._volumes.get(name)
+        try:
+            if volume is None:
+                volume = self._make(request, name, size_mib, mode)
+            volume = self._volumes.counted(volume)
+            exports = self._table.of(volume.path)
+            if exports.home is None:
+                self._table.make_home(volume.path, home)
+                exports = self._table.of(volume.path)
+        except Full as error:
+            raise self._full(size_mib, error) from error
+        return self._report(volume, exports)
+
+    def _parameters(self, request: CreateRequest) -> tuple[Home, str]:
+        for key, value in request.parameters.items():
+            reason = f"the parameters are {', '.join(PARAMETERS)}" if key not in PARAMETERS else ""
+            if key == "shared" and value not in ("true", "false"):
+                reason = "it must be true or false"
+            elif key == "mode":
+                reason = is_mode(value)
+            if reason:
+                raise Invalid(field=f"parameters.{key}", value=value, reason=reason)
+        return Home(shared=request.parameters.get("shared") == "true"), request.parameters.get("mode", "")
+
+    def _make(self, request: CreateRequest, name: str, size_mib: int, mode: str) -> Volume:
+        snapshot = self._copyable(request.snapshot, size_mib) if request.snapshot is not None else None
+        self._make_sure_of_room(size_mib)
+        if snapshot is None:
+            self._volumes.make_folder(name, mode=mode)
+        else:
+            try:
+                self._folders.copy(snapshot.name, snapshot.path, self._volumes.path(name))
+            except NotThere as error:
+                if self._snapshots.get(snapshot.name) is None:
+                    raise UnknownSnapshot(snapshot=snapshot.name) from error
+                raise
+        self._volumes.limit(name, size_mib)
+        return self._known(ExternalId(name))
+
+    def _copyable(self, wanted: ExternalId, size_mib: int) -> Snapshot:
+        snapshot = self._snapshots.get(wanted)
+        if snapshot is None:
+            raise UnknownSnapshot(snapshot=wanted)
+        if size_mib < snapshot.size_mib:
+            raise Invalid(field="size_mib", value=size_mib, reason=f"snapshot {wanted} has {snapshot.size_mib} MiB")
+        return snapshot
+
+    def _make_sure_of_room(self, more_mib: int) -> None:
+        """A new volume fits into what is free now; OneFS itself would take quotas of any size."""
+        free_mib = self._volumes.space().free_mib
+        if more_mib > free_mib:
+            raise PoolFull(pool=self._options.access_zone, platform=self._name, free_mib=free_mib, size_mib=more_mib)
+
+    def _full(self, size_mib: int, error: Full) -> PoolFull:
+        free_mib, reason = self._volumes.space().free_mib, error.fields["reason"]
+        pool = f"{self._options.access_zone} ({reason})"
+        return PoolFull(pool=pool, platform=self._name, free_mib=free_mib, size_mib=size_mib, reason=reason)
+
+    def delete(self, external_id: ExternalId) -> None:
+        """Closed to all, without quota, moved out of the way, its home gone, and then removed by a job of OneFS' own."""
+        if not naming.is_id(external_id):
+            return
+        volume, path = self._volumes.get(external_id), self._volumes.path(external_id)
+        if self._attachments.close(external_id, path) is not None or volume is not None:
+            if volume is not None:
+                self._volumes.unlimit(volume)
+            self._folders.bin(path)
+            self._attachments.forget(path)
+        self._folders.empty(external_id)
+
+    def expand(self, external_id: ExternalId, size_mib: int) -> VolumeReport:
+        volume, wanted_mib = self._known(external_id), ABILITIES.fit(size_mib)
+        if wanted_mib < volume.size_mib:
+            reason = f"volume {external_id} has {volume.size_mib} MiB, and volumes never shrink"
+            raise Invalid(field="size_mib", value=size_mib, reason=reason)
+        if wanted_mib > volume.size_mib:
+            self._make_sure_of_room(wanted_mib - volume.size_mib)
+            try:
+                self._volumes.grow(volume, wanted_mib)
+            except NotThere as error:
+                raise UnknownVolume(volume=external_id) from error
+        return self.inspect(external_id)
+
+    # --- attaching --------------------------------------------------------------------------------------
+
+    def attach(self, external_id: ExternalId, node: str, *, epoch: int, read_only: bool = False) -> Attachment:
+        volume = self._known(external_id)
+        self._attachments.attach(volume, node, epoch=epoch, read_only=read_only)
+        device = f"{self._options.server}:{volume.path}"
+        return Attachment(external_id=external_id, device=device, serial=volume.name, read_only=read_only)
+
+    def detach(self, external_id: ExternalId, node: str) -> None:
+        if naming.is_id(external_id):
+            self._attachments.detach(self._volumes.path(external_id), node)
+
+    def fence(self, external_id: ExternalId, epoch: int) -> str | None:
+        return self._attachments.fence(self._known(external_id), epoch)
+
+    def record_birth(self, external_id: ExternalId, birth: Birth, *, epoch: int) -> None:
+        self._attachments.record_birth(self._known(external_id), birth, epoch=epoch)
+
+    # --- snapshots ----------------------------------------------------------------------------------------
+
+    def snapshots(self, *, after: str | None = None, limit: int = 1000) -> Page[SnapshotReport]:
+        rest = [one for one in self._snapshots.all() if after is None or one.name > after]
+        return Page(items=[_reported(one) for one in rest[:limit]], after=rest[limit - 1].name if len(rest) > limit else None)
+
+    def snapshot(self, external_id: ExternalId, *, token: str, name: str = "") -> SnapshotReport:
+        """All of the folder at one moment, also of one in use: what a crash of its nodes at that moment would have left."""
+        volume = self._known(external_id)
+        try:
+            return _reported(self._snapshots.take(volume.path, token, volume.size_mib))
+        except NotThere as error:
+            raise UnknownVolume(volume=external_id) from error
+        except Full as error:
+            raise self._full(volume.size_mib, error) from error
+
+    def delete_snapshot(self, snapshot: ExternalId) -> None:
+        self._snapshots.delete(snapshot)
+
+    # --- itself -------------------------------------------------------------------------------------------
+
+    def check(self) -> Sequence[Finding]:
+        return doctor.check(self._options, self._onefs)
+
+    def close(self) -> None:
+        self._onefs.close()
+
+
+def _reported(snapshot: Snapshot) -> SnapshotReport:
+    return SnapshotReport(
+        external_id=ExternalId(snapshot.name),
+        volume=ExternalId(snapshot.path.rpartition("/")[2]),
+        size_mib=snapshot.size_mib,
+        token=snapshot.token,
+        created_at=snapshot.created_at,
+    )

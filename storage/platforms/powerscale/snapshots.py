@@ -1,0 +1,67 @@
+"""Snapshots (SnapshotIQ) of volumes' folders: what they hold is at /ifs/.snapshot/NAME, also when their volume is gone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from storage.platforms.powerscale import naming
+from storage.platforms.powerscale.onefs import NotThere, Object, OneFs, Taken
+
+PATH: Final = "snapshot/snapshots"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    name: str
+    path: str
+    """Of its volume's folder."""
+    token: str
+    size_mib: int
+    created_at: float
+
+
+class Snapshots:
+    """All methods raise PlatformUnavailable and Refused beside what they say."""
+
+    def __init__(self, onefs: OneFs, base: str) -> None:
+        self._onefs, self._base = onefs, base
+
+    def get(self, name: str) -> Snapshot | None:
+        if naming.of_snapshot(name) is None:
+            return None
+        try:
+            said = self._onefs.get("look at a snapshot", f"{PATH}/{name}")["snapshots"]
+        except NotThere:
+            return None
+        return self._snapshot(said[0]) if said else None
+
+    def all(self) -> list[Snapshot]:
+        """Polly's own, in the order of their names."""
+        found = self._onefs.all("list its snapshots", PATH, "snapshots")
+        return sorted((mine for one in found if (mine := self._snapshot(one)) is not None), key=lambda one: one.name)
+
+    def take(self, path: str, token: str, size_mib: int) -> Snapshot:
+        """A new one, or that which this token has made before, when the volume may have had another size. Raises NotThere, Full."""
+        name = naming.snapshot_name(token, size_mib)
+        if made := self.get(name) or next((one for one in self.all() if one.token == token), None):
+            return made
+        try:
+            said = self._onefs.post("snapshot a volume", PATH, {"name": name, "path": path})
+        except Taken:
+            if made := self.get(name):  # another with the same token was first
+                return made
+            raise
+        return self._snapshot(said) or Snapshot(name=name, path=path, token=token, size_mib=size_mib, created_at=0.0)
+
+    def delete(self, name: str) -> None:
+        """Gone already is fine."""
+        if naming.of_snapshot(name) is not None:
+            self._onefs.delete("delete a snapshot", f"{PATH}/{name}")
+
+    def _snapshot(self, said: Object) -> Snapshot | None:
+        name, path = str(said["name"]), str(said["path"]).rstrip("/")
+        parts = naming.of_snapshot(name)
+        if parts is None or path.rpartition("/")[0] != self._base:
+            return None
+        return Snapshot(name=name, path=path, token=parts[0], size_mib=parts[1], created_at=float(said.get("created") or 0))

@@ -1,0 +1,59 @@
+"""What the tests of the PowerScale adapter share: a cluster, and adapters on it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from storage.platforms.base import CreateRequest
+from storage.platforms.options import read_options
+from storage.platforms.powerscale.options import PowerScaleOptions
+from storage.platforms.powerscale.platform import PowerScalePlatform
+from tests.peers.powerscale_cluster import Cluster
+from tests.peers.powerscale_onefs import LATEST, PASSWORD, USER, OneFs
+from tests.peers.powerscale_shapes import PRIVILEGES
+
+BASE = "/ifs/data/polly"
+NODES = ("10.20.0.1", "node-b.example")
+SIZE_MIB = 8
+FASTER = 100
+
+
+def renewed(front: OneFs) -> OneFs:
+    """The same front before a cluster where nothing was ever done."""
+    ifs = front.cluster.ifs
+    ifs.clear()
+    ifs.keeps_existing = True
+    front.cluster = Cluster(ifs=ifs, hosts={NODES[1]})
+    ifs.make(BASE, recursive=True)
+    front.user, front.password, front.page_size, front.latest, front.lose = USER, PASSWORD, 1000, LATEST, None
+    front.privileges = dict(PRIVILEGES)
+    for kept in (front.sessions, front.refuse, front.calls, front.resumes, front.aliases, front.shares, front.schedule, front.workloads):
+        kept.clear()
+    return front
+
+
+def settings(front: OneFs, /, **more: Any) -> dict[str, Any]:
+    """A block of polly.toml for it."""
+    file = Path(front.ca_file).with_suffix(".password")
+    if not file.exists():
+        file.touch(0o600)
+        file.write_text(f"{PASSWORD}\n")
+    given = {"endpoint": front.url, "username": USER, "password_file": str(file), "ca_file": front.ca_file, "base_path": BASE}
+    return {**given, "nfs_host": "nas.example", **more}
+
+
+def platform_on(front: OneFs, /, **more: Any) -> PowerScalePlatform:
+    """Time goes a hundred times as fast: waits are short, and long enough for whoever is met to go on."""
+    options = read_options(PowerScaleOptions, "platforms.nas", settings(front, **more))
+
+    def brief(seconds: float) -> None:
+        threading.Event().wait(seconds / FASTER)
+
+    return PowerScalePlatform("nas", options, now=lambda: time.monotonic() * FASTER, wait=brief)
+
+
+def request(label: str = "t1", **more: Any) -> CreateRequest:
+    return CreateRequest(**{"pool": "System", "size_mib": SIZE_MIB, "token": label, **more})
