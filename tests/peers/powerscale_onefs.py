@@ -9,7 +9,7 @@ import itertools
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -69,6 +69,8 @@ class OneFs:
     """Answers that the next calls get instead of being done; a text is one of HTML."""
     calls: Counter[str] = field(default_factory=Counter)
     resumes: dict[str, list[Any]] = field(default_factory=dict)
+    on_exports: Callable[[], None] | None = None
+    """Called when exports may have changed, before the answer is sent."""
 
     def __post_init__(self) -> None:
         self._numbers = itertools.count(1)
@@ -102,6 +104,8 @@ class OneFs:
             status, said = self._namespace(call, call.path.removeprefix("/namespace").rstrip("/"))
         else:
             status, said = act(self, call)
+        if self.on_exports and call.method != "GET":
+            self.on_exports()
         return status, said, {}
 
     # --- sessions -----------------------------------------------------------------------------------
