@@ -30,7 +30,17 @@ def renewed(front: OneFs) -> OneFs:
     ifs.make(BASE, recursive=True)
     front.user, front.password, front.page_size, front.latest, front.lose = USER, PASSWORD, 1000, LATEST, None
     front.privileges = dict(PRIVILEGES)
-    for kept in (front.sessions, front.refuse, front.calls, front.resumes, front.aliases, front.shares, front.schedule, front.workloads):
+    for kept in (
+        front.meet,
+        front.sessions,
+        front.refuse,
+        front.calls,
+        front.resumes,
+        front.aliases,
+        front.shares,
+        front.schedule,
+        front.workloads,
+    ):
         kept.clear()
     return front
 

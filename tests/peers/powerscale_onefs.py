@@ -65,6 +65,8 @@ class OneFs:
     """Session to its token against forgery."""
     lose: tuple[str, str] | None = None
     """The next answer to this method and a path that holds these words is lost: it is done, and the connection ends."""
+    meet: list[tuple[str, str, Callable[[], None]]] = field(default_factory=list)
+    """What happens right before the next call of this method and a path that holds these words; each once."""
     refuse: list[tuple[int, Any]] = field(default_factory=list)
     """Answers that the next calls get instead of being done; a text is one of HTML."""
     calls: Counter[str] = field(default_factory=Counter)
@@ -84,6 +86,8 @@ class OneFs:
         url = urlsplit(target)
         query = dict(parse_qsl(url.query, keep_blank_values=True))
         call = Call(method=method, path=unquote(url.path), query=query, headers=headers, sent=sent)
+        if self.meet and method == self.meet[0][0] and self.meet[0][1] in call.path:
+            self.meet.pop(0)[2]()
         with self.cluster.lock:
             self.calls[f"{method} {call.path}"] += 1
             try:

@@ -17,7 +17,7 @@ import msgspec
 from storage.errors import Conflict, Invalid, PlatformUnavailable, StaleEpoch, UnknownVolume, VolumeInUse
 from storage.model import Birth
 from storage.platforms.powerscale.exports import Export, Exports, ExportTable, Hold, Home
-from storage.platforms.powerscale.onefs import Taken
+from storage.platforms.powerscale.onefs import NotThere, Taken
 from storage.platforms.powerscale.volumes import Volume
 
 TRIES: Final = 10
@@ -62,13 +62,13 @@ class Attachments:
     def _came(self, volume: Volume, seen: Exports, hold: Hold) -> bool:
         """Announces the node and looks again. False where it gave way, or must look anew."""
         before = seen.of_node(hold.node)
-        if not before:
-            try:
+        try:
+            if not before:
                 self._table.announce(volume.path, hold)
-            except Taken:
-                return False
-        elif (wanted := _joined(before[0], hold)) != before[0].hold:
-            self._table.change(before[0], wanted)
+            elif (wanted := _joined(before[0], hold)) != before[0].hold:
+                self._table.change(before[0], wanted)
+        except (Taken, NotThere):
+            return False
         now = self._table.of(volume.path)
         try:
             if now.home is None or now.kept.deleting:

@@ -149,18 +149,24 @@ class PowerScalePlatform(Platform):
             raise UnknownPool(pool=request.pool, platform=self._name)
         home, mode = self._parameters(request)
         name, size_mib = naming.volume_name(request.token), ABILITIES.fit(request.size_mib)
-        volume = self._volumes.get(name)
         try:
-            if volume is None:
-                volume = self._make(request, name, size_mib, mode)
+            volume = self._volumes.get(name) or self._make(request, name, size_mib, mode)
             volume = self._volumes.counted(volume)
-            exports = self._table.of(volume.path)
-            if exports.home is None:
-                self._table.make_home(volume.path, home)
-                exports = self._table.of(volume.path)
+            return self._report(volume, self._at_home(volume, home))
         except Full as error:
             raise self._full(size_mib, error) from error
-        return self._report(volume, exports)
+
+    def _at_home(self, volume: Volume, home: Home) -> Exports:
+        """One that finds no room for its export is not left behind."""
+        exports = self._table.of(volume.path)
+        if exports.home is not None:
+            return exports
+        try:
+            self._table.make_home(volume.path, home)
+        except Full:
+            self.delete(ExternalId(volume.name))
+            raise
+        return self._table.of(volume.path)
 
     def _parameters(self, request: CreateRequest) -> tuple[Home, str]:
         for key, value in request.parameters.items():
