@@ -17,6 +17,7 @@ from storage.platforms.cinder.options import BARE_METAL, CinderOptions
 from storage.platforms.local.options import LocalOptions
 from storage.platforms.options import read_options
 from storage.platforms.powermax.options import PowerMaxOptions
+from storage.platforms.powerscale.options import PowerScaleOptions
 from storage.platforms.virtualbox.options import VirtualBoxOptions
 from storage.platforms.xtremio import XtremioPlatform
 from storage.platforms.xtremio.options import XtremioOptions
@@ -26,6 +27,7 @@ from tests.contract.cinder_cloud import POOL as CINDER_POOL
 from tests.contract.cinder_cloud import Cloud
 from tests.contract.powerflex import arena as powerflex_arena
 from tests.contract.powermax import arena as powermax_arena
+from tests.contract.powerscale import arena as powerscale_arena
 from tests.contract.virtualbox_rig import Rig as VirtualBox
 from tests.peers import ec2, ec2_front
 from tests.peers.gce import disks
@@ -34,6 +36,7 @@ from tests.peers.gce.cloud import ZONE, cloud_on
 from tests.peers.gce.server import Peer as ComputeEngine
 from tests.peers.powerflex_gateway import Gateway
 from tests.peers.powermax_unisphere import Unisphere
+from tests.peers.powerscale_onefs import OneFs
 from tests.peers.xtremio import XmsServer
 from tests.support import eventually
 
@@ -118,6 +121,13 @@ def vmax(powermax: Unisphere) -> Side:
 
 
 @pytest.fixture
+def isilon(powerscale: OneFs) -> Side:
+    powerscale_arena.foreign(powerscale_arena.renewed(powerscale), THEIRS)
+    options = read_options(PowerScaleOptions, "powerscale", powerscale_arena.settings(powerscale))
+    return Side(kind="powerscale", options=options, pool="System")
+
+
+@pytest.fixture
 def vbox(virtualbox: VirtualBox) -> Iterator[Side]:
     with virtualbox.folder() as root:
         file = root / "default" / f"{THEIRS}.vdi"
@@ -127,8 +137,10 @@ def vbox(virtualbox: VirtualBox) -> Iterator[Side]:
 
 
 @pytest.fixture
-def sides(local: Side, ebs: Side, gce: Side, openstack: Side, powerflex: Side, xtremio: Side, vmax: Side, vbox: Side) -> list[Side]:
-    return [local, ebs, gce, openstack, powerflex, xtremio, vmax, vbox]
+def sides(
+    local: Side, ebs: Side, gce: Side, openstack: Side, powerflex: Side, xtremio: Side, vmax: Side, isilon: Side, vbox: Side
+) -> list[Side]:
+    return [local, ebs, gce, openstack, powerflex, xtremio, vmax, isilon, vbox]
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.contract.powerscale_arena import renewed
+from tests.contract.powerscale.arena import renewed
 from tests.peers import powerscale as peer
 from tests.peers.powerscale_onefs import OneFs
 

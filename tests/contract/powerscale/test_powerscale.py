@@ -10,7 +10,7 @@ import pytest
 
 from storage.platforms.base import Attachment, Platform
 from storage.platforms.contract import Arena, PlatformContract
-from tests.contract.powerscale_arena import NODES, SIZE_MIB, platform_on, renewed
+from tests.contract.powerscale.arena import NODES, SIZE_MIB, platform_on, renewed
 from tests.peers.powerscale_onefs import PASSWORD, OneFs
 
 pytestmark = [pytest.mark.peer, pytest.mark.xdist_group("powerscale")]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -13,7 +12,7 @@ from storage.errors import Invalid, PlatformUnavailable, StaleEpoch, UnknownVolu
 from storage.model import Birth, ExternalId
 from storage.platforms.powerscale.exports import NOBODY
 from storage.platforms.powerscale.platform import PowerScalePlatform
-from tests.contract.powerscale_arena import BASE, NODES, platform_on, renewed, request
+from tests.contract.powerscale.arena import BASE, NODES, platform_on, request
 from tests.peers.powerscale_cluster import hosts_of
 from tests.peers.powerscale_onefs import OneFs
 
@@ -21,25 +20,6 @@ pytestmark = [pytest.mark.peer, pytest.mark.xdist_group("powerscale")]
 
 EXPORTS = "/platform/12/protocols/nfs/exports"
 A, B = NODES
-
-
-@pytest.fixture
-def front(powerscale: OneFs) -> OneFs:
-    return renewed(powerscale)
-
-
-@pytest.fixture
-def platform(front: OneFs) -> Iterator[PowerScalePlatform]:
-    platform = platform_on(front)
-    yield platform
-    platform.close()
-
-
-@pytest.fixture
-def other(front: OneFs) -> Iterator[PowerScalePlatform]:
-    platform = platform_on(front)
-    yield platform
-    platform.close()
 
 
 @pytest.fixture

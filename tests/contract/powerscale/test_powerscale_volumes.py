@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -22,24 +22,12 @@ from storage.errors import (
 )
 from storage.model import ExternalId
 from storage.platforms.powerscale.platform import PowerScalePlatform
-from tests.contract.powerscale_arena import BASE, NODES, SIZE_MIB, platform_on, renewed, request
+from tests.contract.powerscale.arena import BASE, NODES, SIZE_MIB, platform_on, request
 from tests.peers.powerscale_onefs import PASSWORD, OneFs
 
 pytestmark = [pytest.mark.peer, pytest.mark.xdist_group("powerscale")]
 
 MIB = 1 << 20
-
-
-@pytest.fixture
-def front(powerscale: OneFs) -> OneFs:
-    return renewed(powerscale)
-
-
-@pytest.fixture
-def platform(front: OneFs) -> Iterator[PowerScalePlatform]:
-    platform = platform_on(front)
-    yield platform
-    platform.close()
 
 
 def folder(front: OneFs, path: str, files: dict[str, str] | None = None) -> None:

@@ -67,3 +67,9 @@ def platform_on(front: OneFs, /, **more: Any) -> PowerScalePlatform:
 
 def request(label: str = "t1", **more: Any) -> CreateRequest:
     return CreateRequest(**{"pool": "System", "size_mib": SIZE_MIB, "token": label, **more})
+
+
+def foreign(front: OneFs, name: str) -> None:
+    """A folder with a quota that somebody else has made."""
+    front.cluster.ifs.make(f"{BASE}/{name}", recursive=True)
+    front.cluster.make_quota({"path": f"{BASE}/{name}", "type": "directory", "enforced": True, "thresholds": {"hard": SIZE_MIB << 20}})
