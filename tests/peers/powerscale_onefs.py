@@ -65,7 +65,7 @@ class OneFs:
     """Session to its token against forgery."""
     lose: tuple[str, str] | None = None
     """The next answer to this method and a path that holds these words is lost: it is done, and the connection ends."""
-    meet: list[tuple[str, str, Callable[[], None]]] = field(default_factory=list)
+    meet: list[tuple[str, str, Callable[[], object]]] = field(default_factory=list)
     """What happens right before the next call of this method and a path that holds these words; each once."""
     refuse: list[tuple[int, Any]] = field(default_factory=list)
     """Answers that the next calls get instead of being done; a text is one of HTML."""

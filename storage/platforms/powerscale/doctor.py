@@ -13,7 +13,15 @@ from storage.platforms.powerscale.options import PowerScaleOptions
 OLDEST: Final = 12
 """The version of the platform API that came with OneFS 9.2."""
 WRITE: Final = ("ISI_PRIV_NFS", "ISI_PRIV_QUOTA", "ISI_PRIV_SNAPSHOT", "ISI_PRIV_JOB_ENGINE")
-READ: Final = ("ISI_PRIV_LOGIN_PAPI", "ISI_PRIV_NS_IFS_ACCESS", "ISI_PRIV_IFS_RESTORE", "ISI_PRIV_STATISTICS")
+READ: Final = (
+    "ISI_PRIV_LOGIN_PAPI",
+    "ISI_PRIV_NS_IFS_ACCESS",
+    "ISI_PRIV_IFS_BACKUP",
+    "ISI_PRIV_IFS_RESTORE",
+    "ISI_PRIV_STATISTICS",
+    "ISI_PRIV_AUTH_ZONES",
+    "ISI_PRIV_LICENSE",
+)
 LICENSES: Final = ("SmartQuotas", "SnapshotIQ")
 DEAD: Final = ("Unlicensed", "Expired", "Inactive")
 

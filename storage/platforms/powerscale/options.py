@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from storage.platforms.options import option
 from storage.platforms.restapi import RestOptions
 
-PART: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._ -]*")
+PART: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 HOST: Final = re.compile(r"\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9][A-Za-z0-9.-]*")
 MODE: Final = re.compile(r"0[0-7]{3}")
 

@@ -190,7 +190,7 @@ def test_a_mark_that_somebody_overwrote_counts_while_its_node_is_there_and_after
 def test_two_fences_at_once_keep_the_higher(
     front: OneFs, platform: PowerScalePlatform, other: PowerScalePlatform, volume: ExternalId
 ) -> None:
-    front.meet.append(("PUT", EXPORTS, lambda: other.fence(volume, 3) and None))
+    front.meet.append(("PUT", EXPORTS, lambda: other.fence(volume, 3)))
     assert platform.fence(volume, 5)
     assert platform.inspect(volume).epoch == 5
     assert other.fence(volume, 4)

@@ -187,7 +187,7 @@ def _objects(tree: ast.AST) -> Iterator[dict[str, Any]]:
 def main(url: str, user: str, password: str, ca_file: str) -> None:
     options = {"dir_permission": "0777", "threshold_limit": 80, "dedupe_schedule": "every 1 days", "job_retries": 5}
     client = Client(url, user, password, True, ca_file, **options)
-    seen = {"shares": shares(client), "snapshots": snapshots(client), "jobs": jobs(client), "others": others(client)}
+    seen: dict[str, Any] = {"shares": shares(client), "snapshots": snapshots(client), "jobs": jobs(client), "others": others(client)}
     seen["again"] = expiry(client)
     seen["cleared"] = clear(client)
     public = {name for name in dir(powerscale_api.PowerScaleApi) if not name.startswith("_")}
