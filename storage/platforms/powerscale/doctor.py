@@ -7,7 +7,7 @@ from typing import Final
 
 from storage.errors import PlatformUnavailable, PollyError
 from storage.platforms.base import Finding
-from storage.platforms.powerscale.onefs import NotThere, OneFs
+from storage.platforms.powerscale.onefs import NotThere, OneFs, Refused
 from storage.platforms.powerscale.options import PowerScaleOptions
 
 OLDEST: Final = 12
@@ -32,14 +32,14 @@ def check(options: PowerScaleOptions, onefs: OneFs) -> list[Finding]:
     except PlatformUnavailable as error:
         mend = "Check endpoint, ca_file, username and password_file, and that this machine reaches the cluster."
         return [Finding(ok=False, subject=options.endpoint, message=str(error), mend=mend)]
-    except PollyError as error:
-        return [Finding(ok=False, subject=options.endpoint, message=str(error), mend=error.advice)]
+    except (PollyError, Refused) as error:
+        return [Finding(ok=False, subject=options.endpoint, message=str(error), mend="Check that `endpoint` is the cluster's management.")]
     message = f"OneFS with version {latest} of its API, reached as {options.username}"
     found = [Finding(ok=latest >= OLDEST, subject=options.endpoint, message=message, mend="Polly needs OneFS 9.2 or later.")]
     for look in (_rights, _zone, _base, _licenses) if latest >= OLDEST else ():
         try:
             found.extend(look(options, onefs))
-        except PollyError as error:
+        except (PollyError, Refused) as error:
             found.append(Finding(ok=False, subject=options.endpoint, message=str(error), mend="Give the user the right to see it."))
     return found
 

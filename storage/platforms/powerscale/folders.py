@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Final
 
 from storage.errors import PlatformError
-from storage.platforms.powerscale.onefs import NotThere, OneFs, Taken
+from storage.platforms.powerscale.onefs import NotThere, OneFs, Refused, Taken
 
 COPY_S: Final = 6 * 3600.0
 """How long OneFS may take to answer that it has copied a folder."""
@@ -42,8 +42,8 @@ class Folders:
             with contextlib.suppress(Taken):  # another with the same token was first
                 self._onefs.move("copy a snapshot", copy, path)
                 return
-        except PlatformError:
-            with contextlib.suppress(PlatformError):
+        except (Refused, PlatformError):
+            with contextlib.suppress(Refused, PlatformError):
                 self._remove([copy])
             raise
         self._remove([copy])

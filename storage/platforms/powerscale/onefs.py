@@ -1,6 +1,6 @@
 """OneFS' REST API: sessions that end and are begun anew, lists by resume tokens, and what its codes mean.
 
-Knows no volume. A refusal that the caller may know more about leaves as Refused or one of its kinds, each a PlatformError.
+Knows no volume. What the caller may know more about is Refused, or one of its kinds; `verb` makes errors of those that are left.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import httpx
 
 from storage.errors import Conflict, Invalid, PlatformError, PlatformUnavailable, PollyError, Unsupported
 from storage.platforms.restapi import RestApi
+from storage.platforms.verbs import verbs
 
 PAPI: Final = "/platform/12"
 SESSION: Final = "/session/1/session"
@@ -36,20 +37,36 @@ NO_ROOM: Final = ("quota exceeded", "no space left")
 Object = Mapping[str, Any]
 
 
-class Refused(PlatformError):
-    """Platform {platform} failed to {action}: {reason}."""
+class Refused(Exception):
+    """OneFS' no, before anybody has made an error of it. Never leaves the adapter."""
+
+    def __init__(self, *, action: str, reason: str) -> None:
+        super().__init__(f"{action}: {reason}")
+        self.action, self.reason = action, reason
 
 
 class NotThere(Refused):
-    """Platform {platform} failed to {action}: {reason}."""
+    """What was named is not there."""
 
 
 class Taken(Refused):
-    """Platform {platform} failed to {action}: {reason}."""
+    """What was to be made is there, or stands against what is."""
 
 
 class Full(Refused):
-    """Platform {platform} failed to {action}: {reason}."""
+    """There is no room for it."""
+
+
+class Forgotten(Refused):
+    """OneFS does not know any more how a list goes on."""
+
+
+def _as_error(error: Refused, platform: str, action: str) -> PollyError:
+    """The error for a refusal of which nobody knew more."""
+    return PlatformError(platform=platform, action=error.action, reason=error.reason)
+
+
+verb: Final = verbs(Refused, _as_error)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,11 +111,14 @@ class OneFs:
             self._call(action, "DELETE", f"{PAPI}/{path}", params=params)
 
     def all(self, action: str, path: str, kind: str, /, **params: Any) -> list[Object]:
+        return self._all(action, f"{PAPI}/{path}", kind, params)
+
+    def _all(self, action: str, path: str, kind: str, params: Mapping[str, Any]) -> list[Object]:
         """A list to its end; begun anew where OneFS has forgotten in the middle of it how it goes on."""
         for _ in range(TRIES - 1):
-            with contextlib.suppress(_Forgotten):
-                return list(self._pages(action, f"{PAPI}/{path}", kind, params))
-        return list(self._pages(action, f"{PAPI}/{path}", kind, params))
+            with contextlib.suppress(Forgotten):
+                return list(self._pages(action, path, kind, params))
+        return list(self._pages(action, path, kind, params))
 
     def _pages(self, action: str, path: str, kind: str, params: Mapping[str, Any]) -> Iterator[Object]:
         wanted: Mapping[str, Any] = {**params, "limit": PAGE}
@@ -126,7 +146,7 @@ class OneFs:
     def children(self, action: str, path: str) -> list[str]:
         """Names of what is in a folder; none where there is no folder."""
         with contextlib.suppress(NotThere):
-            return [str(one["name"]) for one in self._pages(action, f"/namespace{quote(path)}", "children", {})]
+            return [str(one["name"]) for one in self._all(action, f"/namespace{quote(path)}", "children", {})]
         return []
 
     def make_folder(self, action: str, path: str, *, mode: str, recursive: bool = False) -> None:
@@ -202,15 +222,17 @@ class OneFs:
         with self._lock:
             session, self._session = self._session, None
         if session is not None:
-            with contextlib.suppress(PollyError):
+            with contextlib.suppress(PlatformUnavailable):
                 self._api.call("log out", "DELETE", SESSION, headers=session)
         self._api.close()
 
-    def _error(self, action: str, answer: httpx.Response) -> PollyError:
+    def _error(self, action: str, answer: httpx.Response) -> PollyError | Refused:
         said, status, platform = _words(answer), answer.status_code, self.platform
         code, reason = said.code or _usual(status), said.reason or f"HTTP {status}"
         if code in WRONG:
-            return (_Forgotten if said.field == "resume" else Invalid)(field=said.field or "request", value="", reason=reason)
+            if said.field == "resume":
+                return Forgotten(action=action, reason=reason)
+            return Invalid(field=said.field or "request", value="", reason=reason)
         if code in LATER or status >= 500:
             return PlatformUnavailable(platform=platform, action=action, reason=reason)
         if code in CHANGED:
@@ -218,15 +240,11 @@ class OneFs:
         if code in UNLICENSED:
             return Unsupported(platform=platform, action=action, reason=reason)
         if code in FULL or any(words in said.message.lower() for words in NO_ROOM):
-            return Full(platform=platform, action=action, reason=reason)
+            return Full(action=action, reason=reason)
         if code == "AEC_FORBIDDEN":
             reason = f"user {self._api.options.username} may not ({reason})"
         kind = NotThere if code in MISSING else Taken if code in TAKEN else Refused
-        return kind(platform=platform, action=action, reason=reason)
-
-
-class _Forgotten(Invalid):
-    """{field} is {value!r}: {reason}."""
+        return kind(action=action, reason=reason)
 
 
 def _usual(status: int) -> str:

@@ -17,7 +17,7 @@ from storage.platforms.powerscale import doctor, naming
 from storage.platforms.powerscale.attaching import Attachments
 from storage.platforms.powerscale.exports import Exports, ExportTable, Home
 from storage.platforms.powerscale.folders import Folders
-from storage.platforms.powerscale.onefs import Full, NotThere, OneFs
+from storage.platforms.powerscale.onefs import Full, NotThere, OneFs, verb
 from storage.platforms.powerscale.options import PowerScaleOptions, is_mode
 from storage.platforms.powerscale.snapshots import Snapshot, Snapshots
 from storage.platforms.powerscale.volumes import Volume, Volumes
@@ -80,6 +80,7 @@ class PowerScalePlatform(Platform):
 
     # --- pools and lists ------------------------------------------------------------------------------
 
+    @verb("look at its capacity")
     def pools(self) -> Sequence[PoolReport]:
         """Quotas promise room and take none: how much may be promised is the operator's to say, by `overcommit`."""
         space = self._volumes.space()
@@ -94,6 +95,7 @@ class PowerScalePlatform(Platform):
             )
         ]
 
+    @verb("list its volumes")
     def volumes(self, *, after: str | None = None, limit: int = 1000) -> Page[VolumeReport]:
         listed = self._all(anew=after is None)
         rest = [report for report in listed if after is None or report.external_id > after]
@@ -120,6 +122,7 @@ class PowerScalePlatform(Platform):
             zone=self._options.zone,
         )
 
+    @verb("look at a volume")
     def inspect(self, external_id: ExternalId) -> VolumeReport:
         volume = self._known(external_id)
         exports = self._table.of(volume.path)
@@ -133,6 +136,7 @@ class PowerScalePlatform(Platform):
             raise UnknownVolume(volume=external_id)
         return volume
 
+    @verb("look for a volume")
     def find(self, token: str) -> VolumeReport | None:
         if not token:
             return None
@@ -143,6 +147,7 @@ class PowerScalePlatform(Platform):
 
     # --- create, delete, expand -----------------------------------------------------------------------
 
+    @verb("create a volume")
     def create(self, request: CreateRequest) -> VolumeReport:
         """A folder, then its quota, then its home; whoever repeats it goes on where it was left."""
         if request.pool != self._options.access_zone:
@@ -209,10 +214,11 @@ class PowerScalePlatform(Platform):
             raise PoolFull(pool=self._options.access_zone, platform=self._name, free_mib=free_mib, size_mib=more_mib)
 
     def _full(self, size_mib: int, error: Full) -> PoolFull:
-        free_mib, reason = self._volumes.space().free_mib, error.fields["reason"]
+        free_mib, reason = self._volumes.space().free_mib, error.reason
         pool = f"{self._options.access_zone} ({reason})"
         return PoolFull(pool=pool, platform=self._name, free_mib=free_mib, size_mib=size_mib, reason=reason)
 
+    @verb("delete a volume")
     def delete(self, external_id: ExternalId) -> None:
         """Closed to all, without quota, moved out of the way, its home gone, and then removed by a job of OneFS' own."""
         if not naming.is_id(external_id):
@@ -225,6 +231,7 @@ class PowerScalePlatform(Platform):
             self._attachments.forget(path)
         self._folders.empty(external_id)
 
+    @verb("expand a volume")
     def expand(self, external_id: ExternalId, size_mib: int) -> VolumeReport:
         volume, wanted_mib = self._known(external_id), ABILITIES.fit(size_mib)
         if wanted_mib < volume.size_mib:
@@ -240,28 +247,34 @@ class PowerScalePlatform(Platform):
 
     # --- attaching --------------------------------------------------------------------------------------
 
+    @verb("attach a volume")
     def attach(self, external_id: ExternalId, node: str, *, epoch: int, read_only: bool = False) -> Attachment:
         volume = self._known(external_id)
         self._attachments.attach(volume, node, epoch=epoch, read_only=read_only)
         device = f"{self._options.server}:{volume.path}"
         return Attachment(external_id=external_id, device=device, serial=volume.name, read_only=read_only)
 
+    @verb("detach a volume")
     def detach(self, external_id: ExternalId, node: str) -> None:
         if naming.is_id(external_id):
             self._attachments.detach(self._volumes.path(external_id), node)
 
+    @verb("fence a volume")
     def fence(self, external_id: ExternalId, epoch: int) -> str | None:
         return self._attachments.fence(self._known(external_id), epoch)
 
+    @verb("store a birth certificate")
     def record_birth(self, external_id: ExternalId, birth: Birth, *, epoch: int) -> None:
         self._attachments.record_birth(self._known(external_id), birth, epoch=epoch)
 
     # --- snapshots ----------------------------------------------------------------------------------------
 
+    @verb("list its snapshots")
     def snapshots(self, *, after: str | None = None, limit: int = 1000) -> Page[SnapshotReport]:
         rest = [one for one in self._snapshots.all() if after is None or one.name > after]
         return Page(items=[_reported(one) for one in rest[:limit]], after=rest[limit - 1].name if len(rest) > limit else None)
 
+    @verb("snapshot a volume")
     def snapshot(self, external_id: ExternalId, *, token: str, name: str = "") -> SnapshotReport:
         """All of the folder at one moment, also of one in use: what a crash of its nodes at that moment would have left."""
         volume = self._known(external_id)
@@ -272,6 +285,7 @@ class PowerScalePlatform(Platform):
         except Full as error:
             raise self._full(volume.size_mib, error) from error
 
+    @verb("delete a snapshot")
     def delete_snapshot(self, snapshot: ExternalId) -> None:
         self._snapshots.delete(snapshot)
 
