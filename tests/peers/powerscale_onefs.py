@@ -66,7 +66,7 @@ class OneFs:
     lose: tuple[str, str] | None = None
     """The next answer to this method and a path that holds these words is lost: it is done, and the connection ends."""
     meet: list[tuple[str, str, Callable[[], object]]] = field(default_factory=list)
-    """What happens right before the next call of this method and a path that holds these words; each once."""
+    """What happens right before the next call of this method (`*`: any) and a path that holds these words; each once, in this order."""
     refuse: list[tuple[int, Any]] = field(default_factory=list)
     """Answers that the next calls get instead of being done; a text is one of HTML."""
     calls: Counter[str] = field(default_factory=Counter)
@@ -86,7 +86,7 @@ class OneFs:
         url = urlsplit(target)
         query = dict(parse_qsl(url.query, keep_blank_values=True))
         call = Call(method=method, path=unquote(url.path), query=query, headers=headers, sent=sent)
-        if self.meet and method == self.meet[0][0] and self.meet[0][1] in call.path:
+        if self.meet and self.meet[0][0] in ("*", method) and self.meet[0][1] in call.path:
             self.meet.pop(0)[2]()
         with self.cluster.lock:
             self.calls[f"{method} {call.path}"] += 1

@@ -30,43 +30,47 @@ class Folders:
     def _new(self, folder: str, name: str) -> str:
         return f"{folder}/{name}.{int(self._chance() * 16**8):08x}"
 
-    def copy(self, snapshot: str, source: str, path: str) -> None:
+    def _of(self, folder: str, name: str) -> list[str]:
+        return [f"{folder}/{child}" for child in self._onefs.children("look for folders", folder) if child.rpartition(".")[0] == name]
+
+    def is_begun(self, name: str, path: str) -> bool:
+        """Whether somebody has begun to make the volume, and made more or less of its folder."""
+        return bool(self._of(self._copies, name)) or self._onefs.is_there("look for a volume", path)
+
+    def copy(self, snapshot: str, source: str, name: str, path: str) -> None:
         """What a snapshot holds of a folder becomes a new one, if it is not there. Raises NotThere, Full."""
         if self._onefs.is_there("copy a snapshot", path):
             return
         self._onefs.make_folder("copy a snapshot", self._copies, mode=MODE, recursive=True)
-        copy = self._new(self._copies, path.rpartition("/")[2])
+        copy = self._new(self._copies, name)
         found = f"{SNAPSHOTS}/{snapshot}{source.removeprefix('/ifs')}"
         try:
             self._onefs.copy("copy a snapshot", found, copy, answer_s=COPY_S)
-            with contextlib.suppress(Taken):  # another with the same token was first
-                self._onefs.move("copy a snapshot", copy, path)
-                return
-        except (Refused, PlatformError):
+            self._onefs.move("copy a snapshot", copy, path)
+        except (Refused, PlatformError) as error:
             with contextlib.suppress(Refused, PlatformError):
-                self._remove([copy])
-            raise
-        self._remove([copy])
+                self.bin(name, copy)
+                self._remove(name)
+            if not isinstance(error, Taken):  # another with the same token was first
+                raise
 
-    def bin(self, path: str) -> None:
-        """Out of the way. Not there is fine."""
+    def bin(self, name: str, path: str) -> None:
+        """A folder of the volume's, out of the way. Not there is fine."""
         self._onefs.make_folder("delete a volume", self._trash, mode=MODE, recursive=True)
         with contextlib.suppress(NotThere):
-            self._onefs.move("delete a volume", path, self._new(self._trash, path.rpartition("/")[2]))
+            self._onefs.move("delete a volume", path, self._new(self._trash, name))
 
     def empty(self, name: str) -> None:
         """Has OneFS remove what is left of a volume, which takes as long as it takes."""
-        left = [
-            f"{folder}/{child}"
-            for folder in (self._trash, self._copies)
-            for child in self._onefs.children("delete a volume", folder)
-            if child.rpartition(".")[0] == name
-        ]
-        if left:
-            self._remove(left)
+        for copy in self._of(self._copies, name):
+            self.bin(name, copy)
+        self._remove(name)
 
-    def _remove(self, paths: list[str]) -> None:
+    def _remove(self, name: str) -> None:
         """Raises PlatformError where OneFS takes the job and fails it at once."""
+        paths = self._of(self._trash, name)
+        if not paths:
+            return
         try:
             body = {"type": "TreeDelete", "allow_dup": True, "treedelete_params": {"paths": paths}}
             job = self._onefs.post("delete a volume", "job/jobs", body)["id"]

@@ -138,12 +138,18 @@ class PowerScalePlatform(Platform):
 
     @verb("look for a volume")
     def find(self, token: str) -> VolumeReport | None:
-        if not token:
+        """One that is begun, and has no quota yet, has no size; it is shown so that it can be deleted."""
+        try:
+            name = naming.volume_name(token)
+        except Invalid:
             return None
         try:
-            return self.inspect(ExternalId(naming.volume_name(token)))
-        except (UnknownVolume, Invalid):
-            return None
+            return self.inspect(ExternalId(name))
+        except UnknownVolume:
+            path = self._volumes.path(name)
+            if not self._folders.is_begun(name, path):
+                return None
+        return self._report(Volume(name=name, path=path, quota="", hard_bytes=0, used_bytes=0, is_ready=False), Exports())
 
     # --- create, delete, expand -----------------------------------------------------------------------
 
@@ -191,7 +197,7 @@ class PowerScalePlatform(Platform):
             self._volumes.make_folder(name, mode=mode)
         else:
             try:
-                self._folders.copy(snapshot.name, snapshot.path, self._volumes.path(name))
+                self._folders.copy(snapshot.name, snapshot.path, name, self._volumes.path(name))
             except NotThere as error:
                 if self._snapshots.get(snapshot.name) is None:
                     raise UnknownSnapshot(snapshot=snapshot.name) from error
@@ -224,10 +230,12 @@ class PowerScalePlatform(Platform):
         if not naming.is_id(external_id):
             return
         volume, path = self._volumes.get(external_id), self._volumes.path(external_id)
-        if self._attachments.close(external_id, path) is not None or volume is not None:
-            if volume is not None:
-                self._volumes.unlimit(volume)
-            self._folders.bin(path)
+        home = self._attachments.close(external_id, path)
+        if volume is not None:
+            self._volumes.unlimit(volume)
+        if volume is not None or home is not None or naming.token_of_volume(external_id):
+            self._folders.bin(external_id, path)
+        if home is not None:
             self._attachments.forget(path)
         self._folders.empty(external_id)
 

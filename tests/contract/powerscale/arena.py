@@ -73,3 +73,19 @@ def foreign(front: OneFs, name: str) -> None:
     """A folder with a quota that somebody else has made."""
     front.cluster.ifs.make(f"{BASE}/{name}", recursive=True)
     front.cluster.make_quota({"path": f"{BASE}/{name}", "type": "directory", "enforced": True, "thresholds": {"hard": SIZE_MIB << 20}})
+
+
+def folder(front: OneFs, path: str, files: dict[str, str] | None = None) -> None:
+    front.cluster.ifs.make(path, recursive=True)
+    for name, text in (files or {}).items():
+        front.cluster.ifs.write(f"{path}/{name}", text.encode(), overwrite=True)
+
+
+def files(front: OneFs, path: str) -> dict[str, str]:
+    place = front.cluster.ifs.real(path)
+    return {str(one.relative_to(place)): one.read_text() for one in sorted(place.rglob("*")) if one.is_file()}
+
+
+def names(front: OneFs, path: str = BASE) -> list[str]:
+    """What is in a folder; nothing where there is none."""
+    return [one["name"] for one in front.cluster.ifs.children(path)] if front.cluster.ifs.is_folder(path) else []

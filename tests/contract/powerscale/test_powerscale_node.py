@@ -87,7 +87,7 @@ class Node:
         )
 
     def unstage(self, staged: Staged) -> None:
-        given = {"external_id": staged.external_id, "timeout_s": 5.0, "machine": self.machine}
+        given: dict[str, Any] = {"external_id": staged.external_id, "timeout_s": 5.0, "machine": self.machine}
         unstage(staged.plan, self.platform, self.name, staging_dir=self.staging, journal=self.journal, **given)
 
     @property

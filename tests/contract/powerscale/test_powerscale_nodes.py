@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -245,3 +246,99 @@ def test_a_node_whose_export_others_take_away_meanwhile_comes_again(
     front.meet.append(("PUT", f"{EXPORTS}/", leave))
     platform.attach(volume, A, epoch=2)
     assert (rights(front, volume, A), front.meet) == (["rw"], [])
+
+
+# --- one of two, whatever call of the other it comes before ---------------------------------------------------------
+
+Meet = Callable[[Callable[[], object]], None]
+
+
+def in_every_gap(front: OneFs, platform: PowerScalePlatform, rule: Callable[[ExternalId, Meet], None]) -> None:
+    """The rule on a new volume for each call of its verb, with what it has happen right before that call, until there is no such call."""
+    for number in range(30):
+
+        def meet(happens: Callable[[], object], number: int = number) -> None:
+            front.meet = [("*", "", lambda: None)] * number + [("*", "", happens)]
+
+        rule(platform.create(request(f"meeting-{number}")).external_id, meet)
+        if front.meet:
+            front.meet.clear()
+            assert number >= 3, "the verb makes hardly a call"
+            return
+    raise AssertionError("the verb makes calls without end")
+
+
+def comes(platform: PowerScalePlatform, volume: ExternalId, node: str, epoch: int) -> bool:
+    """Whether it was not refused, for a reason that two who meet may have."""
+    try:
+        platform.attach(volume, node, epoch=epoch)
+    except (VolumeInUse, StaleEpoch, UnknownVolume, Invalid):
+        return False
+    return True
+
+
+def goes(platform: PowerScalePlatform, volume: ExternalId) -> bool:
+    try:
+        platform.delete(volume)
+    except VolumeInUse:
+        return False
+    return True
+
+
+def test_of_two_nodes_one_comes(front: OneFs, platform: PowerScalePlatform, other: PowerScalePlatform) -> None:
+    def rule(volume: ExternalId, meet: Meet) -> None:
+        second: list[bool] = []
+        meet(lambda: second.append(comes(other, volume, B, 1)))
+        first = comes(platform, volume, A, 1)
+        assert platform.inspect(volume).held_by == ((A,) if first else (B,))
+        assert first != (second == [True])
+
+    in_every_gap(front, platform, rule)
+
+
+def test_a_node_and_a_fence_never_both_get_their_way(front: OneFs, platform: PowerScalePlatform, other: PowerScalePlatform) -> None:
+    def rule(volume: ExternalId, meet: Meet) -> None:
+        fenced: list[bool] = []
+        meet(lambda: fenced.append(other.fence(volume, 5) is not None))
+        came = comes(platform, volume, A, 1)
+        seen = platform.inspect(volume)
+        assert (seen.held_by == (A,)) == came
+        assert not (came and fenced == [True]), "a node came in spite of a fence"
+        assert seen.epoch >= (5 if fenced == [True] else 1)
+
+    in_every_gap(front, platform, rule)
+
+
+def test_a_fence_and_a_node_never_both_get_their_way(front: OneFs, platform: PowerScalePlatform, other: PowerScalePlatform) -> None:
+    def rule(volume: ExternalId, meet: Meet) -> None:
+        came: list[bool] = []
+        meet(lambda: came.append(comes(other, volume, A, 1)))
+        fenced = platform.fence(volume, 5) is not None
+        assert fenced != (came == [True])
+
+    in_every_gap(front, platform, rule)
+
+
+def test_a_volume_is_deleted_or_a_node_has_it(front: OneFs, platform: PowerScalePlatform, other: PowerScalePlatform) -> None:
+    def rule(volume: ExternalId, meet: Meet) -> None:
+        came: list[bool] = []
+        meet(lambda: came.append(comes(other, volume, A, 3)))
+        gone = goes(platform, volume)
+        assert gone != (came == [True])
+        if gone:
+            assert exports_of(front, volume) == []
+        else:
+            assert (platform.inspect(volume).held_by, platform.inspect(volume).epoch) == ((A,), 3)
+
+    in_every_gap(front, platform, rule)
+
+
+def test_a_node_has_a_volume_or_it_is_deleted(front: OneFs, platform: PowerScalePlatform, other: PowerScalePlatform) -> None:
+    def rule(volume: ExternalId, meet: Meet) -> None:
+        gone: list[bool] = []
+        meet(lambda: gone.append(goes(other, volume)))
+        came = comes(platform, volume, A, 3)
+        assert came != (gone == [True])
+        assert came or exports_of(front, volume) == []
+
+    in_every_gap(front, platform, rule)

@@ -1,0 +1,162 @@
+"""What OneFS' codes become, how sessions end, and what the doctor says of a PowerScale cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from storage.errors import (
+    Conflict,
+    Invalid,
+    PlatformError,
+    PlatformUnavailable,
+    PollyError,
+    PoolFull,
+    Unsupported,
+)
+from storage.platforms.powerscale.platform import PowerScalePlatform
+from tests.contract.powerscale.arena import BASE, platform_on, request
+from tests.peers.powerscale_onefs import PASSWORD, OneFs
+
+pytestmark = [pytest.mark.peer, pytest.mark.xdist_group("powerscale")]
+
+MIB = 1 << 20
+
+
+def said(code: str, message: str = "words of its own", **more: str) -> dict[str, Any]:
+    return {"errors": [{"code": code, "message": message, **more}]}
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "kind"),
+    [
+        (400, "AEC_BAD_REQUEST", Invalid),
+        (400, "AEC_ARG_REQUIRED", Invalid),
+        (400, "AEC_ARG_SINGLE_ONLY", Invalid),
+        (400, "AEC_NAMETOOLONG", Invalid),
+        (400, "AEC_NAMEEMPTY", Invalid),
+        (400, "AEC_NAMEILLEGAL", Invalid),
+        (400, "AEC_NO_SPACE", PoolFull),
+        (403, "AEC_LIMIT_EXCEEDED", PoolFull),
+        (403, "AEC_FORBIDDEN", PlatformError),
+        (403, "AEC_INVALID_LICENSE", Unsupported),
+        (404, "AEC_NOT_FOUND", PlatformError),
+        (405, "AEC_METHOD_NOT_ALLOWED", PlatformError),
+        (406, "AEC_NOT_ACCEPTABLE", PlatformError),
+        (409, "AEC_CONFLICT", PlatformError),
+        (412, "AEC_PRE_CONDITION_FAILED", Conflict),
+        (416, "AEC_INVALID_REQUEST_RANGE", PlatformError),
+        (500, "AEC_EXCEPTION", PlatformUnavailable),
+        (500, "AEC_SYSTEM_INTERNAL_ERROR", PlatformUnavailable),
+    ],
+)
+def test_every_code_becomes_one_of_pollys_errors_and_is_kept(
+    front: OneFs, platform: PowerScalePlatform, status: int, code: str, kind: type[PollyError]
+) -> None:
+    front.meet.append(("POST", "/quota/quotas", lambda: front.refuse.append((status, said(code)))))
+    with pytest.raises(kind) as caught:
+        platform.create(request())
+    assert f"{code}: words of its own" in str(caught.value)
+    assert isinstance(caught.value, PlatformUnavailable) == (kind is PlatformUnavailable)
+
+
+@pytest.mark.parametrize("answer", [(200, "<html>not OneFS</html>"), (502, "<html>a proxy</html>"), (404, "<html>nothing</html>")])
+def test_what_is_not_onefs_is_an_error_of_the_platform(front: OneFs, platform: PowerScalePlatform, answer: tuple[int, str]) -> None:
+    platform.pools()
+    front.refuse = [answer]
+    with pytest.raises(PlatformError):
+        platform.pools()
+
+
+def test_a_call_that_onefs_calls_transient_is_made_again(front: OneFs, platform: PowerScalePlatform) -> None:
+    platform.pools()
+    front.refuse = [(200, said("AEC_TRANSIENT"))] * 2
+    assert platform.pools()
+    front.refuse = [(200, said("AEC_TRANSIENT"))] * 9
+    with pytest.raises(PlatformUnavailable, match="AEC_TRANSIENT"):
+        platform.pools()
+    front.refuse.clear()
+
+
+@pytest.mark.parametrize("end", [(401, said("AEC_UNAUTHORIZED")), (403, "<html><h1>Forbidden</h1></html>"), (401, "<html>Login</html>")])
+def test_a_session_that_ends_is_begun_anew_by_one_of_those_who_notice(front: OneFs, end: tuple[int, Any]) -> None:
+    platform = platform_on(front)
+    platform.pools()
+    front.refuse = [end]
+    assert platform.pools()
+    assert front.calls["POST /session/1/session"] == 2
+    front.sessions.clear()
+    with ThreadPoolExecutor(4) as pool:
+        assert len(list(pool.map(lambda _: platform.pools(), range(4)))) == 4
+    assert front.calls["POST /session/1/session"] == 3
+    platform.close()
+    assert front.sessions == {}, "a session is left on the cluster"
+
+
+def test_a_wrong_password_is_said_without_it(front: OneFs, platform: PowerScalePlatform) -> None:
+    front.password = "another"
+    with pytest.raises(PlatformUnavailable, match="OneFS does not accept user polly") as caught:
+        platform.pools()
+    assert PASSWORD not in repr((str(caught.value), caught.value.fields))
+
+
+# --- polly doctor -----------------------------------------------------------------------------------------
+
+
+def without(*names: str) -> Callable[[OneFs], None]:
+    def change(front: OneFs) -> None:
+        for name in names:
+            del front.privileges[name]
+
+    return change
+
+
+def reading_only(front: OneFs) -> None:
+    front.privileges["ISI_PRIV_NFS"] = "r"
+
+
+def unlicensed(front: OneFs) -> None:
+    front.cluster.licensed.discard("SnapshotIQ")
+
+
+def old(front: OneFs) -> None:
+    front.latest = 11
+
+
+def rebuilt(front: OneFs) -> None:
+    front.cluster.ifs.clear()
+
+
+def locked(front: OneFs) -> None:
+    front.password = "another"
+
+
+@pytest.mark.parametrize(
+    ("change", "subject", "message"),
+    [
+        (without("ISI_PRIV_QUOTA", "ISI_PRIV_STATISTICS"), "polly", "the user lacks ISI_PRIV_QUOTA (write), ISI_PRIV_STATISTICS (read)"),
+        (reading_only, "polly", "the user lacks ISI_PRIV_NFS (write)"),
+        (unlicensed, "SnapshotIQ", "its licence is Unlicensed"),
+        (old, "https://", "OneFS with version 11 of its API"),
+        (rebuilt, BASE, "there is no such folder"),
+        (locked, "https://", "OneFS does not accept user polly"),
+    ],
+)
+def test_the_doctor_says_what_is_missing(
+    front: OneFs, platform: PowerScalePlatform, change: Callable[[OneFs], None], subject: str, message: str
+) -> None:
+    change(front)
+    wrong = [finding for finding in platform.check() if not finding.ok]
+    assert len(wrong) == 1
+    assert (wrong[0].subject.startswith(subject), message in wrong[0].message, bool(wrong[0].mend)) == (True, True, True)
+
+
+def test_the_doctor_knows_access_zones(front: OneFs) -> None:
+    front.cluster.zones["other"] = "/ifs/other"
+    for zone, message in (("other", "the base path is not below it"), ("none", "there is no such access zone")):
+        platform = platform_on(front, access_zone=zone)
+        assert [finding.message for finding in platform.check() if not finding.ok and message in finding.message]
+        platform.close()
