@@ -112,13 +112,13 @@ class Attachments:
 
     def record_birth(self, volume: Volume, birth: Birth, *, epoch: int) -> None:
         seen = self.seen(volume)
-        kept, known = seen.kept, seen.kept.certificate
+        kept, known = seen.kept, seen.kept.certificate(volume.name)
         if epoch < kept.epoch:
             raise StaleEpoch(volume=volume.name, epoch=epoch, found=kept.epoch)
         if known not in (None, birth):
             raise Conflict(what=f"the birth certificate of {volume.name}", expected=known, found=birth)
         if known is None and seen.home is not None:
-            self._table.write_home(seen.home, kept.born(birth), "store a birth certificate")
+            self._table.write_home(seen.home, kept.born(birth, volume.name), "store a birth certificate")
 
     # --- deleting -------------------------------------------------------------------------------------------
 

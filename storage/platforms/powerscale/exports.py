@@ -31,6 +31,7 @@ class Home(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     epoch: int = 0
     floor: int = 0
     birth: tuple[str, str, str] | None = None
+    """Serial, filesystem and UUID; the volume's name, which may be long, is left out where it is the serial."""
     shared: bool = False
     """Any number of nodes may write."""
     deleting: bool = False
@@ -42,12 +43,16 @@ class Home(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     def marked(self, mark: Mark) -> Home:
         return msgspec.structs.replace(self, epoch=mark.epoch, floor=mark.floor)
 
-    @property
-    def certificate(self) -> Birth | None:
-        return Birth(serial=self.birth[0], filesystem=self.birth[1], filesystem_uuid=self.birth[2]) if self.birth else None
+    def certificate(self, name: str) -> Birth | None:
+        """That of the volume of this name."""
+        if self.birth is None:
+            return None
+        serial, filesystem, uuid = self.birth
+        return Birth(serial=serial or name, filesystem=filesystem, filesystem_uuid=uuid)
 
-    def born(self, birth: Birth) -> Home:
-        return msgspec.structs.replace(self, birth=(birth.serial, birth.filesystem, birth.filesystem_uuid))
+    def born(self, birth: Birth, name: str) -> Home:
+        serial = "" if birth.serial == name else birth.serial
+        return msgspec.structs.replace(self, birth=(serial, birth.filesystem, birth.filesystem_uuid))
 
 
 class Hold(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

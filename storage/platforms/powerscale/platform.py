@@ -117,7 +117,7 @@ class PowerScalePlatform(Platform):
             serial=volume.name,
             token=naming.token_of_volume(volume.name),
             epoch=exports.kept.epoch,
-            birth=exports.kept.certificate,
+            birth=exports.kept.certificate(volume.name),
             held_by=exports.held_by,
             zone=self._options.zone,
         )
@@ -175,7 +175,8 @@ class PowerScalePlatform(Platform):
         try:
             self._table.make_home(volume.path, home)
         except Full:
-            self.delete(ExternalId(volume.name))
+            if self._table.of(volume.path).home is None:
+                self.delete(ExternalId(volume.name))
             raise
         return self._table.of(volume.path)
 

@@ -207,7 +207,7 @@ def test_a_birth_certificate_that_does_not_fit_is_refused(platform: PowerScalePl
 
 
 def test_what_a_folder_volume_is_born_with_fits(platform: PowerScalePlatform) -> None:
-    volume = platform.create(request("t" * 64)).external_id
+    volume = platform.create(request("t" * 180)).external_id
     platform.attach(volume, A, epoch=10**9)
     birth = Birth(serial=volume, filesystem="folder", filesystem_uuid="6b1f0d0e-3f5e-4d4c-9d7c-0f6a3c1b2a10")
     platform.record_birth(volume, birth, epoch=10**9)
