@@ -107,7 +107,7 @@ class Cluster:
         for quota in self.quotas.values():
             hard = quota["thresholds"]["hard"]
             if hard and quota["enforced"] and f"{path}/".startswith(f"{quota['path']}/") and self.ifs.used(quota["path"])[0] + more > hard:
-                raise Refused("AEC_FORBIDDEN", f"Unable to write '{path}' -- disk quota exceeded.")
+                raise Refused("AEC_FORBIDDEN", f"Unable to write '{path}' -- Disc quota exceeded")
 
     def bytes_used(self) -> int:
         return self.bytes_foreign + self.ifs.used("/ifs")[0]
@@ -202,16 +202,17 @@ class Cluster:
 
     def move(self, source: str, target: str) -> None:
         if any(f"{quota['path']}/".startswith(f"{source}/") for quota in self.quotas.values()):
-            raise Refused("AEC_FORBIDDEN", f"Unable to move '{source}' -- it is the root of a quota domain.")
+            raise Refused("AEC_FORBIDDEN", "The source and target don't have same protection domain.")
         self.ifs.move(source, target)
 
     def begin(self, body: Object) -> Object:
         kind = str(body.get("type", ""))
-        params = body.get(f"{kind.lower()}_params") or {}
+        only(body, ("type", "paths", "allow_dup", "policy", "priority", "domainmark_params", "snaprevert_params"))
+        params = {"paths": body.get("paths") or (), **(body.get(f"{kind.lower()}_params") or {})}
         if kind not in ("TreeDelete", "DomainMark", "SnapRevert"):
             raise Refused("AEC_NOT_FOUND", f"Job type {kind} does not exist", field="type")
         if kind == "TreeDelete":
-            for path in params.get("paths") or ():
+            for path in params["paths"]:
                 self.ifs.known(path)
         job = Job(id=next(self._ids), type=kind, params=params, looks_left=self.job_looks)
         self.jobs[job.id] = job

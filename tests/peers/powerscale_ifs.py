@@ -52,8 +52,6 @@ class Refused(Exception):
 class Ifs:
     folder: Path
     """Stands for the cluster's root, so that /ifs is `ifs` in it."""
-    keeps_existing: bool = True
-    """Whether making a folder that is there is fine (it is left as it is), or a conflict."""
 
     def __post_init__(self) -> None:
         (self.folder / "ifs").mkdir(parents=True, exist_ok=True)
@@ -125,22 +123,21 @@ class Ifs:
             raise Refused("AEC_FORBIDDEN", f"Unable to change '{path}' -- read-only file system.")
         return place
 
-    def make(self, path: str, *, recursive: bool, mode: str = "") -> None:
+    def make(self, path: str, *, recursive: bool, overwrite: bool = True, mode: str = "") -> None:
+        """One that is there gets the mode, unless it is not to be overwritten."""
         place = self._writable(path)
-        if place.is_dir():
-            if self.keeps_existing:
-                return
-            raise Refused("AEC_CONFLICT", f"Unable to create container '{path}' -- it exists.")
+        if place.is_dir() and not overwrite:
+            raise Refused("AEC_FORBIDDEN", "Unable to create directory as requested -- container already exists")
         if not recursive and not place.parent.is_dir():
-            raise Refused("AEC_NOT_FOUND", f"Unable to create container '{path}' -- its parent was not found.")
-        place.mkdir(parents=recursive)
+            raise Refused("AEC_BAD_REQUEST", f"A component of path '{path}' does not exist.")
+        place.mkdir(parents=recursive, exist_ok=True)
         if mode:
             place.chmod(int(mode, 8))
 
     def write(self, path: str, data: bytes, *, overwrite: bool) -> None:
         place = self._writable(path)
         if place.exists() and not overwrite:
-            raise Refused("AEC_CONFLICT", f"Unable to create object '{path}' -- it exists.")
+            raise Refused("AEC_FORBIDDEN", "Unable to put object -- object already exists")
         self.known(os.path.dirname(path))
         place.write_bytes(data)
 
@@ -149,7 +146,7 @@ class Ifs:
         place, found = self._writable(target), self.known(source)
         self.known(os.path.dirname(target))
         if place.exists() and not (merge and place.is_dir()):
-            raise Refused("AEC_CONFLICT", f"Unable to copy to '{target}' -- it exists.")
+            raise Refused("AEC_FORBIDDEN", f"Unable to copy -- '{target}' exists")
         if found.is_dir():
             shutil.copytree(found, place, symlinks=True, dirs_exist_ok=True)
         else:
@@ -164,18 +161,19 @@ class Ifs:
         self._writable(source)
         self.known(os.path.dirname(target))
         if os.path.lexists(place):
-            raise Refused("AEC_CONFLICT", f"Unable to move '{source}' to '{target}' -- it exists.")
+            raise Refused("AEC_FORBIDDEN", f"The destination '/namespace{target}' exists.")
         found.rename(place)
 
     def remove(self, path: str, *, recursive: bool) -> None:
-        self._writable(path)
-        place = self.known(path)
+        place = self._writable(path)
+        if not os.path.lexists(place):
+            return
         if not place.is_dir() or place.is_symlink():
             place.unlink()
         elif recursive:
             shutil.rmtree(place)
         elif any(place.iterdir()):
-            raise Refused("AEC_FORBIDDEN", f"Unable to delete '{path}' -- directory not empty.")
+            raise Refused("AEC_FORBIDDEN", f"The directory '{path}' is not empty.")
         else:
             place.rmdir()
 

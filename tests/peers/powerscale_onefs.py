@@ -16,6 +16,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from tests.peers.powerscale_cluster import Cluster
 from tests.peers.powerscale_ifs import Refused
+from tests.peers.powerscale_platform import act
 
 USER: Final = "polly"
 PASSWORD: Final = "not-a-real-secret"
@@ -102,8 +103,6 @@ class OneFs:
                 return refused.status, refused.body, {}
 
     def _act(self, call: Call) -> Answer:
-        from tests.peers.powerscale_platform import act
-
         if call.path.startswith("/namespace/"):
             status, said = self._namespace(call, call.path.removeprefix("/namespace").rstrip("/"))
         else:
@@ -183,7 +182,9 @@ class OneFs:
             return self._copy(call, unquote(source).removeprefix("/namespace").rstrip("/"), path)
         if call.headers.get("x-isi-ifs-target-type") == "container":
             cluster.make_room(path, 0)
-            cluster.ifs.make(path, recursive=call.says("recursive"), mode=call.headers.get("x-isi-ifs-access-control", ""))
+            overwrite = call.query.get("overwrite", "true").lower() in YES
+            mode = call.headers.get("x-isi-ifs-access-control", "")
+            cluster.ifs.make(path, recursive=call.says("recursive"), overwrite=overwrite, mode=mode)
             return 200, None
         cluster.make_room(path, len(call.sent))
         cluster.ifs.write(path, call.sent, overwrite=call.query.get("overwrite", "true").lower() in YES)
@@ -195,9 +196,13 @@ class OneFs:
             ifs.clone(source, path, snapshot=call.query.get("snapshot", ""))
             return 200, None
         ifs.known(source)
-        self.cluster.make_room(path, ifs.used(source)[0])
-        ifs.copy(source, path, merge=call.says("merge"))
-        return 200, {"success": True}
+        try:
+            self.cluster.make_room(path, ifs.used(source)[0])
+            ifs.copy(source, path, merge=call.says("merge"))
+        except Refused as refused:
+            failed = {"source": source, "target": path, "error_src": "target side", "message": refused.message}
+            return 200, {"copy_errors": [failed], "success": False}
+        return 200, None
 
     def _move(self, call: Call, path: str) -> tuple[int, Any]:
         target = unquote(call.headers.get("x-isi-ifs-set-location", "")).removeprefix("/namespace").rstrip("/")

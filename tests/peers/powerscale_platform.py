@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from tests.peers import powerscale_shapes as shapes
 from tests.peers.powerscale_ifs import Refused
-from tests.peers.powerscale_onefs import Call, OneFs
+
+if TYPE_CHECKING:
+    from tests.peers.powerscale_onefs import Call, OneFs
 
 Said = tuple[int, Any]
-Route = Callable[[OneFs, Call, str], Said]
+Route = Callable[["OneFs", "Call", str], Said]
 PRIVILEGE: Final = {
     "quota": "ISI_PRIV_QUOTA",
     "protocols/nfs": "ISI_PRIV_NFS",

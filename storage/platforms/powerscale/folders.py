@@ -72,7 +72,7 @@ class Folders:
         if not paths:
             return
         try:
-            body = {"type": "TreeDelete", "allow_dup": True, "treedelete_params": {"paths": paths}}
+            body = {"type": "TreeDelete", "allow_dup": True, "paths": paths}
             job = self._onefs.post("delete a volume", "job/jobs", body)["id"]
             said = self._onefs.get("delete a volume", f"job/jobs/{job}")["jobs"]
         except NotThere:

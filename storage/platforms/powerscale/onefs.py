@@ -34,6 +34,8 @@ WRONG: Final = frozenset(
 )
 CHANGED: Final = frozenset({"AEC_PRE_CONDITION_FAILED"})
 NO_ROOM: Final = ("quota exceeded", "no space left")
+IN_THE_WAY: Final = ("already exists", "' exists", "is a directory and not empty", "conflict on '")
+"""What OneFS says of what is there already, by whatever code."""
 Object = Mapping[str, Any]
 
 
@@ -152,8 +154,9 @@ class OneFs:
     def make_folder(self, action: str, path: str, *, mode: str, recursive: bool = False) -> None:
         """There already is fine."""
         headers = {"x-isi-ifs-target-type": "container", "x-isi-ifs-access-control": mode}
+        params = {"recursive": str(recursive).lower(), "overwrite": "false"}  # which would give one that is there another mode
         with contextlib.suppress(Taken):
-            self._call(action, "PUT", f"/namespace{quote(path)}", params={"recursive": str(recursive).lower()}, headers=headers)
+            self._call(action, "PUT", f"/namespace{quote(path)}", params=params, headers=headers)
 
     def move(self, action: str, source: str, target: str) -> None:
         """Raises NotThere, Taken."""
@@ -164,9 +167,9 @@ class OneFs:
         headers = {"x-isi-ifs-copy-source": f"/namespace{quote(source)}", "x-isi-ifs-mode-mask": "preserve"}
         said = self._call(action, "PUT", f"/namespace{quote(target)}", headers=headers, answer_s=answer_s)
         if said.get("success") is False:
-            failures = said.get("copy_errors") or said.get("errors") or [{}]
-            reason = f"{len(failures)} files were not copied, the first of them: {failures[0].get('message', 'it does not say why')}"
-            raise PlatformError(platform=self.platform, action=action, reason=reason)
+            failures = [str(one.get("message", "")) for one in said.get("copy_errors") or ()]
+            reason = f"{len(failures)} files were not copied, the first of them: {''.join(failures[:1]) or 'it does not say why'}"
+            raise (Full if _has(NO_ROOM, reason) else Refused)(action=action, reason=reason)
 
     # --- one call ---------------------------------------------------------------------------------------
 
@@ -229,6 +232,8 @@ class OneFs:
     def _error(self, action: str, answer: httpx.Response) -> PollyError | Refused:
         said, status, platform = _words(answer), answer.status_code, self.platform
         code, reason = said.code or _usual(status), said.reason or f"HTTP {status}"
+        if code in TAKEN or _has(IN_THE_WAY, said.message):
+            return Taken(action=action, reason=reason)
         if code in WRONG:
             if said.field == "resume":
                 return Forgotten(action=action, reason=reason)
@@ -239,12 +244,15 @@ class OneFs:
             return Conflict(what=f"what Polly asked {platform} to {action}", expected="unchanged", found=reason)
         if code in UNLICENSED:
             return Unsupported(platform=platform, action=action, reason=reason)
-        if code in FULL or any(words in said.message.lower() for words in NO_ROOM):
+        if code in FULL or _has(NO_ROOM, said.message):
             return Full(action=action, reason=reason)
         if code == "AEC_FORBIDDEN":
             reason = f"user {self._api.options.username} may not ({reason})"
-        kind = NotThere if code in MISSING else Taken if code in TAKEN else Refused
-        return kind(action=action, reason=reason)
+        return (NotThere if code in MISSING else Refused)(action=action, reason=reason)
+
+
+def _has(sentences: tuple[str, ...], text: str) -> bool:
+    return any(words in text.lower() for words in sentences)
 
 
 def _usual(status: int) -> str:

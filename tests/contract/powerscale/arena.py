@@ -25,7 +25,6 @@ def renewed(front: OneFs) -> OneFs:
     """The same front before a cluster where nothing was ever done."""
     ifs = front.cluster.ifs
     ifs.clear()
-    ifs.keeps_existing = True
     front.cluster = Cluster(ifs=ifs, hosts={NODES[1]})
     ifs.make(BASE, recursive=True)
     front.user, front.password, front.page_size, front.latest, front.lose = USER, PASSWORD, 1000, LATEST, None

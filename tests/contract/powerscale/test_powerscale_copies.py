@@ -97,7 +97,7 @@ def test_a_copy_of_what_is_larger_than_the_base_paths_quota_is_refused(front: On
         folder(front, BASE, {"more": "x" * (15 * MIB)})
 
     front.meet.append(("PUT", "/copies/polly-copy", fill))
-    with pytest.raises(PoolFull, match="disk quota exceeded"):
+    with pytest.raises(PoolFull, match="Disc quota exceeded"):
         platform.create(request("copy", snapshot=snapshot))
     assert platform.find("copy") is None
 

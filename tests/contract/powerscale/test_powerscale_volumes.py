@@ -35,12 +35,9 @@ def test_a_volume_is_a_folder_with_a_hard_quota_of_its_size(front: OneFs, platfo
     assert front.cluster.ifs.child(front.cluster.ifs.known(quota["path"]))["mode"] == "0770"
 
 
-@pytest.mark.parametrize("keeps_existing", [True, False])
 @pytest.mark.parametrize("lost", [("PUT", "/namespace"), ("POST", "/quota/quotas"), ("POST", "/nfs/exports"), ("GET", "/nfs/exports")])
-def test_whatever_answer_of_a_create_is_lost_its_repeat_goes_on(
-    front: OneFs, platform: PowerScalePlatform, lost: tuple[str, str], keeps_existing: bool
-) -> None:
-    front.cluster.ifs.keeps_existing, front.lose = keeps_existing, lost
+def test_whatever_answer_of_a_create_is_lost_its_repeat_goes_on(front: OneFs, platform: PowerScalePlatform, lost: tuple[str, str]) -> None:
+    front.lose = lost
     with pytest.raises(PlatformUnavailable):
         platform.create(request(parameters={"shared": "true"}))
     platform.create(request(parameters={"shared": "true"}))
