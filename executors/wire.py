@@ -25,6 +25,12 @@ from storage.platforms.base import Attachment
 
 VERSION: Final = 1
 
+
+def _this_version() -> int:
+    """Made, so that it is written: what equals a plain default is left out, and an absent version would mean the reader's own."""
+    return VERSION
+
+
 RELEASED: Final = "RELEASED"
 """The last step of a claim as its executor reports it: unmounted and detached, nothing is held any more."""
 FAILED: Final = "FAILED"
@@ -62,7 +68,7 @@ class HostVolume(msgspec.Struct, frozen=True, kw_only=True):
 class Launch(msgspec.Struct, frozen=True, kw_only=True):
     """One task: what to run, as whom, and with which volumes."""
 
-    version: int = VERSION
+    version: int = msgspec.field(default_factory=_this_version)
     node: str = ""
     """What the broker and the platforms call this node: the agent's hostname. Empty: the node's own hostname."""
     cmd: str | None = None
@@ -113,7 +119,7 @@ class VolumeProgress(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
 class Progress(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The data of one status update."""
 
-    version: int = VERSION
+    version: int = msgspec.field(default_factory=_this_version)
     volumes: tuple[VolumeProgress, ...] = ()
     identities: Mapping[str, str] = {}
     """What each of the task's platforms calls this node, where that is not the launch's `node`: platform name to identity."""
@@ -137,7 +143,7 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Receipt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Broker to executor: what it has done for the task's volumes."""
 
-    version: int = VERSION
+    version: int = msgspec.field(default_factory=_this_version)
     births: tuple[ClaimId, ...] = ()
     """These claims' birth certificates are committed in the ledger; their volumes may take data."""
     deliveries: tuple[Delivery, ...] = ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pwd
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from executors.agent import KillAsked, LaunchAsked, MessageCame, ShutdownAsked
 from executors.config import NodeConfig, prepare_staging_dir, read_config
 from executors.identity import command_line, find_user
 from executors.inbox import Event, Inbox, Stop
-from executors.wire import Launch, Receipt, decode_receipt, encode
+from executors.wire import VERSION, Launch, Progress, Receipt, decode_receipt, encode
 from storage.errors import Invalid
 from storage.model import ClaimId
 
@@ -175,6 +176,11 @@ def test_receipts_add_up_and_other_messages_change_nothing(inbox: Inbox) -> None
         inbox.put(MessageCame(data=data))
     inbox.look()
     assert inbox.births == {"a", "b"}
+
+
+@pytest.mark.parametrize("message", [Launch(lease_s=1.0), Progress(), Receipt()])
+def test_every_message_says_its_version_although_defaults_are_left_out(message: Launch | Progress | Receipt) -> None:
+    assert json.loads(encode(message))["version"] == VERSION
 
 
 @pytest.mark.parametrize("data", [b"", b"{}", b'{"births": "a"}', b'{"births": ["a"], "version": 2}'])
