@@ -274,3 +274,14 @@ def _parts(sql: str) -> str:
     head, _, body = sql.partition(" ( ")
     parts = (part.strip() for part in re.split(r", (?=CONSTRAINT|[a-z_]+ [A-Z])", body.rpartition(")")[0]))
     return " ".join([head, *sorted(parts), sql.rpartition(")")[2]])
+
+
+def test_postgresql_leaves_room_for_the_next_version_of_what_claims_change(postgresql_url: str) -> None:
+    ledger = open_ledger(postgresql_url)
+    try:
+        with ledger._database.reading() as session:
+            query = text("SELECT relname, reloptions FROM pg_class WHERE relname IN ('volumes', 'claims', 'placements') ORDER BY 1")
+            found = {row[0]: row[1] for row in session.all(query)}
+    finally:
+        ledger.close()
+    assert found == {table: ["fillfactor=50"] for table in ("claims", "placements", "volumes")}
