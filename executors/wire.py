@@ -57,7 +57,7 @@ class PlatformSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=
     """What an attachment brings: Capabilities.device. For BROKER only."""
 
 
-class HostVolume(msgspec.Struct, frozen=True, kw_only=True):
+class HostVolume(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A folder of the node, bound into the task's sandbox."""
 
     host_path: str
@@ -65,7 +65,7 @@ class HostVolume(msgspec.Struct, frozen=True, kw_only=True):
     read_only: bool = False
 
 
-class Launch(msgspec.Struct, frozen=True, kw_only=True):
+class Launch(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One task: what to run, as whom, and with which volumes."""
 
     version: int = msgspec.field(default_factory=_this_version)

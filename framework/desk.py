@@ -12,8 +12,8 @@ from framework.doctor import of_platform, soundness
 from framework.engine import Engine
 from framework.marathon.model import App
 from framework.mesos.asking import instance_key
-from framework.mesos.cycle import Seen
 from framework.mesos.instances import AppState, Phase, Task, Waiting
+from framework.mesos.latest import Seen
 from framework.service import (
     BrokerInfo,
     DriftOrder,
@@ -97,8 +97,9 @@ class Desk:
         cycle = self._engine.scheduler.cycle
         storage = cycle.storage_view()
         wanted = [v.existing for wish in cycle.wishes(self._engine.parts.clock()) for v in wish.ask.volumes if v.existing]
-        found = overlays([seen.offer for seen in cycle.latest.values()], storage, wanted)
-        return [_offer_view(seen, overlay_resources(found[seen.offer.agent_id], role=seen.offer.role)) for seen in cycle.latest.values()]
+        latest = list(cycle.latest)
+        found = overlays([seen.offer for seen in latest], storage, wanted)
+        return [_offer_view(seen, overlay_resources(found[seen.offer.agent_id], role=seen.offer.role)) for seen in latest]
 
     # --- volumes --------------------------------------------------------------------------------
 

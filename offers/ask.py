@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
+
+from msgspec import Struct
 
 from storage.errors import Invalid
 from storage.model import Profile, Volume, WorkloadId
@@ -65,8 +67,7 @@ class Constraint:
         return Invalid(field="constraint", value=[self.field, str(self.operator), self.value], reason=reason)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PortAsk:
+class PortAsk(Struct, frozen=True, kw_only=True, gc=False):
     """The host ports of one task."""
 
     wanted: tuple[int, ...] = ()
@@ -83,8 +84,7 @@ class PortAsk:
 NO_PORTS = PortAsk()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VolumeAsk:
+class VolumeAsk(Struct, frozen=True, kw_only=True, gc=False):
     """One volume of one task: an existing one, or one that is to be made."""
 
     container_path: str
@@ -100,8 +100,7 @@ class VolumeAsk:
     """The ledger's name for a new one: given to one task only. Empty: not looked at."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ask:
+class Ask(Struct, frozen=True, kw_only=True, gc=False):
     """All that one pending task needs. Asks are served in the order in which they are given to `match`."""
 
     key: str
@@ -123,13 +122,12 @@ class Ask:
     executor_disk_mib: float = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Peer:
+class Peer(Struct, frozen=True, kw_only=True, gc=False):
     """Where one instance of a workload already is."""
 
     agent_id: str
     hostname: str
     region: str = ""
     zone: str = ""
-    attributes: Mapping[str, str] = field(default_factory=dict)
+    attributes: Mapping[str, str] = {}
     """The agent's attributes as text, as `constraints.attribute_text` writes them."""

@@ -70,6 +70,7 @@ class Shape:
         self.ports_wanted, self.ports_start = ask.ports.wanted, ask.ports.start
         self.required_ports = tuple(port for port in ask.ports.wanted if port) if ask.ports.required else ()
         self.any_ports = len(ask.ports.wanted) - len(self.required_ports)
+        self.takes_any_port = self.accepted is None and not self.required_ports
 
     def _read_constraints(self, constraints: Sequence[Constraint]) -> None:
         rules = [rule(constraint) for constraint in constraints]
@@ -135,13 +136,24 @@ class Likeness:
     def __init__(self) -> None:
         self._profiles: dict[str, list[Profile]] = {}
         self._first: dict[int, int] = {}
+        self._last: tuple[Ask, tuple[object, ...] | None, tuple[object, ...]] | None = None
+        """The ask before, its volumes' part, and what was told of it: most asks are like the one before."""
 
     def __call__(self, ask: Ask) -> tuple[object, ...]:
         """Equal for asks of one shape."""
+        volumes = tuple([self._volume(volume) for volume in ask.volumes]) if ask.volumes else None
+        last = self._last
+        if last is not None and last[1] == volumes and _made_of_the_same(ask, last[0]):
+            return last[2]
+        told = self._tell(ask, volumes)
+        self._last = (ask, volumes, told)
+        return told
+
+    @staticmethod
+    def _tell(ask: Ask, volumes: tuple[object, ...] | None) -> tuple[object, ...]:
         ports = ask.ports
         needs = (ask.role, ask.cpus, ask.mem_mib, ask.disk_mib, ask.gpus, ask.executor_cpus, ask.executor_mem_mib, ask.executor_disk_mib)
         where = (ask.workload, ask.constraints) if ask.constraints else None
-        volumes = tuple([self._volume(volume) for volume in ask.volumes]) if ask.volumes else None
         return (needs, ports.wanted, ports.required, ports.start, ask.accepted_roles, where, volumes)
 
     def _volume(self, volume: VolumeAsk) -> tuple[object, ...]:
@@ -159,6 +171,24 @@ class Likeness:
                 equals.append(profile)
             known = self._first[id(profile)] = id(same)
         return known
+
+
+def _made_of_the_same(one: Ask, other: Ask) -> bool:
+    """Whether two asks, their volumes aside, are made of the same objects, as those of one app's instances are."""
+    return (
+        one.ports is other.ports
+        and one.workload is other.workload
+        and one.role is other.role
+        and one.cpus is other.cpus
+        and one.mem_mib is other.mem_mib
+        and one.disk_mib is other.disk_mib
+        and one.gpus is other.gpus
+        and one.executor_cpus is other.executor_cpus
+        and one.executor_mem_mib is other.executor_mem_mib
+        and one.executor_disk_mib is other.executor_disk_mib
+        and one.accepted_roles is other.accepted_roles
+        and one.constraints is other.constraints
+    )
 
 
 # --- one checker per refusal -------------------------------------------------------------------------
@@ -201,6 +231,8 @@ def fits_gpus(shape: Shape, room: Room) -> Refusal | None:
 
 def fits_ports(shape: Shape, room: Room) -> Refusal | None:
     lots = room.lots.ports
+    if shape.takes_any_port and lots and lots[0].left >= len(shape.ports_wanted):
+        return None
     if shape.accepted is not None:
         lots = [lot for lot in lots if accepts(shape.accepted, lot.reserved, room.role)]
     if shape.required_ports and not _holds_all(lots, shape.required_ports):

@@ -8,7 +8,7 @@ keeps its rooms in the order of what they have left, so the first that fits is t
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from offers.feasibility import Shape
@@ -48,7 +48,9 @@ class Shelf:
 class Shelves:
     """All rooms of one call. `most`: how many volumes a task wants at most, so how many free slots are worth telling apart."""
 
-    def __init__(self, rooms: Iterable[Room], supply: Supply, most: int) -> None:
+    def __init__(self, rooms: Sequence[Room], supply: Supply, most: int) -> None:
+        """`rooms` by their numbers."""
+        self._rooms = rooms
         self._most = most
         self._changes = 0
         self._shelves: dict[tuple[str, Vantage, tuple[tuple[str, int], ...]], Shelf] = {}
@@ -79,7 +81,8 @@ class Shelves:
             stock.take(size_mib)
         moves = bool(agent.slots) and self._take_slots(agent, volumes)
         agent.taken += 1
-        for one in agent.rooms:
+        for number in agent.rooms:
+            one = self._rooms[number]
             one.shelf.remove(one)
             (self.shelf_of(one) if moves else one.shelf).put(one)
         self._changes += 1
@@ -106,7 +109,7 @@ class Shelves:
         for waste, _, shelf, made in self._offers(shape):
             if found is not None and waste > least:
                 break
-            room = first_fit(shape, shelf)
+            room = first_fit(shape, shelf, self._rooms)
             if room is not None and (found is None or room.entry < found.room.entry):
                 found, least = Place(room, made), waste
         return found
@@ -154,8 +157,8 @@ def volumes_on(shape: Shape, shelf: Shelf) -> Plan | NoPlan:
     return found
 
 
-def first_fit(shape: Shape, shelf: Shelf) -> Room | None:
-    """The first room of the shelf that takes one more task of this shape, storage aside."""
+def first_fit(shape: Shape, shelf: Shelf, rooms: Sequence[Room]) -> Room | None:
+    """The first room of the shelf that takes one more task of this shape, storage aside. `rooms` by their numbers."""
     start: tuple[Any, ...] = shape.floor
     last = shape.resume.get(shelf)
     if last is not None and last[0] == shelf.version:
@@ -167,7 +170,7 @@ def first_fit(shape: Shape, shelf: Shelf) -> Room | None:
     for index in range(bisect_left(entries, start), len(entries)):
         entry = entries[index]
         if entry[1] >= mem:
-            room = entry[4]
+            room = rooms[entry[3]]
             if room not in dead and shape.takes_room(room):
                 return room
     return None

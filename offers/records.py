@@ -6,13 +6,15 @@ kept whole, because Mesos wants them back unchanged in whatever is made of the o
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 from storage.errors import Invalid
 
 UNRESERVED = "*"
+Kind = Literal["SCALAR", "RANGES", "SET", "TEXT"]
+"""Mesos' Value.Type."""
 
 
 class Value(msgspec.Struct, frozen=True, gc=False):
@@ -57,7 +59,7 @@ class Resource(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """One line of an offer. The newest reservation is the last of `reservations`; `role` and `reservation` are the form before 1.4."""
 
     name: str
-    type: str = "SCALAR"
+    type: Kind = "SCALAR"
     scalar: Scalar | None = None
     ranges: Ranges | None = None
     set: Items | None = None
@@ -73,7 +75,7 @@ class Resource(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
 class Attribute(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     name: str
-    type: str = "TEXT"
+    type: Kind = "TEXT"
     text: Value | None = None
     scalar: Scalar | None = None
     ranges: Ranges | None = None

@@ -59,10 +59,12 @@ def accepts(accepted: frozenset[str] | None, reserved: str, role: str) -> bool:
 def usable(resource: Resource, role: str) -> bool:
     """Whether a task of `role` may be given this resource at all."""
     allocated, reservations = resource.allocation_info, resource.reservations
-    if (allocated is not None and allocated.role != role) or not is_plain(resource):
+    if allocated is not None and allocated.role != role:
         return False
+    if not reservations and resource.role is None:
+        return is_plain(resource)
     reserved = (reservations[-1].role if reservations else resource.role) or UNRESERVED
-    return reserved in (role, UNRESERVED) or serves(reserved, role)
+    return serves(reserved, role) and is_plain(resource)
 
 
 def stamp(resource: Resource) -> Json:
@@ -71,7 +73,7 @@ def stamp(resource: Resource) -> Json:
     if resource.allocation_info is not None:
         made["allocation_info"] = {"role": resource.allocation_info.role}
     if resource.reservations:
-        made["reservations"] = [_reservation(reservation) for reservation in resource.reservations]
+        made["reservations"] = list(map(_reservation, resource.reservations))
     if resource.role is not None:
         made["role"] = resource.role
     if resource.reservation is not None:
@@ -86,7 +88,8 @@ def _reservation(reservation: Reservation) -> Json:
 
 
 def amount(resource: Resource) -> int:
-    return to_milli(resource.scalar.value) if resource.scalar is not None else 0
+    scalar = resource.scalar
+    return int(scalar.value * 1000 + 0.5) if scalar is not None else 0  # to_milli, without the call
 
 
 class Lot(msgspec.Struct, gc=False):
@@ -96,6 +99,8 @@ class Lot(msgspec.Struct, gc=False):
     reserved: str
     left: int
     _stamp: Json | None = None
+    _written: dict[int, Json] = {}
+    """The amounts given so far as Mesos writes them: tasks that get the same share one record."""
 
     @classmethod
     def of(cls, kind: Resource) -> Lot:
@@ -105,10 +110,14 @@ class Lot(msgspec.Struct, gc=False):
         self.left += amount(resource)
 
     def take(self, milli: int) -> Json:
+        """The resource of this amount. Nobody changes it, for others may have the same."""
         self.left -= milli
-        if self._stamp is None:
-            self._stamp = stamp(self.kind)
-        return {**self._stamp, "scalar": {"value": milli / 1000}}
+        written = self._written.get(milli)
+        if written is None:
+            if self._stamp is None:
+                self._stamp = stamp(self.kind)
+            written = self._written[milli] = {**self._stamp, "scalar": {"value": milli / 1000}}
+        return written
 
 
 class PortLot(msgspec.Struct, gc=False):

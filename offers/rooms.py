@@ -6,20 +6,21 @@ A room is what one agent offers to one role, all its offers together; an agent's
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from offers.ask import Ask
 from offers.constraints import offer_field
 from offers.records import Offer
-from offers.resources import Lots, accepts, to_milli, usable
+from offers.resources import Lots, accepts, amount, usable
 from offers.view import StorageView
 
 if TYPE_CHECKING:
     from offers.ranking import Shelf
     from offers.supply import Vantage
 
-Entry = tuple[int, int, int, int, "Room"]
-"""Left cpus and memory in thousandths, tasks placed on the agent in this call, the room's number, the room: the order of preference."""
+Entry = tuple[int, int, int, int]
+"""Left cpus and memory in thousandths, tasks placed on the agent in this call, the room's number: the order of preference."""
 
 
 class Agent:
@@ -36,7 +37,8 @@ class Agent:
         self.region, self.zone = where.region.name, where.zone.name
         self.slots: dict[str, int] = {}
         """How many more volumes fit, for each platform that has a limit here."""
-        self.rooms: list[Room] = []
+        self.rooms: list[int] = []
+        """Their numbers; the rooms themselves would make a cycle, and a thousand of them would wait for the garbage collector."""
         self.taken = 0
         self._fields: dict[str, str | None] = {}
 
@@ -68,7 +70,7 @@ class Room:
         """In thousandths, whatever the reservation."""
         self.number = 0
         """Its place among all rooms by hostname, agent and role."""
-        self.entry: Entry = (0, 0, 0, 0, self)
+        self.entry: Entry = (0, 0, 0, 0)
         self._lots: Lots | None = None
         self._offer_ids: tuple[str, ...] = ()
 
@@ -77,12 +79,11 @@ class Room:
         role = self.role
         for resource in offer.resources:
             name = resource.name
-            if (name == "cpus" or name == "mem") and resource.scalar is not None and usable(resource, role):
-                milli = to_milli(resource.scalar.value)
-                if name == "cpus":
-                    self.cpus += milli
-                else:
-                    self.mem += milli
+            if name == "cpus":
+                if usable(resource, role):
+                    self.cpus += amount(resource)
+            elif name == "mem" and usable(resource, role):
+                self.mem += amount(resource)
 
     @property
     def lots(self) -> Lots:
@@ -107,7 +108,7 @@ class Room:
         return sum([lot.left for lot in lots if accepts(accepted, lot.reserved, self.role)])
 
     def new_entry(self) -> Entry:
-        self.entry = (self.cpus, self.mem, self.agent.taken, self.number, self)
+        self.entry = (self.cpus, self.mem, self.agent.taken, self.number)
         return self.entry
 
 
@@ -123,9 +124,10 @@ def rooms_of(offers: Iterable[Offer], storage: StorageView, asks: Sequence[Ask])
         agent_id, role = offer.agent.value, offer.allocation_info.role
         room = rooms.get((agent_id, role))
         if room is None:
-            agent = agents.get(agent_id) or agents.setdefault(agent_id, Agent(offer))
+            agent = agents.get(agent_id)
+            if agent is None:
+                agent = agents[agent_id] = Agent(offer)
             room = rooms[agent_id, role] = Room(agent, role)
-            agent.rooms.append(room)
         room.add(offer)
     if any(ask.volumes for ask in asks) and (defaults := default_slots(storage)):
         for agent in agents.values():
@@ -134,10 +136,14 @@ def rooms_of(offers: Iterable[Offer], storage: StorageView, asks: Sequence[Ask])
 
 
 def _numbered(rooms: Iterable[Room]) -> list[Room]:
-    ordered = sorted(rooms, key=lambda room: (room.agent.hostname, room.agent.agent_id, room.role))
-    for number, room in enumerate(ordered):
+    ordered = sorted([(room.agent.hostname, room.agent.agent_id, room.role, room) for room in rooms], key=_BY_NAME)
+    for number, (_, _, _, room) in enumerate(ordered):
         room.number = number
-    return ordered
+        room.agent.rooms.append(number)
+    return [room for _, _, _, room in ordered]
+
+
+_BY_NAME = itemgetter(0, 1, 2)
 
 
 def default_slots(storage: StorageView) -> dict[str, int | None]:

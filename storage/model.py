@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Generic, NewType, TypeVar
 
 from msgspec import Struct
+from msgspec.structs import astuple
 
 from storage.lifecycle import ClaimState, ProofKind, VolumeState
 
@@ -56,7 +57,7 @@ class ReclaimPolicy(StrEnum):
     SNAPSHOT_THEN_DELETE = "snapshot-then-delete"
 
 
-class Holder(Struct, frozen=True, kw_only=True):
+class Holder(Struct, frozen=True, kw_only=True, gc=False):
     """Who may use a volume: a workload on a node, of one scheduler."""
 
     scheduler: str
@@ -65,7 +66,7 @@ class Holder(Struct, frozen=True, kw_only=True):
     node: NodeId
 
 
-class Pool(Struct, frozen=True, kw_only=True):
+class Pool(Struct, frozen=True, kw_only=True, gc=False):
     """A part of a platform with its own capacity and topology."""
 
     platform: str
@@ -127,7 +128,7 @@ class Profile(Struct, frozen=True, kw_only=True):
         )
 
 
-class Birth(Struct, frozen=True, kw_only=True):
+class Birth(Struct, frozen=True, kw_only=True, gc=False):
     """A volume's birth certificate: what was on the device right after Polly formatted it. Checked before every mount."""
 
     serial: str
@@ -136,7 +137,7 @@ class Birth(Struct, frozen=True, kw_only=True):
     filesystem_uuid: str
 
 
-class Volume(Struct, frozen=True, kw_only=True):
+class Volume(Struct, frozen=True, kw_only=True, gc=False):
     """A piece of storage with an identity that outlives tasks."""
 
     volume_id: VolumeId
@@ -174,8 +175,7 @@ class Volume(Struct, frozen=True, kw_only=True):
         return self.birth is None and bool(self.token)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
+class Claim(Struct, frozen=True, kw_only=True, eq=False, gc=False):
     """The durable record that one holder may use one volume."""
 
     claim_id: ClaimId
@@ -189,8 +189,14 @@ class Claim:
     """Why it is where it is: set with STRANDED and RELEASING."""
     since: float = 0.0
     """When it came into its present state."""
-    volume_name: str = field(default="", compare=False)
-    """For people; only lists have it."""
+    volume_name: str = ""
+    """For people; only lists have it, so it tells no two claims apart."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Claim) and astuple(self)[:-1] == astuple(other)[:-1]
+
+    def __hash__(self) -> int:
+        return hash(self.claim_id)
 
 
 class Proof(Struct, frozen=True, kw_only=True):
@@ -252,7 +258,7 @@ class Event:
     """For people; empty once the volume is gone."""
 
 
-class VolumePlan(Struct, frozen=True, kw_only=True):
+class VolumePlan(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """All that a node needs to bring one volume to one task. Travels in the TaskInfo; holds no secret.
 
     Source of the wire format: executors/wire.py.

@@ -21,7 +21,7 @@ from framework.mesos.events import Failed, Status, Updated
 from storage.errors import PollyError
 from storage.model import ExternalId
 from storage.platforms.testing import MemoryPlatform
-from tests.stage import Told, birth_of, bring
+from tests.stage import Told, birth_of, bring, infos_of
 
 TERMINAL = frozenset({"TASK_FINISHED", "TASK_FAILED", "TASK_KILLED"})
 _uuids = itertools.count(1)
@@ -85,9 +85,8 @@ class Cluster:
         fate, self.loses_next = self.loses_next, ""
         if fate in ("refused", "doubt lost"):
             return
-        for operation in acceptance.operations:
-            for info in operation["launch"]["task_infos"]:
-                self._launch(info)
+        for info in infos_of(acceptance):
+            self._launch(info)
 
     def _launch(self, info: dict[str, Any]) -> None:
         task_id, launch = info["task_id"]["value"], decode_launch(base64.b64decode(info["data"]))

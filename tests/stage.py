@@ -155,8 +155,13 @@ class Told:
         return [decode_launch(base64.b64decode(info["data"])) for info in self.task_infos()]
 
     def task_infos(self) -> list[dict[str, Any]]:
-        operations = [operation for acceptance in self.accepts for operation in acceptance.operations]
-        return [info for operation in operations for info in operation["launch"]["task_infos"]]
+        return [info for acceptance in self.accepts for info in infos_of(acceptance)]
+
+
+def infos_of(acceptance: Acceptance) -> list[dict[str, Any]]:
+    """The TaskInfos of an ACCEPT as the master reads them."""
+    operations = msgspec.json.decode(msgspec.json.encode(acceptance.operations))
+    return [info for operation in operations for info in operation["launch"]["task_infos"]]
 
 
 def stage_config(**blocks: Any) -> Config:

@@ -40,8 +40,7 @@ class Environment:
 
     def of_task(self, task_id: str, host: str, ports: Sequence[int]) -> dict[str, str]:
         """`ports` are the host ports that the task got, in the order of the app's port definitions."""
-        mine = {"MESOS_TASK_ID": task_id, "HOST": host}
-        return {**self._shared, **mine, **self._ports(ports), **self._env}
+        return {**self._shared, "MESOS_TASK_ID": task_id, "HOST": host, **self._ports(ports), **self._env}
 
     def _ports(self, given: Sequence[int]) -> dict[str, str]:
         """PORT, PORT0.., PORTS, and PORT_ with the number asked for (where one was) or given, and with the name."""

@@ -14,7 +14,7 @@ from framework.marathon.model import App, UnreachableStrategy
 from framework.marathon.reading import read_app
 from framework.marathon.rules import check_against, check_instances
 from framework.marathon.writing import to_json
-from framework.mesos.asking import needs_of
+from framework.mesos.asking import Demand
 from framework.mesos.context import Context, story
 from framework.mesos.errors import CallFailed
 from framework.mesos.instances import AppState, Phase, Task
@@ -65,7 +65,7 @@ class Apps:
         check_against(app, (state.app for state in picture.apps.values() if state.app.app_id != app.app_id))
         if app.role is not None and app.role not in config.framework.roles:
             raise Invalid(field="role", value=app.role, reason=f"this broker has the roles {', '.join(config.framework.roles)}")
-        for need in needs_of(config, app, 0):
+        for need in Demand(config, app).needs(0):
             profile, role = need.profile, app.role or config.framework.roles[0]
             if profile.roles and role not in profile.roles:
                 raise Invalid(field="role", value=role, reason=f"profile {profile.name} is for the roles {', '.join(profile.roles)}")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from framework.config import Config
 from framework.marathon.ids import volume_name
 from framework.marathon.model import App, ExternalVolume, PersistentVolume
-from framework.mesos.instances import AppState, Waiting
 from offers.ask import Ask, Constraint, PortAsk, VolumeAsk
 from storage.errors import Invalid
 from storage.lifecycle import VolumeState
@@ -21,8 +22,7 @@ HoldersOf = Callable[[VolumeId], Iterable[tuple[str, Claim]]]
 DEFAULT_PROFILE = "default"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Need:
+class Need(Struct, frozen=True, kw_only=True, gc=False):
     """One volume of one instance, by the name that it has in the ledger."""
 
     container_path: str
@@ -31,6 +31,10 @@ class Need:
     access: Access
     profile: Profile
     external: ExternalVolume | None = None
+    mount_options: tuple[str, ...] = ()
+    """The profile's and the app's."""
+    parameters: Mapping[str, str] = {}
+    """What the platform is told: the profile's, and over them the app's."""
 
 
 def instance_key(app_id: str, slot: int) -> str:
@@ -59,32 +63,6 @@ def profile_of(config: Config, app: App, volume: PersistentVolume | ExternalVolu
         value=None,
         reason=f"polly.toml has no profile {DEFAULT_PROFILE!r} and not just one; name one of {', '.join(sorted(config.profiles))}",
     )
-
-
-def needs_of(config: Config, app: App, slot: int) -> list[Need]:
-    """The volumes of the instance in this slot, in the app's order."""
-    own = [
-        Need(
-            container_path=volume.container_path,
-            name=volume_name(app.app_id, slot, volume.container_path),
-            size_mib=volume.size_mib,
-            access=volume.access,
-            profile=profile_of(config, app, volume),
-        )
-        for volume in app.persistent_volumes
-    ]
-    named = [
-        Need(
-            container_path=volume.container_path,
-            name=volume.name,
-            size_mib=volume.size_mib,
-            access=volume.access,
-            profile=profile_of(config, app, volume),
-            external=volume,
-        )
-        for volume in app.external_volumes
-    ]
-    return own + named
 
 
 def obstacle(need: Need, volume: Volume | None, holders: Iterable[tuple[str, Claim]]) -> str:
@@ -124,28 +102,64 @@ def coexist(mode: AccessMode, one: Access, other: Access) -> bool:
     return mode is AccessMode.MULTI_NODE_READER_ONLY and one is Access.RO and other is Access.RO
 
 
-def ask_of(config: Config, state: AppState, waiting: Waiting, needs: Iterable[Need], named: Named) -> Ask:
-    """What the instance asks of the offers."""
-    app = state.app
-    return Ask(
-        key=instance_key(app.app_id, waiting.slot),
-        workload=WorkloadId(app.app_id),
-        role=app.role or config.framework.roles[0],
-        cpus=app.cpus,
-        mem_mib=app.mem_mib,
-        disk_mib=app.disk_mib,
-        gpus=app.gpus,
-        ports=PortAsk(
-            wanted=tuple(port.port if app.require_ports else 0 for port in app.ports),
-            required=app.require_ports,
-            start=state.failures.get(waiting.slot, 0),
-        ),
-        constraints=tuple(Constraint(field=c.field, operator=c.operator.value, value=c.value) for c in app.constraints),
-        accepted_roles=frozenset(app.accepted_roles) or None,
-        volumes=tuple(_volume_ask(need, named.get(need.name)) for need in needs),
-        executor_cpus=config.executor.cpus,
-        executor_mem_mib=config.executor.mem_mib,
-        executor_disk_mib=0.0,
+class Demand:
+    """What the instances of one app need and ask; what all of them share is made once."""
+
+    __slots__ = ("_app", "_ask", "_needs", "_own")
+
+    def __init__(self, config: Config, app: App) -> None:
+        """Raises UnknownProfile, or Invalid for what cannot be asked of any offer."""
+        self._app = app
+        self._own = len(app.persistent_volumes)
+        volumes: list[PersistentVolume | ExternalVolume] = [*app.persistent_volumes, *app.external_volumes]
+        self._needs = [_need(volume, profile_of(config, app, volume)) for volume in volumes]
+        self._ask = Ask(
+            key="",
+            workload=WorkloadId(app.app_id),
+            role=app.role or config.framework.roles[0],
+            cpus=app.cpus,
+            mem_mib=app.mem_mib,
+            disk_mib=app.disk_mib,
+            gpus=app.gpus,
+            ports=PortAsk(wanted=tuple(port.port if app.require_ports else 0 for port in app.ports), required=app.require_ports),
+            constraints=tuple(Constraint(field=c.field, operator=c.operator.value, value=c.value) for c in app.constraints),
+            accepted_roles=frozenset(app.accepted_roles) or None,
+            executor_cpus=config.executor.cpus,
+            executor_mem_mib=config.executor.mem_mib,
+            executor_disk_mib=0.0,
+        )
+
+    @property
+    def role(self) -> str:
+        return self._ask.role
+
+    def needs(self, slot: int) -> list[Need]:
+        """The volumes of the instance in this slot, in the app's order."""
+        own, app_id = self._own, self._app.app_id
+        mine = [replace(need, name=volume_name(app_id, slot, need.container_path)) for need in self._needs[:own]]
+        return mine + self._needs[own:]
+
+    def ask(self, slot: int, failures: int, needs: Iterable[Need], named: Named) -> Ask:
+        """What the instance in this slot asks of the offers."""
+        volumes = tuple([_volume_ask(need, named.get(need.name)) for need in needs])
+        key = instance_key(self._app.app_id, slot)
+        if failures:
+            return replace(self._ask, key=key, volumes=volumes, ports=replace(self._ask.ports, start=failures))
+        return replace(self._ask, key=key, volumes=volumes)
+
+
+def _need(volume: PersistentVolume | ExternalVolume, profile: Profile) -> Need:
+    """The name of an app's own volume is each instance's to give."""
+    external = volume if isinstance(volume, ExternalVolume) else None
+    return Need(
+        container_path=volume.container_path,
+        name=external.name if external else "",
+        size_mib=volume.size_mib,
+        access=volume.access,
+        profile=profile,
+        external=external,
+        mount_options=(*profile.mount_options, *(external.mount_options if external else ())),
+        parameters={**profile.parameters, **(external.parameters if external else {})},
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from framework.mesos.channel import Call
+from framework.mesos.taskinfo import LaunchOperation
 
 Json = Mapping[str, Any]
 
@@ -18,10 +19,10 @@ class Acceptance:
     """Operations on offers of one agent."""
 
     offer_ids: Sequence[str]
-    operations: Sequence[Json]
+    operations: Sequence[Json | LaunchOperation]
 
 
-def encode_accept(framework_id: str, offer_ids: Sequence[str], operations: Sequence[Json], *, refuse_s: float) -> bytes:
+def encode_accept(framework_id: str, offer_ids: Sequence[str], operations: Sequence[Json | LaunchOperation], *, refuse_s: float) -> bytes:
     """An ACCEPT; what the operations leave of the offers is refused for `refuse_s` seconds."""
     accept = {"offer_ids": _values(offer_ids), "operations": operations, "filters": {"refuse_seconds": refuse_s}}
     return _encode("ACCEPT", framework_id, accept=accept)

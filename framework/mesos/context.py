@@ -9,7 +9,7 @@ from typing import Protocol
 
 from executors.wire import BROKER, PlatformSettings
 from framework.config import Config
-from framework.mesos.asking import needs_of
+from framework.mesos.asking import Demand
 from framework.mesos.calls import Acceptance
 from framework.mesos.errors import CallFailed
 from framework.mesos.instances import AppState, Picture, Task, Waiting
@@ -123,7 +123,7 @@ class Context:
             self.wait(state, now)
 
     def forget_needs(self, state: AppState, waiting: Waiting) -> None:
-        for need in needs_of(self.config, state.app, waiting.slot):
+        for need in Demand(self.config, state.app).needs(waiting.slot):
             self.named.pop(need.name, None)
 
     def learn_node_names(self) -> None:

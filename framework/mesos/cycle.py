@@ -6,24 +6,25 @@ import logging
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from framework.config import PlatformKeys
-from framework.mesos.asking import Need, ask_of, needs_of, obstacle
+from framework.marathon.model import App
+from framework.mesos.asking import Demand, Need, obstacle
 from framework.mesos.calls import Acceptance
 from framework.mesos.context import Context
 from framework.mesos.errors import CallFailed, CallInDoubt
 from framework.mesos.instances import AppState, Task, Waiting
+from framework.mesos.latest import LatestOffers
 from framework.mesos.launches import Launch, Round, Wish
 from framework.mesos.slots import ask_slots
+from framework.mesos.taskinfo import LaunchOperation, TaskInfos
 from framework.mesos.telling import tell_round
-from offers.ask import Ask
 from offers.matching import match
 from offers.records import Offer, decode_offers
 from offers.view import PlatformView, Reach, StorageView
 from storage.errors import Invalid, PollyError
 from storage.lifecycle import ProofKind
-from storage.model import Node, NodeId, Proof, Volume
+from storage.model import Claim, Node, NodeId, Proof, Volume
 from storage.platforms.base import Capabilities
 
 logger = logging.getLogger(__name__)
@@ -36,20 +37,9 @@ NODE_SEEN_S = 60.0
 
 
 @dataclass(slots=True)
-class Seen:
-    """An offer as people may look at it afterwards."""
-
-    offer: Offer
-    at: float
-    fate: str = ""
-    tasks: tuple[str, ...] = ()
-
-
-@dataclass(slots=True)
 class OfferCycle:
     context: Context
-    latest: dict[str, Seen] = field(default_factory=dict)
-    """The latest offer of each agent and role."""
+    latest: LatestOffers = field(default_factory=LatestOffers)
     suppressed: bool = False
     filtered: bool = False
     """Offers were declined since the last revive, so some agents are not offered for a while."""
@@ -58,70 +48,69 @@ class OfferCycle:
     def run(self, events: Iterable[bytes], rescinded: frozenset[str]) -> None:
         """One round over all OFFERS events that are at hand."""
         now = self.context.clock()
-        offers = [offer for data in events for offer in _decoded(data) if offer.id not in rescinded]
-        seen = {offer.id: Seen(offer, now) for offer in offers}
-        self.latest.update((f"{it.offer.agent_id} {it.offer.role}", it) for it in seen.values())
-        used: Mapping[str, tuple[str, ...]] = {}
+        decoded = [(data, _decoded(data)) for data in events]
+        offers = [offer for _, some in decoded for offer in some if offer.id not in rescinded]
+        seen = self.latest.note(offers, [data for data, some in decoded if some], now)
         busy = True  # a ledger that does not answer must not cost a long filter: what waits is not known
         try:
             self.context.keep_id()
             self._record_nodes(offers, now)
             wishes = self.wishes(now)
-            busy = any(True for _ in self.context.picture.due(now))  # what blocks an instance may go at any moment
+            busy = self.context.picture.is_due(now)  # what blocks an instance may go at any moment
             if wishes and offers and not self.context.in_doubt:
-                used = self._place(wishes, offers, now)
+                seen.used = self._place(wishes, offers, now)
         finally:
-            self._decline([offer_id for offer_id in seen if offer_id not in used], busy=busy)
-            for offer_id, it in seen.items():
-                it.fate, it.tasks = ("accepted", used[offer_id]) if offer_id in used else ("declined", ())
+            self._decline(list(dict.fromkeys(offer.id for offer in offers if offer.id not in seen.used)), busy=busy)
 
     def forget_agent(self, agent_id: str) -> None:
-        for key in [key for key, seen in self.latest.items() if seen.offer.agent_id == agent_id]:
-            del self.latest[key]
+        self.latest.forget_agent(agent_id)
         self._seen.pop(agent_id, None)
 
     def wishes(self, now: float) -> list[Wish]:
         """Every instance that only offers are wanting for; what else stands in the way is noted on the others."""
-        due = self.context.picture.due(now)
-        wanted = [(state, waiting, needs) for state, waiting in due if (needs := self._needs(state, waiting)) is not None]
-        named = self.context.resolve([need.name for _, _, needs in wanted for need in needs])
+        demands: dict[str, Demand | str] = {}
+        wanted: list[tuple[AppState, Waiting, Demand, Sequence[Need]]] = []
+        for state, waiting in self.context.picture.due(now):
+            app_id = state.app.app_id
+            demand = demands.get(app_id)
+            if demand is None:
+                demand = demands[app_id] = self._demand(state.app)
+            if isinstance(demand, str):
+                waiting.blocked = demand
+            else:
+                wanted.append((state, waiting, demand, demand.needs(waiting.slot)))
+        named = self.context.resolve([need.name for *_, needs in wanted for need in needs])
         wishes = []
-        for state, waiting, needs in wanted:
+        for state, waiting, demand, needs in wanted:
             waiting.blocked = self._blocked(needs, named)
-            if not waiting.blocked and (ask := self._ask(state, waiting, needs, named)):
+            if not waiting.blocked:
+                ask = demand.ask(waiting.slot, state.failures.get(waiting.slot, 0), needs, named)
                 wishes.append(Wish(state, waiting, {need.container_path: need for need in needs}, ask))
         return wishes
 
-    def _needs(self, state: AppState, waiting: Waiting) -> Sequence[Need] | None:
-        """None where polly.toml has no longer what the app needs; why is noted."""
-        try:
-            return needs_of(self.context.config, state.app, waiting.slot)
-        except PollyError as error:
-            waiting.blocked = str(error)
-            return None
-
-    def _ask(self, state: AppState, waiting: Waiting, needs: Sequence[Need], named: Mapping[str, Volume]) -> Ask | None:
-        """None where no offer can be asked for it; why is noted."""
+    def _demand(self, app: App) -> Demand | str:
+        """Why none, in words, where polly.toml has no longer what the app needs."""
         roles = self.context.config.framework.roles
         try:
-            ask = ask_of(self.context.config, state, waiting, needs, named)
+            demand = Demand(self.context.config, app)
         except PollyError as error:
-            waiting.blocked = str(error)
-            return None
-        if ask.role not in roles:
-            waiting.blocked = f"the app's role is {ask.role}, and this broker has the roles {', '.join(roles)}"
-            return None
-        return ask
+            return str(error)
+        if demand.role not in roles:
+            return f"the app's role is {demand.role}, and this broker has the roles {', '.join(roles)}"
+        return demand
 
     def _blocked(self, needs: Sequence[Need], named: Mapping[str, Volume]) -> str:
         for need in needs:
             volume = named.get(need.name)
             if volume and volume.platform not in self.context.platforms:
                 return f"volume {volume.name} is on platform {volume.platform}, which polly.toml does not have"
-            holders = self.context.picture.holders(volume.volume_id) if volume else []
-            if words := obstacle(need, volume, [(f"task {task.task_id} on {task.record.hostname}", claim) for task, claim in holders]):
+            if words := obstacle(need, volume, self._holders(volume) if volume else ()):
                 return words
         return ""
+
+    def _holders(self, volume: Volume) -> list[tuple[str, Claim]]:
+        holders = self.context.picture.holders(volume.volume_id)
+        return [(f"task {task.task_id} on {task.record.hostname}", claim) for task, claim in holders]
 
     def storage_view(self) -> StorageView:
         """What the platforms have, by the ledger: one query for the few pools, never one for an offer."""
@@ -167,7 +156,10 @@ class OfferCycle:
         # Of each something must be heard within its lease, with volumes or without.
         until = self.context.clock() + self.context.config.claims.lease_s
         self.context.reconciler.watch([(launch.task.task_id, launch.task.agent_id) for launch in launches], until)
-        acceptances = [Acceptance(offer_ids=offer_ids, operations=[_launch_operation(group)]) for offer_ids, group in groups.items()]
+        acceptances = [
+            Acceptance(offer_ids=offer_ids, operations=[LaunchOperation(launch=TaskInfos([launch.info for launch in group]))])
+            for offer_ids, group in groups.items()
+        ]
         outcomes = self.context.driver.accept_many(acceptances, refuse_s=0.0)
         for group, error in zip(groups.values(), outcomes, strict=True):
             if isinstance(error, CallInDoubt):
@@ -273,7 +265,3 @@ def _node(offer: Offer, scheduler: str, slots: Mapping[str, int], now: float) ->
         slots=slots,
         seen_at=now,
     )
-
-
-def _launch_operation(group: Sequence[Launch]) -> dict[str, Any]:
-    return {"type": "LAUNCH", "launch": {"task_infos": [launch.info for launch in group]}}

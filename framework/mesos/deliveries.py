@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from executors.wire import Delivery, Receipt, encode, failure
-from framework.mesos.asking import needs_of
+from framework.mesos.asking import Demand
 from framework.mesos.context import Context, story
 from framework.mesos.errors import CallFailed
 from framework.mesos.events import Status
@@ -96,7 +96,7 @@ class Deliveries:
     def _plan(self, task: Task, claim: Claim, volume: Volume) -> VolumePlan:
         """As the task was launched with, of what the ledger has: an executor's word makes no volume. Raises Invalid, UnknownProfile."""
         path, state = task.record.containers.get(volume.volume_id, ""), self._context.picture.apps.get(task.app_id)
-        needs = needs_of(self._context.config, state.app, task.slot) if state else []
+        needs = Demand(self._context.config, state.app).needs(task.slot) if state else []
         need = next((need for need in needs if need.container_path == path), None)
         if need is None:
             raise Conflict(what=f"app {task.app_id}", expected=f"a volume at {path}", found="none: the app was changed")

@@ -5,9 +5,10 @@ The ledger is the truth; this is its picture, changed only after a commit.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from operator import itemgetter
 
 import msgspec
 
@@ -230,10 +231,20 @@ class Picture:
         state.waiting.update((waiting.slot, waiting) for waiting in new)
         return new
 
-    def due(self, now: float) -> Iterator[tuple[AppState, Waiting]]:
+    def due(self, now: float) -> list[tuple[AppState, Waiting]]:
         """The instances that may be launched now, in the order in which they began to wait."""
-        found = [(state, waiting) for state in self.apps.values() for waiting in state.waiting.values() if waiting.not_before <= now]
-        return iter(sorted(found, key=lambda pair: (pair[1].since, pair[0].app.app_id, pair[1].slot)))
+        found = [
+            (waiting.since, app_id, waiting.slot, state, waiting)
+            for app_id, state in self.apps.items()
+            for waiting in state.waiting.values()
+            if waiting.not_before <= now
+        ]
+        found.sort(key=_BY_AGE)
+        return [(state, waiting) for _, _, _, state, waiting in found]
+
+    def is_due(self, now: float) -> bool:
+        """Whether any instance may be launched now."""
+        return any(waiting.not_before <= now for state in self.apps.values() for waiting in state.waiting.values())
 
     def next_due(self, now: float) -> float | None:
         """When the next instance comes out of its back-off."""
@@ -255,6 +266,9 @@ class Picture:
         """Whether another live claim on the same volume is on the same node."""
         others = (other for _, other in self.holders(claim.volume_id) if other.claim_id != claim.claim_id)
         return any(other.holder.node == claim.holder.node for other in others)
+
+
+_BY_AGE = itemgetter(0, 1, 2)
 
 
 def claim_state(phase: Phase) -> ClaimState:

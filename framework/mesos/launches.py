@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import starmap
+
+from msgspec import Raw
 
 from framework.marathon.ids import task_id
 from framework.mesos.asking import Need
@@ -16,6 +18,9 @@ from offers.matching import Match
 from offers.records import Offer
 from storage.inventory import Placed, PlaceRequest, Refused
 from storage.model import WorkloadId
+
+WORTH_A_THREAD = 16
+"""So many launches are made while their claims are committed; fewer take less time than to hand the commit to a thread."""
 
 
 @dataclass(slots=True)
@@ -35,7 +40,7 @@ class Launch:
 
     match: Match
     task: Task
-    info: dict[str, Any]
+    info: Raw
 
 
 class Round:
@@ -52,14 +57,24 @@ class Round:
     def claim(self, matches: Sequence[Match]) -> list[Launch]:
         """What the ledger grants, committed. Why it refuses the others is noted on those who wait for them."""
         wanted = [self._request(found) for found in matches]
+        launches: list[Launch] = []
         with self._context.ledger.begin("broker") as tx:
             outcomes = tx.place([request for request, _ in wanted])
-        launches = []
-        for found, (request, record), outcome in zip(matches, wanted, outcomes, strict=True):
+            granted = [
+                (found, request, record, outcome)
+                for found, (request, record), outcome in zip(matches, wanted, outcomes, strict=True)
+                if isinstance(outcome, Placed)
+            ]
+            if len(granted) >= WORTH_A_THREAD:
+                tx.meanwhile(lambda: launches.extend(starmap(self._launch, granted)))
+        if not launches:
+            launches.extend(starmap(self._launch, granted))
+        for launch in launches:
+            self._context.forget(launch.task.volumes.values())
+            self._context.picture.add_task(launch.task)
+        for found, outcome in zip(matches, outcomes, strict=True):
             if isinstance(outcome, Refused):
                 self._refused(self._wishes[found.ask.key], outcome)
-            else:
-                launches.append(self._launch(found, request, record, outcome))
         return launches
 
     def _request(self, found: Match) -> tuple[PlaceRequest, TaskRecord]:
@@ -82,6 +97,7 @@ class Round:
         self._context.forget_needs(wish.state, wish.waiting)
 
     def _launch(self, found: Match, request: PlaceRequest, record: TaskRecord, placed: Placed) -> Launch:
+        """Changes nothing that others see: the claims may not be committed yet."""
         wish = self._wishes[found.ask.key]
         volumes, plans = [], []
         for wanted, claim, chosen in zip(request.claims, placed.claims, found.volumes, strict=True):
@@ -89,8 +105,6 @@ class Round:
             volumes.append(volume)
             plans.append(plan_of(claim, volume, wish.needs[chosen.container_path]))
         task = new_task(request, record, placed.claims, volumes)
-        self._context.forget(volumes)
-        self._context.picture.add_task(task)
         return Launch(found, task, self._recipe(wish.state).task_info(found, task, plans))
 
     def _recipe(self, state: AppState) -> Recipe:

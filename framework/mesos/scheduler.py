@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from itertools import chain
 
 from framework.mesos.apps import Apps
 from framework.mesos.context import Context, story
@@ -132,9 +131,8 @@ class Scheduler:
 
     def _hostname(self, agent_id: str) -> str:
         """The agent's, where an offer or a task of it is known; else its id."""
-        offered = (seen.offer.hostname for seen in self.cycle.latest.values() if seen.offer.agent_id == agent_id)
         launched = (task.record.hostname for task in self._context.picture.tasks.values() if task.agent_id == agent_id)
-        return next(chain(offered, launched), agent_id)
+        return self.cycle.latest.hostname(agent_id) or next(launched, agent_id)
 
     def _executor_ended(self, failed: Failed) -> None:
         if words := self._endings.note(failed):

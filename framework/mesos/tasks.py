@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
+from msgspec import Raw
 from msgspec.structs import replace
 
 from executors.wire import HostVolume, Launch, PlatformSettings, encode
@@ -15,9 +15,10 @@ from framework.marathon.environment import Environment
 from framework.marathon.model import App
 from framework.mesos.asking import Need
 from framework.mesos.instances import Phase, Task, TaskRecord
+from framework.mesos.taskinfo import ExecutorInfo, TaskInfo, raw, span
 from offers.constraints import attribute_text
 from offers.matching import ChosenVolume, Match
-from offers.records import Offer
+from offers.records import Offer, Value
 from storage.inventory import ClaimRequest, NewVolume, Placement, PlaceRequest
 from storage.lifecycle import VolumeState
 from storage.model import Access, AccessMode, Claim, ClaimId, NodeId, PlacementId, Volume, VolumeId, VolumePlan
@@ -165,10 +166,10 @@ def plan_of(claim: Claim, volume: Volume, need: Need) -> VolumePlan:
         snapshot=volume.snapshot,
         filesystem=volume.filesystem,
         mkfs_options=need.profile.mkfs_options,
-        mount_options=(*need.profile.mount_options, *(need.external.mount_options if need.external else ())),
+        mount_options=need.mount_options,
         access_mode=volume.access_mode,
         birth=volume.birth,
-        parameters={**need.profile.parameters, **(need.external.parameters if need.external else {})},
+        parameters=need.parameters,
         labels=volume.labels,
         container_path=need.container_path,
     )
@@ -177,7 +178,21 @@ def plan_of(claim: Claim, volume: Volume, need: Need) -> VolumePlan:
 class Recipe:
     """How the tasks of one app are launched; what all of them share is made once."""
 
-    __slots__ = ("_config", "_environment", "_executor", "_grace_s", "_host_volumes", "_name", "_settings", "_shared", "app")
+    __slots__ = (
+        "_command",
+        "_config",
+        "_environment",
+        "_executor_name",
+        "_framework_id",
+        "_grace_s",
+        "_host_volumes",
+        "_id",
+        "_kill_policy",
+        "_labels",
+        "_settings",
+        "_shutdown_grace",
+        "app",
+    )
 
     def __init__(self, app: App, config: Config, settings: Mapping[str, PlatformSettings], framework_id: str) -> None:
         self.app, self._config, self._settings = app, config, settings
@@ -186,30 +201,36 @@ class Recipe:
         self._host_volumes = tuple(
             HostVolume(host_path=v.host_path, container_path=v.container_path, read_only=v.access is Access.RO) for v in app.host_volumes
         )
-        self._shared = {
-            "name": app.app_id.strip("/").replace("/", "."),
-            "kill_policy": {"grace_period": {"nanoseconds": int(self._grace_s * 1e9)}},
-            "labels": {"labels": [{"key": key, "value": value} for key, value in app.labels.items()]},
-        }
-        self._executor = {
-            "type": "CUSTOM",
-            "framework_id": {"value": framework_id},
-            "name": f"Polly executor of {app.app_id}",
-            "command": _executor_command(config),
-            "shutdown_grace_period": {"nanoseconds": int((self._grace_s + 10) * 1e9)},
-        }
+        self._id = app.app_id.strip("/").replace("/", ".")
+        self._executor_name = f"Polly executor of {app.app_id}"
+        self._kill_policy = raw({"grace_period": span(self._grace_s)})
+        self._labels = raw({"labels": [{"key": key, "value": value} for key, value in app.labels.items()]})
+        self._framework_id = raw({"value": framework_id})
+        self._command = raw(_executor_command(config))
+        self._shutdown_grace = span(self._grace_s + 10)
 
-    def task_info(self, match: Match, task: Task, plans: Sequence[VolumePlan]) -> dict[str, Any]:
-        """The Mesos v1 TaskInfo, with an executor of the task's own. The volumes are in `data` only: Mesos did not offer them."""
-        task_id = {"value": task.task_id}
-        return {
-            **self._shared,
-            "task_id": task_id,
-            "agent_id": {"value": task.agent_id},
-            "resources": match.resources,
-            "executor": {**self._executor, "executor_id": task_id, "resources": match.executor_resources},
-            "data": base64.b64encode(encode(self._launch(task, plans))).decode("ascii"),
-        }
+    def task_info(self, match: Match, task: Task, plans: Sequence[VolumePlan]) -> Raw:
+        """The Mesos v1 TaskInfo as JSON, with an executor of the task's own. The volumes are in `data` only: Mesos did not offer them."""
+        task_id = Value(task.task_id)
+        executor = ExecutorInfo(
+            executor_id=task_id,
+            framework_id=self._framework_id,
+            name=self._executor_name,
+            command=self._command,
+            shutdown_grace_period=self._shutdown_grace,
+            resources=match.executor_resources,
+        )
+        info = TaskInfo(
+            name=self._id,
+            task_id=task_id,
+            agent_id=Value(task.agent_id),
+            resources=match.resources,
+            executor=executor,
+            data=encode(self._launch(task, plans)),
+            kill_policy=self._kill_policy,
+            labels=self._labels,
+        )
+        return raw(info)
 
     def _launch(self, task: Task, plans: Sequence[VolumePlan]) -> Launch:
         app, record = self.app, task.record

@@ -7,7 +7,7 @@ of order: a task that is over stays over, and one that runs does not go back to 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import msgspec
 
@@ -78,7 +78,7 @@ class Effect:
         if claim.state == to or not may_follow(claim.state, to):
             return
         self.writes.append(lambda tx: tx.advance(claim.claim_id, claim.epoch, to, reason=reason))
-        self.claims[claim.claim_id] = replace(claim, state=to, reason=reason)
+        self.claims[claim.claim_id] = msgspec.structs.replace(claim, state=to, reason=reason)
 
     def free(self, claim: Claim, proof: Proof, *, quiet_at: float = 0.0) -> None:
         """Ends the claim. An app's volume that was never born goes with it; one that was planned by hand stays planned.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -21,6 +21,7 @@ from sqlalchemy.pool import QueuePool
 
 from storage.errors import Conflict, Invalid, LedgerUnavailable, PollyError
 from storage.ledger.bulk import Batch, Lookup
+from storage.ledger.committing import Committer
 
 BUSY_S: Final = 10
 """How long a writer waits for another process that writes."""
@@ -55,6 +56,7 @@ class Database:
             reader = _postgresql_engine(self.url, "REPEATABLE READ", "plan_cache_mode = force_custom_plan")
             self.reader = reader.execution_options(postgresql_readonly=True)
         self._driver: Any = self.writer.dialect.loaded_dbapi
+        self._committer = Committer()
         self.errors: tuple[type[Exception], ...] = (exc.SQLAlchemyError, self._driver.Error)
 
     @contextmanager
@@ -75,10 +77,12 @@ class Database:
     def _session(self, engine: Engine) -> Iterator[Session]:
         with self.translated(), engine.connect() as connection:
             try:
-                with connection.begin(), closing(Session(self, connection)) as session:
+                with connection.begin() as transaction, closing(Session(self, connection)) as session:
                     yield session
                     if session.failed:
                         raise session.failed
+                    if session.meanwhile:
+                        self._committer.commit(transaction.commit, session.meanwhile)
             except Exception as error:
                 if isinstance(error, (*self.errors, LedgerUnavailable)):
                     connection.invalidate()
@@ -120,6 +124,7 @@ class Database:
             with suppress(PollyError), self.writing() as session:
                 session.connection.exec_driver_sql("PRAGMA analysis_limit = 400")
                 session.connection.exec_driver_sql("PRAGMA optimize")
+        self._committer.close()
         self.writer.dispose()
         self.reader.dispose()
 
@@ -130,7 +135,7 @@ class Session:
     Once something has `failed` outside a savepoint, the transaction is not committed, even if the caller swallows the error.
     """
 
-    __slots__ = ("_cursor", "_database", "_saved", "connection", "failed", "is_sqlite")
+    __slots__ = ("_cursor", "_database", "_saved", "connection", "failed", "is_sqlite", "meanwhile")
 
     def __init__(self, database: Database, connection: Connection) -> None:
         self._database = database
@@ -139,6 +144,8 @@ class Session:
         self._cursor: Any = connection.connection.cursor()
         self.is_sqlite = database.is_sqlite
         self.failed: PollyError | None = None
+        self.meanwhile: Callable[[], None] | None = None
+        """What the caller does while this is committed."""
 
     def close(self) -> None:
         """A statement that an error's traceback keeps alive would keep its connection, and so the file, open."""

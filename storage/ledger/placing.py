@@ -142,12 +142,14 @@ class Placing(Writer):
     def _place_all(self, requests: Sequence[PlaceRequest]) -> list[Placed | Refused]:
         if any(_doubled(request) for request in requests):
             raise Unfit
-        known = self._known(claim for request in requests for claim in request.claims if claim.new is None)
-        self.take_room(claim.new for request in requests for claim in request.claims if claim.new)
+        held = [claim for request in requests for claim in request.claims if claim.new is None]
+        made = [(claim.new, claim.claim_id, 1) for request in requests for claim in request.claims if claim.new is not None]
+        known = self._known(held)
+        self.take_room([new for new, _, _ in made])
         self._take_slots(requests, known)
         quiet_at = self.now + QUIET_AFTER_LEASES * max((request.lease_s for request in requests), default=0.0)
-        self._raise_epochs((claim for request in requests for claim in request.claims if claim.new is None), known, quiet_at)
-        self.plan_all((claim.new, claim.claim_id, 1) for request in requests for claim in request.claims if claim.new)
+        self._raise_epochs(held, known, quiet_at)
+        self.plan_all(made)
         self.session.run(PLACE, [_placement_row(request) for request in requests])
         claims: list[tuple[Any, ...]] = []
         placed: list[Placed | Refused] = [self._placed(request, known, claims) for request in requests]
@@ -173,12 +175,11 @@ class Placing(Writer):
             raise Unfit
 
     def _take_slots(self, requests: Iterable[PlaceRequest], known: dict[str, tuple[int, str, str]]) -> None:
-        needed: Counter[tuple[str, str, str]] = Counter()
-        for request in requests:
-            placement = request.placement
-            for claim in request.claims:
-                platform = claim.new.platform if claim.new else known[claim.volume_id][1]
-                needed[placement.scheduler, placement.node, platform] += 1
+        needed = Counter(
+            (request.placement.scheduler, request.placement.node, claim.new.platform if claim.new else known[claim.volume_id][1])
+            for request in requests
+            for claim in request.claims
+        )
         taken = sorted((*key, used) for key, used in needed.items())
         if self.session.run(TAKE_SLOTS, taken) != len(taken):
             raise Unfit
@@ -268,15 +269,11 @@ class Placing(Writer):
         return Placed(placement_id=placement_id, claims=tuple(claims))
 
     def _log(self, requests: Iterable[PlaceRequest]) -> None:
-        for request in requests:
-            for claim in request.claims:
-                self.note(
-                    "claim.reserved",
-                    volume_id=claim.volume_id,
-                    claim_id=claim.claim_id,
-                    placement_id=request.placement.placement_id,
-                    why=_story(claim),
-                )
+        self._lines.extend(
+            (self.now, self.actor, "claim.reserved", claim.volume_id, claim.claim_id, request.placement.placement_id, _story(claim))
+            for request in requests
+            for claim in request.claims
+        )
 
 
 def _doubled(request: PlaceRequest) -> bool:

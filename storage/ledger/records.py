@@ -10,7 +10,7 @@ from storage.errors import PollyError
 from storage.model import Access, AccessMode, Claim, ClaimId, ExternalId, Node, NodeId, PlacementId, Volume, VolumeId, WorkloadId
 
 
-class NewVolume(Struct, frozen=True, kw_only=True):
+class NewVolume(Struct, frozen=True, kw_only=True, gc=False):
     """A volume to be planned: capacity is taken now, the platform makes it later."""
 
     volume_id: VolumeId
@@ -30,7 +30,7 @@ class NewVolume(Struct, frozen=True, kw_only=True):
     """The platform's id of the snapshot that it starts from."""
 
 
-class ClaimRequest(Struct, frozen=True, kw_only=True):
+class ClaimRequest(Struct, frozen=True, kw_only=True, gc=False):
     """One volume for one placement."""
 
     claim_id: ClaimId
@@ -44,7 +44,7 @@ class ClaimRequest(Struct, frozen=True, kw_only=True):
     """The volume is there but unborn: it starts over under this claim's token, and what it was becomes an orphan."""
 
 
-class Placement(Struct, frozen=True, kw_only=True):
+class Placement(Struct, frozen=True, kw_only=True, gc=False):
     """One run of one instance of a workload."""
 
     placement_id: PlacementId
@@ -75,7 +75,7 @@ class Workload(Struct, frozen=True, kw_only=True):
     updated_at: float = 0.0
 
 
-class PlaceRequest(Struct, frozen=True, kw_only=True):
+class PlaceRequest(Struct, frozen=True, kw_only=True, gc=False):
     """A placement with a claim for each of its volumes: all of it or nothing."""
 
     placement: Placement
@@ -83,7 +83,7 @@ class PlaceRequest(Struct, frozen=True, kw_only=True):
     lease_s: float = 0.0
 
 
-class Placed(Struct, frozen=True, kw_only=True):
+class Placed(Struct, frozen=True, kw_only=True, gc=False):
     placement_id: PlacementId
     claims: tuple[Claim, ...]
     """In the order of the request."""

@@ -161,7 +161,7 @@ def asks(draw: st.DrawFn) -> list[Ask]:
     kinds = [draw(ask_like()) for _ in range(draw(st.integers(1, 3)))]
     for number in range(draw(st.integers(2, 9))):
         kind = draw(st.sampled_from(kinds))
-        made.append(replace(kind, key=f"{kind.workload}#{number}"))
+        made.append(structs.replace(kind, key=f"{kind.workload}#{number}"))
     return made
 
 

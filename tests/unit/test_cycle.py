@@ -8,10 +8,11 @@ from executors.wire import Failure, VolumeProgress
 from framework.mesos.cycle import BUSY_REFUSE_S, IDLE_REFUSE_S
 from framework.mesos.errors import CallInDoubt, CallRefused
 from framework.mesos.events import Disconnected, Failed, Offers, Rescinded
+from framework.mesos.launches import WORTH_A_THREAD
 from offers.tally import Refusal
 from storage.errors import PoolFull
 from storage.platforms.base import PoolReport
-from tests.stage import Stage, app, external_of, from_master, offers_event, sound, stage_config, status
+from tests.stage import ShakyLedger, Stage, app, external_of, from_master, offers_event, sound, stage_config, status
 
 DOUBT = CallInDoubt(call="ACCEPT", reason="no answer")
 REFUSED = CallRefused(call="ACCEPT", http_status=403, body="no")
@@ -23,6 +24,25 @@ def test_a_claim_is_committed_before_its_launch(stage: Stage) -> None:
     (task,) = stage.run()
     assert seen == [list(task.claims)]
     assert [plan.claim_id for plan in stage.plans(task)] == list(task.claims)
+
+
+def test_launches_that_are_made_while_their_claims_are_committed_are_sent_afterwards(stage: Stage) -> None:
+    seen = []
+    stage.driver.on_accept = lambda _: seen.append(len(stage.ledger.claims().items))
+    tasks = stage.run(agents=("a1", "a2"), instances=2 * WORTH_A_THREAD - 2, cpus=0.1)
+    assert seen == [len(tasks)] * len(stage.driver.accepts)
+    assert {plan.claim_id for task in tasks for plan in stage.plans(task)} == {claim.claim_id for claim in stage.ledger.claims().items}
+    sound(stage.ledger)
+
+
+def test_of_claims_whose_commit_is_in_doubt_nothing_is_launched(stage: Stage, shaky_ledger: ShakyLedger) -> None:
+    stage.offer("a1")
+    stage.apps.run(app(instances=WORTH_A_THREAD, cpus=0.1), "test")
+    shaky_ledger.fails_after = 1
+    stage.offer("a1")
+    assert (stage.driver.accepts, stage.tasks()) == ([], [])
+    stage.tick(1.0)
+    assert len(stage.tasks()) == WORTH_A_THREAD
 
 
 def test_nothing_waits_so_offers_are_refused_for_long_and_then_suppressed(stage: Stage) -> None:
@@ -216,4 +236,4 @@ def test_mesos_is_asked_about_each_task_of_an_agent_that_it_removed(stage: Stage
 def test_an_agent_that_is_gone_is_forgotten(stage: Stage) -> None:
     stage.offer("a1")
     stage.scheduler.handle([Failed(agent_id="a1")])
-    assert stage.scheduler.cycle.latest == {}
+    assert list(stage.scheduler.cycle.latest) == []

@@ -98,10 +98,8 @@ def test_each_difference_has_its_name(volume: Volume, seen: VolumeReport | None,
 
 
 def test_a_claim_that_is_on_its_way_is_no_drift() -> None:
-    from dataclasses import replace as changed
-
     for state in (ClaimState.RESERVED, ClaimState.ATTACHING):
-        assert kinds(of_volume(VOLUME, replace(SEEN, epoch=2), [changed(CLAIM, state=state)], {}, marks=True)) == []
+        assert kinds(of_volume(VOLUME, replace(SEEN, epoch=2), [replace(CLAIM, state=state)], {}, marks=True)) == []
 
 
 def test_without_marks_and_names_nothing_is_said_of_them() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -120,7 +119,7 @@ class Shop:
         return self.platform.inspect(self.volume.external_id).held_by
 
     def prove(self, node: str | None, ended: Proof | None = GONE, **more: Any) -> Proof | StillHeld:
-        claim = replace(CLAIM, access=more.pop("access", Access.RW))
+        claim = msgspec.structs.replace(CLAIM, access=more.pop("access", Access.RW))
         volume = msgspec.structs.replace(self.volume, access_mode=more.pop("mode", AccessMode.SINGLE_NODE_WRITER))
         return prove(self.platform, volume, claim, node, ended, **more)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import msgspec
 import pytest
 
@@ -41,7 +39,7 @@ def task(volume: Volume = BORN, *, phase: Phase = Phase.LAUNCHED, claim: ClaimSt
         agent_id=NodeId("a1"),
         phase=phase,
         record=TaskRecord(hostname="a1", **record),  # type: ignore[arg-type]
-        claims={CLAIM.claim_id: replace(CLAIM, state=claim)},
+        claims={CLAIM.claim_id: msgspec.structs.replace(CLAIM, state=claim)},
         volumes={volume.volume_id: volume},
     )
 

@@ -1,0 +1,69 @@
+"""The latest offer of each agent and role, for people to look at afterwards.
+
+The events are kept as they came and read again when somebody looks: few ever do, and a thousand decoded offers would cost
+every round the time and the memory to hold them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from offers.records import Offer, decode_offers
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """An offer as it came, and what became of it."""
+
+    offer: Offer
+    at: float
+    fate: str
+    tasks: tuple[str, ...]
+
+
+@dataclass(slots=True, eq=False)
+class SeenRound:
+    """The offers of one round."""
+
+    events: Sequence[bytes]
+    at: float
+    used: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """The offers that were accepted, each with the tasks that were launched on it."""
+
+
+class LatestOffers:
+    """Which round's offer is the latest of each agent and role. A round is forgotten once none of its offers is."""
+
+    def __init__(self) -> None:
+        self._latest: dict[tuple[str, str], tuple[str, SeenRound]] = {}
+
+    def note(self, offers: Iterable[Offer], events: Sequence[bytes], at: float) -> SeenRound:
+        """Notes the offers of a round; the caller says in `used` what became of them."""
+        seen = SeenRound(events, at)
+        self._latest.update([((offer.agent.value, offer.allocation_info.role), (offer.offer.value, seen)) for offer in offers])
+        return seen
+
+    def forget_agent(self, agent_id: str) -> None:
+        for key in [key for key in self._latest if key[0] == agent_id]:
+            del self._latest[key]
+
+    def hostname(self, agent_id: str) -> str | None:
+        """What the agent is called, if an offer of it is known."""
+        return next((seen.offer.hostname for seen in self if seen.offer.agent_id == agent_id), None)
+
+    def __len__(self) -> int:
+        return len(self._latest)
+
+    def __iter__(self) -> Iterator[Seen]:
+        rounds: dict[SeenRound, list[str]] = {}
+        for offer_id, seen in self._latest.values():
+            rounds.setdefault(seen, []).append(offer_id)
+        for seen, offer_ids in rounds.items():
+            found = {offer.id: offer for data in seen.events for offer in decode_offers(data)}
+            yield from (_as_it_was(found[offer_id], seen) for offer_id in offer_ids)
+
+
+def _as_it_was(offer: Offer, seen: SeenRound) -> Seen:
+    tasks = seen.used.get(offer.id)
+    return Seen(offer, seen.at, "declined" if tasks is None else "accepted", tasks or ())

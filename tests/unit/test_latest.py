@@ -1,0 +1,46 @@
+"""Which offers people see, and what became of each."""
+
+from __future__ import annotations
+
+from framework.mesos.latest import LatestOffers
+from offers.records import decode_offers
+from tests.offering import event, offer_json, scalar
+
+
+def offers(*names: str, agent: str = "") -> bytes:
+    return event(offer_json(name, [scalar("cpus", 1)], agent=agent or f"agent-{name}") for name in names)
+
+
+def note(latest: LatestOffers, data: bytes, at: float, **used: tuple[str, ...]) -> None:
+    latest.note(decode_offers(data), [data], at).used = {f"offer-{name}": tasks for name, tasks in used.items()}
+
+
+def shown(latest: LatestOffers) -> list[tuple[str, float, str, tuple[str, ...]]]:
+    return [(seen.offer.id, seen.at, seen.fate, seen.tasks) for seen in latest]
+
+
+def test_each_offer_is_shown_with_what_became_of_it() -> None:
+    latest = LatestOffers()
+    note(latest, offers("1", "2"), 5.0, **{"2": ("t1", "t2")})
+    assert shown(latest) == [("offer-1", 5.0, "declined", ()), ("offer-2", 5.0, "accepted", ("t1", "t2"))]
+
+
+def test_the_latest_offer_of_an_agent_takes_the_place_of_the_one_before() -> None:
+    latest = LatestOffers()
+    note(latest, offers("1", "2"), 5.0)
+    note(latest, offers("3", agent="agent-1"), 6.0)
+    assert sorted(shown(latest)) == [("offer-2", 5.0, "declined", ()), ("offer-3", 6.0, "declined", ())]
+    assert (len(latest), latest.hostname("agent-2"), latest.hostname("agent-9")) == (2, "agent-2.example", None)
+
+
+def test_an_offer_that_was_rescinded_before_its_round_is_not_shown() -> None:
+    latest, data = LatestOffers(), offers("1", "2")
+    latest.note(decode_offers(data)[1:], [data], 5.0)
+    assert [seen.offer.id for seen in latest] == ["offer-2"]
+
+
+def test_a_forgotten_agent_is_not_shown() -> None:
+    latest = LatestOffers()
+    note(latest, offers("1", "2"), 5.0)
+    latest.forget_agent("agent-1")
+    assert [seen.offer.agent_id for seen in latest] == ["agent-2"]
