@@ -7,14 +7,14 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from sqlalchemy import insert, text
 
 from storage.errors import AlreadyLed, Conflict, LedgerUnavailable
-from storage.inventory import Ledger, Release, open_ledger
+from storage.inventory import Ledger, Release, Transaction, open_ledger
 from storage.lifecycle import ClaimState
 from storage.model import Access, AccessMode, ClaimId, VolumeId
 from storage.schema import claims as claims_table
@@ -299,6 +299,65 @@ def test_a_claimed_volume_cannot_be_deleted_by_anyone(ledger: Ledger) -> None:
     placed(ledger, task("t1", fresh("c1", new("a"))))
     with pytest.raises(Conflict), ledger._database.writing() as session:
         session.execute(text("DELETE FROM volumes"))
+
+
+# --- a commit with work meanwhile ------------------------------------------------------------------
+
+
+def claim_ids(ledger: Ledger) -> list[str]:
+    return [claim.claim_id for claim in ledger.claims().items]
+
+
+def place_one(ledger: Ledger, number: int, *more: Callable[[Transaction], object]) -> None:
+    """Places a task with one new volume, and does more in the same transaction."""
+    with ledger.begin("broker") as tx:
+        tx.place([task(f"t{number}", fresh(f"c{number}", new(f"n{number}")))])
+        for do in more:
+            do(tx)
+
+
+def fail(*_: object) -> None:
+    raise ZeroDivisionError
+
+
+def test_work_is_done_once_while_a_transaction_is_committed(ledger: Ledger) -> None:
+    furnish(ledger)
+    done: list[str] = []
+    place_one(ledger, 1, lambda tx: tx.meanwhile(lambda: done.append("the work")))
+    assert (done, claim_ids(ledger)) == (["the work"], ["c1"])
+    assert ledger.events(newest_first=True).items[0].what == "claim.reserved"
+    assert_sound(ledger)
+
+
+def test_of_a_transaction_that_is_rolled_back_no_work_is_done(ledger: Ledger) -> None:
+    furnish(ledger)
+    done: list[str] = []
+    with pytest.raises(ZeroDivisionError):
+        place_one(ledger, 1, lambda tx: tx.meanwhile(lambda: done.append("the work")), fail)
+    assert (done, claim_ids(ledger)) == ([], [])
+
+
+def test_work_that_fails_takes_no_commit_back_and_leaves_the_connection_fit(ledger: Ledger) -> None:
+    furnish(ledger)
+    with pytest.raises(ZeroDivisionError):
+        place_one(ledger, 1, lambda tx: tx.meanwhile(fail))
+    assert claim_ids(ledger) == ["c1"]
+    place_one(ledger, 2)
+    assert sorted(claim_ids(ledger)) == ["c1", "c2"]
+
+
+def test_a_commit_that_fails_beside_its_work_is_told_and_stores_nothing(ledger: Ledger) -> None:
+    furnish(ledger)
+    with ledger._database.writing() as session:
+        session.execute(text("CREATE TABLE parents (id INTEGER PRIMARY KEY)"))
+        session.execute(text("CREATE TABLE children (id INTEGER REFERENCES parents (id) DEFERRABLE INITIALLY DEFERRED)"))
+    wrong_at_the_commit = text("INSERT INTO children VALUES (1)")
+    done: list[str] = []
+    with pytest.raises(Conflict):
+        place_one(ledger, 1, lambda tx: tx.session.execute(wrong_at_the_commit), lambda tx: tx.meanwhile(lambda: done.append("the work")))
+    assert (done, claim_ids(ledger)) == (["the work"], [])
+    place_one(ledger, 1)
+    assert claim_ids(ledger) == ["c1"]
 
 
 # --- a full disk ----------------------------------------------------------------------------------
