@@ -100,6 +100,7 @@ def _is_locked(file: Path) -> bool:
         return False
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(fd, fcntl.LOCK_UN)  # closing is not enough while a child that is being started has a copy
     except BlockingIOError:
         return True
     finally:

@@ -132,6 +132,7 @@ def alone(staging_dir: Path, name: str, timeout_s: float, pace: Pace) -> Iterato
             raise NodeError(command="flock", target=str(file), reason="another process stages or unstages this volume")
         yield
     finally:
+        fcntl.flock(fd, fcntl.LOCK_UN)  # closing is not enough while a child that is being started has a copy
         os.close(fd)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sys
 from collections.abc import Iterator
@@ -79,8 +80,9 @@ class Node:
         unstage(plan, self.platform, "node", staging_dir=self.staging, journal=self.journal, machine=MACHINE)
 
     def die(self) -> None:
-        """What the kernel does with a process' locks."""
+        """What the kernel does with a process' locks. A child that is being started at this moment has a copy of each descriptor."""
         for fd in attached._locks.values():
+            fcntl.flock(fd, fcntl.LOCK_UN)
             os.close(fd)
         attached._locks.clear()
 
