@@ -453,8 +453,10 @@ def test_an_older_epoch_is_refused_by_the_volume_itself(tmp_path: Path, disk: Di
 @pytest.mark.parametrize("step", ["create", "attach", "probe", "mkfs", "birth", "mount", "running"])
 def test_sigkill_at_each_step_leaves_nothing_and_the_next_claim_goes_on(tmp_path: Path, disk: Disk, step: str) -> None:
     with Running(tmp_path, births=step == "running") as executor:
-        executor.launch(launch("echo 1 >data/count; while :; do :; done", disk.plan(), disks=[disk]))
+        executor.launch(launch("echo 1 >data/count; echo counted >&2; while :; do :; done", disk.plan(), disks=[disk]))
         executor.says("polly-executor: running" if step == "running" else f": {step} (")
+        if step == "running":
+            executor.says("counted")
         executor.process.kill()
         executor.process.wait()
     eventually(lambda: loop_devices(tmp_path) == [], what="the end of the loop device")
