@@ -162,7 +162,7 @@ def test_a_server_is_stopped_only_when_nova_says_so(nova: CinderPlatform, cinder
 
 
 def test_machines_are_not_seen(bare: CinderPlatform) -> None:
-    with pytest.raises(Unsupported, match="knows nothing of machines"):
+    with pytest.raises(Unsupported, match="does not see nodes"):
         bare.node_stopped(NODES[0])
 
 

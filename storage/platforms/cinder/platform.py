@@ -14,7 +14,7 @@ from typing import Final
 from storage.errors import Conflict, HasSnapshots, Invalid, PlatformError, PoolFull, StaleEpoch, UnknownVolume, Unsupported, VolumeInUse
 from storage.model import Birth, ExternalId, Page
 from storage.platforms.base import Attachment, Capabilities, CreateRequest, Finding, Platform, PoolReport, SnapshotReport, VolumeReport
-from storage.platforms.cinder import doctor, failures, records
+from storage.platforms.cinder import connections, doctor, failures, records
 from storage.platforms.cinder.attaching import Attaching, Way
 from storage.platforms.cinder.bare_metal import BareMetal
 from storage.platforms.cinder.client import Client
@@ -86,7 +86,9 @@ class CinderPlatform(Platform):
             granularity_mib=GIB_MIB,
             slots_per_node=options.slots_per_node or (NOVA_SLOTS if through_nova else None),
             identity="openstack" if through_nova else "connector",
+            transports=() if through_nova else tuple(sorted({transport for transport, _ in connections.TRANSPORTS.values()})),
             parallel=8,
+            sees_nodes=through_nova,
         )
 
     def settings(self) -> Mapping[str, str]:
@@ -168,10 +170,9 @@ class CinderPlatform(Platform):
 
     @verb("look at a node")
     def node_stopped(self, node: str) -> str | None:
-        """Why the node surely runs nothing any more, in words; None if that cannot be said."""
         if isinstance(self._way, ThroughNova):
             return self._way.stopped(node)
-        raise self._unsupported(f"look at node {node}", "Cinder knows nothing of machines")
+        return super().node_stopped(node)
 
     @verb("record a birth")
     def record_birth(self, external_id: ExternalId, birth: Birth, *, epoch: int) -> None:
