@@ -54,6 +54,8 @@ class AgentSpec:
     zone: str | None = None
     resources: str | None = None
     flags: Mapping[str, str] = field(default_factory=dict)
+    machine: Sequence[str] = ()
+    """A command that makes a machine of the agent's own, such as namespaces, and ends by executing what comes after it."""
 
     def all_flags(self) -> dict[str, str]:
         flags = {"attributes": ";".join(f"{name}:{value}" for name, value in self.attributes.items()), "resources": self.resources}
@@ -70,8 +72,11 @@ def fault_domain(region: str, zone: str) -> str:
 class Node:
     """One master or agent process. It dies with this process. Started again it has the same port and the same files."""
 
-    def __init__(self, installed: Installed, folder: Path, arguments: list[str], flags: Mapping[str, str], port: int) -> None:
+    def __init__(
+        self, installed: Installed, folder: Path, arguments: list[str], flags: Mapping[str, str], port: int, *, machine: Sequence[str] = ()
+    ) -> None:
         self.installed, self.folder, self.arguments, self.flags, self.port = installed, folder, arguments, dict(flags), port
+        self.machine = machine
         self.address = f"127.0.0.1:{port}"
         self.log = folder / "log"
         self.process: subprocess.Popen[bytes] | None = None
@@ -84,7 +89,7 @@ class Node:
         self._let_go()
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
-                [self.installed.node, *self.arguments],
+                [*self.machine, self.installed.node, *self.arguments],
                 env=self._environment(),
                 stdin=subprocess.PIPE,  # it ends when nobody holds the other end any more
                 stdout=log,
@@ -241,7 +246,7 @@ class MesosCluster:
         )
         specs = [AgentSpec()] * agents if isinstance(agents, int) else agents
         shared = self._launching() | {"resources": resources} | dict(agent_flags or {})
-        self.agents = [self._agent(number, shared | spec.all_flags()) for number, spec in enumerate(specs, 1)]
+        self.agents = [self._agent(number, shared | spec.all_flags(), spec.machine) for number, spec in enumerate(specs, 1)]
 
     def start(self, timeout_s: float = 30) -> Self:
         """Starts every node and returns once all agents are there to stay: see wait_agents."""
@@ -300,10 +305,18 @@ class MesosCluster:
         """Ends `agents[index]` with every executor and task on it, at once."""
         self.agents[index].kill_machine()
 
-    def _agent(self, number: int, flags: Mapping[str, str]) -> Agent:
+    def mark_gone(self, agent_id: str) -> None:
+        """As an operator does who knows that the machine will never come back."""
+        call = {"type": "MARK_AGENT_GONE", "mark_agent_gone": {"agent_id": {"value": agent_id}}}
+        url, headers = f"http://{self.master.address}/api/v1", {"Content-Type": "application/json"}
+        with urllib.request.urlopen(urllib.request.Request(url, json.dumps(call).encode(), headers), timeout=10) as answer:
+            answer.read()
+
+    def _agent(self, number: int, flags: Mapping[str, str], machine: Sequence[str]) -> Agent:
         name = f"agent{number}"
         own = {"hostname": name, "runtime_dir": str(self.folder / name / "run")}
-        return Agent(self.installed, self.folder / name, ["agent", self.master.address], COMMON | own | dict(flags), self._free_port())
+        arguments, all_flags = ["agent", self.master.address], COMMON | own | dict(flags)
+        return Agent(self.installed, self.folder / name, arguments, all_flags, self._free_port(), machine=machine)
 
     def _launching(self) -> dict[str, str]:
         isolation = "posix/cpu,posix/mem,filesystem/posix"

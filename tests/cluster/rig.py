@@ -18,7 +18,7 @@ import httpx
 from storage.filters import VolumeFilter
 from storage.inventory import Ledger, open_ledger
 from storage.model import Claim, Volume
-from tests.cluster.mesos_cluster import MesosCluster
+from tests.cluster.mesos_cluster import Agent, MesosCluster
 from tests.ports import free_port
 from tests.support import eventually
 
@@ -180,6 +180,9 @@ class Rig:
             return int(lines[-1].split()[1]) if lines else 0
 
         return eventually(said, 15, f"task {task_id} has counted")
+
+    def agent_of(self, task: Mapping[str, Any]) -> Agent:
+        return next(agent for agent in self.cluster.agents if agent.flags["hostname"] == task["host"])
 
     def executor_pid(self, task_id: str) -> int:
         return next(pid for agent in self.cluster.agents for executor, pid in agent.executors().items() if executor == task_id)

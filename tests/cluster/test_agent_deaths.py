@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
-import urllib.request
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -21,10 +19,6 @@ pytestmark = [pytest.mark.cluster, pytest.mark.root]
 
 MakeRig = Callable[..., Rig]
 PROMPT = {"inactiveAfterSeconds": 0, "expungeAfterSeconds": 3600}
-
-
-def agent_of(rig: Rig, task: dict[str, Any]) -> Agent:
-    return next(agent for agent in rig.cluster.agents if agent.flags["hostname"] == task["host"])
 
 
 def claim_states(rig: Rig) -> list[str]:
@@ -80,7 +74,7 @@ def test_an_agent_comes_back_to_its_task(make_rig: MakeRig) -> None:
 def strand_on_dead_machine(rig: Rig) -> dict[str, Any]:
     """An app that must not be replaced without proof loses its machine for good: its instance waits, and says why."""
     task = start_counting(rig, unreachableStrategy="disabled")
-    agent_of(rig, task).kill_machine()
+    rig.agent_of(task).kill_machine()
     eventually(lambda: claim_states(rig) == ["STRANDED"], 20, "the claim is stranded")
     waiting = explanation(rig)["waiting"]
     assert len(waiting) == 1
@@ -98,12 +92,7 @@ def test_an_operator_marks_the_agent_gone(make_rig: MakeRig, broker: str) -> Non
     first = strand_on_dead_machine(rig)
     if broker == "away":
         rig.kill_broker()
-    call = {"type": "MARK_AGENT_GONE", "mark_agent_gone": {"agent_id": {"value": first["slaveId"]}}}
-    request = urllib.request.Request(
-        f"http://{rig.cluster.master.address}/api/v1", json.dumps(call).encode(), {"Content-Type": "application/json"}
-    )
-    with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310 - the test's own master
-        assert answer.status == 200
+    rig.cluster.mark_gone(first["slaveId"])
     if broker == "away":
         rig.start_broker()
     second = rig.running(but=[first["id"]])[0]
@@ -146,7 +135,7 @@ def test_a_machine_comes_back_empty(make_rig: MakeRig) -> None:
 
 def cut_off(rig: Rig, task: dict[str, Any]) -> Agent:
     """Stops the agent's process, as a cut network would look to the master, until the master has given it up."""
-    agent = agent_of(rig, task)
+    agent = rig.agent_of(task)
     for pid in agent.pids:
         os.kill(pid, signal.SIGSTOP)
     eventually(lambda: claim_states(rig) == ["STRANDED"], 20, "the claim is stranded")

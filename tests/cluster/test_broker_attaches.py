@@ -15,7 +15,6 @@ import httpx
 import pytest
 
 from tests.cluster.loopshelf import announce, held, unplug
-from tests.cluster.mesos_cluster import Agent
 from tests.cluster.rig import Rig, counter
 from tests.support import eventually
 
@@ -194,7 +193,7 @@ def test_an_agent_that_is_stopped_frees_its_volume_by_the_platforms_word(shelf: 
     rig.run(counter(unreachableStrategy=PROMPT))
     first = rig.running()[0]
     assert rig.count(first["id"]) == 1
-    agent = _agent_of(rig, first)
+    agent = rig.agent_of(first)
     agent.kill_machine()
     eventually(lambda: [str(claim.state) for claim in rig.claims()] == ["STRANDED"], 20, "the claim is stranded")
     assert list(attachments(rig).values()) == [first["host"]]
@@ -206,7 +205,3 @@ def test_an_agent_that_is_stopped_frees_its_volume_by_the_platforms_word(shelf: 
         freed = [event.why for event in ledger.events(limit=1000).items if event.what == "claim.freed"]
     assert freed[0].startswith(f"NODE_STOPPED: node {first['host']} is stopped; ")
     ends_clean(rig)
-
-
-def _agent_of(rig: Rig, task: dict[str, Any]) -> Agent:
-    return next(agent for agent in rig.cluster.agents if agent.flags["hostname"] == task["host"])
