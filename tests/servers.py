@@ -39,12 +39,20 @@ class Postgres:
 
     def __init__(self, *, durable: bool = False) -> None:
         self._durable = durable
-        self._bin = _postgres_programs()
+        self._bin = self.programs()
         self._user = None if os.geteuid() else _first_user("postgres", "nobody")
         self._folder = Path(tempfile.mkdtemp(prefix="polly-postgres-"))
         self._names = itertools.count(1)
         self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
+
+    @staticmethod
+    def programs() -> Path:
+        """The folder of the newest version that is installed. Raises Missing."""
+        versions = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: float(path.parts[-3]))
+        if found := versions[-1] if versions else shutil.which("initdb"):
+            return Path(found).parent
+        raise Missing("PostgreSQL's initdb (Debian: postgresql)")
 
     def start(self) -> Postgres:
         """Makes the database cluster and returns when the server answers."""
@@ -86,9 +94,22 @@ class Postgres:
         """Drops it under whoever is still connected."""
         self._run(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
+    def dump(self, name: str) -> str:
+        """The database as SQL, for `load`."""
+        return self._client("pg_dump", name, "--no-owner", "--no-privileges")
+
+    def load(self, name: str, text: str, **variables: str) -> None:
+        """Runs SQL in the database, with psql's variables."""
+        given = [f"--set={key}={value}" for key, value in {"ON_ERROR_STOP": "1", **variables}.items()]
+        self._client("psql", name, "--no-psqlrc", "--quiet", *given, "--file=-", text=text)
+
     def url(self, name: str) -> str:
         """What SQLAlchemy calls the database."""
         return f"postgresql+psycopg://polly@127.0.0.1:{self.port}/{name}"
+
+    def _client(self, program: str, database: str, *options: str, text: str = "") -> str:
+        where = ["--host=127.0.0.1", f"--port={self.port}", "--username=polly", f"--dbname={database}"]
+        return subprocess.run([self._bin / program, *where, *options], input=text, capture_output=True, text=True, check=True).stdout
 
     def _run(self, statement: sql.Composed) -> None:
         with psycopg.connect(host="127.0.0.1", port=self.port, user="polly", dbname="postgres", autocommit=True) as connection:
@@ -187,13 +208,6 @@ class ZooKeeper:
         with socket.create_connection(("127.0.0.1", self._port), timeout=2) as connection, connection.makefile("rb") as answer:
             connection.sendall(b"srvr")
             return b"Mode: standalone" in answer.read()
-
-
-def _postgres_programs() -> Path:
-    versions = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: float(path.parts[-3]))
-    if found := versions[-1] if versions else shutil.which("initdb"):
-        return Path(found).parent
-    raise Missing("PostgreSQL's initdb (Debian: postgresql)")
 
 
 def _first_user(*names: str) -> pwd.struct_passwd:

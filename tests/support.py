@@ -12,8 +12,8 @@ INTERVAL_S = 0.02
 T = TypeVar("T")
 
 
-def eventually(condition: Callable[[], T], timeout_s: float = 10.0, what: str = "the condition") -> T:
-    """Asks until the answer is true, and returns that answer.
+def eventually(condition: Callable[[], T], timeout_s: float = 10.0, what: str = "the condition", *, every_s: float = INTERVAL_S) -> T:
+    """Asks until the answer is true, and returns that answer; more rarely where asking costs something.
 
     An AssertionError or OSError of `condition` counts as "not yet". When `timeout_s` seconds are over, TimeoutError
     names `what` was waited for, with the last answer or the last error as its cause.
@@ -31,4 +31,4 @@ def eventually(condition: Callable[[], T], timeout_s: float = 10.0, what: str = 
             cause = error
         if time.monotonic() >= deadline:
             raise TimeoutError(f"{what}: not within {timeout_s} s, last answer {cause or answer!r}") from cause
-        never.wait(INTERVAL_S)
+        never.wait(every_s)

@@ -20,6 +20,7 @@ TOKENS_KEPT_S = 2
 USER, USER_PASSWORD = "polly", "user-secret"
 SERVICE_PASSWORD = "service-secret"
 
+COMPUTE_HOST = "polly-compute"
 DATABASES = ("keystone", "cinder", "nova_api", "nova_cell0", "nova", "placement")
 SUDO = """#!/bin/sh
 # We are root already, and no filter of commands is what is tested here.
@@ -66,6 +67,21 @@ class Files:
     @property
     def clouds(self) -> Path:
         return self.root / "clouds.yaml"
+
+    @property
+    def keystone_url(self) -> str:
+        return f"http://127.0.0.1:{self.ports.keystone}/v3"
+
+    @property
+    def messages_url(self) -> str:
+        return f"rabbit://guest:guest@127.0.0.1:{self.ports.rabbit}/"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Of every program."""
+        services = {f"OS_{name.upper()}_CONFIG_DIR": str(self.root / name) for name in ("keystone", "nova", "placement")}
+        path = f"{self.root}/bin:{self.venv}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+        return {"PATH": path, "HOME": str(self.root), "LC_ALL": "C.UTF-8", **services}
 
     @property
     def rabbit_environment(self) -> dict[str, str]:
@@ -119,7 +135,7 @@ class Files:
     def _login(self, user: str) -> dict[str, object]:
         return {
             "auth_type": "password",
-            "auth_url": f"http://127.0.0.1:{self.ports.keystone}/v3",
+            "auth_url": self.keystone_url,
             "username": user,
             "password": SERVICE_PASSWORD,
             "project_name": "service",
@@ -132,15 +148,11 @@ class Files:
         """What is known of a token is kept for a moment only, so that one that ends is soon refused."""
         return {
             **self._login(user),
-            "www_authenticate_uri": f"http://127.0.0.1:{self.ports.keystone}/v3",
+            "www_authenticate_uri": self.keystone_url,
             "service_token_roles": "service",
             "service_token_roles_required": True,
             "token_cache_time": TOKENS_KEPT_S,
         }
-
-    @property
-    def _messages(self) -> str:
-        return f"rabbit://guest:guest@127.0.0.1:{self.ports.rabbit}/"
 
     def _keystone(self) -> Sections:
         keys = f"{self.root}/keystone/keys"
@@ -171,7 +183,7 @@ class Files:
                 "osapi_volume_listen": "127.0.0.1",
                 "osapi_volume_listen_port": self.ports.cinder,
                 "osapi_volume_workers": 1,
-                "transport_url": self._messages,
+                "transport_url": self.messages_url,
                 "rpc_response_timeout": 20,
                 "enabled_backends": "nfs1",
                 "default_volume_type": "nfs",
@@ -209,11 +221,11 @@ class Files:
         return {
             "DEFAULT": {
                 "my_ip": "127.0.0.1",
-                "host": "polly-compute",
+                "host": COMPUTE_HOST,
                 "state_path": home / "state",
                 "log_dir": "",
                 "compute_driver": "fake.FakeDriver",
-                "transport_url": self._messages,
+                "transport_url": self.messages_url,
                 "use_cow_images": False,
                 "block_device_allocate_retries_interval": 1,
             },
@@ -229,7 +241,7 @@ class Files:
             "cinder": {"catalog_info": "block-storage:cinder:publicURL", "os_region_name": REGION},
             "vnc": {"enabled": False},
             "conductor": {"workers": 1},
-            "scheduler": {"workers": 1, "discover_hosts_in_cells_interval": 2},
+            "scheduler": {"workers": 1},
             "filter_scheduler": {"enabled_filters": "ComputeFilter"},
         }
 

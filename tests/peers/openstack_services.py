@@ -16,14 +16,15 @@ import socket
 import subprocess
 import tempfile
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import openstack
+import psycopg
 import yaml
 
+from tests.peers import _openstack_databases
 from tests.peers import _openstack_files as files
 from tests.peers.venvs import venv
 from tests.ports import free_port, give_back
@@ -37,7 +38,9 @@ START_S: Final = 180.0
 
 
 def install() -> None:
-    venv("openstack")
+    folder = venv("openstack")
+    with contextlib.suppress(Missing):  # then the first start makes them, or says what is missing
+        _openstack_databases.prepared(folder)
 
 
 class OpenStack:
@@ -65,26 +68,25 @@ class OpenStack:
     def start(self) -> OpenStack:
         self._postgres.start()
         self._on_start(self._postgres.pid or 0)
-        databases = {name: self._postgres.url(self._postgres.create_database()) for name in files.DATABASES}
-        self.files.databases.update({name: url.replace("+psycopg:", "+psycopg2:") for name, url in databases.items()})
+        self.files.databases.update(_openstack_databases.create(self._postgres))
         self.files.write()
         subprocess.run(["mount", "--bind", "--", str(self.files.share), str(self.files.nfs_mount)], check=True)
         threading.Thread(target=self._elsewhere.serve_forever, daemon=True).start()
-        self.start_rabbit()
-        with ThreadPoolExecutor(2) as pool:
-            made = [pool.submit(self._manage, *commands) for commands in self._databases()]
-            for one in made:
-                one.result()
-        self._start("keystone", "python", HERE / "_wsgi.py", "keystone.wsgi.api", self.ports.keystone)
-        self._listens(self.ports.keystone, "Keystone")
-        self._fill_keystone()
+        self._launch_rabbit()
+        _openstack_databases.lay_out(_openstack_databases.prepared(self._bin.parent), self._postgres, self.files)
+        self._start_wsgi("keystone", "keystone.wsgi.api", self.ports.keystone)
+        self._start_wsgi("placement", "placement.wsgi.api", self.ports.placement)
+        self._listens(self.ports.rabbit, "RabbitMQ")
         for name in ("cinder-api", "cinder-scheduler", "cinder-volume"):
             self._start_cinder(name)
+        self._listens(self.ports.keystone, "Keystone")
+        self._fill_keystone()
+        self._listens(self.ports.placement, "Placement")
         self._start_nova()
-        for port, what in ((self.ports.cinder, "Cinder"), (self.ports.placement, "Placement"), (self.ports.nova, "Nova")):
+        for port, what in ((self.ports.cinder, "Cinder"), (self.ports.nova, "Nova")):
             self._listens(port, what)
         admin = self.connect("admin")
-        eventually(lambda: list(admin.block_storage.backend_pools()), START_S, "Cinder's scheduler knows a pool")
+        self._comes(lambda: list(admin.block_storage.backend_pools()), "Cinder's scheduler knows a pool")
         admin.block_storage.create_type(name="nfs", extra_specs={"volume_backend_name": "nfs1"})
         self.servers = self._start_servers(admin)
         return self
@@ -117,10 +119,7 @@ class OpenStack:
         return all(service.state == "up" for service in services)
 
     def start_rabbit(self) -> None:
-        if "epmd" not in self._processes:
-            self._start("epmd", "/usr/bin/epmd", "-port", self.ports.epmd, "-address", "127.0.0.1")
-            self._listens(self.ports.epmd, "epmd")
-        self._start("rabbit", RABBIT, environment=self.files.rabbit_environment)
+        self._launch_rabbit()
         self._listens(self.ports.rabbit, "RabbitMQ")
 
     # --- who asks ------------------------------------------------------------------------------------------
@@ -132,7 +131,7 @@ class OpenStack:
     def login(self, user: str, project: str, password: str) -> dict[str, object]:
         return {
             "auth": {
-                "auth_url": f"http://127.0.0.1:{self.ports.keystone}/v3",
+                "auth_url": self.files.keystone_url,
                 "username": user,
                 "password": password,
                 "project_name": project,
@@ -149,42 +148,11 @@ class OpenStack:
 
     # --- how it is started ---------------------------------------------------------------------------------
 
-    def _databases(self) -> Sequence[Sequence[Sequence[object]]]:
-        root = self.files.root
-        keystone = ["keystone-manage", "--config-file", root / "keystone/keystone.conf"]
-        nova = ["nova-manage", "--config-file", root / "nova/nova.conf"]
-        as_root = ["--keystone-user", "root", "--keystone-group", "root"]
-        url = f"http://127.0.0.1:{self.ports.keystone}/v3"
-        urls = ["--bootstrap-public-url", url, "--bootstrap-internal-url", url, "--bootstrap-admin-url", url]
-        return (
-            (
-                [*keystone, "db_sync"],
-                [*keystone, "fernet_setup", *as_root],
-                [*keystone, "credential_setup", *as_root],
-                [*keystone, "bootstrap", "--bootstrap-password", files.ADMIN_PASSWORD, "--bootstrap-region-id", files.REGION, *urls],
-            ),
-            (["cinder-manage", "--config-file", root / "cinder/cinder.conf", "db", "sync"],),
-            (
-                [*nova, "api_db", "sync"],
-                [*nova, "cell_v2", "map_cell0", "--database_connection", self.files.databases["nova_cell0"]],
-                [*nova, "cell_v2", "create_cell", "--name", "cell1"],
-                [*nova, "db", "sync"],
-            ),
-            (["placement-manage", "--config-file", root / "placement/placement.conf", "db", "sync"],),
-        )
-
-    def _manage(self, *commands: Sequence[object]) -> None:
-        for command in commands:
-            arguments = [str(self._bin / str(command[0])), *map(str, command[1:])]
-            ended = subprocess.run(arguments, env=self._environment({}), capture_output=True, text=True)
-            if ended.returncode:
-                raise RuntimeError(f"{' '.join(arguments)}: {ended.stdout[-1000:]} {ended.stderr[-2000:]}")
-
-    def _environment(self, more: Mapping[str, str]) -> dict[str, str]:
-        root = self.files.root
-        services = {f"OS_{name.upper()}_CONFIG_DIR": str(root / name) for name in ("keystone", "nova", "placement")}
-        path = f"{root}/bin:{self._bin}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-        return {"PATH": path, "HOME": str(root), "LC_ALL": "C.UTF-8", **services, **more}
+    def _launch_rabbit(self) -> None:
+        if "epmd" not in self._processes:
+            self._start("epmd", "/usr/bin/epmd", "-port", self.ports.epmd, "-address", "127.0.0.1")
+            self._listens(self.ports.epmd, "epmd")
+        self._start("rabbit", RABBIT, environment=self.files.rabbit_environment)
 
     def _start(self, name: str, program: str | Path, *arguments: object, environment: Mapping[str, str] | None = None) -> None:
         """In the main thread: the process dies with the thread that has started it."""
@@ -193,7 +161,7 @@ class OpenStack:
             self._processes[name] = subprocess.Popen(
                 command,
                 cwd=self.files.root,
-                env=self._environment(environment or {}),
+                env={**self.files.environment, **(environment or {})},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -206,10 +174,22 @@ class OpenStack:
         self._start(name, name, "--config-file", self.files.root / "cinder/cinder.conf")
 
     def _start_nova(self) -> None:
-        self._start("placement", "python", HERE / "_wsgi.py", "placement.wsgi.api", self.ports.placement)
-        self._start("nova-api", "python", HERE / "_wsgi.py", "nova.wsgi.osapi_compute", self.ports.nova)
-        for name in ("nova-conductor", "nova-scheduler", "nova-compute"):
+        """Its scheduler ends if Placement is not there yet; its compute asks for the conductor once, and then again 10 s later."""
+        first = ["nova-conductor", "nova-scheduler"]
+        for name in first:
             self._start(name, name, "--config-file", self.files.root / "nova/nova.conf")
+        self._start_wsgi("nova-api", "nova.wsgi.osapi_compute", self.ports.nova)
+        database = self.files.databases["nova"].replace("+psycopg2", "")
+
+        def have_started() -> bool:
+            with psycopg.connect(database) as connection:
+                return len(connection.execute("SELECT 1 FROM services WHERE services.binary = ANY(%s)", [first]).fetchall()) == len(first)
+
+        self._comes(have_started, "Nova's conductor and scheduler have started")
+        self._start("nova-compute", "nova-compute", "--config-file", self.files.root / "nova/nova.conf")
+
+    def _start_wsgi(self, name: str, module: str, port: int) -> None:
+        self._start(name, "python", HERE / "_wsgi.py", module, port)
 
     def _listens(self, port: int, what: str) -> None:
         def connected() -> bool:
@@ -217,6 +197,10 @@ class OpenStack:
                 return True
 
         eventually(connected, START_S, f"{what} listens")
+
+    def _comes(self, condition: Callable[[], object], what: str) -> None:
+        """Asks rarely: the services have enough to do with their own start."""
+        eventually(condition, START_S, what, every_s=0.3)
 
     def _fill_keystone(self) -> None:
         """The users, and where which service is."""
@@ -247,9 +231,8 @@ class OpenStack:
     def _start_servers(self, admin: Any) -> tuple[str, ...]:
         """Two servers that belong to the plain user, each started from a volume of its own."""
         flavor = admin.compute.create_flavor(name="small", ram=64, vcpus=1, disk=0)
-        eventually(lambda: any(one.state == "up" for one in admin.compute.services(binary="nova-compute")), START_S, "Nova's compute is up")
-        self._manage(["nova-manage", "--config-file", self.files.root / "nova/nova.conf", "cell_v2", "discover_hosts"])
-        eventually(lambda: self._has_room(admin), START_S, "Nova's scheduler knows a host with room")
+        self._comes(lambda: any(one.state == "up" for one in admin.compute.services(binary="nova-compute")), "Nova's compute is up")
+        self._comes(lambda: self._has_room(admin), "Nova's scheduler knows a host with room")
         mine = self.connect("polly")
         return tuple(server.id for server in [self._server(admin, mine, flavor.id, f"node-{number}") for number in (1, 2)])
 
