@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.peer, pytest.mark.xdist_group("cinder")]
 class OnCinder(PlatformContract):
     pool = POOL
     size_mib = 1024
-    many = 14
+    many = 7
     secrets = (files.USER_PASSWORD,)
     way: ClassVar[str]
 
@@ -73,7 +73,6 @@ class TestBareMetal(OnCinder):
 
 class TestThroughNova(OnCinder):
     way = NOVA
-    many = 7
 
     def named(self, cloud: Cloud) -> tuple[str, str]:
         return cloud.servers
