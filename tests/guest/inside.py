@@ -1,0 +1,130 @@
+"""What the tests have done in the guest: the node's own code, on the guest's own devices. Its platform stays outside and is asked."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from storage.model import Birth, ExternalId, VolumePlan
+from storage.node import devices, mountinfo, releasing, staging
+from storage.node.journal import Journal
+from storage.node.pace import Deadline
+from storage.node.staged import Staged
+from storage.node.steps import Machine
+from storage.platforms.base import Attachment, Capabilities, CreateRequest, VolumeReport
+from tests.peers._guest_agent import ask
+
+STATE: Final = Path("/run/polly")
+STAGING: Final = STATE / "staging"
+NODE: Final = "i-0123456789abcdef0"
+
+
+class Asking:
+    """The platform as a node sees it that has no credentials: each verb is asked of whoever is outside."""
+
+    def __init__(self, capabilities: Capabilities) -> None:
+        self.name, self.capabilities = "outside", capabilities
+
+    def inspect(self, external_id: ExternalId) -> VolumeReport:
+        report: VolumeReport = ask("inspect", external_id)
+        return report
+
+    def find(self, token: str) -> VolumeReport | None:
+        report: VolumeReport | None = ask("find", token)
+        return report
+
+    def create(self, request: CreateRequest) -> VolumeReport:
+        report: VolumeReport = ask("create", request)
+        return report
+
+    def attach(self, external_id: ExternalId, node: str, *, epoch: int, read_only: bool = False) -> Attachment:
+        attachment: Attachment = ask("attach", external_id, node, epoch=epoch, read_only=read_only)
+        return attachment
+
+    def detach(self, external_id: ExternalId, node: str) -> None:
+        ask("detach", external_id, node)
+
+    def inheritable(self, external_id: ExternalId) -> int | None:
+        return None
+
+    def record_birth(self, external_id: ExternalId, birth: Birth, *, epoch: int) -> None:
+        ask("record_birth", external_id, birth, epoch=epoch)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def _journal() -> Journal:
+    STATE.mkdir(parents=True, exist_ok=True)
+    return Journal(STATE / "journal", clock=time.time)
+
+
+def stage(plan: VolumePlan, capabilities: Capabilities, *, lease_s: float = 60.0, device_wait_s: float = 30.0) -> Staged:
+    return staging.stage(
+        plan,
+        Asking(capabilities),
+        NODE,
+        staging_dir=STAGING,
+        deadline=Deadline.of(lease_s),
+        journal=_journal(),
+        machine=Machine(device_wait_s=device_wait_s),
+    )
+
+
+def unstage(plan: VolumePlan, capabilities: Capabilities, *, timeout_s: float = 20.0, force: bool = False) -> Mapping[str, float]:
+    return releasing.unstage(
+        plan, Asking(capabilities), NODE, staging_dir=STAGING, journal=_journal(), timeout_s=timeout_s, force=force
+    )
+
+
+# --- what is there --------------------------------------------------------------------------------------------
+
+
+def device_of(serial: str, timeout_s: float = 20.0) -> str:
+    """The device with this serial, as a node finds it."""
+    machine = Machine()
+    return devices.find(serial, roots=machine.roots, pace=machine.pace, timeout_s=timeout_s)
+
+
+def mounted(serial: str) -> str:
+    """The device with this serial if it is mounted somewhere; else nothing."""
+    sources = {mount.source for mount in mountinfo.read()}
+    names = (name for name in os.listdir("/sys/block") if devices.matches(serial, name, devices.Roots()))
+    return next((device for name in names if (device := f"/dev/{name}") in sources), "")
+
+
+def left() -> list[str]:
+    """What is staged or mounted, or kept of a claim."""
+    mounts = [mount.target for mount in mountinfo.read() if mount.target.startswith(f"{STAGING}/")]
+    return mounts + [name for name in (os.listdir(STAGING) if STAGING.exists() else ()) if not name.endswith(".lock")]
+
+
+def clean_up() -> None:
+    for mount in mountinfo.read():
+        if mount.target.startswith(f"{STAGING}/"):
+            subprocess.run(["umount", "--lazy", "--force", mount.target], check=False)
+    shutil.rmtree(STATE, ignore_errors=True)
+    shutil.rmtree("/dev/disk", ignore_errors=True)
+
+
+def write(file: str, words: str) -> None:
+    Path(file).write_text(words)
+
+
+def read(file: str) -> str:
+    return Path(file).read_text()
+
+
+def link(link: str, device: str) -> None:
+    """A link as udev makes it."""
+    Path(link).parent.mkdir(parents=True, exist_ok=True)
+    Path(link).symlink_to(device)
+
+
+def size_mib(folder: str) -> int:
+    return shutil.disk_usage(folder).total >> 20
