@@ -83,7 +83,9 @@ class Release:
             if found and found.filesystem in nfs.TYPES:
                 nfs.unmount(target, timeout_s=self.timeout_s, force=force, machine=machine)
                 return
-            number = mounts.device_number(device) if device else None
+            gone = found is not None and found.source == device and not os.path.exists(device)
+            # A disk that vanished under its mount has no node any more; then only the mount itself still says its number.
+            number = found.device if found and gone else mounts.device_number(device) if device else None
             mounts.unmount(target, device=number, timeout_s=self.timeout_s, force=force, pace=machine.pace, proc=machine.roots.proc)
 
     def detach(self, external_id: ExternalId, device: str, attachment: Attachment | None = None) -> None:

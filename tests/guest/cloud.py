@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,17 @@ class Cloud(LoopPlatform):
             self.guest.resize(external_id, size_mib)
         else:
             os.truncate(self.image(external_id), size_mib << 20)
+
+    @contextlib.contextmanager
+    def mapped(self, name: str, table: str, *, uuid: str = "") -> Iterator[None]:
+        """While it lasts the guest has a map of the device mapper."""
+        self.guest.load("dm-mod")
+        identity = ["--uuid", uuid] if uuid else []
+        self.guest.run("dmsetup", "create", name, *identity, "--noudevsync", "--table", table)
+        try:
+            yield
+        finally:
+            self.guest.run("dmsetup", "remove", "--noudevsync", name)
 
     def stage(self, plan: VolumePlan, **options: Any) -> Staged:
         """Stages the volume in the guest; `options` are those of inside.stage."""

@@ -25,12 +25,12 @@ def guest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guest]:
 
 
 @pytest.fixture
-def cloud_of(guest: Guest, tmp_path: Path) -> Iterator[Callable[[str], Cloud]]:
+def cloud_of(guest: Guest, tmp_path: Path) -> Iterator[Callable[..., Cloud]]:
     """Makes a cloud with disks of one kind. After the test nothing of it may be mounted, staged or connected in the guest."""
     clouds: list[Cloud] = []
 
-    def make(kind: str) -> Cloud:
-        clouds.append(Cloud(guest, tmp_path / f"cloud{len(clouds)}", kind=kind))
+    def make(kind: str, clouds_class: type[Cloud] = Cloud) -> Cloud:
+        clouds.append(clouds_class(guest, tmp_path / f"cloud{len(clouds)}", kind=kind))
         return clouds[-1]
 
     yield make

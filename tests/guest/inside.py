@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from storage.model import Birth, ExternalId, VolumePlan
-from storage.node import devices, mountinfo, releasing, staging
+from storage.node import devices, mountinfo, mounts, releasing, staging
 from storage.node.journal import Journal
 from storage.node.pace import Deadline
 from storage.node.staged import Staged
 from storage.node.steps import Machine
 from storage.platforms.base import Attachment, Capabilities, CreateRequest, VolumeReport
 from tests.peers._guest_agent import ask
+from tests.support import eventually
 
 STATE: Final = Path("/run/polly")
 STAGING: Final = STATE / "staging"
@@ -94,8 +95,7 @@ def device_of(serial: str, timeout_s: float = 20.0) -> str:
 def mounted(serial: str) -> str:
     """The device with this serial if it is mounted somewhere; else nothing."""
     sources = {mount.source for mount in mountinfo.read()}
-    names = (name for name in os.listdir("/sys/block") if devices.matches(serial, name, devices.Roots()))
-    return next((device for name in names if (device := f"/dev/{name}") in sources), "")
+    return next((device for name in disks_of(serial) if (device := f"/dev/{name}") in sources), "")
 
 
 def left() -> list[str]:
@@ -112,8 +112,31 @@ def clean_up() -> None:
     shutil.rmtree("/dev/disk", ignore_errors=True)
 
 
-def write(file: str, words: str) -> None:
-    Path(file).write_text(words)
+def disks_of(serial: str) -> list[str]:
+    """All devices with this serial."""
+    return [name for name in sorted(os.listdir("/sys/block")) if devices.matches(serial, name, devices.Roots())]
+
+
+def numbers_of(serial: str, count: int) -> list[str]:
+    """major:minor of that many devices with this serial, once they are there."""
+    eventually(lambda: len(disks_of(serial)) == count, 20, f"{count} devices with serial {serial}")
+    return [mounts.device_number(f"/dev/{name}") for name in disks_of(serial)]
+
+
+def hold(file: str, words: str) -> None:
+    """Writes to a file that it keeps open until it is killed or answered."""
+    with open(file, "w") as opened:
+        opened.write(words)
+        opened.flush()
+        ask("held")
+
+
+def write(file: str, words: str, *, sync: bool = False) -> None:
+    with open(file, "w") as opened:
+        opened.write(words)
+        if sync:
+            opened.flush()
+            os.fsync(opened.fileno())
 
 
 def read(file: str) -> str:

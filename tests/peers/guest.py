@@ -96,6 +96,10 @@ class Guest:
         self.send(call.number, bytes(ForkingPickler.dumps((function, arguments, named))))
         return call
 
+    def load(self, module: str) -> None:
+        """Loads a module of the kernel; it must be one of _guest_kernel.MODULES."""
+        self.run("/run/guest/modprobe", module)
+
     def run(self, *command: str, check: bool = True, timeout_s: float = 60.0) -> subprocess.CompletedProcess[str]:
         """Runs a program in the guest."""
         options = {"check": check, "capture_output": True, "text": True, "stdin": subprocess.DEVNULL}
@@ -163,7 +167,7 @@ class Guest:
         words = " ".join(f"polly.{key}={base64.b64encode(value.encode()).decode()}" for key, value in told.items())
         ports = [word for slot, plug in enumerate(self._plugs, 1) for word in ("-device", f"pcie-root-port,id={plug},chassis={slot}")]
         return [
-            *("-accel", accelerator, "-cpu", cpu, "-machine", "q35", "-smp", "2", "-m", str(MEMORY_MIB)),
+            *("-accel", accelerator, "-cpu", cpu, "-machine", "q35,sata=off", "-smp", "2", "-m", str(MEMORY_MIB)),
             *("-nodefaults", "-display", "none", "-no-reboot", "-serial", f"file:{self._folder}/console"),
             *("-kernel", str(self._kernel / "vmlinuz"), "-initrd", str(self._kernel / "initrd")),
             *("-append", f"console=ttyS0 quiet panic=-1 {words} "),
@@ -229,6 +233,7 @@ class Call(Generic[T]):
     def __init__(self, guest: Guest, number: int, answering: object) -> None:
         self.number, self._guest, self._answering = number, guest, answering
         self._heard: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        self._open: tuple[Any, ...] | None = None
 
     def hear(self, words: bytes) -> None:
         self._heard.put(words)
@@ -240,10 +245,9 @@ class Call(Generic[T]):
     def result(self, timeout_s: float = 60.0) -> T:
         """What the function returned, answering meanwhile what it asks. Raises what it raised, Died, Down, TimeoutError."""
         deadline, answer = time.monotonic() + timeout_s, None
-        while words := self._next(deadline):
-            said = ForkingPickler.loads(words)
+        while (said := self._next(deadline)) is not None:
             if said[0] == "ask":
-                self._guest.send(self.number, bytes(ForkingPickler.dumps(self._answer(*said[1:]))))
+                self.answer()
             else:
                 answer = said
         self._guest.forget(self.number)
@@ -256,15 +260,36 @@ class Call(Generic[T]):
         result: T = value
         return result
 
-    def _next(self, deadline: float) -> bytes:
+    def until(self, verb: str, timeout_s: float = 60.0) -> None:
+        """Answers what the function asks until it asks for this verb; that stays open until `answer` or `result`. Raises Died, TimeoutError."""
+        deadline = time.monotonic() + timeout_s
+        while (said := self._next(deadline)) is not None:
+            if said[:2] == ("ask", verb):
+                return
+            if said[0] == "ask":
+                self.answer()
+        raise Died(f"call {self.number} ended before it asked for {verb}")
+
+    def answer(self) -> None:
+        """Answers what is open."""
+        assert self._open is not None
+        _, verb, arguments, named = self._open
+        self._open = None
         try:
-            return self._heard.get(timeout=max(deadline - time.monotonic(), 0.001))
+            answer: tuple[bool, Any] = (True, getattr(self._answering, verb)(*arguments, **named))
+        except Exception as error:
+            answer = (False, error)
+        self._guest.send(self.number, bytes(ForkingPickler.dumps(answer)))
+
+    def _next(self, deadline: float) -> tuple[Any, ...] | None:
+        """What the function says next: what it asks, or how it ended; None once its process is gone."""
+        if self._open is not None:
+            return self._open
+        try:
+            words = self._heard.get(timeout=max(deadline - time.monotonic(), 0.001))
         except queue.Empty:
             self.kill()
             raise TimeoutError(f"call {self.number} did not end in the guest in time, and was killed") from None
-
-    def _answer(self, verb: str, arguments: Sequence[Any], named: dict[str, Any]) -> tuple[bool, Any]:
-        try:
-            return True, getattr(self._answering, verb)(*arguments, **named)
-        except Exception as error:
-            return False, error
+        said: tuple[Any, ...] | None = ForkingPickler.loads(words) if words else None
+        self._open = said if said and said[0] == "ask" else None
+        return said
