@@ -61,11 +61,12 @@ def unpublish(
     """
     machine = machine or Machine()
     place = Target.below(root, target)
-    if os.path.islink(str(place)):
+    # The mount is asked for first: whoever looks at an export's mount hangs with its server.
+    if mounts.unmount(place, timeout_s=timeout_s, force=force, pace=machine.pace, proc=machine.roots.proc):
+        remove_folder(place)
+    elif os.path.islink(str(place)):
         with place.parent() as parent:
             os.unlink(place.name, dir_fd=parent)
-    elif os.path.isdir(str(place)) and mounts.unmount(place, timeout_s=timeout_s, force=force, pace=machine.pace, proc=machine.roots.proc):
-        remove_folder(place)
 
 
 def _give(folder: str, owner: tuple[int, int]) -> None:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import socket
 import subprocess
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from storage.model import Birth, ExternalId, VolumePlan
-from storage.node import devices, mountinfo, mounts, releasing, staging
+from storage.node import commands, devices, mountinfo, mounts, releasing, staging
+from storage.node.commands import Output
 from storage.node.journal import Journal
+from storage.node.mountinfo import Mount
 from storage.node.pace import Deadline
 from storage.node.staged import Staged
 from storage.node.steps import Machine
@@ -65,15 +70,24 @@ def _journal() -> Journal:
     return Journal(STATE / "journal", clock=time.time)
 
 
-def stage(plan: VolumePlan, capabilities: Capabilities, *, lease_s: float = 60.0, device_wait_s: float = 30.0) -> Staged:
+def _machine(device_wait_s: float, patience_s: float) -> Machine:
+    """This machine; a tool may take no longer than `patience_s`, whatever the node would allow it."""
+
+    def run(command: Sequence[str], *paths: str, ok: Collection[int] = (0,), timeout_s: float = 60.0, writes: bool = False) -> Output:
+        return commands.run(command, *paths, ok=ok, timeout_s=min(timeout_s, patience_s), writes=writes)
+
+    return Machine(device_wait_s=device_wait_s, run=run)
+
+
+def stage(plan: VolumePlan, capabilities: Capabilities, *, device_wait_s: float = 30.0, patience_s: float = 60.0) -> Staged:
     return staging.stage(
         plan,
         Asking(capabilities),
         NODE,
         staging_dir=STAGING,
-        deadline=Deadline.of(lease_s),
+        deadline=Deadline.of(60.0),
         journal=_journal(),
-        machine=Machine(device_wait_s=device_wait_s),
+        machine=_machine(device_wait_s, patience_s),
     )
 
 
@@ -141,6 +155,34 @@ def write(file: str, words: str, *, sync: bool = False) -> None:
 
 def read(file: str) -> str:
     return Path(file).read_text()
+
+
+def mount_at(folder: str) -> Mount | None:
+    return mountinfo.at(folder)
+
+
+def relay(listen: tuple[str, int], onward: tuple[str, int]) -> None:
+    """Hands on what comes to one address to another, each connection by a thread for each way, until it is killed or answered."""
+    with socket.create_server(listen) as server:
+        threading.Thread(target=_take_in, args=(server, onward), daemon=True).start()
+        ask("relaying")
+
+
+def _take_in(server: socket.socket, onward: tuple[str, int]) -> None:
+    while True:
+        near, _ = server.accept()
+        far = socket.create_connection(onward)
+        for there, back in ((near, far), (far, near)):
+            threading.Thread(target=_hand_on, args=(there, back), daemon=True).start()
+
+
+def _hand_on(there: socket.socket, back: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while words := there.recv(1 << 16):
+            back.sendall(words)
+    for end in (there, back):
+        with contextlib.suppress(OSError):
+            end.shutdown(socket.SHUT_RDWR)
 
 
 def link(link: str, device: str) -> None:

@@ -82,12 +82,12 @@ class Guest:
 
     # --- what is done inside -----------------------------------------------------------------------------
 
-    def call(self, function: Callable[..., T], *arguments: Any, answering: object = None, timeout_s: float = 60.0, **named: Any) -> T:
+    def call(self, function: Callable[..., T], *arguments: Any, answering: object = None, within_s: float = 60.0, **named: Any) -> T:
         """Runs the function in the guest and returns what it returned, or raises what it raised.
 
-        What it asks (`_guest_agent.ask`) the object `answering` answers, out here. Raises Died, Down, and TimeoutError after `timeout_s`.
+        What it asks (`_guest_agent.ask`) the object `answering` answers, out here. Raises Died, Down, and TimeoutError after `within_s`.
         """
-        return self.begin(function, *arguments, answering=answering, **named).result(timeout_s)
+        return self.begin(function, *arguments, answering=answering, **named).result(within_s)
 
     def begin(self, function: Callable[..., T], *arguments: Any, answering: object = None, **named: Any) -> Call[T]:
         """Has the function begun in the guest."""
@@ -100,10 +100,10 @@ class Guest:
         """Loads a module of the kernel; it must be one of _guest_kernel.MODULES."""
         self.run("/run/guest/modprobe", module)
 
-    def run(self, *command: str, check: bool = True, timeout_s: float = 60.0) -> subprocess.CompletedProcess[str]:
+    def run(self, *command: str, check: bool = True, within_s: float = 60.0) -> subprocess.CompletedProcess[str]:
         """Runs a program in the guest."""
         options = {"check": check, "capture_output": True, "text": True, "stdin": subprocess.DEVNULL}
-        return self.call(subprocess.run, list(command), timeout_s=timeout_s, **options)
+        return self.call(subprocess.run, list(command), within_s=within_s, **options)
 
     # --- its disks ---------------------------------------------------------------------------------------
 
