@@ -27,6 +27,8 @@ test|nfs-ganesha|program ganesha.nfsd|exports that are really mounted or read
 test|nfs-ganesha-vfs|file /usr/lib/*/ganesha/libfsalvfs.so|exports that are really mounted or read
 test|libnfs-utils|program nfs-cat|exports that are really read
 test|qemu-utils|program qemu-img|the tests against a real OpenStack
+test|qemu-system-x86|program qemu-system-x86_64|disks that come and go, and a kernel with an NFS client
+test|dmsetup|program dmsetup|maps of the device mapper in a guest
 TABLE
 }
 

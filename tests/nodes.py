@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -141,8 +142,9 @@ class LoopPlatform(Platform):
     def device(self, external_id: str) -> str | None:
         """The loop device that the volume has now."""
         for file in Path("/sys/block").glob("loop*/loop/backing_file"):
-            if file.read_text().strip() == str(self.image(external_id)):
-                return f"/dev/{file.parts[3]}"
+            with contextlib.suppress(FileNotFoundError):  # another's was detached meanwhile
+                if file.read_text().strip() == str(self.image(external_id)):
+                    return f"/dev/{file.parts[3]}"
         return None
 
     def let_go(self, external_id: str) -> None:

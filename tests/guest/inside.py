@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from storage.model import Birth, ExternalId, VolumePlan
 from storage.node import commands, devices, mountinfo, mounts, releasing, staging
@@ -92,9 +92,7 @@ def stage(plan: VolumePlan, capabilities: Capabilities, *, device_wait_s: float 
 
 
 def unstage(plan: VolumePlan, capabilities: Capabilities, *, timeout_s: float = 20.0, force: bool = False) -> Mapping[str, float]:
-    return releasing.unstage(
-        plan, Asking(capabilities), NODE, staging_dir=STAGING, journal=_journal(), timeout_s=timeout_s, force=force
-    )
+    return releasing.unstage(plan, Asking(capabilities), NODE, staging_dir=STAGING, journal=_journal(), timeout_s=timeout_s, force=force)
 
 
 # --- what is there --------------------------------------------------------------------------------------------
@@ -157,8 +155,14 @@ def read(file: str) -> str:
     return Path(file).read_text()
 
 
-def mount_at(folder: str) -> Mount | None:
-    return mountinfo.at(folder)
+def is_mounted(folder: str) -> bool:
+    return mountinfo.at(folder) is not None
+
+
+def mount_at(folder: str) -> Mount:
+    found = mountinfo.at(folder)
+    assert found is not None, f"nothing is mounted at {folder}"
+    return found
 
 
 def relay(listen: tuple[str, int], onward: tuple[str, int]) -> None:

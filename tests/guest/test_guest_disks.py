@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -23,7 +24,7 @@ OTHER = "vol0fedcba9876543210"
 KINDS = pytest.mark.parametrize(("filesystem", "size_mib"), [("ext4", 64), ("xfs", 320)])
 
 
-def next_plan(birth: Birth, volume: str = VOLUME, **changes: object) -> VolumePlan:
+def next_plan(birth: Birth, volume: str = VOLUME, **changes: Any) -> VolumePlan:
     return again(birth, token=volume, external_id=ExternalId(volume), **changes)
 
 
@@ -206,9 +207,8 @@ def test_a_disk_with_a_map_of_the_device_mapper_over_it_is_refused_until_the_map
     ebs.put(VOLUME)
     ebs.plug(VOLUME)
     device = ebs.guest.call(inside.device_of, VOLUME)
-    with ebs.mapped("above", f"0 {64 << 11} linear {device} 0"):
-        with pytest.raises(DeviceInUse, match="dm-0"):
-            ebs.stage(plan(VOLUME))
+    with ebs.mapped("above", f"0 {64 << 11} linear {device} 0"), pytest.raises(DeviceInUse, match="dm-0"):
+        ebs.stage(plan(VOLUME))
     assert VOLUME in ebs.guest.plugged
 
     assert ebs.stage(plan(VOLUME)).formatted

@@ -106,8 +106,8 @@ def _take(modules: Path, into: Path) -> None:
         for file in needs.get(name.replace("_", "-"), ()):  # the others are a part of the kernel itself
             (into / file).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(modules / file, into / file)
-    for file in modules.glob("modules.builtin*"):
-        shutil.copy(file, into)
+    for listing in modules.glob("modules.builtin*"):
+        shutil.copy(listing, into)
 
 
 def _run(*command: str, cwd: Path) -> str:

@@ -204,7 +204,9 @@ class Guest:
             raise Down(self._last_words())
 
     def _last_words(self) -> str:
-        said = [file.read_bytes()[-2000:].decode(errors="replace") for name in ("qemu.log", "console") if (file := self._folder / name).exists()]
+        said = [
+            file.read_bytes()[-2000:].decode(errors="replace") for name in ("qemu.log", "console") if (file := self._folder / name).exists()
+        ]
         return "\n".join(said)
 
     def stop(self) -> None:
@@ -261,7 +263,10 @@ class Call(Generic[T]):
         return result
 
     def until(self, verb: str, timeout_s: float = 60.0) -> None:
-        """Answers what the function asks until it asks for this verb; that stays open until `answer` or `result`. Raises Died, TimeoutError."""
+        """Answers what the function asks until it asks for this verb, which stays open until `answer` or `result`.
+
+        Raises Died, TimeoutError.
+        """
         deadline = time.monotonic() + timeout_s
         while (said := self._next(deadline)) is not None:
             if said[:2] == ("ask", verb):
