@@ -141,7 +141,7 @@ def test_a_disk_that_vanishes_under_its_mount_is_let_go_and_comes_again_whole(eb
     ebs.guest.call(inside.write, f"{first.path}/file", "kept")
     ebs.guest.run("sync", "-f", first.path)
     ebs.guest.unplug(VOLUME)
-    with pytest.raises(OSError, match="Input/output error|Read-only"):
+    with pytest.raises(OSError, match=r"Input/output error|Read-only"):
         ebs.guest.call(inside.write, f"{first.path}/more", "lost", sync=True)
 
     ebs.unstage(plan(VOLUME))
