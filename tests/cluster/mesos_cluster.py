@@ -90,7 +90,7 @@ class Node:
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
                 [*self.machine, self.installed.node, *self.arguments],
-                env=self._environment(),
+                env=self.environment(),
                 stdin=subprocess.PIPE,  # it ends when nobody holds the other end any more
                 stdout=log,
                 stderr=log,
@@ -123,7 +123,7 @@ class Node:
         lines = self.log.read_text(errors="replace").splitlines(keepends=True) if self.log.exists() else []
         return f"{self.log}:\n{''.join(lines[-number:])}"
 
-    def _environment(self) -> dict[str, str]:
+    def environment(self) -> dict[str, str]:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("MESOS_", "LIBPROCESS_"))}
         ours = {
             "MESOS_LIBRARY": str(self.installed.library),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import leave_out
+from tests.conftest import belongs_to_the_session, leave_out
 from tests.guest import inside
 from tests.guest.cloud import Cloud
 from tests.peers.guest import Guest
@@ -17,7 +17,7 @@ from tests.servers import Missing
 @pytest.fixture(scope="session")
 def guest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guest]:
     try:
-        found = Guest(tmp_path_factory.mktemp("guest"))
+        found = Guest(tmp_path_factory.mktemp("guest"), on_start=belongs_to_the_session)
     except Missing as missing:
         leave_out(f"needs {missing}")
     with found as running:

@@ -21,6 +21,9 @@ SERVER = "127.0.0.1"
 """The relay in the guest, and Ganesha as that reaches it."""
 
 
+NFS = 2049
+
+
 class Exports(LoopPlatform):
     """Volumes that are folders with an export each, made when they are attached."""
 
@@ -70,8 +73,8 @@ class Exports(LoopPlatform):
             os.kill(self.pid, signal.SIGCONT)
 
 
-def relayed(guest: Guest, port: int) -> Call[None]:
-    """Has the guest's port of NFS lead to this one out here, until the call is killed."""
-    call = guest.begin(inside.relay, (SERVER, 2049), (HOST, port))
+def relayed(guest: Guest, port: int, here: int = NFS) -> Call[None]:
+    """Has a port of the guest's loopback interface lead to this port out here, until the call is killed."""
+    call: Call[None] = guest.begin(inside.relay, (SERVER, here), (HOST, port))
     call.until("relaying")
     return call

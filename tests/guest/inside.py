@@ -165,6 +165,16 @@ def mount_at(folder: str) -> Mount:
     return found
 
 
+def exports() -> list[str]:
+    """The servers of all exports that any process of the guest has mounted, once each."""
+    tables = [Path("/proc/self/mountinfo"), *Path("/proc").glob("[0-9]*/mountinfo")]
+    found = set()
+    for table in tables:
+        with contextlib.suppress(OSError):
+            found |= {line.split(" - ")[1].split()[1].partition(":")[0] for line in table.read_text().splitlines() if " - nfs" in line}
+    return sorted(found)
+
+
 def relay(listen: tuple[str, int], onward: tuple[str, int]) -> None:
     """Hands on what comes to one address to another, each connection by a thread for each way, until it is killed or answered."""
     with socket.create_server(listen) as server:
@@ -187,6 +197,25 @@ def _hand_on(there: socket.socket, back: socket.socket) -> None:
     for end in (there, back):
         with contextlib.suppress(OSError):
             end.shutdown(socket.SHUT_RDWR)
+
+
+def program(command: Sequence[str], environment: Mapping[str, str], log: str) -> None:
+    """Runs a program until this call is killed or answered: then it sees the end of its input."""
+    with open(log, "ab") as opened:
+        subprocess.Popen(command, env=dict(environment), stdin=subprocess.PIPE, stdout=opened, stderr=opened)
+        ask("started")
+
+
+def executors() -> dict[str, int]:
+    """The process of each executor of Mesos, by its id: the first of those that its agent has started for it."""
+    found: dict[str, int] = {}
+    for process in sorted((int(place.name) for place in Path("/proc").glob("[0-9]*"))):
+        with contextlib.suppress(OSError):
+            place = Path(f"/proc/{process}")
+            words = dict(word.split(b"=", 1) for word in (place / "environ").read_bytes().split(b"\0") if b"=" in word)
+            if b"MESOS_EXECUTOR_ID" in words and b"executors.main" in (place / "cmdline").read_bytes().split(b"\0"):
+                found.setdefault(words[b"MESOS_EXECUTOR_ID"].decode(), process)
+    return found
 
 
 def link(link: str, device: str) -> None:

@@ -37,7 +37,7 @@ def ganesha(guest: Guest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     server.start()
     relay = relayed(guest, server.port)
     yield server, pids[0]
-    relay.kill()
+    relay.stop()
     server.stop()
 
 

@@ -45,6 +45,7 @@ def port() -> str:
 
 def serve(outside: Connection) -> None:
     calls: dict[int, tuple[Connection, int]] = {}
+    newest = READY
     outside.send_bytes(NUMBER.pack(READY))
     while True:
         ready = wait([outside, *(inside for inside, _ in calls.values())])
@@ -54,7 +55,8 @@ def serve(outside: Connection) -> None:
             except EOFError:
                 return
             number, words = NUMBER.unpack_from(frame)[0], frame[NUMBER.size :]
-            if number not in calls and words:
+            if number > newest:
+                newest = number
                 calls[number] = _begin(words, [outside, *(inside for inside, _ in calls.values())])
             elif number in calls:
                 _tell(words, *calls[number])

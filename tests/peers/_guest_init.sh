@@ -19,6 +19,8 @@ mkdir -p /layer/upper/usr/lib /layer/work
 cp -a /lib/modules /layer/upper/usr/lib/modules
 mount -t overlay -o lowerdir=/below,upperdir=/layer/upper,workdir=/layer/work overlay /root
 for tree in proc sys dev; do mount --move "/$tree" "/root/$tree"; done
+ln -s /proc/self/fd /root/dev/fd
+for name in 0:stdin 1:stdout 2:stderr; do ln -s "/proc/self/fd/${name%:*}" "/root/dev/${name#*:}"; done
 mkdir -p /root/run /root/dev/pts /root/dev/shm
 mount -t tmpfs -o mode=755 run /root/run
 mount -t devpts devpts /root/dev/pts

@@ -36,7 +36,9 @@ QEMU: Final = "qemu-system-x86_64"
 REPOSITORY: Final = Path(__file__).parents[2]
 HOST: Final = "10.0.2.2"
 """What the guest calls this machine's loopback interface."""
-MEMORY_MIB: Final = 1024
+ADDRESS: Final = "10.0.2.15"
+"""The guest's network card. What listens on its own loopback interface is seen by nobody outside."""
+MEMORY_MIB: Final = 1536
 PLUGS: Final = 12
 """How many disks there can be at a time."""
 TRIAL_S: Final = 20.0
@@ -63,10 +65,12 @@ def install() -> None:
 class Guest:
     """One guest. Its console is in `folder`/console."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, on_start: Callable[[int], None] = lambda pid: None) -> None:
+        """Raises Missing where QEMU or the kernel cannot be had."""
         if not shutil.which(QEMU):
             raise Missing(f"{QEMU} (Debian: qemu-system-x86)")
         self._kernel, self._folder = _guest_kernel.installed(), folder
+        self._on_start = on_start
         self._numbers = itertools.count(1)
         self._plugs = [f"plug{number}" for number in range(PLUGS)]
         self._plugged: dict[str, str] = {}
@@ -95,6 +99,10 @@ class Guest:
         self._calls[call.number] = call
         self.send(call.number, bytes(ForkingPickler.dumps((function, arguments, named))))
         return call
+
+    def forward(self, port: int) -> None:
+        """Has a port of this machine's loopback interface lead to the same port of the guest's network card, from now on."""
+        self.qmp.execute("human-monitor-command", command_line=f"hostfwd_add net tcp:127.0.0.1:{port}-{ADDRESS}:{port}")
 
     def load(self, module: str) -> None:
         """Loads a module of the kernel; it must be one of _guest_kernel.MODULES."""
@@ -146,6 +154,7 @@ class Guest:
             ends = (qemu_calls.fileno(), qemu_monitor.fileno())
             command = ["setpriv", "--pdeathsig", "KILL", "--", QEMU, *self._machine(accelerator, cpu), *_channels(*ends)]
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=ends)
+        self._on_start(self.process.pid)
         self.accelerator, self.qmp = accelerator, Qmp(monitor)
         self._connection, self._sending = Connection(calls.detach()), threading.Lock()
         self._calls: dict[int, Call[Any]] = {}
@@ -242,7 +251,14 @@ class Call(Generic[T]):
 
     def kill(self) -> None:
         """The process in the guest gets SIGKILL, and what it has begun stays as it is."""
+        self._open = None
         self._guest.send(self.number, b"")
+
+    def stop(self) -> None:
+        """Kills the process and waits until it is gone."""
+        self.kill()
+        with contextlib.suppress(Died):
+            self.result(10.0)
 
     def result(self, timeout_s: float = 60.0) -> T:
         """What the function returned, answering meanwhile what it asks. Raises what it raised, Died, Down, TimeoutError."""
