@@ -209,7 +209,7 @@ def program(command: Sequence[str], environment: Mapping[str, str], log: str) ->
 def executors() -> dict[str, int]:
     """The process of each executor of Mesos, by its id: the first of those that its agent has started for it."""
     found: dict[str, int] = {}
-    for process in sorted((int(place.name) for place in Path("/proc").glob("[0-9]*"))):
+    for process in sorted(int(place.name) for place in Path("/proc").glob("[0-9]*")):
         with contextlib.suppress(OSError):
             place = Path(f"/proc/{process}")
             words = dict(word.split(b"=", 1) for word in (place / "environ").read_bytes().split(b"\0") if b"=" in word)

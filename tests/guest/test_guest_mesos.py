@@ -1,4 +1,4 @@
-"""An app with a PowerScale volume on a real Mesos agent in the guest: its executor mounts a real export; killed, it comes back with its data."""
+"""An app with a PowerScale volume on a Mesos agent in the guest: its executor mounts a real export; killed, it comes back with its data."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.cluster.rig import Rig, counter
 from tests.conftest import belongs_to_the_session, leave_out
 from tests.guest import inside
 from tests.guest.exports import SERVER, relayed
-from tests.peers.guest import ADDRESS, HOST, Call, Guest
+from tests.peers.guest import ADDRESS, Call, Guest
 from tests.peers.powerscale_nas import BASE, Nas, nas
 from tests.servers import Missing
 from tests.support import eventually

@@ -10,6 +10,7 @@ import pytest
 
 from storage.errors import BusyMount, NodeError
 from storage.model import ExternalId
+from storage.node import publishing
 from tests.conftest import leave_out
 from tests.guest import inside
 from tests.guest.exports import Exports, relayed
@@ -21,6 +22,7 @@ from tests.servers import Missing
 pytestmark = [pytest.mark.peer, pytest.mark.xdist_group("guest")]
 
 VOLUME = "share-1"
+SANDBOX = Path("/run/sandbox")
 OPTIONS = ("vers=4.1", "timeo=10", "retrans=1", "nosharecache")
 
 
@@ -86,7 +88,11 @@ def test_a_server_that_falls_silent_under_a_mount_hangs_neither_the_release_nor_
     exports.guest.call(inside.write, f"{staged.path}/file", "kept", sync=True)
     user = exports.guest.begin(inside.hold, f"{staged.path}/open", "in use")
     user.until("held")
+    exports.guest.run("mkdir", "-p", str(SANDBOX))
+    published = exports.guest.call(publishing.publish, staged, SANDBOX, "data")
     with exports.silent():
+        exports.guest.call(publishing.unpublish, SANDBOX, "data", timeout_s=3.0)
+        assert not exports.guest.call(inside.is_mounted, published.path)
         with pytest.raises((BusyMount, NodeError)):
             exports.unstage(born, timeout_s=3.0)
         assert exports.guest.call(inside.is_mounted, staged.path)
