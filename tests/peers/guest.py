@@ -41,6 +41,8 @@ ADDRESS: Final = "10.0.2.15"
 MEMORY_MIB: Final = 1536
 PLUGS: Final = 12
 """How many disks there can be at a time."""
+PROCESSORS: Final = {"kvm": "2", "tcg": "1"}
+"""Of two that QEMU computes, now and then the second gets no more timer interrupts, and the guest stands still."""
 TRIAL_S: Final = 20.0
 """How long a guest may take to come up on KVM before KVM counts as useless here."""
 START_S: Final = 120.0
@@ -168,7 +170,7 @@ class Guest:
             self._ended.set()
         if self._ended.is_set():
             self.stop()
-            raise Down(self._last_words())
+            raise Down(self.last_words())
         return self
 
     def _machine(self, accelerator: str, cpu: str) -> list[str]:
@@ -176,7 +178,7 @@ class Guest:
         words = " ".join(f"polly.{key}={base64.b64encode(value.encode()).decode()}" for key, value in told.items())
         ports = [word for slot, plug in enumerate(self._plugs, 1) for word in ("-device", f"pcie-root-port,id={plug},chassis={slot}")]
         return [
-            *("-accel", accelerator, "-cpu", cpu, "-machine", "q35,sata=off", "-smp", "2", "-m", str(MEMORY_MIB)),
+            *("-accel", accelerator, "-cpu", cpu, "-machine", "q35,sata=off", "-smp", PROCESSORS[accelerator], "-m", str(MEMORY_MIB)),
             *("-nodefaults", "-display", "none", "-no-reboot", "-serial", f"file:{self._folder}/console"),
             *("-kernel", str(self._kernel / "vmlinuz"), "-initrd", str(self._kernel / "initrd")),
             *("-append", f"console=ttyS0 quiet panic=-1 {words} "),
@@ -200,19 +202,22 @@ class Guest:
 
     def send(self, number: int, words: bytes) -> None:
         """For calls: hands the words to the process in the guest. Raises Down."""
+        if self._ended.is_set():
+            raise Down(self.last_words())
         try:
             with self._sending:
                 self._connection.send_bytes(NUMBER.pack(number) + words)
         except OSError as error:
-            raise Down(self._last_words()) from error
+            raise Down(self.last_words()) from error
 
     def forget(self, number: int) -> None:
         """For calls: this one is over. Raises Down if the guest is."""
         self._calls.pop(number, None)
         if self._ended.is_set():
-            raise Down(self._last_words())
+            raise Down(self.last_words())
 
-    def _last_words(self) -> str:
+    def last_words(self) -> str:
+        """The end of what QEMU and the guest's kernel have said."""
         said = [
             file.read_bytes()[-2000:].decode(errors="replace") for name in ("qemu.log", "console") if (file := self._folder / name).exists()
         ]
@@ -310,7 +315,8 @@ class Call(Generic[T]):
             words = self._heard.get(timeout=max(deadline - time.monotonic(), 0.001))
         except queue.Empty:
             self.kill()
-            raise TimeoutError(f"call {self.number} did not end in the guest in time, and was killed") from None
+            console = self._guest.last_words()
+            raise TimeoutError(f"call {self.number} did not end in the guest in time, and was killed\n{console}") from None
         said: tuple[Any, ...] | None = ForkingPickler.loads(words) if words else None
         self._open = said if said and said[0] == "ask" else None
         return said
