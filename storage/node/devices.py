@@ -261,9 +261,10 @@ def rescan_size(device: str, roots: Roots) -> None:
     if (block / "loop").is_dir():
         with shared(device) as fd:
             _ioctl(device, fd, LOOP_SET_CAPACITY)
-    for verb in ("device/rescan", "device/rescan_controller"):
-        if (block / verb).exists():
-            _write(block / verb, "1")
+    disk = block / "device"  # of an NVMe disk with several paths it is the subsystem, and the controllers are in it
+    for verb in (disk / "rescan", disk / "rescan_controller", *sorted(disk.glob("nvme*/rescan_controller"))):
+        if verb.exists():
+            _write(verb, "1")
 
 
 def rescan_hosts(roots: Roots) -> None:

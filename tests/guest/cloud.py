@@ -12,7 +12,7 @@ from storage.errors import StaleEpoch, UnknownVolume, VolumeInUse
 from storage.model import ExternalId, VolumePlan
 from storage.node.staged import Staged
 from storage.platforms.base import Attachment
-from tests.guest import inside
+from tests.guest import inside, target
 from tests.nodes import LoopPlatform
 from tests.peers.guest import Guest
 
@@ -52,6 +52,9 @@ class Cloud(LoopPlatform):
         """As a hypervisor does: whether the guest still has it mounted is not its business, so we look ourselves."""
         if device := self.guest.call(inside.mounted, external_id):
             raise VolumeInUse(volume=external_id, holder=f"a mount of {device}")
+        self.unplug(external_id)
+
+    def unplug(self, external_id: str) -> None:
         self.guest.unplug(external_id)
 
     def grow(self, external_id: str, size_mib: int) -> None:
@@ -78,3 +81,18 @@ class Cloud(LoopPlatform):
 
     def unstage(self, plan: VolumePlan, **options: Any) -> Mapping[str, float]:
         return self.guest.call(inside.unstage, plan, self.capabilities, answering=self, **options)
+
+
+class Served(Cloud):
+    """NVMe disks with EC2's model, which grow under their mounts: the guest's own kernel makes them of other disks."""
+
+    def plug(self, external_id: str) -> None:
+        under = f"under-{external_id[-12:]}"
+        self.guest.plug(external_id, self.image(external_id), under, kind="virtio")
+        for module in ("nvmet", "nvmet-tcp", "nvme-tcp"):
+            self.guest.load(module)
+        self.guest.call(target.connect, external_id, self.guest.call(inside.device_of, under))
+
+    def unplug(self, external_id: str) -> None:
+        self.guest.call(target.disconnect, external_id)
+        super().unplug(external_id)

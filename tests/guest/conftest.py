@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import belongs_to_the_session, leave_out
-from tests.guest import inside
+from tests.guest import inside, target
 from tests.guest.cloud import Cloud
 from tests.peers.guest import Guest
 from tests.servers import Missing
@@ -36,6 +36,8 @@ def cloud_of(guest: Guest, tmp_path: Path) -> Iterator[Callable[..., Cloud]]:
     yield make
     left = guest.call(inside.left)
     guest.call(inside.clean_up)
+    for serial in guest.call(target.connected):
+        guest.call(target.disconnect, serial)
     for name in guest.plugged:
         guest.unplug(name)
     assert left == []

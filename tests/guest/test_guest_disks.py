@@ -50,7 +50,6 @@ def test_a_volume_is_born_on_a_disk_that_was_plugged_in_and_comes_again_with_its
 
 
 def test_a_volume_that_grew_while_it_was_away_is_as_large_as_its_disk(ebs: Cloud) -> None:
-    """QEMU's NVMe disks cannot grow while they are plugged in."""
     first = ebs.stage(plan(VOLUME))
     ebs.unstage(plan(VOLUME))
     ebs.grow(VOLUME, 128)

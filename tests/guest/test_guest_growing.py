@@ -1,4 +1,4 @@
-"""Disks that grow under a mounted filesystem, as virtio and SCSI show it, and one disk that two paths lead to."""
+"""Disks that grow under a mounted filesystem, as NVMe, virtio and SCSI show it, and one disk that two paths lead to."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 
 from storage.model import ExternalId
 from storage.node import devices
-from tests.guest import inside
-from tests.guest.cloud import Cloud
+from tests.guest import inside, target
+from tests.guest.cloud import LINK, Cloud, Served
 from tests.nodes import plan
 from tests.peers.guest import Guest
 from tests.support import eventually
@@ -23,17 +23,17 @@ WWN = 0x5000C50015EA71AA
 
 
 @pytest.mark.parametrize(("filesystem", "size_mib"), [("ext4", 64), ("xfs", 320)])
-@pytest.mark.parametrize("kind", ["virtio", "scsi"])
+@pytest.mark.parametrize(("kind", "clouds_class"), [("nvme", Served), ("virtio", Cloud), ("scsi", Cloud)])
 def test_a_mounted_filesystem_grows_with_its_disk_while_it_is_used(
-    cloud_of: Callable[[str], Cloud], kind: str, filesystem: str, size_mib: int
+    cloud_of: Callable[..., Cloud], kind: str, clouds_class: type[Cloud], filesystem: str, size_mib: int
 ) -> None:
-    cloud = cloud_of(kind)
+    cloud = cloud_of(kind, clouds_class)
     first = cloud.stage(plan(VOLUME, filesystem=filesystem, size_mib=size_mib))
     before = cloud.guest.call(inside.size_mib, first.path)
     user = cloud.guest.begin(inside.hold, f"{first.path}/file", "kept")
     user.until("held")
     cloud.grow(VOLUME, size_mib + 128)
-    if kind == "virtio":  # a SCSI disk must be asked, which the node does
+    if kind == "virtio":  # the others must be asked, which the node does
         eventually(lambda: cloud.guest.call(devices.size_bytes, first.device) == (size_mib + 128) << 20, 10, "the disk has grown")
 
     large = plan(VOLUME, filesystem=filesystem, size_mib=size_mib + 128, birth=first.birth, external_id=first.external_id)
@@ -47,6 +47,17 @@ def test_a_mounted_filesystem_grows_with_its_disk_while_it_is_used(
     cloud.unstage(large)
     check = ["e2fsck", "-f", "-n"] if filesystem == "ext4" else ["xfs_repair", "-n"]
     subprocess.run([*check, str(cloud.image(VOLUME))], check=True, capture_output=True)
+
+
+def test_an_nvme_disk_of_ec2s_model_is_where_its_link_leads(cloud_of: Callable[..., Cloud]) -> None:
+    cloud = cloud_of("nvme", Served)
+    first = cloud.stage(plan(VOLUME))
+
+    assert cloud.guest.call(target.link, first.device) == LINK + VOLUME
+    cloud.hint = LINK + VOLUME
+    assert cloud.stage(plan(VOLUME, birth=first.birth, external_id=first.external_id)).device == first.device
+    cloud.unstage(plan(VOLUME))
+    assert cloud.guest.call(target.connected) == []
 
 
 class TwoPaths(Cloud):

@@ -288,11 +288,13 @@ def test_rescans_write_what_the_kernel_wants_where_the_kind_has_it(trees: Trees)
     scsi, nvme, virtio = trees.device("sdb"), trees.device("nvme1n1"), trees.device("vdb")
     verb = trees.sys("sdb", "device/rescan")
     controller = trees.sys("nvme1n1", "device/rescan_controller")
+    shared = trees.device("nvme2n1")
+    paths = [trees.sys("nvme2n1", f"device/nvme{number}/rescan_controller") for number in (2, 3)]
 
-    for device in (scsi, nvme, virtio):
+    for device in (scsi, nvme, virtio, shared):
         devices.rescan_size(device, trees.roots)
 
-    assert (verb.read_text(), controller.read_text()) == ("1", "1")
+    assert [file.read_text() for file in (verb, controller, *paths)] == ["1"] * 4
 
 
 def test_scsi_hosts_look_for_a_device_that_is_waited_for(trees: Trees) -> None:
