@@ -28,6 +28,7 @@ test|nfs-ganesha-vfs|file /usr/lib/*/ganesha/libfsalvfs.so|exports that are real
 test|libnfs-utils|program nfs-cat|exports that are really read
 test|qemu-utils|program qemu-img|the tests against a real OpenStack
 test|qemu-system-x86|program qemu-system-x86_64|disks that come and go, and a kernel with an NFS client
+test|open-iscsi|program iscsiadm|LUNs of a real iSCSI target in a guest
 test|dmsetup|program dmsetup|maps of the device mapper in a guest
 TABLE
 }

@@ -19,6 +19,7 @@ from storage.node import mountinfo
 from storage.node.journal import Journal
 from storage.node.pace import Deadline
 from storage.node.releasing import unstage
+from storage.node.scsi import PAGES, Inquire
 from storage.node.staged import Staged
 from storage.node.staging import stage
 from storage.node.steps import Machine
@@ -26,6 +27,11 @@ from storage.platforms.base import Attachment, Capabilities, CreateRequest, Find
 from tests.support import eventually
 
 MIB = 1 << 20
+
+
+def as_shown(sys: Path) -> Inquire:
+    """SCSI disks that say of themselves what a made-up sysfs shows of them."""
+    return lambda device, page: (sys / "block" / device.name / "device" / PAGES[page]).read_bytes()
 
 
 def plan(claim: str = "claim-1", **changes: Any) -> VolumePlan:

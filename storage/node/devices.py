@@ -1,7 +1,8 @@
 """Block devices: found by what they are, never by the name that somebody asked for, and looked at twice before use.
 
 Links under /dev/disk/by-id can be stale and device names are used again, so a device counts only if sysfs says the
-volume's serial of it, or for PowerFlex' devices their driver does. The roots of /dev and /sys are passed in; nothing here needs udev.
+volume's serial of it, or for PowerFlex' devices their driver does, and a SCSI disk says so itself. The roots of /dev and /sys are
+passed in; nothing here needs udev.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Final
 
 from storage.errors import DeviceInUse, DeviceNotFound, NodeError, UnsafePath, WrongDevice
-from storage.node import google_disks, multipath, scini
+from storage.node import google_disks, multipath, scini, scsi
 from storage.node.google_disks import IdentifyNamespace
 from storage.node.pace import Pace
 
@@ -53,6 +54,7 @@ class Roots:
     is_block: Callable[[Path], bool] = is_block
     sdc: scini.Sdc = field(default_factory=scini.Sdc)
     identify_namespace: IdentifyNamespace = google_disks.identify_namespace
+    inquire: scsi.Inquire = scsi.inquire
 
 
 # --- which device ----------------------------------------------------------------------------------------
@@ -71,7 +73,8 @@ def find(serial: str, *, hint: str = "", roots: Roots, pace: Pace, timeout_s: fl
     found: list[str] = []
 
     def came_up() -> bool:
-        found.extend(islice((name for name in _candidates(serial, hint, roots) if matches(serial, name, roots)), 1))
+        names = (name for name in _candidates(serial, hint, roots) if matches(serial, name, roots) and _is_itself(name, roots))
+        found.extend(islice(names, 1))
         if not found and hint and (name := _named_by_xen(Path(hint), roots)):
             found.append(name)
         return bool(found)
@@ -82,12 +85,25 @@ def find(serial: str, *, hint: str = "", roots: Roots, pace: Pace, timeout_s: fl
         # Where /sys may not be written, the device may still come by itself.
         with suppress(NodeError):
             rescan_hosts(roots)
+        _look_again(roots)
     if pace.until(came_up, timeout_s=timeout_s):
         return _whole(found[0], roots)
     stale = _resolve(Path(hint), roots) if hint else None
     if stale:
         raise WrongDevice(device=str(roots.dev / stale), found=" or ".join(serials(stale, roots)), expected=serial)
     raise DeviceNotFound(serial=serial, timeout_s=timeout_s)
+
+
+def _is_itself(name: str, roots: Roots) -> bool:
+    return scsi.is_itself(roots.sys / "block" / name, roots.dev / name, roots.inquire)
+
+
+def _look_again(roots: Roots) -> None:
+    """What is waited for may have come up as a disk that the kernel takes for another."""
+    for name in _listed(roots.sys / "block"):
+        if PLAIN_NAME.fullmatch(name):
+            with suppress(OSError):
+                scsi.look_again(roots.sys / "block" / name, roots.dev / name, roots.inquire)
 
 
 def _whole(name: str, roots: Roots) -> str:

@@ -63,9 +63,15 @@ def connected() -> list[str]:
     return [(served / "attr_serial").read_text().strip() for served in (TARGET / "subsystems").glob("*")]
 
 
-def _open_port() -> None:
-    if not TARGET.exists():
+def mounted_config() -> Path:
+    """Where the kernel's targets are set up."""
+    if not os.path.ismount(CONFIG):
         subprocess.run(["mount", "-t", "configfs", "none", str(CONFIG)], check=True)
+    return CONFIG
+
+
+def _open_port() -> None:
+    mounted_config()
     eventually(TARGET.is_dir, 10, "the kernel's NVMe target")
     if not PORT.exists():
         PORT.mkdir()

@@ -21,7 +21,7 @@ KERNEL: Final = "linux-image-amd64"
 """It depends on the package that has the kernel of the day."""
 MODULES: Final = (
     *("virtio_pci", "9pnet_virtio", "9p", "overlay", "virtio_console", "virtio_net", "virtio_blk", "virtio_scsi", "sd_mod", "nvme"),
-    *("nvmet", "nvmet-tcp", "nvme-tcp"),
+    *("nvmet", "nvmet-tcp", "nvme-tcp", "target_core_mod", "target_core_iblock", "iscsi_target_mod", "iscsi_tcp"),
     *("ext4", "xfs", "crc32c_generic", "crc32c-intel", "nfs", "nfsv4", "loop"),
     *("dm-mod", "dm-crypt", "dm-multipath", "dm-round-robin", "ecb", "xts", "aesni-intel", "af_alg", "algif_skcipher"),
 )

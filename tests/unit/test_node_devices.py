@@ -5,15 +5,16 @@ from __future__ import annotations
 import ctypes
 import errno
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 
 from storage.errors import DeviceInUse, DeviceNotFound, NodeError, UnsafePath, WrongDevice
-from storage.node import devices, google_disks
+from storage.node import devices, google_disks, scsi
 from storage.node.devices import Roots
 from storage.node.pace import Pace
+from tests.nodes import as_shown
 
 
 @dataclass
@@ -24,6 +25,8 @@ class Trees:
     not_block: frozenset[str] = frozenset()
     namespaces: dict[str, bytes] = field(default_factory=dict)
     """What NVMe devices answer when they are asked for their namespace; the others refuse."""
+    says: dict[str, bytes] = field(default_factory=dict)
+    """What SCSI disks answer to an INQUIRY in place of what sysfs shows; nothing for one that does not answer."""
 
     @property
     def roots(self) -> Roots:
@@ -32,7 +35,13 @@ class Trees:
             sys=self.root / "sys",
             is_block=lambda path: path.is_file() and path.name not in self.not_block,
             identify_namespace=self._identified,
+            inquire=self._inquired,
         )
+
+    def _inquired(self, device: Path, page: int) -> bytes:
+        if self.says.get(device.name) == b"":
+            raise OSError(f"{device} does not answer")
+        return self.says.get(device.name) or as_shown(self.root / "sys")(device, page)
 
     def _identified(self, device: Path, namespace: int) -> bytes:
         if f"{device.name} {namespace}" not in self.namespaces:
@@ -194,6 +203,79 @@ def test_what_is_no_nvme_device_refuses_to_be_asked(tmp_path: Path) -> None:
 
     with pytest.raises(OSError, match="Inappropriate ioctl"):
         google_disks.identify_namespace(tmp_path / "file", 1)
+
+
+def page_80(serial: str) -> str:
+    return f"\0\x80\0{chr(len(serial))}{serial}"
+
+
+def said(serial: str) -> bytes:
+    return page_80(serial).encode("latin-1")
+
+
+def test_a_disk_that_says_it_is_another_than_sysfs_shows_is_passed_over(trees: Trees) -> None:
+    trees.device("sda", device__vpd_pg80=page_80("vol1"))
+    device = trees.device("sdb", device__vpd_pg80=page_80("vol1"))
+    trees.says["sda"] = said("vol2")
+
+    assert find(trees, "vol1") == device
+
+
+@pytest.mark.parametrize("answer", [b"", said("vol2"), said("vol12"), said("vol")], ids=["none", "another", "longer", "shorter"])
+def test_a_disk_counts_only_if_it_answers_what_sysfs_shows(trees: Trees, answer: bytes) -> None:
+    trees.device("sda", device__vpd_pg80=page_80("vol1"))
+    trees.says["sda"] = answer
+
+    with pytest.raises(DeviceNotFound):
+        find(trees, "vol1")
+
+
+def test_what_comes_after_the_end_of_a_page_is_no_part_of_it(trees: Trees) -> None:
+    device = trees.device("sda", device__vpd_pg80=page_80("vol1"))
+    trees.says["sda"] = said("vol1") + bytes(40)
+
+    assert find(trees, "vol1") == device
+
+
+def test_a_disk_whose_path_does_not_work_is_not_asked(trees: Trees) -> None:
+    """The kernel would make whoever asks wait for the path, for minutes."""
+    trees.device("sda", device__vpd_pg80=page_80("vol1"), device__state="blocked\n")
+    verb = trees.sys("sda", "device/rescan")
+    asked: list[Path] = []
+
+    def inquire(device: Path, page: int) -> bytes:
+        asked.append(device)
+        return said("vol1")
+
+    with pytest.raises(DeviceNotFound):
+        devices.find("vol1", roots=replace(trees.roots, inquire=inquire), pace=FakeTime().pace, timeout_s=3.0)
+
+    assert (asked, verb.read_text()) == ([], "")
+
+
+def test_a_disk_that_has_become_another_is_read_anew_when_that_is_waited_for(trees: Trees) -> None:
+    ghost = trees.device("sda", device__vpd_pg80=page_80("vol1"), device__state="running\n")
+    trees.device("sdb", device__vpd_pg80=page_80("vol3"), device__state="running\n")
+    verbs = [trees.sys(name, "device/rescan") for name in ("sda", "sdb")]
+    trees.says["sda"] = said("vol2")
+
+    def kernel() -> None:
+        if verbs[0].read_text():
+            trees.sys("sda", "device/vpd_pg80", page_80("vol2"))
+
+    assert find(trees, "vol2", timeout_s=3.0, time=FakeTime(kernel)) == ghost
+    assert [verb.read_text() for verb in verbs] == ["1", ""]
+
+
+def test_the_request_to_a_scsi_disk_is_as_large_as_the_kernels_struct() -> None:
+    assert ctypes.sizeof(scsi._Request) == 88
+
+
+def test_what_is_no_scsi_disk_refuses_an_inquiry(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+
+    with pytest.raises(OSError, match="Inappropriate ioctl"):
+        scsi.inquire(tmp_path / "file", 0x83)
 
 
 def test_a_link_is_followed_to_the_plain_device(trees: Trees) -> None:

@@ -37,6 +37,7 @@ from storage.platforms.virtualbox.nodes import spellings
 from storage.platforms.virtualbox.options import VirtualBoxOptions, read_parameters
 from storage.platforms.virtualbox.patience import Patience
 from storage.platforms.virtualbox.records import Record, read_record, write_record
+from tests.nodes import as_shown
 
 PAGE = (Path(__file__).parents[2] / "docs/platforms/virtualbox.md").read_text("utf-8")
 UUID = "6a72b37b-0d9f-4c5e-8a11-0e5e5db9ba90"
@@ -165,7 +166,8 @@ def test_a_node_finds_the_disk_by_its_serial_past_a_stale_link(tmp_path: Path) -
         (tmp_path / "dev" / name).touch()
     link.parent.mkdir(parents=True)
     link.symlink_to(tmp_path / "dev/sda")
-    roots = Roots(dev=tmp_path / "dev", sys=tmp_path / "sys", is_block=Path.is_file)
+    sys = tmp_path / "sys"
+    roots = Roots(dev=tmp_path / "dev", sys=sys, is_block=Path.is_file, inquire=as_shown(sys))
     assert devices.find(serial, hint=str(link), roots=roots, pace=Pace(), timeout_s=0) == str(tmp_path / "dev/sdb")
 
 

@@ -24,6 +24,7 @@ from storage.node.steps import Machine
 from storage.platforms.base import Platform
 from storage.platforms.gce import GcePlatform
 from tests.contract.simulated_node import SimulatedNode
+from tests.nodes import as_shown
 from tests.peers.gce.cloud import ELSEWHERE, NODE, POOL, Cloud
 from tests.peers.gce.world import Resource, World
 
@@ -44,7 +45,8 @@ class Instance(SimulatedNode):
 
     @property
     def machine(self) -> Machine:
-        roots = Roots(dev=self.folder / "dev", sys=self.folder / "sys", identify_namespace=self._identified)
+        sys = self.folder / "sys"
+        roots = Roots(dev=self.folder / "dev", sys=sys, identify_namespace=self._identified, inquire=as_shown(sys))
         return Machine(roots=roots, device_wait_s=2.0)
 
     def _identified(self, device: Path, namespace: int) -> bytes:

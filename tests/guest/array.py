@@ -1,0 +1,82 @@
+"""An array around one guest: its volumes are LUNs of an iSCSI target, shown to the guest's kernel and taken away again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from msgspec.structs import replace
+
+from storage.errors import VolumeInUse
+from storage.model import ExternalId
+from storage.platforms.base import Attachment, VolumeReport
+from tests.guest import inside, lio
+from tests.guest.cloud import Cloud
+from tests.peers.guest import Guest
+
+ENVIRONMENT: Final = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
+
+
+class Array(Cloud):
+    """Masking views of one initiator. What it shows is the lowest LUN that is free, as arrays do, so numbers are used again."""
+
+    portals: Sequence[str] = lio.PORTALS[:1]
+
+    def __init__(self, guest: Guest, folder: Path, *, kind: str = "virtio") -> None:
+        super().__init__(guest, folder, kind=kind)
+        self.lowest = 1
+        """The first number that it gives."""
+
+    def __enter__(self) -> Array:
+        for module in lio.MODULES:
+            self.guest.load(module)
+        self.guest.call(lio.start, self.portals)
+        self._daemon = self.guest.begin(inside.program, ["iscsid", "--foreground"], ENVIRONMENT, "/run/iscsid.log")
+        self._daemon.until("started")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.guest.call(lio.stop)
+        self._daemon.stop()
+
+    def inspect(self, external_id: ExternalId) -> VolumeReport:
+        return replace(super().inspect(external_id), serial=lio.serial_of(external_id))
+
+    def attach(self, external_id: ExternalId, node: str, *, epoch: int, read_only: bool = False) -> Attachment:
+        found = super().attach(external_id, node, epoch=epoch, read_only=read_only)
+        portals = " ".join(f"{portal},{lio.TARGET}" for portal in self.portals)
+        return replace(found, serial=lio.serial_of(external_id), transport="iscsi", context={"portals": portals})
+
+    def plug(self, external_id: str) -> None:
+        under = f"under-{external_id[-12:]}"
+        self.guest.plug(external_id, self.image(external_id), under, kind="virtio")
+        self.guest.call(lio.map_to, external_id, self.guest.call(inside.device_of, under), self.lowest)
+
+    def detach(self, external_id: ExternalId, node: str) -> None:
+        if self.guest.call(inside.disks_of, lio.serial_of(external_id)):
+            raise VolumeInUse(volume=external_id, holder="a disk that the kernel of the node still has")
+        self.unplug(external_id)
+
+    def unplug(self, external_id: str) -> None:
+        self.guest.call(lio.unmap, external_id)
+        super().unplug(external_id)
+
+
+class TwoPortals(Array):
+    """Each LUN is there twice, and no multipathd makes one of two."""
+
+    portals = lio.PORTALS
+
+
+class Fabric(Array):
+    """As Fibre Channel has it: the guest is logged in before, and the node has no transport to ask."""
+
+    def __enter__(self) -> Fabric:
+        super().__enter__()
+        self.guest.run("iscsiadm", "--mode", "discovery", "--type", "sendtargets", "--portal", self.portals[0])
+        self.guest.run("iscsiadm", "--mode", "node", "--login")
+        return self
+
+    def attach(self, external_id: ExternalId, node: str, *, epoch: int, read_only: bool = False) -> Attachment:
+        return replace(super().attach(external_id, node, epoch=epoch, read_only=read_only), transport="", context={})
