@@ -30,6 +30,8 @@ class Nas:
     folder: Path
     addresses: Mapping[str, str] = field(default_factory=dict)
     """Where nodes come from that are known to the cluster by another name."""
+    numbers: dict[str, int] = field(default_factory=dict)
+    """Of folders, as the NFS server knows them: one that is mounted keeps its number whatever exports come and go."""
 
     @property
     def port(self) -> int:
@@ -50,7 +52,7 @@ class Nas:
         return self.server.url(path)
 
     def publish(self) -> None:
-        self.server.serve(_served(self.front.cluster, self.addresses))
+        self.server.serve(_served(self.front.cluster, self.addresses, self.numbers))
 
 
 @contextmanager
@@ -68,7 +70,7 @@ def nas(folder: Path, *, addresses: Mapping[str, str] | None = None, on_start: C
             server.stop()
 
 
-def _served(cluster: Cluster, addresses: Mapping[str, str]) -> list[Export]:
+def _served(cluster: Cluster, addresses: Mapping[str, str], numbers: dict[str, int]) -> list[Export]:
     """One for each folder: OneFS may export it by several, each to others."""
     folders: dict[str, list[dict[str, Any]]] = {}
     for export in cluster.exports.values():
@@ -77,7 +79,7 @@ def _served(cluster: Cluster, addresses: Mapping[str, str]) -> list[Export]:
                 folders.setdefault(path, []).append(export)
     return [
         Export(
-            number=min(int(export["id"]) for export in exports),
+            number=numbers.setdefault(path, min(int(export["id"]) for export in exports)),
             folder=cluster.ifs.real(path),
             path=path,
             clients=tuple(

@@ -2,7 +2,7 @@
 
 OneFS exports a folder to as many nodes as ask. So a node announces itself by an export of its own, and looks again: whoever sees
 another then gives way. A fence and a delete say what they are about before they look again, too, so of two that meet at least one
-sees the other. Times of nodes are compared nowhere.
+sees the other. Marks only ever grow (exports.py). Times of nodes are compared nowhere.
 """
 
 from __future__ import annotations
@@ -10,9 +10,8 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
-
-import msgspec
 
 from storage.errors import Conflict, Invalid, PlatformUnavailable, StaleEpoch, UnknownVolume, VolumeInUse
 from storage.model import Birth
@@ -21,7 +20,7 @@ from storage.platforms.powerscale.onefs import NotThere, Taken
 from storage.platforms.powerscale.volumes import Volume
 
 TRIES: Final = 10
-"""How often nodes that come in the same moment may all give way, and how often a mark is written that another overwrites."""
+"""How often nodes that come in the same moment may all give way, and how often something is kept where others are quicker."""
 HOST: Final = re.compile(r"(?=.{1,100}$)[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*")
 
 
@@ -34,12 +33,15 @@ class Attachments:
     def seen(self, volume: Volume) -> Exports:
         """Its exports, among them its home, which is made for a volume that Polly did not make. Raises UnknownVolume for one that goes."""
         seen = self._table.of(volume.path)
-        if seen.home is None:
+        if not seen.homes and not seen.closing:
             self._table.make_home(volume.path, Home())
             seen = self._table.of(volume.path)
-        if seen.home is None or seen.kept.deleting:
-            raise UnknownVolume(volume=volume.name)
+        self._refuse_gone(volume, seen)
         return seen
+
+    def _refuse_gone(self, volume: Volume, seen: Exports) -> None:
+        if seen.closing or not seen.homes:
+            raise UnknownVolume(volume=volume.name)
 
     def attach(self, volume: Volume, node: str, *, epoch: int, read_only: bool) -> None:
         _check_node(node)
@@ -60,7 +62,7 @@ class Attachments:
         return kept.marked(kept.mark.admit(volume.name, epoch, read_only=read_only or kept.shared))
 
     def _came(self, volume: Volume, seen: Exports, hold: Hold) -> bool:
-        """Announces the node and looks again. False where it gave way, or must look anew."""
+        """Announces the node. False where it gave way, or must look anew."""
         before = seen.of_node(hold.node)
         try:
             if not before:
@@ -69,76 +71,106 @@ class Attachments:
                 self._table.change(before[0], wanted)
         except (Taken, NotThere):
             return False
-        now = self._table.of(volume.path)
         try:
-            if now.home is None or now.kept.deleting:
-                raise UnknownVolume(volume=volume.name)
-            kept = self._admit(now, volume, hold.epoch, read_only=hold.read_only)
+            stays = self._stays(volume, hold)
         except (UnknownVolume, StaleEpoch):
-            self._give_way(now, hold.node, before)
+            self._give_way(volume, hold.node, before)
             raise
-        if now.against(hold.node, read_only=hold.read_only) or not now.of_node(hold.node):
-            self._give_way(now, hold.node, before)
-            return False
-        if kept != now.written:
-            self._table.write_home(now.home, kept, "attach a volume")
-        return True
+        if not stays:
+            self._give_way(volume, hold.node, before)
+        return stays
 
-    def _give_way(self, now: Exports, node: str, before: list[Export]) -> None:
+    def _stays(self, volume: Volume, hold: Hold) -> bool:
+        """Looks again whether the node may have come, and marks the volume. Raises UnknownVolume, StaleEpoch."""
+        for _ in range(TRIES):
+            now = self._table.of(volume.path)
+            self._refuse_gone(volume, now)
+            kept = self._admit(now, volume, hold.epoch, read_only=hold.read_only)
+            if now.against(hold.node, read_only=hold.read_only) or not now.of_node(hold.node):
+                return False
+            with suppress(Taken):
+                self._table.keep(volume.path, now, kept, "attach a volume")
+                return True
+        raise self._overtaken("attach a volume")
+
+    def _overtaken(self, action: str) -> PlatformUnavailable:
+        reason = f"{TRIES} times in a row others were quicker, or an export that is not Polly's conflicts with the volume's own"
+        return PlatformUnavailable(platform=self._platform, action=action, reason=reason)
+
+    def _give_way(self, volume: Volume, node: str, before: list[Export]) -> None:
         """What was there before this call stays."""
-        kept = {export.id for export in before}
+        kept, now = {export.id for export in before}, self._table.of(volume.path)
         self._table.drop((export for export in now.of_node(node) if export.id not in kept), "give way to another node")
 
     def detach(self, path: str, node: str) -> None:
         """What the node's coming has marked stays."""
-        seen = self._table.of(path)
-        mine = seen.of_node(node)
-        if mine and seen.home is not None and seen.kept != seen.written:
-            self._table.write_home(seen.home, seen.kept, "detach a volume")
-        self._table.drop(mine, "detach a volume")
+        for _ in range(TRIES):
+            seen = self._table.of(path)
+            mine = seen.of_node(node)
+            with suppress(Taken):
+                if mine and seen.homes:
+                    self._table.keep(path, seen, seen.kept, "detach a volume")
+                self._table.drop(mine, "detach a volume")
+                return
+        raise self._overtaken("detach a volume")
 
     # --- marks ----------------------------------------------------------------------------------------------
 
     def fence(self, volume: Volume, epoch: int) -> str | None:
         for _ in range(TRIES):
             seen = self.seen(volume)
-            if seen.held_by or seen.home is None:
+            if seen.held_by:
                 return None
             mark = seen.written.mark.fenced(epoch)
             if mark == seen.written.mark:
                 return f"no export of {volume.path} names a node; epochs below {mark.floor} are refused"
-            self._table.write_home(seen.home, seen.kept.marked(mark), "fence a volume")
-        raise PlatformUnavailable(platform=self._platform, action="fence a volume", reason="others change its mark all the time")
+            with suppress(Taken):
+                self._table.keep(volume.path, seen, seen.written.marked(mark), "fence a volume")
+        raise self._overtaken("fence a volume")
 
     def record_birth(self, volume: Volume, birth: Birth, *, epoch: int) -> None:
-        seen = self.seen(volume)
-        kept, known = seen.kept, seen.kept.certificate(volume.name)
-        if epoch < kept.epoch:
-            raise StaleEpoch(volume=volume.name, epoch=epoch, found=kept.epoch)
-        if known not in (None, birth):
-            raise Conflict(what=f"the birth certificate of {volume.name}", expected=known, found=birth)
-        if known is None and seen.home is not None:
-            self._table.write_home(seen.home, kept.born(birth, volume.name), "store a birth certificate")
+        for _ in range(TRIES):
+            seen = self.seen(volume)
+            kept, known = seen.kept, seen.written.certificate(volume.name)
+            if epoch < kept.epoch:
+                raise StaleEpoch(volume=volume.name, epoch=epoch, found=kept.epoch)
+            if known not in (None, birth):
+                raise Conflict(what=f"the birth certificate of {volume.name}", expected=known, found=birth)
+            if known == birth:
+                return
+            with suppress(Taken):
+                self._table.keep(volume.path, seen, kept.born(birth, volume.name), "store a birth certificate")
+        raise self._overtaken("store a birth certificate")
 
     # --- deleting -------------------------------------------------------------------------------------------
 
-    def close(self, name: str, path: str) -> Export | None:
-        """Lets nobody come any more; the home that says so, or None where there is none. Raises VolumeInUse."""
-        seen = self._table.of(path)
-        self._refuse_held(name, seen)
-        home = seen.home
-        if home is None or home.home is None or home.home.deleting:
-            return home
-        self._table.write_home(home, msgspec.structs.replace(home.home, deleting=True), "delete a volume")
-        now = self._table.of(path)
-        if now.held_by:
-            self._table.write_home(home, msgspec.structs.replace(now.kept, deleting=False), "leave a volume to its node")
-        self._refuse_held(name, now)
-        return home
+    def close(self, name: str, path: str) -> bool:
+        """Lets nobody come any more. Whether the volume had a home. Raises VolumeInUse."""
+        for _ in range(TRIES):
+            seen = self._table.of(path)
+            self._refuse_held(name, seen)
+            if not seen.homes:
+                return seen.closing
+            try:
+                mine = self._table.close(path, seen, "delete a volume")
+            except Taken:
+                continue
+            except Invalid:
+                if seen.closing:  # another delete has come as far as to take the folder away
+                    return True
+                raise
+            now = self._table.of(path)
+            if now.held_by:
+                self._table.drop([mine], "leave a volume to its node")
+            self._refuse_held(name, now)
+            return True
+        raise self._overtaken("delete a volume")
 
     def forget(self, path: str) -> None:
         """The homes of what is no volume any more."""
-        self._table.drop((one for one in self._table.of(path).all if one.home), "delete a volume")
+        homes = [one for one in self._table.of(path).all if one.home]
+        # Those that let nobody come go last.
+        self._table.drop(sorted(homes, key=lambda one: bool(one.home and one.home.deleting)), "delete a volume")
 
     def _refuse_held(self, name: str, seen: Exports) -> None:
         if seen.held_by:

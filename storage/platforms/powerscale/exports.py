@@ -1,13 +1,19 @@
 """The NFS exports of volumes: what is kept with a volume, and who may mount it.
 
-A volume has one export that nobody can mount, its home: its description holds the marks and the birth certificate. Each node that
-has the volume has an export of its own, so that two nodes that come or go at once never overwrite each other's list of clients. A
-description that is not Polly's is somebody else's export, which holds the volume as well.
+A volume has an export that nobody can mount, its home: its description holds the marks and the birth certificate. OneFS cannot
+compare and change at once, so a description is never changed: another home is made that says more, and those go that it covers. What
+is kept is what all homes that are there say together, so of two who write at once neither lowers what the other has raised. OneFS
+also refuses exports of one folder with a client in common: two who have seen the same don't both get their home in.
+
+Each node that has the volume has an export of its own, so that two nodes that come or go at once never overwrite each other's list
+of clients. A description that is not Polly's is somebody else's export, which holds the volume as well.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from functools import reduce
 from typing import Any, Final
 
 import msgspec
@@ -18,8 +24,8 @@ from storage.platforms.marks import Mark
 from storage.platforms.powerscale.onefs import Object, OneFs, Taken
 
 PATH: Final = "protocols/nfs/exports"
-NOBODY: Final = "192.0.2.1"
-"""An address that no host has (RFC 5737). An export without any client would be open to all."""
+NOBODY: Final = tuple(f"192.0.2.{number}" for number in range(1, 255))
+"""Addresses that no host has (RFC 5737). An export without any client would be open to all."""
 HOME, HOLD = "polly volume ", "polly node "
 LONGEST: Final = 255
 """Characters of a description."""
@@ -35,6 +41,20 @@ class Home(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     shared: bool = False
     """Any number of nodes may write."""
     deleting: bool = False
+    """This one says nothing else, and counts for as long as it is there."""
+
+    def joined(self, other: Home) -> Home:
+        """What both say together. Of two birth certificates the first stands."""
+        return Home(
+            epoch=max(self.epoch, other.epoch),
+            floor=max(self.floor, other.floor),
+            birth=self.birth or other.birth,
+            shared=self.shared or other.shared,
+        )
+
+    def covers(self, other: Home) -> bool:
+        """Whether the other says nothing that this one does not say as well."""
+        return not (self.deleting or other.deleting) and self.joined(other) == self
 
     @property
     def mark(self) -> Mark:
@@ -66,6 +86,7 @@ class Hold(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Export(msgspec.Struct, frozen=True, kw_only=True):
     id: int
     path: str
+    clients: tuple[str, ...] = ()
     home: Home | None = None
     hold: Hold | None = None
 
@@ -83,18 +104,24 @@ class Exports(msgspec.Struct, frozen=True, kw_only=True):
     all: tuple[Export, ...] = ()
 
     @property
-    def home(self) -> Export | None:
-        return min((one for one in self.all if one.home), key=lambda one: one.id, default=None)
+    def homes(self) -> list[tuple[Export, Home]]:
+        """The oldest first, and without those of a delete."""
+        found = sorted(self.all, key=lambda one: one.id)
+        return [(one, one.home) for one in found if one.home and not one.home.deleting]
+
+    @property
+    def closing(self) -> bool:
+        """Somebody deletes the volume."""
+        return any(one.home and one.home.deleting for one in self.all)
 
     @property
     def written(self) -> Home:
-        """What its home says by itself."""
-        home = self.home
-        return home.home if home and home.home else Home()
+        """What its homes say by themselves."""
+        return reduce(Home.joined, (home for _, home in self.homes), Home())
 
     @property
     def kept(self) -> Home:
-        """What its home says, and whoever has the volume: a mark that was overwritten counts for as long as its node is there."""
+        """What its homes say, and whoever has the volume: a mark that was taken away counts for as long as its node is there."""
         written = self.written
         mark = written.mark
         for hold in (one.hold for one in self.all if one.hold):
@@ -105,6 +132,24 @@ class Exports(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def held_by(self) -> tuple[str, ...]:
         return tuple(sorted({one.holder for one in self.all if one.holder}))
+
+    @property
+    def nobody(self) -> str:
+        """The client of the next home. Whoever has seen the same homes takes the same one."""
+        last = max((one for one in self.all if one.home), key=lambda one: one.id, default=None)
+        begin = NOBODY.index(last.clients[0]) + 1 if last and last.clients and last.clients[0] in NOBODY else 0
+        taken = {client for one in self.all for client in one.clients}
+        return next((client for client in NOBODY[begin:] + NOBODY[:begin] if client not in taken), NOBODY[begin % len(NOBODY)])
+
+    @property
+    def outdated(self) -> list[Export]:
+        """Homes that say nothing that another home does not say; of two that say the same the younger."""
+        homes = self.homes
+        return [
+            export
+            for number, (export, home) in enumerate(homes)
+            if any(other.covers(home) and (other != home or older < number) for older, (_, other) in enumerate(homes) if older != number)
+        ]
 
     def of_node(self, node: str) -> list[Export]:
         return [one for one in self.all if one.hold and one.hold.node == node]
@@ -130,15 +175,26 @@ class ExportTable:
 
     def make_home(self, path: str, home: Home) -> None:
         """There already is fine: another with the same token was first."""
-        body = {"paths": [path], "clients": [NOBODY], "read_only": True, "description": _text(HOME, home)}
         try:
-            self._onefs.post("export a volume", PATH, body, zone=self._zone)
+            self._make(path, NOBODY[0], home, "export a volume")
         except Taken:
-            if self.of(path).home is None:
+            if not self.of(path).homes:
                 raise
 
-    def write_home(self, export: Export, home: Home, action: str) -> None:
-        self._onefs.put(action, f"{PATH}/{export.id}", {"description": _text(HOME, home)}, zone=self._zone)
+    def keep(self, path: str, seen: Exports, wanted: Home, action: str) -> None:
+        """Lets the homes say what is wanted, which is no less than they said. Raises Taken where somebody else has done so meanwhile."""
+        if wanted != seen.written:
+            seen = Exports(all=(*seen.all, self._make(path, seen.nobody, wanted, action)))
+        self.drop(seen.outdated, action)
+
+    def close(self, path: str, seen: Exports, action: str) -> Export:
+        """One more home, which says that the volume is being deleted. Raises Taken, Invalid where there is no folder any more."""
+        return self._make(path, seen.nobody, Home(deleting=True), action)
+
+    def _make(self, path: str, client: str, home: Home, action: str) -> Export:
+        body = {"paths": [path], "clients": [client], "read_only": True, "description": _text(HOME, home)}
+        made = self._onefs.post(action, PATH, body, zone=self._zone)
+        return Export(id=int(made["id"]), path=path, clients=(client,), home=home)
 
     def announce(self, path: str, hold: Hold) -> None:
         """Lets the node mount the volume, as root. Raises Taken where it has an export already."""
@@ -175,11 +231,11 @@ def _gathered(found: Sequence[Object]) -> dict[str, Exports]:
 
 def _export(one: Object, path: str) -> Export:
     number, text = int(one["id"]), str(one.get("description") or "")
-    try:
+    clients = tuple(str(client) for client in one.get("clients") or ())
+    home = hold = None
+    with suppress(msgspec.DecodeError):  # which somebody else has written
         if text.startswith(HOME):
-            return Export(id=number, path=path, home=msgspec.json.decode(text.removeprefix(HOME), type=Home))
-        if text.startswith(HOLD):
-            return Export(id=number, path=path, hold=msgspec.json.decode(text.removeprefix(HOLD), type=Hold))
-    except msgspec.DecodeError:
-        pass  # somebody else has written it
-    return Export(id=number, path=path)
+            home = msgspec.json.decode(text.removeprefix(HOME), type=Home)
+        elif text.startswith(HOLD):
+            hold = msgspec.json.decode(text.removeprefix(HOLD), type=Hold)
+    return Export(id=number, path=path, clients=clients, home=home, hold=hold)

@@ -106,7 +106,7 @@ class PowerScalePlatform(Platform):
             if anew or self._listed is None or self._now() - self._listed[0] > LISTING_S:
                 exports = self._table.by_path()
                 seen = [(volume, exports.get(volume.path, Exports())) for volume in self._volumes.all()]
-                self._listed = self._now(), [self._report(volume, found) for volume, found in seen if not found.kept.deleting]
+                self._listed = self._now(), [self._report(volume, found) for volume, found in seen if not found.closing]
             return self._listed[1]
 
     def _report(self, volume: Volume, exports: Exports) -> VolumeReport:
@@ -126,7 +126,7 @@ class PowerScalePlatform(Platform):
     def inspect(self, external_id: ExternalId) -> VolumeReport:
         volume = self._known(external_id)
         exports = self._table.of(volume.path)
-        if exports.kept.deleting:
+        if exports.closing:
             raise UnknownVolume(volume=external_id)
         return self._report(volume, exports)
 
@@ -170,12 +170,12 @@ class PowerScalePlatform(Platform):
     def _at_home(self, volume: Volume, home: Home) -> Exports:
         """One that finds no room for its export is not left behind."""
         exports = self._table.of(volume.path)
-        if exports.home is not None:
+        if exports.homes:
             return exports
         try:
             self._table.make_home(volume.path, home)
         except Full:
-            if self._table.of(volume.path).home is None:
+            if not self._table.of(volume.path).homes:
                 self.delete(ExternalId(volume.name))
             raise
         return self._table.of(volume.path)
@@ -231,12 +231,12 @@ class PowerScalePlatform(Platform):
         if not naming.is_id(external_id):
             return
         volume, path = self._volumes.get(external_id), self._volumes.path(external_id)
-        home = self._attachments.close(external_id, path)
+        had_home = self._attachments.close(external_id, path)
         if volume is not None:
             self._volumes.unlimit(volume)
-        if volume is not None or home is not None or naming.token_of_volume(external_id):
+        if volume is not None or had_home or naming.token_of_volume(external_id):
             self._folders.bin(external_id, path)
-        if home is not None:
+        if had_home:
             self._attachments.forget(path)
         self._folders.empty(external_id)
 

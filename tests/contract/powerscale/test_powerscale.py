@@ -23,8 +23,8 @@ CALLS = {
     "expand": ("PUT", "/quota/quotas/"),
     "snapshot": ("POST", "/snapshot/snapshots"),
     "delete_snapshot": ("DELETE", "/snapshot/snapshots/"),
-    "fence": ("PUT", "/nfs/exports/"),
-    "record_birth": ("PUT", "/nfs/exports/"),
+    "fence": ("POST", "/nfs/exports"),
+    "record_birth": ("POST", "/nfs/exports"),
 }
 """The call that does what a verb is for."""
 

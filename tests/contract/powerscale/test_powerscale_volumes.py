@@ -151,7 +151,7 @@ def test_a_deleted_volume_is_gone_at_once_and_its_files_by_a_job(front: OneFs, p
 @pytest.mark.parametrize(
     "lost",
     [
-        ("PUT", "/nfs/exports/"),
+        ("POST", "/nfs/exports"),
         ("DELETE", "/quota/quotas/"),
         ("PUT", "/.polly/trash"),
         ("POST", "/namespace"),
