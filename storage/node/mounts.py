@@ -70,7 +70,7 @@ def _bind(source: Path, target: Target, options: MountOptions) -> None:
         try:
             with _opened(source) as folder, empty_folder(target) as place:
                 syscalls.mount(folder, place, "", syscalls.MS_BIND)
-            undo.callback(_detach_quietly, target)
+            undo.callback(detach_quietly, target)
             # The first call binds with the source's options; only a remount of the bind can set others.
             with target.parent() as parent:
                 place = f"/proc/self/fd/{parent}/{target.name}"
@@ -123,7 +123,8 @@ def _mount_failed(device: str, filesystem: str, target: Target, read_only: bool,
     return NodeError(command=f"mount -t {filesystem}", target=str(target), reason=reason)
 
 
-def _detach_quietly(target: Target) -> None:
+def detach_quietly(target: Target) -> None:
+    """Takes a mount out of sight without asking what is mounted. None there is fine."""
     with suppress(OSError), target.parent() as parent:
         syscalls.umount(f"/proc/self/fd/{parent}/{target.name}", syscalls.UMOUNT_NOFOLLOW | syscalls.MNT_DETACH)
 

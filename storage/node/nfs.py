@@ -1,4 +1,4 @@
-"""NFS exports: mounted with mount(8) at a volume's staging folder, and looked at and marked in a process of their own.
+"""NFS exports: mounted with mount(8) at a volume's staging folder, and looked at, marked and shown in a process of their own.
 
 A server that is dead hangs whoever asks it for anything, so this process never touches what is on the export: others do, and are
 given up after a while. Knows no platform; an export is `HOST:/PATH`.
@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Final
 
 from storage.errors import BusyMount, Invalid, NodeError, NotFormatted
-from storage.node import folders, mountinfo
+from storage.node import binding, folders, mountinfo, mounts
+from storage.node.binding import Owner
 from storage.node.mountinfo import Mount
 from storage.node.options import MOUNT_SHOWN
 from storage.node.probing import Contents
@@ -28,7 +29,7 @@ ASK_S: Final = 30.0
 BUSY: Final = 32
 """umount(8)'s exit code for all that the kernel refuses."""
 SOURCE: Final = re.compile(r"(\[[0-9A-Fa-f:.%a-z]+\]|[A-Za-z0-9][A-Za-z0-9_.-]*):(/[^\0,]*)")
-CODE: Final = "import sys; sys.path.insert(0, sys.argv[1]); from storage.node import folders; folders.main(sys.argv[2:])"
+CODE: Final = "import importlib, sys; sys.path.insert(0, sys.argv[1]); importlib.import_module(sys.argv[2]).main(sys.argv[3:])"
 CHILD: Final = (sys.executable, "-I", "-S", "-c", CODE, str(Path(__file__).parents[2]))
 
 
@@ -66,7 +67,7 @@ def _plain(source: str) -> str:
 
 def look(folder: str, machine: Machine) -> Contents:
     """As folders.look. Raises NodeError, also where the server does not answer."""
-    return folders.said(machine.run([*CHILD, "look"], folder, timeout_s=ASK_S).out)
+    return folders.said(_ask(machine, [folders.__name__, "look"], folder))
 
 
 def mark(folder: str, uuid: str, machine: Machine, *, may_write: bool) -> None:
@@ -74,7 +75,33 @@ def mark(folder: str, uuid: str, machine: Machine, *, may_write: bool) -> None:
     if not may_write:
         found = "no such file, and it may only be read"
         raise NotFormatted(device=folder, expected=f"{folders.FOLDER} with a file {folders.MARKER}", found=found)
-    machine.run([*CHILD, "mark"], folder, uuid, timeout_s=ASK_S)
+    _ask(machine, [folders.__name__, "mark"], folder, uuid)
+
+
+def is_export(folder: str, machine: Machine) -> bool:
+    """Whether an export is mounted right there, by what the kernel says without asking its server."""
+    found = mountinfo.at(folder, machine.roots.proc)
+    return found is not None and found.filesystem in TYPES
+
+
+def show(folder: str, target: Target, *, read_only: bool, owner: Owner | None, machine: Machine) -> None:
+    """As binding.show, and leaves nothing where it fails. Raises UnsafePath, NodeError, also where the server does not answer."""
+    was_there = mountinfo.at(str(target), machine.roots.proc) is not None
+    if not was_there:
+        with empty_folder(target):
+            pass
+    try:
+        words = binding.words(read_only=read_only, owner=owner)
+        _ask(machine, [binding.__name__, *words], folder, str(target.root), str(target))
+    except NodeError:
+        if not was_there:
+            mounts.detach_quietly(target)
+        raise
+
+
+def _ask(machine: Machine, words: Sequence[str], *paths: str) -> str:
+    """What a process says that may touch the export. It dies with this one: an export that it waits for would stay mounted with it."""
+    return machine.run([*CHILD, *words], *paths, timeout_s=ASK_S, writes=True).out
 
 
 def unmount(target: Target, *, timeout_s: float, force: bool, machine: Machine) -> None:

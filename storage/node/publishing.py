@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from storage.errors import NodeError, UnsafePath
-from storage.node import mounts
+from storage.node import binding, mounts, nfs
+from storage.node.binding import Owner
 from storage.node.staged import Staged
 from storage.node.steps import Machine
 from storage.node.targets import Target, remove_folder
@@ -29,22 +30,23 @@ def publish(
     target: str | os.PathLike[str],
     *,
     read_only: bool = False,
-    owner: tuple[int, int] | None = None,
+    owner: Owner | None = None,
     machine: Machine | None = None,
 ) -> Published:
     """Shows the volume at `target` under `root`; missing folders on the way are made. Published there already is fine.
 
     `owner` (user id, group id) gets those folders, and the volume's top folder if it may be written. Without root a
-    folder is linked, and cannot be published read-only. Raises UnsafePath, NodeError.
+    folder is linked, and cannot be published read-only. Raises UnsafePath, NodeError, also where an export's server does not answer.
     """
     machine = machine or Machine()
     place = Target.below(root, target)
     with place.parent(create_for=owner or (os.geteuid(), os.getegid())):
         pass
     if machine.may_mount:
-        mount = mounts.bind(Path(staged.path), place, read_only=read_only, proc=machine.roots.proc)
-        if owner is not None and not mount.read_only:
-            _give(staged.path, owner)
+        if nfs.is_export(staged.path, machine):
+            nfs.show(staged.path, place, read_only=read_only, owner=owner, machine=machine)
+        else:
+            binding.show(staged.path, place, read_only=read_only, owner=owner, proc=machine.roots.proc)
         return Published(path=str(place))
     if read_only or not staged.is_folder:
         raise NodeError(command="bind", target=str(place), reason="without root a volume can only be a folder that may be written")
@@ -67,12 +69,6 @@ def unpublish(
     elif os.path.islink(str(place)):
         with place.parent() as parent:
             os.unlink(place.name, dir_fd=parent)
-
-
-def _give(folder: str, owner: tuple[int, int]) -> None:
-    found = os.stat(folder)
-    if (found.st_uid, found.st_gid) != owner:
-        os.chown(folder, *owner)
 
 
 def _link(folder: str, place: Target) -> None:

@@ -11,14 +11,15 @@ import threading
 import time
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from storage.model import Birth, ExternalId, VolumePlan
-from storage.node import commands, devices, mountinfo, mounts, releasing, staging
+from storage.node import commands, devices, mountinfo, mounts, publishing, releasing, staging
 from storage.node.commands import Output
 from storage.node.journal import Journal
 from storage.node.mountinfo import Mount
 from storage.node.pace import Deadline
+from storage.node.publishing import Published
 from storage.node.staged import Staged
 from storage.node.steps import Machine
 from storage.platforms.base import Attachment, Capabilities, CreateRequest, VolumeReport
@@ -93,6 +94,10 @@ def stage(plan: VolumePlan, capabilities: Capabilities, *, device_wait_s: float 
 
 def unstage(plan: VolumePlan, capabilities: Capabilities, *, timeout_s: float = 20.0, force: bool = False) -> Mapping[str, float]:
     return releasing.unstage(plan, Asking(capabilities), NODE, staging_dir=STAGING, journal=_journal(), timeout_s=timeout_s, force=force)
+
+
+def publish(staged: Staged, root: Path, path: str, *, patience_s: float = 60.0, **options: Any) -> Published:
+    return publishing.publish(staged, root, path, machine=_machine(0.0, patience_s), **options)
 
 
 # --- what is there --------------------------------------------------------------------------------------------

@@ -102,6 +102,41 @@ def test_a_server_that_falls_silent_under_a_mount_hangs_neither_the_release_nor_
     assert (exports.folder_of(VOLUME) / "file").read_text() == "kept"
 
 
+def test_an_export_is_published_read_only_and_given_to_its_user(exports: Exports) -> None:
+    born = plan(VOLUME, mount_options=OPTIONS)
+    staged = exports.stage(born)
+    exports.guest.call(inside.write, f"{staged.path}/file", "kept", sync=True)
+    exports.guest.run("mkdir", "-p", str(SANDBOX))
+
+    written = exports.guest.call(inside.publish, staged, SANDBOX, "data", owner=(1234, 1235))
+    read = exports.guest.call(inside.publish, staged, SANDBOX, "view", read_only=True)
+
+    assert exports.guest.call(inside.publish, staged, SANDBOX, "view", read_only=True) == read
+    assert [exports.guest.call(inside.mount_at, one.path).read_only for one in (written, read)] == [False, True]
+    assert exports.guest.call(inside.read, f"{read.path}/file") == "kept"
+    found = exports.folder_of(VOLUME).stat()
+    assert (found.st_uid, found.st_gid) == (1234, 1235)
+    for name in ("data", "view"):
+        exports.guest.call(publishing.unpublish, SANDBOX, name)
+    exports.unstage(born)
+
+
+def test_an_export_whose_server_is_silent_when_it_is_published_hangs_nobody(exports: Exports) -> None:
+    """Without cached attributes whoever looks at the export asks the server."""
+    born = plan(VOLUME, mount_options=(*OPTIONS, "noac"))
+    staged = exports.stage(born)
+    exports.guest.run("mkdir", "-p", str(SANDBOX))
+    with exports.silent(), pytest.raises(NodeError, match=r"did not end within 3\.0 s and was killed"):
+        exports.guest.begin(inside.publish, staged, SANDBOX, "data", patience_s=3.0).result(20.0)
+    assert not exports.guest.call(inside.is_mounted, str(SANDBOX / "data"))
+
+    published = exports.guest.call(inside.publish, staged, SANDBOX, "data")
+    exports.guest.call(inside.write, f"{published.path}/file", "kept", sync=True)
+    assert (exports.folder_of(VOLUME) / "file").read_text() == "kept"
+    exports.guest.call(publishing.unpublish, SANDBOX, "data")
+    exports.unstage(born)
+
+
 def test_a_release_by_force_takes_a_dead_servers_mount_out_of_sight(exports: Exports) -> None:
     born = plan(VOLUME, mount_options=OPTIONS)
     staged = exports.stage(born)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from storage.errors import BusyMount, Invalid, NodeError, NotAsBorn, NotBlank, NotFormatted, Unsupported
+from storage.errors import BusyMount, Invalid, NodeError, NotAsBorn, NotBlank, NotFormatted, UnsafePath, Unsupported
 from storage.model import Access, AccessMode, Birth, ExternalId, VolumePlan
 from storage.node import attached, commands, nfs
 from storage.node.births import filesystem_uuid
@@ -17,6 +19,7 @@ from storage.node.devices import Roots
 from storage.node.journal import Journal
 from storage.node.options import check_nfs
 from storage.node.pace import Deadline, Pace
+from storage.node.publishing import publish
 from storage.node.releasing import unstage
 from storage.node.staged import Staged, may_be_held
 from storage.node.staging import stage
@@ -216,6 +219,29 @@ def test_a_server_that_dies_on_the_way_leaves_the_volume_held(nas: Nas) -> None:
         nas.unstage(staged)
     assert may_be_held(caught.value)
     assert nas.platform.detached == []
+
+
+def test_a_server_that_is_silent_when_its_export_is_published_is_given_up(nas: Nas, tmp_path: Path) -> None:
+    """Nobody here looks at what is mounted: there is only a link without an end where it is."""
+    staged = nas.stage(plan())
+    shutil.rmtree(staged.path)
+    Path(staged.path).symlink_to(staged.path)
+    nas.dead, sandbox = True, tmp_path / "sandbox"
+    sandbox.mkdir()
+    with pytest.raises(NodeError, match=rf"failed on {staged.path}: it did not end within 30.0 s and was killed"):
+        publish(staged, sandbox, "data", read_only=True, owner=(os.geteuid(), os.getegid()), machine=nas.machine())
+    sent = [*nfs.CHILD, "storage.node.binding", "ro", f"{os.geteuid()}:{os.getegid()}", staged.path, str(sandbox), str(sandbox / "data")]
+    assert nas.commands[-1] == sent
+
+
+def test_an_export_is_not_published_over_what_is_there(nas: Nas, tmp_path: Path) -> None:
+    staged = nas.stage(plan())
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "file").touch()
+    asked = len(nas.commands)
+    with pytest.raises(UnsafePath, match="not empty"):
+        publish(staged, tmp_path, "data", machine=nas.machine())
+    assert len(nas.commands) == asked
 
 
 def test_a_busy_export_is_waited_for_and_then_said(nas: Nas) -> None:
