@@ -19,9 +19,9 @@ from tests.peers.guest import HOST, Call, Guest
 
 SERVER = "127.0.0.1"
 """The relay in the guest, and Ganesha as that reaches it."""
-
-
 NFS = 2049
+OPTIONS = ("vers=4.1", "timeo=10", "retrans=1", "nosharecache")
+"""A client that waits no longer than a test likes, and has a connection for each mount."""
 
 
 class Exports(LoopPlatform):

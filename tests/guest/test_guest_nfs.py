@@ -13,7 +13,7 @@ from storage.model import ExternalId
 from storage.node import publishing
 from tests.conftest import leave_out
 from tests.guest import inside
-from tests.guest.exports import Exports, relayed
+from tests.guest.exports import OPTIONS, Exports, relayed
 from tests.nodes import again, plan
 from tests.peers.ganesha import Ganesha
 from tests.peers.guest import Died, Guest
@@ -23,7 +23,6 @@ pytestmark = [pytest.mark.peer, pytest.mark.xdist_group("guest")]
 
 VOLUME = "share-1"
 SANDBOX = Path("/run/sandbox")
-OPTIONS = ("vers=4.1", "timeo=10", "retrans=1", "nosharecache")
 
 
 @pytest.fixture(scope="module")
