@@ -22,7 +22,7 @@ from tests.peers.powerscale_nas import BASE, Nas, nas
 from tests.servers import Missing
 from tests.support import eventually
 
-pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("guest")]
+pytestmark = [pytest.mark.cluster, pytest.mark.peer, pytest.mark.xdist_group("guest")]
 
 SLOW_S = 60.0
 """The guest's processor is computed, where there is no KVM."""
