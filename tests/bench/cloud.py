@@ -9,11 +9,10 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
 from xml.etree.ElementTree import Element, SubElement
 
 from tests.peers.ec2_wire import Answer, Call, Refused, answer_to, serialise
+from tests.peers.loopback import Server
 
 ZONE = "eu-central-1a"
 BURST = 50
@@ -34,16 +33,14 @@ class Cloud:
         self._tags: dict[str, dict[str, str]] = {}
         self._held: dict[str, tuple[str, str, float]] = {}
         """Volume to instance, device and when it will be attached."""
-        self._server = _Server(("127.0.0.1", 0), _handler(self))
-        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+        self._server = Server(lambda asked: self.handle(Call.read(asked.sent)).reply, name="ec2")
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
+        return self._server.url
 
     def stop(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        self._server.stop()
 
     def attached(self) -> int:
         return sum(done_at <= time.monotonic() for _, _, done_at in self._held.values())
@@ -138,27 +135,3 @@ def _texts(element: Element, **texts: str) -> Element:
     for name, value in texts.items():
         SubElement(element, name).text = value
     return element
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 256
-
-
-def _handler(cloud: Cloud) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        wbufsize = -1
-
-        def log_message(self, *args: Any) -> None:
-            """A benchmark's output is its figures."""
-
-        def do_POST(self) -> None:
-            answer = cloud.handle(Call.read(self.rfile.read(int(self.headers["content-length"]))))
-            self.send_response(answer.status)
-            self.send_header("content-type", answer.kind)
-            self.send_header("content-length", str(len(answer.body)))
-            self.end_headers()
-            self.wfile.write(answer.body)
-
-    return Handler

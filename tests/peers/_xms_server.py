@@ -15,7 +15,7 @@ import sys
 import threading
 import urllib.parse
 import uuid
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import eventlet
@@ -26,6 +26,9 @@ from cinder import exception, objects  # noqa: E402
 
 objects.register_all()
 from cinder.tests.unit.volume.drivers.dell_emc import test_xtremio as xms  # noqa: E402  # it needs the objects above
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from tests.peers.loopback import Asked, Reply, Server, written  # noqa: E402  # it is below no folder that this program looks in
 
 USER, PASSWORD = "polly", "not-a-real-secret"
 PATH = re.compile(r"/api/json/(?:v2/)?types/([\w-]+)(?:/(\d+))?")
@@ -196,34 +199,27 @@ def _kib(text: str) -> int:
     return size
 
 
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    wbufsize = -1
-    """An answer goes out in one piece, and is not held back until the client has acknowledged its first."""
-    array: Array
+class Xms:
+    """Answers for one array."""
 
-    def log_message(self, *args: Any) -> None:
-        """The tests' own output is enough."""
+    def __init__(self) -> None:
+        self.array = Array()
 
-    def go(self) -> None:
-        body = self.read_body()
-        if self.path == "/faults":
+    def answer(self, asked: Asked) -> Reply | None:
+        if asked.target == "/faults":
+            body = asked.body
             self.array.reset() if body.pop("reset", False) else self.array.faults.update(body)
-            self.answer(200, {})
-            return
-        status, content = self.outcome(body)
+            return written(200, {})
+        status, content = self.outcome(asked)
         if status < 300 and self.array.spend("lose"):
-            self.close_connection = True
-            return
-        self.answer(status, content)
+            return None
+        return written(status, content, again_s=0)
 
-    do_GET = do_POST = do_PUT = do_DELETE = go  # noqa: N815  # http.server's names
-
-    def outcome(self, body: dict[str, Any]) -> tuple[int, Any]:
-        url = urllib.parse.urlsplit(self.path)
+    def outcome(self, asked: Asked) -> tuple[int, Any]:
+        url = urllib.parse.urlsplit(asked.target)
         found = PATH.fullmatch(url.path)
         with self.array.lock:
-            if not self.is_allowed():
+            if not self.is_allowed(asked):
                 return 401, {"message": "unauthorized"}
             if self.array.spend("throttle"):
                 return 429, {"message": "too_many_requests"}
@@ -233,40 +229,22 @@ class Handler(BaseHTTPRequestHandler):
                 return 404, {"message": "invalid_url"}
             try:
                 query = urllib.parse.parse_qs(url.query)
-                answer = self.array.handle(self.command, found[1], int(found[2]) if found[2] else None, query, body)
+                answer = self.array.handle(asked.method, found[1], int(found[2]) if found[2] else None, query, asked.body)
             except Refusal as refusal:
                 return 400, {"message": str(refusal), "error_code": 400}
-            return (201 if self.command == "POST" else 200), json.loads(json.dumps(answer or {}))
+            return (201 if asked.method == "POST" else 200), json.loads(json.dumps(answer or {}))
 
-    def is_allowed(self) -> bool:
+    def is_allowed(self, asked: Asked) -> bool:
         expected = "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
-        return not self.array.faults.get("locked_out") and self.headers.get("authorization") == expected
-
-    def read_body(self) -> dict[str, Any]:
-        length = int(self.headers.get("content-length") or 0)
-        found: dict[str, Any] = json.loads(self.rfile.read(length) or b"{}") if length else {}
-        return found
-
-    def answer(self, status: int, content: Any) -> None:
-        text = json.dumps(content).encode()
-        self.send_response(status)
-        self.send_header("content-type", "application/json")
-        self.send_header("content-length", str(len(text)))
-        if status == 429:
-            self.send_header("retry-after", "0")
-        self.end_headers()
-        self.wfile.write(text)
+        return not self.array.faults.get("locked_out") and asked.authorization == expected
 
 
 def main(port: int, certificate: str, key: str) -> None:
-    Handler.array = Array()
-    server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
-    server.daemon_threads = True
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
-    server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+    Server(Xms().answer, name="xms", port=port, tls=context)
     print("ready", flush=True)
-    server.serve_forever()
+    threading.Event().wait()
 
 
 main(int(sys.argv[1]), sys.argv[2], sys.argv[3])

@@ -13,18 +13,18 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
 from xml.etree.ElementTree import Element, ParseError
 
 from tests.peers import ec2_shapes
 from tests.peers.ec2_actions import ACTIONS
 from tests.peers.ec2_ledger import Ledger
 from tests.peers.ec2_wire import Answer, Call, Refused, parse, serialise, text
+from tests.peers.loopback import Asked, Reply, Server
 
 ZONE = "us-east-1a"
 KEY_ID = "AKIAIOSFODNN7EXAMPLE"
 IMAGE = "ami-12345678"
+AUTHORIZATION = f"AWS4-HMAC-SHA256 Credential={KEY_ID}/20260101/us-east-1/ec2/aws4_request, SignedHeaders=host, Signature=0"
 HTML = Answer(body=b"<html><body><h1>502 Bad Gateway</h1></body></html>", status=502, kind="text/html")
 EMPTY = Answer(body=b"", status=503)
 
@@ -54,10 +54,8 @@ class Front:
     def __init__(self, moto_port: int, *, now: Callable[[], float] = time.monotonic) -> None:
         self._moto_port, self._now = moto_port, now
         self._lock = threading.RLock()
-        self._server = _Server(("127.0.0.1", 0), _handler(self))
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-        self._thread.start()
         self.clear()
+        self._server = Server(self._reply, name="ec2")
 
     def clear(self) -> None:
         """As a new account with new settings; moto's own state is not touched."""
@@ -77,12 +75,10 @@ class Front:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_port}"
+        return self._server.url
 
     def stop(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join(timeout=10)
+        self._server.stop()
 
     def now(self) -> float:
         return self._now()
@@ -149,6 +145,10 @@ class Front:
         finally:
             connection.close()
 
+    def _reply(self, asked: Asked) -> Reply | None:
+        answer = self.answer(asked.sent, asked.authorization)
+        return answer.reply if answer else None
+
     def answer(self, body: bytes, authorization: str) -> Answer | None:
         """What goes back on the wire; None: the connection breaks."""
         call = Call.read(body)
@@ -199,40 +199,6 @@ class Front:
         if action:
             self.problems += ec2_shapes.problems(call.action, root)
         return serialise(root)
-
-
-AUTHORIZATION = f"AWS4-HMAC-SHA256 Credential={KEY_ID}/20260101/us-east-1/ec2/aws4_request, SignedHeaders=host, Signature=0"
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 128
-
-    def handle_error(self, *_: Any) -> None:
-        """A client that went away does not want to be told."""
-
-
-def _handler(front: Front) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = True
-
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            answer = front.answer(body, self.headers.get("Authorization") or "")
-            if answer is None:
-                self.close_connection = True
-                return
-            self.send_response(answer.status)
-            self.send_header("Content-Type", answer.kind)
-            self.send_header("Content-Length", str(len(answer.body)))
-            self.end_headers()
-            self.wfile.write(answer.body)
-
-        def log_request(self, *_: Any) -> None:
-            """Says nothing of what went well."""
-
-    return Handler
 
 
 @contextlib.contextmanager

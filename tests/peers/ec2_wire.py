@@ -9,6 +9,8 @@ from urllib.parse import parse_qsl, urlencode
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
+from tests.peers.loopback import Reply
+
 NAMESPACE = "http://ec2.amazonaws.com/doc/2016-11-15/"
 
 
@@ -58,6 +60,10 @@ class Answer:
     body: bytes
     status: int = 200
     kind: str = "text/xml;charset=UTF-8"
+
+    @property
+    def reply(self) -> Reply:
+        return Reply(status=self.status, body=self.body, kind=self.kind)
 
 
 @dataclass(slots=True)

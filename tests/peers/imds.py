@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from tests.peers.loopback import Asked, Reply, served, written
 
 TOKEN = "AQAEAGx0b2tlbg=="
 
@@ -34,36 +34,11 @@ class Metadata:
 @contextmanager
 def serving(service: Metadata) -> Iterator[str]:
     """The address at which it answers meanwhile."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(service))
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(timeout=10)
 
+    def answer(asked: Asked) -> Reply:
+        token, ttl = (asked.headers.get(f"x-aws-ec2-metadata-token{end}", "") for end in ("", "-ttl-seconds"))
+        status, text = service.answer(asked.method, asked.target, token, ttl)
+        return written(status, text.encode(), kind="text/plain")
 
-def _handler(service: Metadata) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def _serve(self) -> None:
-            token, ttl = self.headers.get("X-aws-ec2-metadata-token") or "", self.headers.get("X-aws-ec2-metadata-token-ttl-seconds") or ""
-            status, text = service.answer(self.command, self.path, token, ttl)
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(text.encode())))
-            self.end_headers()
-            self.wfile.write(text.encode())
-
-        def do_GET(self) -> None:
-            self._serve()
-
-        def do_PUT(self) -> None:
-            self._serve()
-
-        def log_request(self, *_: object) -> None:
-            """Says nothing of what went well."""
-
-    return Handler
+    with served(answer, name="imds") as url:
+        yield url

@@ -7,23 +7,19 @@ for five minutes. What can be made to go wrong: lost replies, throttling, revoke
 from __future__ import annotations
 
 import base64
-import json
 import re
 import secrets
-import ssl
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote
 
-import trustme
-
 from tests.peers import powerflex_shapes as shapes
+from tests.peers.certificates import certified
+from tests.peers.loopback import Asked, Reply, served, written
 from tests.peers.powerflex_array import Array, Refused, small_array
 
 USER: Final = "polly"
@@ -279,58 +275,18 @@ ROUTES: Final[tuple[tuple[str, re.Pattern[str], Route], ...]] = tuple(
 # --- on the wire --------------------------------------------------------------------------------
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-    wbufsize = -1
-    gateway: Gateway
-
-    def _handle(self) -> None:
-        sent = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        body = json.loads(sent) if sent else {}
-        status, said = self.gateway.answer(self.command, self.path, self.headers.get("Authorization", ""), body)
-        if self.gateway.lose and self.path.endswith(self.gateway.lose) and self.command == "POST":
-            self.gateway.lose, self.close_connection = "", True
-            return
-        answer = b"" if said is None else said if isinstance(said, bytes) else json.dumps(said).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(answer)))
-        if status == 429:
-            self.send_header("Retry-After", "1")
-        self.end_headers()
-        self.wfile.write(answer)
-
-    do_GET = do_POST = _handle  # noqa: N815 - the names are http.server's
-
-    def log_message(self, *_: object) -> None:
-        """Quiet."""
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that goes away, or does not trust us, is no news."""
-
-
 @contextmanager
 def serving(folder: Path, version: str) -> Iterator[Gateway]:
     """A gateway of this API version with a certificate of its own, whose authority is in `ca_file`."""
-    authority = trustme.CA()
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("127.0.0.1").configure_cert(context)
     ca_file = folder / f"powerflex-{version}.pem"
-    authority.cert_pem.write_to_path(str(ca_file))
     gateway = Gateway(array=small_array(version), ca_file=str(ca_file))
-    server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"gateway": gateway}))
-    server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
-    gateway.url = f"https://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, name=f"powerflex-{version}", daemon=True)
-    thread.start()
-    try:
+
+    def answer(asked: Asked) -> Reply | None:
+        status, said = gateway.answer(asked.method, asked.target, asked.authorization, asked.body)
+        if gateway.lose and asked.target.endswith(gateway.lose) and asked.method == "POST":
+            gateway.lose = ""
+            return None
+        return written(status, said)
+
+    with served(answer, name=f"powerflex-{version}", tls=certified(ca_file)) as gateway.url:
         yield gateway
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(timeout=10)

@@ -12,7 +12,6 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -25,6 +24,7 @@ from tests.peers.gce import attaching, verbs
 from tests.peers.gce.discovery import Discovery
 from tests.peers.gce.errors import ApiError
 from tests.peers.gce.world import World
+from tests.peers.loopback import Asked, Reply, served, written
 
 WAIT_S = 5.0
 """How long `wait` holds a call; Google's: two minutes."""
@@ -113,41 +113,32 @@ def _project(claims: Mapping[str, Any]) -> str:
     return str(claims["iss"]).partition("@")[2].partition(".")[0]
 
 
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    wbufsize = -1
-    disable_nagle_algorithm = True
-    peer: Peer
+class Answers:
+    """What is asked of the peer, by the server that a path belongs to."""
 
-    def _serve(self) -> None:
-        path, _, query = self.path.partition("?")
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+    def __init__(self, peer: Peer) -> None:
+        self.peer = peer
+
+    def __call__(self, asked: Asked) -> Reply | None:
+        path, _, query = asked.target.partition("?")
         if path == "/token":
-            self._answer(*self.peer.grant(parse_qs(body.decode())["assertion"][0]))
-        elif path.startswith("/computeMetadata/") or path == "/":
-            self._metadata(path)
-        else:
-            self._api(path, query, body)
+            return _written(*self.peer.grant(parse_qs(asked.sent.decode())["assertion"][0]))
+        if path.startswith("/computeMetadata/") or path == "/":
+            return _written(*self._metadata(asked, path))
+        return self._api(asked, path, query)
 
-    do_GET = do_POST = do_DELETE = do_PATCH = do_PUT = _serve  # noqa: N815  # the names that http.server looks for
-
-    def _api(self, path: str, query: str, body: bytes) -> None:
+    def _api(self, asked: Asked, path: str, query: str) -> Reply | None:
         try:
-            status, answer, lost = self._called(path, query, body)
+            status, answer, lost = self._called(asked, path, query)
         except ApiError as error:
             status, answer, lost = error.status, error.body(), False
-        if lost:
-            self.close_connection = True
-            return
-        self._answer(status, answer)
+        return None if lost else _written(status, answer)
 
-    def _called(self, path: str, query: str, body: bytes) -> tuple[int, dict[str, Any], bool]:
+    def _called(self, asked: Asked, path: str, query: str) -> tuple[int, dict[str, Any], bool]:
         with self.peer.lock:
             parts = path.split("/")
-            world = self.peer.world_of(
-                parts[parts.index("projects") + 1] if "projects" in parts else "", self.headers["Authorization"] or ""
-            )
-            call = self.peer.discovery.read(self.command, path, query, body)
+            world = self.peer.world_of(parts[parts.index("projects") + 1] if "projects" in parts else "", asked.authorization)
+            call = self.peer.discovery.read(asked.method, path, query, asked.sent)
             world.calls.append(call.method)
         end = time.monotonic() + WAIT_S
         while verbs.wait(world, call) and time.monotonic() < end:
@@ -160,10 +151,9 @@ class Handler(BaseHTTPRequestHandler):
             text = json.dumps(answer)
         return 200, json.loads(text), lost
 
-    def _metadata(self, path: str) -> None:
-        if self.headers.get("Metadata-Flavor") != "Google":
-            self._answer(403, {"error": "Missing Metadata-Flavor:Google header."})
-            return
+    def _metadata(self, asked: Asked, path: str) -> tuple[int, dict[str, Any] | str]:
+        if asked.headers.get("metadata-flavor") != "Google":
+            return 403, {"error": "Missing Metadata-Flavor:Google header."}
         project, zone, name = self.peer.here
         texts = {
             "/": "computeMetadata/\n",
@@ -174,40 +164,22 @@ class Handler(BaseHTTPRequestHandler):
         }
         accounts = "/computeMetadata/v1/instance/service-accounts/default/"
         if path in texts:
-            self._answer(200, texts[path])
-        elif path == accounts:
-            self._answer(200, {"email": f"polly@{project}", "scopes": ["https://www.googleapis.com/auth/compute"], "aliases": ["default"]})
-        elif path == f"{accounts}token":
-            self._answer(200, self.peer.token(project))
-        else:
-            self._answer(404, "")
+            return 200, texts[path]
+        if path == accounts:
+            return 200, {"email": f"polly@{project}", "scopes": ["https://www.googleapis.com/auth/compute"], "aliases": ["default"]}
+        return (200, self.peer.token(project)) if path == f"{accounts}token" else (404, "")
 
-    def _answer(self, status: int, answer: dict[str, Any] | str) -> None:
-        text = answer.encode() if isinstance(answer, str) else json.dumps(answer).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/text" if isinstance(answer, str) else "application/json; charset=UTF-8")
-        self.send_header("Content-Length", str(len(text)))
-        self.send_header("Metadata-Flavor", "Google")
-        self.end_headers()
-        self.wfile.write(text)
-        self.wfile.flush()
 
-    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
-        """Says nothing."""
+def _written(status: int, said: dict[str, Any] | str) -> Reply:
+    google = [("Metadata-Flavor", "Google")]
+    if isinstance(said, str):
+        return written(status, said.encode(), kind="application/text", headers=google)
+    return written(status, said, kind="application/json; charset=UTF-8", headers=google)
 
 
 @contextlib.contextmanager
 def serving() -> Iterator[Peer]:
     """A peer on a free port of loopback."""
     peer = Peer()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (Handler,), {"peer": peer}))
-    server.daemon_threads = True
-    peer.url = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-    thread.start()
-    try:
+    with served(Answers(peer), name="compute-engine") as peer.url:
         yield peer
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(timeout=10)
