@@ -126,6 +126,25 @@ def test_a_fence_that_a_holder_overtook_is_not_given(bare: CinderPlatform, cinde
     assert bare.inspect(volume).held_by == (NODES[0],)
 
 
+def test_of_two_fences_in_one_moment_the_higher_stands(bare: CinderPlatform, cinder: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The higher one is written between the look of the lower one and its word."""
+    volume = bare.create(request()).external_id
+    mark, other = bare._volumes.mark, cinder.platform(BARE_METAL)
+
+    def mark_late(*arguments: Any) -> None:
+        assert other.fence(volume, 7)
+        mark(*arguments)
+
+    monkeypatch.setattr(bare._volumes, "mark", mark_late)
+    assert bare.fence(volume, 5)
+    assert bare.inspect(volume).epoch == 7
+    with pytest.raises(StaleEpoch):
+        other.attach(volume, NODES[0], epoch=6)
+    other.attach(volume, NODES[0], epoch=8)
+    kept = bare._volumes.known(volume)["metadata"]
+    assert sorted(key for key in kept if key.startswith(("polly-epoch", "polly-floor"))) == ["polly-floor-8"]
+
+
 def test_what_nova_has_plugged_in_is_nobody_elses_to_take(bare: CinderPlatform, nova: CinderPlatform, cinder: Cloud) -> None:
     volume, server = nova.create(request()).external_id, cinder.servers[0]
     assert nova.attach(volume, server, epoch=1).device == f"/dev/disk/by-id/virtio-{volume[:20]}"

@@ -102,6 +102,7 @@ def test_what_is_kept_is_what_is_read() -> None:
     kept = volume(metadata={**records.marked(Mark(epoch=4, floor=3)), **records.born(birth), "team": "shop", "readonly": "False"})
 
     assert records.mark(kept) == Mark(epoch=4, floor=3)
+    assert records.outdated(kept["metadata"]) == []
     assert records.birth(kept) == birth
     assert records.labels(kept) == {"team": "shop"}
     assert all(len(value) <= records.LONGEST for value in kept["metadata"].values())
@@ -109,10 +110,19 @@ def test_what_is_kept_is_what_is_read() -> None:
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"serial": "x"}', "null"])
 def test_metadata_that_others_have_spoilt_is_no_certificate(text: str) -> None:
-    spoilt = volume(metadata={records.BIRTH: text, records.EPOCH: "many", records.FLOOR: "-1"})
+    spoilt = volume(metadata={records.BIRTH: text, f"{records.EPOCH}many": "came", f"{records.FLOOR}-1": "came"})
 
     assert records.birth(spoilt) is None
     assert records.mark(spoilt) == Mark()
+
+
+def test_of_marks_that_are_there_together_the_highest_count_and_the_others_may_go() -> None:
+    marks = [records.marked(mark) for mark in (Mark(epoch=3, floor=3), Mark(epoch=12, floor=9), Mark(epoch=10, floor=10))]
+    kept = {key: value for mark in marks for key, value in mark.items()}
+
+    assert records.mark(volume(metadata=kept)) == Mark(epoch=12, floor=10)
+    assert sorted(records.outdated(kept)) == ["polly-floor-3", "polly-floor-9"]
+    assert records.outdated({**kept, "polly-epoch-9": "came"})[0] == "polly-epoch-9"
 
 
 @pytest.mark.parametrize(

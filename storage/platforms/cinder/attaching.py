@@ -1,12 +1,13 @@
 """What is the same in both ways of attaching: who may have a volume, which epoch it is marked with, and what is looked at again.
 
-Cinder gives a volume to one holder at a time by itself, and in one step. The marks are metadata, which anybody may overwrite;
-so a holder reads them again once the volume is its own, and a fence looks again once it has written them. Whichever comes
-second sees the other: no fence is given beside a holder, and no older holder gets in behind a fence.
+Cinder gives a volume to one holder at a time by itself, and in one step. The marks are metadata, which nobody lowers (records.py);
+a holder reads them again once the volume is its own, and a fence looks again once it has written them. Whichever comes second
+sees the other: no fence is given beside a holder, and no older holder gets in behind a fence.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -76,6 +77,7 @@ class Attaching:
         again = self._volumes.known(external_id)
         if not _is_free(again) or records.mark(again).floor < epoch:
             return None
+        self._tidy(external_id, records.metadata(again))
         return f"Cinder shows volume {external_id} as {again['status']} without an attachment, epoch raised to {records.mark(again).epoch}"
 
     def _refuse(self, look: Look, *, epoch: int, read_only: bool) -> None:
@@ -99,6 +101,11 @@ class Attaching:
             wanted[records.FOR + attachment] = holder
         if wanted.items() - records.metadata(volume).items():
             self._volumes.mark(external_id, wanted)
+        self._tidy(external_id, {**records.metadata(volume), **wanted})
+
+    def _tidy(self, external_id: ExternalId, kept: Mapping[str, str]) -> None:
+        for name in records.outdated(kept):
+            self._volumes.unmark(external_id, name)
 
 
 def _is_free(volume: Json) -> bool:

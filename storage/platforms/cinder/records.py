@@ -1,6 +1,9 @@
 """Cinder's JSON as Polly's reports, and what Polly keeps in a volume's metadata: token, epochs, birth, and who an attachment is for.
 
 All other metadata are the volume's labels, as an operator sees and sets them.
+
+Cinder has no compare-and-set on metadata, but it changes no key that a call does not name. So a number that must only grow is a key:
+`polly-floor-7` says that a writer or a fence of epoch 7 came. Two who write at once never overwrite each other, and the highest stands.
 """
 
 from __future__ import annotations
@@ -19,8 +22,10 @@ from storage.platforms.marks import Mark
 GIB_MIB: Final = 1024
 OURS: Final = "polly-"
 TOKEN: Final = "polly-token"  # noqa: S105 - the name of a metadata key
-EPOCH: Final = "polly-epoch"
-FLOOR: Final = "polly-floor"
+EPOCH: Final = "polly-epoch-"
+FLOOR: Final = "polly-floor-"
+CAME: Final = "came"
+"""The value of a mark, of which only the key counts."""
 BIRTH: Final = "polly-birth"
 FOR: Final = "polly-for-"
 """With an attachment's id: the node that it is for."""
@@ -47,12 +52,28 @@ def token(thing: Json) -> str:
 
 
 def mark(volume: Json) -> Mark:
-    kept = metadata(volume)
-    return Mark(epoch=_number(kept.get(EPOCH, "")), floor=_number(kept.get(FLOOR, "")))
+    epochs, floors = (_numbers(metadata(volume), kind).values() for kind in (EPOCH, FLOOR))
+    return Mark(epoch=max([*epochs, *floors], default=0), floor=max(floors, default=0))
 
 
 def marked(mark: Mark) -> dict[str, str]:
-    return {EPOCH: str(mark.epoch), FLOOR: str(mark.floor)}
+    """A floor says by itself that its epoch came."""
+    above = {f"{EPOCH}{mark.epoch}": CAME} if mark.epoch > mark.floor else {}
+    return above | ({f"{FLOOR}{mark.floor}": CAME} if mark.floor else {})
+
+
+def outdated(kept: Mapping[str, str]) -> list[str]:
+    """The keys of marks that others, which are there beside them, have overtaken."""
+    epochs, floors = (_numbers(kept, kind) for kind in (EPOCH, FLOOR))
+    highest, floor = max([*epochs.values(), *floors.values()], default=0), max(floors.values(), default=0)
+    below = [key for key, number in epochs.items() if number < highest or number <= floor]
+    return below + [key for key, number in floors.items() if number < floor]
+
+
+def _numbers(kept: Mapping[str, str], kind: str) -> dict[str, int]:
+    """By their keys."""
+    ends = {key: key.removeprefix(kind) for key in kept if key.startswith(kind)}
+    return {key: int(end) for key, end in ends.items() if end.isascii() and end.isdigit()}
 
 
 def birth(volume: Json) -> Birth | None:
@@ -132,7 +153,3 @@ def _instant(text: str) -> float:
         return datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()
     except ValueError:
         return 0.0
-
-
-def _number(text: str) -> int:
-    return int(text) if text.isascii() and text.isdigit() else 0
