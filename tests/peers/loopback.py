@@ -6,6 +6,7 @@ nothing but Python's own library, so that a program in another environment can u
 
 from __future__ import annotations
 
+import base64
 import json
 import ssl
 import threading
@@ -57,6 +58,15 @@ def written(status: int, said: Any, *, kind: str = JSON, headers: Sequence[tuple
     body = b"" if said is None else said if isinstance(said, bytes) else json.dumps(said).encode()
     again = [("Retry-After", str(again_s))] if status == 429 else []
     return Reply(status=status, body=body, kind=kind, headers=[*headers, *again])
+
+
+def basic(authorization: str) -> tuple[str, str]:
+    """User and password of an Authorization of the kind Basic; both empty for another."""
+    try:
+        user, _, password = base64.b64decode(authorization.removeprefix("Basic ")).decode().partition(":")
+    except ValueError:
+        return "", ""
+    return user, password
 
 
 class _Handler(BaseHTTPRequestHandler):

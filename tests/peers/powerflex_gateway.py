@@ -6,7 +6,6 @@ for five minutes. What can be made to go wrong: lost replies, throttling, revoke
 
 from __future__ import annotations
 
-import base64
 import re
 import secrets
 from collections import Counter
@@ -19,7 +18,7 @@ from urllib.parse import unquote
 
 from tests.peers import powerflex_shapes as shapes
 from tests.peers.certificates import certified
-from tests.peers.loopback import Asked, Reply, served, written
+from tests.peers.loopback import Asked, Reply, basic, served, written
 from tests.peers.powerflex_array import Array, Refused, small_array
 
 USER: Final = "polly"
@@ -79,7 +78,7 @@ class Gateway:
         if not self._is_open(authorization):
             return 401, _error(0, "Unauthorized", 401)
         if (method, path) == ("GET", "/api/logout"):
-            self.sessions.pop(_basic(authorization)[1], None)
+            self.sessions.pop(basic(authorization)[1], None)
             return 200, ""
         if self.newer and (method, path) == ("POST", "/rest/auth/logout"):
             self.sessions.pop(self.refreshing.pop(str(body.get("refresh_token")), ""), None)
@@ -94,7 +93,7 @@ class Gateway:
     # --- logins ---------------------------------------------------------------------------------
 
     def _basic_login(self, authorization: str) -> Answer:
-        if self.closed or _basic(authorization) != (USER, self.password):
+        if self.closed or basic(authorization) != (USER, self.password):
             return 401, _error(0, "Unauthorized", 401)
         return 200, self._session(IDLE_S)
 
@@ -115,19 +114,11 @@ class Gateway:
         if authorization.startswith("Bearer ") and not self.newer:
             return False
         is_bearer = authorization.startswith("Bearer ")
-        token = authorization.removeprefix("Bearer ") if is_bearer else _basic(authorization)[1]
+        token = authorization.removeprefix("Bearer ") if is_bearer else basic(authorization)[1]
         good = not self.closed and self.sessions.get(token, 0.0) > self.array.clock()
         if good and not is_bearer:
             self.sessions[token] = self.array.clock() + IDLE_S
         return good
-
-
-def _basic(authorization: str) -> tuple[str, str]:
-    try:
-        user, _, password = base64.b64decode(authorization.removeprefix("Basic ")).decode().partition(":")
-    except ValueError:
-        return "", ""
-    return user, password
 
 
 def _error(code: int, message: str, status: int, details: tuple[int, ...] = ()) -> dict[str, Any]:

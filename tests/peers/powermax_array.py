@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from tests.peers.powermax_objects import Group, Link, Port, Refused, Snapshot, View, Volume, missing
+from tests.peers.powermax_objects import Group, Link, Port, Refused, Snapshot, View, Volume, known, missing
 
 MIB_PER_CYLINDER: Final = 1.875
 UNITS_MIB: Final = {"CYL": MIB_PER_CYLINDER, "MB": 1, "GB": 1024, "TB": 1024 * 1024}
@@ -48,24 +48,16 @@ class Array:
     # --- looking --------------------------------------------------------------------------------
 
     def volume(self, key: str) -> Volume:
-        if key not in self.volumes:
-            raise missing("volume", key)
-        return self.volumes[key]
+        return known("volume", self.volumes, key)
 
     def group(self, name: str) -> Group:
-        if name not in self.groups:
-            raise missing("storage group", name)
-        return self.groups[name]
+        return known("storage group", self.groups, name)
 
     def host(self, name: str) -> list[str]:
-        if name not in self.hosts:
-            raise missing("host", name)
-        return self.hosts[name]
+        return known("host", self.hosts, name)
 
     def view(self, name: str) -> View:
-        if name not in self.views:
-            raise missing("masking view", name)
-        return self.views[name]
+        return known("masking view", self.views, name)
 
     def groups_of(self, volume: str) -> list[str]:
         return sorted(group.name for group in self.groups.values() if volume in group.volumes)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Final
+from collections.abc import Mapping
+from typing import Final, TypeVar
+
+from msgspec import Struct
 
 SERIAL: Final = "000220200123"
+T = TypeVar("T")
 
 
 class Refused(Exception):
@@ -20,19 +23,24 @@ def missing(kind: str, name: str) -> Refused:
     return Refused(f"Cannot find {kind} {name}", status=404)
 
 
-@dataclass(kw_only=True)
-class Snapshot:
+def known(kind: str, among: Mapping[str, T], name: str) -> T:
+    """The one of this name."""
+    if name not in among:
+        raise missing(kind, name)
+    return among[name]
+
+
+class Snapshot(Struct, kw_only=True):
     id: int
     name: str
     source: str
     cylinders: int
     data: bytes
     made_at: float
-    links: dict[str, Link] = field(default_factory=dict)
+    links: dict[str, Link] = {}
 
 
-@dataclass(kw_only=True)
-class Link:
+class Link(Struct, kw_only=True):
     copy: bool
     looks_left: int
     """How often it is looked at until it is defined and, if it copies, copied."""
@@ -42,8 +50,7 @@ class Link:
         return self.looks_left <= 0
 
 
-@dataclass(kw_only=True)
-class Volume:
+class Volume(Struct, kw_only=True):
     id: str
     name: str
     cylinders: int
@@ -55,25 +62,22 @@ class Volume:
         return f"60000970{SERIAL}53{self.id.encode().hex()}"
 
 
-@dataclass(kw_only=True)
-class Group:
+class Group(Struct, kw_only=True):
     name: str
     srp: str
     level: str
-    volumes: dict[str, None] = field(default_factory=dict)
+    volumes: dict[str, None] = {}
 
 
-@dataclass(kw_only=True)
-class View:
+class View(Struct, kw_only=True):
     name: str
     host: str
     ports: str
     group: str
-    luns: dict[str, int] = field(default_factory=dict)
+    luns: dict[str, int] = {}
 
 
-@dataclass(kw_only=True)
-class Port:
+class Port(Struct, kw_only=True):
     director: str
     number: str
     identifier: str

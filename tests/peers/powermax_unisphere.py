@@ -5,7 +5,6 @@ What can be made to go wrong: lost replies, throttling, locks, jobs that fail af
 
 from __future__ import annotations
 
-import base64
 import itertools
 import re
 import uuid
@@ -17,6 +16,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from tests.peers import powermax_groups as groups
 from tests.peers import powermax_shapes as shapes
+from tests.peers.loopback import basic
 from tests.peers.powermax_array import Array, cylinders
 from tests.peers.powermax_objects import SERIAL, Refused, Snapshot, missing
 
@@ -75,7 +75,7 @@ class Unisphere:
             self.calls[f"{method} {url.path.removeprefix('/univmax/restapi/')}"] += 1
             if self.refuse:
                 return self.refuse.pop(0)
-            if self.closed or _basic(authorization) != (USER, PASSWORD):
+            if self.closed or basic(authorization) != (USER, PASSWORD):
                 return 401, {"message": "Unauthorized"}
             try:
                 return self._answer(method, unquote(url.path), dict(parse_qsl(url.query)), body)
@@ -148,14 +148,6 @@ class Unisphere:
 
     def drop_iterator(self, call: Call) -> None:
         self.iterators.pop(call.part["name"], None)
-
-
-def _basic(authorization: str) -> tuple[str, str]:
-    try:
-        user, _, password = base64.b64decode(authorization.removeprefix("Basic ")).decode().partition(":")
-    except ValueError:
-        return "", ""
-    return user, password
 
 
 # --- what the paths do ----------------------------------------------------------------------------

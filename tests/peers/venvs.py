@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -14,8 +15,11 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, Final
 
 HERE = Path(__file__).parent
+AUTHORITIES: Final = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+"""What requests, which most clients stand on, would trust instead of the authority that it is told."""
 
 
 def cache() -> Path:
@@ -46,3 +50,14 @@ def venv(name: str) -> Path:
             subprocess.run([*pip, "-r", str(HERE / f"{name}.txt")], check=True)
             (folder / "ready").touch()
     return folder
+
+
+def seen(environment: str, client: str, *arguments: str) -> dict[str, Any]:
+    """What a program of `tests/peers/clients` tells in its last line, run in an environment; what it could not do fails it."""
+    command = [str(venv(environment) / "bin" / "python"), str(HERE / "clients" / f"{client}.py"), *arguments]
+    around = {name: value for name, value in os.environ.items() if name not in AUTHORITIES}
+    ended = subprocess.run(command, env=around, capture_output=True, text=True, timeout=120)
+    if ended.returncode:
+        raise AssertionError(f"{client} ended with {ended.returncode}: {ended.stderr[-4000:]}")
+    said: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
+    return said
