@@ -10,7 +10,8 @@ from typing import Final
 from storage.errors import NodeError
 
 PROC: Final = Path("/proc")
-TO_ESCAPE: Final = re.compile(r"[ \t\n\\#]")
+TO_ESCAPE: Final = re.compile(r"[ \t\n\\]")
+"""What the kernel escapes of a mountpoint; of a source, which is only read, it escapes `#` too."""
 ESCAPED: Final = re.compile(r"\\([0-7]{3})")
 
 

@@ -169,6 +169,19 @@ def test_a_volume_is_bound_for_writing_and_for_reading(node: Node, tmp_path: Pat
     assert not os.path.lexists(write.path)
 
 
+@pytest.mark.parametrize("name", ["da#ta", "da ta", "da\tta", "da\\\\ta", "dätä", "da\nta"])
+def test_a_target_of_any_name_is_found_again(node: Node, tmp_path: Path, name: str) -> None:
+    staged = node.stage(plan())
+
+    shown = publish(staged, tmp_path, f"box/{name}")
+
+    Path(shown.path, "file").write_text("seen")
+    assert Path(staged.path, "file").read_text() == "seen"
+    unpublish(tmp_path, f"box/{name}")
+    assert not os.path.lexists(shown.path)
+    node.unstage(staged)
+
+
 def test_another_volume_at_the_target_is_an_error(node: Node, tmp_path: Path) -> None:
     staged = node.stage(plan())
     other = node.stage(plan("claim-b"))
