@@ -23,6 +23,7 @@ from storage.node import mounts
 from storage.node.attacher import Attacher
 from storage.node.identities import identify
 from storage.node.journal import Journal
+from storage.node.mountinfo import Mount
 from storage.node.pace import Deadline
 from storage.node.publishing import publish, unpublish
 from storage.node.releasing import sweep, unstage
@@ -120,7 +121,8 @@ class Volumes:
         self._platforms: dict[str, Platform] = {}
         self._delivered: dict[ClaimId, DeliveredVolume] = {}
         self._journal: Journal | None = None
-        self._published: list[str] = []
+        self._published: dict[str, Mount | None] = {}
+        """What was shown in the sandbox, by its path there."""
         self.binds: list[Bind] = []
 
     def __iter__(self) -> Iterator[NodeVolume]:
@@ -223,9 +225,9 @@ class Volumes:
             self._bind(staged.path, path, read_only)
             return
         self._make_way(path, user)
-        self._published.append(path)
+        self._published[path] = None
         try:
-            publish(staged, self._sandbox, path, read_only=read_only, machine=self._machine)
+            self._published[path] = publish(staged, self._sandbox, path, read_only=read_only, machine=self._machine).mount
         except PollyError as error:
             volume.error = error
             raise
@@ -240,8 +242,9 @@ class Volumes:
         if not self._machine.may_mount:
             raise Invalid(field="hostPath", value=volume.host_path, reason="binding a folder needs root")
         self._make_way(volume.container_path, user)
-        self._published.append(volume.container_path)
-        mounts.bind(source, Target.below(self._sandbox, volume.container_path), read_only=volume.read_only)
+        target = Target.below(self._sandbox, volume.container_path)
+        self._published[volume.container_path] = None
+        self._published[volume.container_path] = mounts.bind(source, target, read_only=volume.read_only)
 
     def _make_way(self, path: str, user: User) -> None:
         with Target.below(self._sandbox, path).parent(create_for=user.owner):
@@ -269,8 +272,8 @@ class Volumes:
 
     def release(self) -> None:
         """Everything, in reverse, whatever fails; what could not be released says so in its progress. Safe at any point."""
-        for path in reversed(self._published):
-            self._hide(path)
+        for path, mount in reversed(self._published.items()):
+            self._hide(path, mount)
         self._published.clear()
         for volume in reversed(self.volumes):
             self._release(volume)
@@ -279,9 +282,9 @@ class Volumes:
         if self._journal is not None:
             self._journal.close()
 
-    def _hide(self, path: str) -> None:
+    def _hide(self, path: str, mount: Mount | None) -> None:
         try:
-            unpublish(self._sandbox, path, machine=self._machine)
+            unpublish(self._sandbox, path, mount=mount, machine=self._machine)
         except (PollyError, OSError) as error:
             logger.error("%s", error)
 

@@ -155,6 +155,13 @@ def unmount(
     return True
 
 
+def moved(mount: Mount, proc: Path = PROC) -> Target | None:
+    """Where a mount of this process is seen now: whoever renames a folder above a mount takes it along. None if it is gone."""
+    now = next((found for found in mountinfo.read(proc) if found.mount_id == mount.mount_id), None)
+    is_same = now is not None and (now.device, now.root) == (mount.device, mount.root)
+    return Target.below(Path("/"), now.target) if now and is_same else None
+
+
 def _try_umount(target: Target, flags: int) -> bool:
     """False: it is busy. Raises NodeError."""
     with target.parent() as parent:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from storage.errors import NodeError, UnsafePath
-from storage.node import binding, mounts, nfs
+from storage.node import binding, mountinfo, mounts, nfs
 from storage.node.binding import Owner
+from storage.node.mountinfo import Mount
 from storage.node.staged import Staged
 from storage.node.steps import Machine
 from storage.node.targets import Target, remove_folder
@@ -22,6 +23,8 @@ class Published:
     path: str
     is_link: bool = False
     """A symbolic link to the platform's folder: without root nothing can be bound, and nothing keeps the user inside."""
+    mount: Mount | None = None
+    """What is mounted there; None for a link."""
 
 
 def publish(
@@ -47,7 +50,7 @@ def publish(
             nfs.show(staged.path, place, read_only=read_only, owner=owner, machine=machine)
         else:
             binding.show(staged.path, place, read_only=read_only, owner=owner, proc=machine.roots.proc)
-        return Published(path=str(place))
+        return Published(path=str(place), mount=mountinfo.at(str(place), machine.roots.proc))
     if read_only or not staged.is_folder:
         raise NodeError(command="bind", target=str(place), reason="without root a volume can only be a folder that may be written")
     _link(staged.path, place)
@@ -55,14 +58,21 @@ def publish(
 
 
 def unpublish(
-    root: Path, target: str | os.PathLike[str], *, timeout_s: float = 10.0, force: bool = False, machine: Machine | None = None
+    root: Path,
+    target: str | os.PathLike[str],
+    *,
+    mount: Mount | None = None,
+    timeout_s: float = 10.0,
+    force: bool = False,
+    machine: Machine | None = None,
 ) -> None:
     """Takes a published volume away from `target`, and the empty folder there. Unpublished already is fine.
 
-    Raises BusyMount, naming who uses it, UnsafePath, NodeError.
+    With `mount`, as `publish` gave it, it is also found where its user has moved it to. Raises BusyMount, naming who uses it,
+    UnsafePath, NodeError.
     """
     machine = machine or Machine()
-    place = Target.below(root, target)
+    place = (mounts.moved(mount, machine.roots.proc) if mount else None) or Target.below(root, target)
     # The mount is asked for first: whoever looks at an export's mount hangs with its server.
     if mounts.unmount(place, timeout_s=timeout_s, force=force, pace=machine.pace, proc=machine.roots.proc):
         remove_folder(place)

@@ -420,6 +420,18 @@ def test_a_place_outside_of_the_sandbox_is_refused(tmp_path: Path, disk: Disk, p
 
 
 @pytest.mark.root
+def test_a_task_that_moves_the_folder_above_its_volume_is_released_all_the_same(open_folder: Path) -> None:
+    disk = Disk(open_folder / "rack")
+    with Running(open_folder) as executor:
+        cmd = "echo 1 >deep/down/count; mv deep moved; ln -s /etc deep; cat moved/down/count"
+        executor.launch(launch(cmd, disk.plan("deep/down"), disks=[disk], user="nobody"))
+        last = executor.ends()
+        assert (last.state, last.volume.step, last.volume.held) == ("TASK_FINISHED", RELEASED, False), executor.stderr
+        assert executor.stdout == "1\n"
+    assert loop_devices(open_folder) == []
+
+
+@pytest.mark.root
 def test_a_volume_for_reading_cannot_be_written(tmp_path: Path, disk: Disk) -> None:
     with Running(tmp_path) as executor:
         executor.launch(launch("echo 1 >data/count", disk.plan(), disks=[disk]))

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -179,6 +180,29 @@ def test_a_target_of_any_name_is_found_again(node: Node, tmp_path: Path, name: s
     assert Path(staged.path, "file").read_text() == "seen"
     unpublish(tmp_path, f"box/{name}")
     assert not os.path.lexists(shown.path)
+    node.unstage(staged)
+
+
+def test_a_volume_whose_user_has_moved_it_is_taken_away_where_it_is_now(node: Node, tmp_path: Path) -> None:
+    staged = node.stage(plan())
+    shown = publish(staged, tmp_path, "box/deep/data")
+    os.rename(tmp_path / "box", tmp_path / "elsewhere")
+    (tmp_path / "box").symlink_to("/etc")
+
+    unpublish(tmp_path, "box/deep/data", mount=shown.mount)
+
+    assert not [mount for mount in mountinfo.read() if mount.target.startswith(str(tmp_path / "elsewhere"))]
+    node.unstage(staged)
+
+
+def test_another_mount_under_the_number_of_one_that_is_gone_stays(node: Node, tmp_path: Path) -> None:
+    staged = node.stage(plan())
+    shown = publish(staged, tmp_path, "data")
+    assert shown.mount is not None
+    gone = replace(shown.mount, device="0:0")
+
+    assert mounts.moved(gone) is None
+    unpublish(tmp_path, "data", mount=gone)
     node.unstage(staged)
 
 
