@@ -205,8 +205,11 @@ def _listed(folder: Path) -> list[str]:
 # --- who else uses it --------------------------------------------------------------------------------------
 
 
-def refuse_held(device: str, roots: Roots) -> None:
-    """Raises DeviceInUse if another block device (dm, md, bcache) is built on this one."""
+def refuse_held(device: str, roots: Roots, *, alone: bool) -> None:
+    """Raises DeviceInUse if another block device (dm, md, bcache) is built on this one; `alone`: or its disk is used by another path."""
+    name = Path(device).name
+    if alone and (used := [path for path in _paths(name, roots) if path != name and in_use(str(roots.dev / path))]):
+        raise DeviceInUse(device=device, holders=f"a mount or another program on {', '.join(used)}, another path to the same disk")
     if held_by := _listed(roots.sys / "block" / Path(device).name / "holders"):
         raise DeviceInUse(device=device, holders=", ".join(held_by))
 
@@ -241,6 +244,18 @@ def in_use(device: str) -> bool:
             return False
     except DeviceInUse:
         return True
+
+
+def has_users(device: str, roots: Roots) -> bool:
+    """Whether the disk is in exclusive use by any of its paths: the kernel knows nothing of one user by another. Raises NodeError."""
+    return any(in_use(str(roots.dev / path)) for path in _paths(Path(device).name, roots))
+
+
+def _paths(name: str, roots: Roots) -> list[str]:
+    """The device itself, and where no map stands for them, all other paths to its disk."""
+    if multipath.is_map(name, roots.sys):
+        return [name]
+    return [name, *(path for path in multipath.siblings(name, roots.sys) if path != name and (roots.dev / path).exists())]
 
 
 def _open(device: str, flags: int) -> int:

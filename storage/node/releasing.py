@@ -48,11 +48,10 @@ def unstage(
     release = Release(plan, platform, node_name, staging_dir, steps, machine, timeout_s)
     with alone(staging_dir, plan.volume_id, timeout_s, machine.pace):
         known = external_id or plan.external_id or _found(platform, plan)
-        record = attached.of(staging_dir, plan.claim_id)
-        device = _device(release.target, platform, known, machine, hint=_name_of(record) if record else "")
+        device, seen = release.device(known)
         release.unmount(device, force=force)
         if known is not None:
-            release.detach(known, device)
+            release.detach(known, device, seen)
         remove_folder(release.target)
     return dict(steps.took_ms)
 
@@ -73,6 +72,26 @@ class Release:
     def target(self) -> Target:
         return Target.below(self.staging_dir, self.plan.claim_id)
 
+    def device(self, external_id: ExternalId | None, attachment: Attachment | None = None) -> tuple[str, tuple[str, ...]]:
+        """The device that is mounted at the target, or that the volume has on this node, for another claim too; empty if there is none.
+
+        With its serials, by which it is known again. Raises what the platform raises: a detach without knowing that could take the
+        volume from another claim's task.
+        """
+        found = self._here(external_id, attachment or attached.of(self.staging_dir, self.plan.claim_id))
+        return found, _serials(found, self.machine)
+
+    def _here(self, external_id: ExternalId | None, attachment: Attachment | None) -> str:
+        if found := mountinfo.at(str(self.target), self.machine.roots.proc):
+            return "" if found.filesystem in nfs.TYPES else found.source
+        if external_id is None or self.platform.capabilities.device != "block":
+            return ""
+        try:
+            serial = attachment.serial if attachment else self.platform.inspect(external_id).serial
+        except UnknownVolume:
+            return ""
+        return _device_of(serial, self.machine, _name_of(attachment) if attachment else "")
+
     def unmount(self, device: str, *, force: bool) -> None:
         """Unmounts what `stage` has mounted, if it is mounted. Raises BusyMount, NodeError for another's mount, UnsafePath."""
         target, machine = self.target, self.machine
@@ -88,24 +107,24 @@ class Release:
             number = found.device if found and gone else mounts.device_number(device) if device else None
             mounts.unmount(target, device=number, timeout_s=self.timeout_s, force=force, pace=machine.pace, proc=machine.roots.proc)
 
-    def detach(self, external_id: ExternalId, device: str, attachment: Attachment | None = None) -> None:
-        """Disconnects and detaches the volume once its device is in nobody's use.
+    def detach(self, external_id: ExternalId, device: str, seen: tuple[str, ...], attachment: Attachment | None = None) -> None:
+        """Disconnects and detaches the volume once its device, which had the serials `seen`, is in nobody's use.
 
         One that other claims on this node still use stays attached. Raises BusyMount, NodeError and what the platform raises.
         """
         attachment = attachment or attached.of(self.staging_dir, self.plan.claim_id)
         with self.steps.step("detach", external_id=external_id, device=device):
-            if not self._is_shared(device):
+            if not self._is_shared(device, seen):
                 if attachment and (transport := transport_of(attachment)):
                     transport.disconnect(attachment, self.machine)
                 self.platform.detach(external_id, self.node)
             attached.drop(self.staging_dir, self.plan.claim_id)
 
-    def _is_shared(self, device: str) -> bool:
+    def _is_shared(self, device: str, seen: tuple[str, ...]) -> bool:
         """Whether another claim on this node goes on using the volume. Raises BusyMount where nobody else may."""
         if not device:
             return attached.has_others(self.staging_dir, self.plan)
-        if let_go(device, self.machine, self.timeout_s):
+        if let_go(device, seen, self.machine, self.timeout_s):
             return False
         if self.plan.access is Access.RO:
             return True
@@ -117,7 +136,7 @@ def sweep(staging_dir: Path, machine: Machine) -> None:
     for record in attached.left_behind(staging_dir):
         with suppress(PollyError), alone(staging_dir, record.volume_id, 0.0, machine.pace):
             device = _device_of(record.attachment.serial, machine, _name_of(record.attachment))
-            if device and not let_go(device, machine, 0.0):
+            if device and not let_go(device, _serials(device, machine), machine, 0.0):
                 continue
             if transport := transport_of(record.attachment):
                 transport.disconnect(record.attachment, machine)
@@ -151,21 +170,6 @@ def _found(platform: Attacher, plan: VolumePlan) -> ExternalId | None:
     return report.external_id if report else None
 
 
-def _device(target: Target, platform: Attacher, external_id: ExternalId | None, machine: Machine, *, hint: str) -> str:
-    """The device that is mounted at `target`, or that the volume has on this node; empty if there is none.
-
-    `hint` is the name that it was attached under, which is all that tells a disk without a serial.
-    """
-    if found := mountinfo.at(str(target), machine.roots.proc):
-        return "" if found.filesystem in nfs.TYPES else found.source
-    if external_id is None or platform.capabilities.device != "block":
-        return ""
-    try:
-        return _device_of(platform.inspect(external_id).serial, machine, hint)
-    except UnknownVolume:
-        return ""
-
-
 def _name_of(attachment: Attachment) -> str:
     """The name that a disk came up under by itself; what a transport brought is found by its serial."""
     return "" if attachment.transport else attachment.device
@@ -178,18 +182,30 @@ def _device_of(serial: str, machine: Machine, hint: str) -> str:
         return ""
 
 
-def let_go(device: str, machine: Machine, timeout_s: float) -> bool:
-    """Whether nothing uses the device, waiting for that. One that is gone, or has become another volume's, counts as let go."""
-    name = Path(device).name
-    serials = devices.serials(name, machine.roots)
+def _serials(device: str, machine: Machine) -> tuple[str, ...]:
+    return devices.serials(Path(device).name, machine.roots) if device else ()
+
+
+def let_go(device: str, seen: tuple[str, ...], machine: Machine, timeout_s: float) -> bool:
+    """Whether nothing uses the device, which had the serials `seen`, waiting for that; its disk is then gone from the kernel.
+
+    One that is gone, or has become another volume's, counts as let go, and nothing is done with it.
+    """
 
     def is_free() -> bool:
         try:
-            return devices.serials(name, machine.roots) != serials or not devices.in_use(device)
+            return _is_anothers(device, seen, machine) or not devices.has_users(device, machine.roots)
         except PollyError:
             return not os.path.exists(device)
 
     if not machine.pace.until(is_free, timeout_s=timeout_s, every_s=0.1):
         return False
-    devices.forget(device, machine.roots)
+    if _serials(device, machine) == seen:
+        devices.forget(device, machine.roots)
     return True
+
+
+def _is_anothers(device: str, seen: tuple[str, ...], machine: Machine) -> bool:
+    """A device that says nothing may still be the one that it was."""
+    now = _serials(device, machine)
+    return bool(now) and now != seen

@@ -12,7 +12,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from storage.errors import DeviceInUse, Invalid, NodeError, PollyError, StaleEpoch, UnknownVolume, Unsupported, VolumeInUse
+from storage.errors import (
+    Cancelled,
+    DeviceInUse,
+    Invalid,
+    LeaseExpired,
+    NodeError,
+    NotDelivered,
+    PollyError,
+    StaleEpoch,
+    UnknownVolume,
+    Unsupported,
+    VolumeInUse,
+)
 from storage.model import Access, AccessMode, Birth, ExternalId, VolumePlan
 from storage.node import attached, births, devices, filesystems, folders, mountinfo, mounts, nfs, options, releasing
 from storage.node.attacher import Attacher, obtain
@@ -27,6 +39,8 @@ from storage.platforms.base import Attachment
 
 OTHERS: Final = (VolumeInUse, StaleEpoch, UnknownVolume)
 """Refusals of attach after which the volume is surely not ours; a detach could take it from under its holder."""
+NOT_DELIVERED: Final = (NotDelivered, LeaseExpired, Cancelled)
+"""What ends the wait for the broker's attachment: nothing has come here, and what the broker did it undoes itself."""
 BACK_OUT_S: Final = 10.0
 
 
@@ -80,6 +94,8 @@ class _Attempt:
         self.attachment: Attachment | None = None
         """Set once something may be connected by it."""
         self.device = ""
+        self.serials: tuple[str, ...] = ()
+        """What the device said of itself when it was opened."""
         self.opened = ExitStack()
         """Keeps the device open meanwhile: the kernel drops what it has read of a device with its last descriptor."""
         self.was_mounted = False
@@ -144,14 +160,15 @@ class _Attempt:
             self.attached = external_id
             try:
                 attachment = self.platform.attach(external_id, self.node, epoch=self.plan.epoch, read_only=self.read_only)
-            except OTHERS:
+            except (*OTHERS, *NOT_DELIVERED):
                 self.attached = None
                 raise
             self._connect(attachment)
             if self.kind == "block":
                 self.device = self._find_device(attachment)
                 self.opened.enter_context(devices.shared(self.device))
-                if not devices.serials(Path(self.device).name, self.machine.roots):
+                self.serials = devices.serials(Path(self.device).name, self.machine.roots)
+                if not self.serials:
                     attached.keep(self.staging_dir, self.plan, attachment)  # by no more than its name it is found again
         return attachment
 
@@ -192,11 +209,12 @@ class _Attempt:
 
     def _probe(self, attachment: Attachment) -> tuple[Verdict, str]:
         with self.steps.step("probe", device=self.device):
-            devices.refuse_held(self.device, self.machine.roots)
-            self._see_growth()
             found = mountinfo.at(str(self.target), self.machine.roots.proc)
             self.was_mounted = found is not None and found.device == mounts.device_number(self.device)
-            contents = filesystems.look(self.device, alone=not (self.was_mounted or self.read_only))
+            alone = not (self.was_mounted or self.read_only)
+            devices.refuse_held(self.device, self.machine.roots, alone=alone)
+            self._see_growth()
+            contents = filesystems.look(self.device, alone=alone)
             verdict = births.judge(
                 self.plan,
                 contents,
@@ -339,7 +357,8 @@ class _Attempt:
         try:
             if self.device or self.kind == "nfs":
                 release.unmount(self.device, force=False)
-            release.detach(self.attached, self.device, self.attachment)
+            device, seen = (self.device, self.serials) if self.device else release.device(self.attached, self.attachment)
+            release.detach(self.attached, device, seen, self.attachment)
             remove_folder(self.target)
         except Exception as problem:
             return problem

@@ -359,11 +359,11 @@ def test_a_link_of_another_kind_does_not_stop_the_search(trees: Trees) -> None:
 
 def test_a_device_that_another_is_built_on_is_refused(trees: Trees) -> None:
     device = trees.device("sdb", serial="vol1")
-    devices.refuse_held(device, trees.roots)
+    devices.refuse_held(device, trees.roots, alone=True)
     trees.sys("sdb", "holders/dm-3")
 
     with pytest.raises(DeviceInUse, match="in use by dm-3"):
-        devices.refuse_held(device, trees.roots)
+        devices.refuse_held(device, trees.roots, alone=True)
 
 
 def test_rescans_write_what_the_kernel_wants_where_the_kind_has_it(trees: Trees) -> None:

@@ -54,7 +54,7 @@ def test_the_map_over_the_paths_is_the_device(roots: Roots) -> None:
     map_over(roots, "dm-0", "sda", "sdb")
     assert find(roots) == str(roots.dev / "dm-0")
     assert devices.matches(SERIAL, "dm-0", roots)
-    devices.refuse_held(find(roots), roots)
+    devices.refuse_held(find(roots), roots, alone=False)
 
 
 def test_another_kind_of_map_is_a_holder(roots: Roots) -> None:
@@ -62,7 +62,7 @@ def test_another_kind_of_map_is_a_holder(roots: Roots) -> None:
     map_over(roots, "dm-0", "sda", uuid="LVM-abc")
     assert find(roots) == str(roots.dev / "sda")
     with pytest.raises(DeviceInUse, match="dm-0"):
-        devices.refuse_held(find(roots), roots)
+        devices.refuse_held(find(roots), roots, alone=False)
 
 
 def test_all_paths_of_a_map_are_forgotten(roots: Roots, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import os
 import shutil
 import subprocess
@@ -17,10 +19,15 @@ from storage.node import filesystems, mountinfo
 from storage.node.births import filesystem_uuid
 from storage.node.commands import Output, run
 from storage.node.staged import Staged, may_be_held
+from storage.node.pace import Pace
 from storage.node.steps import Machine
 from tests.nodes import Node, again, digest, plan
 
 pytestmark = pytest.mark.root
+
+TICKS = itertools.count()
+HASTY = Pace(now=lambda: float(next(TICKS)), wait=lambda seconds: None)
+"""Whoever waits has waited long enough after a few looks."""
 
 KINDS = pytest.mark.parametrize(("filesystem", "size_mib"), [("ext4", 64), ("xfs", 320)])
 
@@ -214,6 +221,43 @@ def test_readers_share_a_device_and_the_last_one_detaches(node: Node, filesystem
     assert Path(readers[1].path, "file").read_text() == "read me"
     node.unstage(readers[1])
     node.platform.let_go("claim-1")
+
+
+def test_a_reader_whose_attach_brings_no_answer_leaves_the_volume_to_the_reader_beside_it(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = node.stage(plan())
+    Path(first.path, "count").write_text("1")
+    node.unstage(first)
+    shared = {"access": Access.RO, "access_mode": AccessMode.MULTI_NODE_READER_ONLY}
+    reader = node.stage(again(first.birth, "reader-1", **shared))
+    with monkeypatch.context() as lost:
+        lost.setattr(node.platform, "attach", lambda *_, **__: no_answer())
+        lost.setattr(node.platform, "detach", lambda *_: pytest.fail("the volume was taken from the reader beside it"))
+        with pytest.raises(PlatformUnavailable) as caught:
+            node.stage(again(first.birth, "reader-2", epoch=3, **shared), machine=dataclasses.replace(node.machine, pace=HASTY))
+
+    assert not may_be_held(caught.value)
+    assert Path(reader.path, "count").read_text() == "1"
+    node.unstage(reader)
+
+
+def test_a_writer_whose_attach_brings_no_answer_takes_nothing_from_whoever_has_the_volume_mounted(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = node.stage(plan())
+    with monkeypatch.context() as lost:
+        lost.setattr(node.platform, "attach", lambda *_, **__: no_answer())
+        lost.setattr(node.platform, "detach", lambda *_: pytest.fail("the volume was taken from under a mount"))
+        with pytest.raises(PlatformUnavailable) as caught:
+            node.stage(again(before.birth), machine=dataclasses.replace(node.machine, pace=HASTY))
+
+    assert may_be_held(caught.value)
+    node.unstage(before)
+
+
+def no_answer() -> None:
+    raise PlatformUnavailable(platform="loops", action="attach", reason="no answer")
 
 
 def test_a_volume_for_several_nodes_is_made_with_multi_mount_protection(node: Node) -> None:
