@@ -6,6 +6,7 @@ a step that was cut off. A torn last line (the machine died while it was written
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -91,11 +92,17 @@ class Journal:
     def _append(self, mark: Mark, step: str, subject: str, facts: Mapping[str, Any], durable: bool) -> None:
         line = {"at": self._clock(), "mark": mark, "step": step, "subject": subject, **({"facts": dict(facts)} if facts else {})}
         try:
-            os.write(self._fd, json.dumps(line).encode() + b"\n")
+            self._write(json.dumps(line).encode() + b"\n")
             if durable:
                 os.fdatasync(self._fd)
         except OSError as error:
             raise NodeError(command="journal", target=str(self.path), reason=str(error)) from error
+
+    def _write(self, line: bytes) -> None:
+        """All of the line or nothing: a part of it would spoil the line after it."""
+        if (written := os.write(self._fd, line)) < len(line):
+            os.ftruncate(self._fd, os.fstat(self._fd).st_size - written)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def read(path: str | os.PathLike[str]) -> tuple[Entry, ...]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from storage.errors import NodeError
 from storage.node import commands
 from storage.node.commands import Run
 from storage.node.devices import Roots
@@ -56,22 +57,31 @@ class Steps:
     on_step: OnStep
     pace: Pace
     deadline: Deadline | None = None
-    """None: releasing knows no lease."""
+    """None: undoing and releasing know no lease."""
     took_ms: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
     def step(self, name: str, *, durable: bool = False, **facts: Any) -> Iterator[None]:
-        """Runs the body as a step. `durable`: its intent must outlive the machine. Raises LeaseExpired before anything is begun."""
+        """Runs the body as a step. `durable`: its intent must outlive the machine. Raises LeaseExpired before anything is begun.
+
+        Without a journal nothing is begun. What was begun is undone and released all the same: its task may have filled the disk.
+        """
         if self.deadline is not None:
             self.deadline.begin(name)
-        self.journal.intent(name, self.subject, durable=durable, **facts)
+        with self._noted():
+            self.journal.intent(name, self.subject, durable=durable, **facts)
         began = self.pace.now()
         try:
             yield
         except BaseException as error:
-            self.journal.failure(name, self.subject, error)
+            with suppress(NodeError):  # the error of the step itself counts
+                self.journal.failure(name, self.subject, error)
             raise
         took = (self.pace.now() - began) * 1000
         self.took_ms[name] = round(self.took_ms.get(name, 0.0) + took, 3)
-        self.journal.result(name, self.subject, took_ms=round(took, 3))
+        with self._noted():
+            self.journal.result(name, self.subject, took_ms=round(took, 3))
         self.on_step(name, took)
+
+    def _noted(self) -> AbstractContextManager[None]:
+        return suppress(NodeError) if self.deadline is None else nullcontext()

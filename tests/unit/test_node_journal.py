@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from storage.errors import NodeError
 from storage.node.journal import Journal, Mark, read
+from storage.node.staged import may_be_held
+from tests.nodes import Node, plan
 
 
 @pytest.fixture
@@ -86,3 +90,59 @@ def test_a_link_in_the_place_of_the_journal_is_refused(tmp_path: Path) -> None:
 
 def test_it_is_for_its_owner_alone(journal: Journal) -> None:
     assert journal.path.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A filesystem of 16 KiB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", str(folder)], check=True)
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def fill(folder: Path) -> None:
+    with (folder / "full").open("wb", buffering=0) as file, pytest.raises(OSError, match="No space"):
+        while True:
+            file.write(bytes(4096))
+
+
+@pytest.mark.root
+def test_a_line_for_which_there_is_no_room_leaves_nothing_of_itself(small_disk: Path) -> None:
+    journal = Journal(small_disk / "journal", clock=lambda: 1.0)
+    journal.intent("attach", "claim-1")
+    fill(small_disk)
+
+    for _ in range(200):
+        try:
+            journal.intent("attach", "claim-2", device="/dev/loop3")
+        except NodeError as error:
+            assert "No space left" in str(error)
+            break
+    else:
+        pytest.fail("the disk is not full")
+    written = len(journal.entries())
+    (small_disk / "full").unlink()
+    journal.result("attach", "claim-1")
+
+    assert len(journal.entries()) == written + 1
+
+
+@pytest.mark.root
+def test_a_task_that_fills_the_disk_of_its_sandbox_keeps_no_volume_by_it(tmp_path: Path, small_disk: Path) -> None:
+    with Node(tmp_path) as node:
+        node.journal = Journal(small_disk / "journal", clock=lambda: 1.0)
+        staged = node.stage(plan())
+        fill(small_disk)
+        with pytest.raises(NodeError, match="No space left"):
+            for _ in range(200):
+                node.journal.intent("filling", "the last block")
+
+        node.unstage(staged)
+
+        assert node.platform.device("claim-1") is None
+        with pytest.raises(NodeError, match="No space left") as caught:
+            node.stage(plan("claim-2", volume_id="vol-2"))
+        assert not may_be_held(caught.value)
+        assert not node.platform.image("claim-2").exists()
