@@ -126,7 +126,7 @@ class TaskRun:
             sandbox=Path(self.node.surroundings.sandbox),
         )
         self.volumes.identify()
-        self._identities = {name: said for name, said in self.volumes.names.items() if said != launch.node}
+        self._identities = dict(self.volumes.names)
         deadline = Deadline(
             lease_s=launch.lease_s,
             margin_s=min(MARGIN_S, launch.lease_s / 10),

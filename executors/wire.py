@@ -122,7 +122,8 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     version: int = msgspec.field(default_factory=_this_version)
     volumes: tuple[VolumeProgress, ...] = ()
     identities: Mapping[str, str] = {}
-    """What each of the task's platforms calls this node, where that is not the launch's `node`: platform name to identity."""
+    """What each of the task's platforms calls this node: platform name to identity. Said also where it is the launch's `node`: the
+    broker may know the node by a name that it had before."""
     exit_code: int | None = None
     """The task's own, with its terminal status; negative: the signal that ended it."""
 

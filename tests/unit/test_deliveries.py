@@ -91,6 +91,21 @@ def test_a_launch_tells_a_node_no_more_than_it_needs(stage: Stage) -> None:
 # --- attaching
 
 
+def test_a_node_that_has_got_another_name_is_attached_to_by_that(stage: Stage) -> None:
+    (first,) = stage.run()
+    stage.hear(update(first, "TASK_FINISHED", msgspec.structs.replace(running(stage, first), step="RELEASED")))
+    stage.tick(1.0)
+    stage.work()
+    stage.tick(60.0)
+    stage.offer("a1")
+    (second,) = stage.tasks()
+    assert second.task_id != first.task_id
+    renamed = encode(Progress(volumes=tuple(wishes(second)), identities={"disks": "a1.example"}))
+    stage.hear(msgspec.structs.replace(status(second, "TASK_STARTING"), data=renamed))
+    stage.work()
+    assert attached(stage) == [("a1.example",)]
+
+
 def test_a_wish_is_stored_then_done_then_stored_then_answered(stage: Stage) -> None:
     (task,) = stage.run()
     said = wish(stage, task)

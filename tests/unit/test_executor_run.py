@@ -76,12 +76,16 @@ def test_the_nodes_file_says_who_it_is_and_the_first_status_tells(tmp_path: Path
         assert [status.progress.identities for status in executor.statuses] == [{"rack": "i-17"}] * len(executor.statuses)
 
 
-def test_a_node_that_is_called_by_its_hostname_says_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_a_node_that_is_called_by_its_hostname_says_so_too(tmp_path: Path, by_hand: bool) -> None:
+    """It may have had another name before, and of some platforms the broker takes no hostname for a node's name."""
     disk = Disk(tmp_path / "rack", format="folder")
-    with Running(tmp_path) as executor:
-        executor.launch(launch("true", disk.plan(), disks=[disk]))
+    said = {name: msgspec.structs.replace(it, identity="nobody" if by_hand else "hostname") for name, it in disk.settings.items()}
+    named = '[platforms.rack]\nnode = "vm-17"\n' if by_hand else ""
+    with Running(tmp_path, config=f'staging_dir = "{tmp_path}/staging"\n{named}') as executor:
+        executor.launch(msgspec.structs.replace(launch("true", disk.plan(), disks=[disk]), platforms=said, node="vm-17"))
         executor.ends()
-        assert not any(status.progress.identities for status in executor.statuses)
+        assert [status.progress.identities for status in executor.statuses] == [{"rack": "vm-17"}] * len(executor.statuses)
 
 
 # --- a task without volumes
