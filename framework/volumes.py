@@ -210,6 +210,7 @@ def _imported(report: VolumeReport, order: ImportOrder, profile: Profile, volume
         profile=profile.name,
         state=VolumeState.AVAILABLE,
         external_id=report.external_id,
+        token=report.token,
         epoch=report.epoch,
         access_mode=profile.access_mode,
         filesystem=profile.filesystem,

@@ -106,14 +106,15 @@ class Volumes(Placing):
     def adopt(self, volume: Volume) -> Volume:
         """Takes in a volume that the platform has already. Its capacity is accounted, whatever the pool's limit says.
 
-        It gets no token: Polly never formats it, and never takes it for one that holds no data. Raises AlreadyExists by
-        id, name or external id, UnknownPool, Invalid without an external id.
+        It gets no token: Polly never formats it, and never takes it for one that holds no data. `volume.token` is what it bears on its
+        platform. Raises AlreadyExists by id, name, external id, or token: a claim may just be making it, and its external id is not
+        known yet; UnknownPool, Invalid without an external id.
         """
         if not volume.external_id:
             self._fail(Invalid(field="external_id", value=volume.external_id, reason="a volume to adopt is on its platform already"))
         table = TABLE.c
-        outside = and_(table.platform == volume.platform, table.external_id == volume.external_id)
-        same = or_(table.volume_id == volume.volume_id, table.name == volume.name, outside)
+        there = [table.external_id == volume.external_id, *([table.token == volume.token] if volume.token else [])]
+        same = or_(table.volume_id == volume.volume_id, table.name == volume.name, and_(table.platform == volume.platform, or_(*there)))
         if row := self.session.first(select(table.name).where(same)):
             self._fail(AlreadyExists(kind="volume", name=row.name))
         self._account(volume.platform, volume.pool, volume.size_mib)

@@ -87,7 +87,8 @@ def test_the_access_mode_says_which_claims_coexist(ledger: Ledger, mode: AccessM
     furnish(ledger)
     make(ledger, "a")
     with ledger.begin("test") as tx:
-        tx.adopt(replace(ledger.volume("a"), volume_id=VolumeId("v-b"), name="b", external_id=ExternalId("x"), access_mode=mode, epoch=0))
+        other = replace(ledger.volume("a"), volume_id=VolumeId("v-b"), name="b", external_id=ExternalId("x"), token="")
+        tx.adopt(replace(other, access_mode=mode, epoch=0))
     placed(ledger, task("t1", old("c1", "b", 0, held)))
     second = task("t2", old("c2", "b", 1, asked), node="node2")
     if fits:

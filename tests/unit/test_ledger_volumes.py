@@ -194,15 +194,19 @@ def test_adopted_it_is_accounted_and_claimed_as_it_is(ledger: Ledger) -> None:
 def test_adoption_is_refused_by_name(ledger: Ledger) -> None:
     furnish(ledger)
     adopt(ledger, "b")
+    with ledger.begin("op") as tx:
+        tx.plan(new("a", size_mib=100), token="planned")
     for name, changes, error in (
         ("b", {"external_id": ExternalId("x-other")}, AlreadyExists),
         ("c", {"external_id": ExternalId("x-b")}, AlreadyExists),
+        ("c", {"token": "planned"}, AlreadyExists),
         ("c", {"external_id": None}, Invalid),
         ("c", {"pool": "q"}, UnknownPool),
     ):
         with pytest.raises(error):
             adopt(ledger, name, **changes)
-    assert provisioned(ledger) == 300
+    assert provisioned(ledger) == 400
+    adopt(ledger, "d", token="")
 
 
 def test_faulted_it_waits_for_a_person(ledger: Ledger) -> None:

@@ -11,7 +11,7 @@ from framework.mesos.events import Status
 from framework.mesos.instances import Task
 from framework.service import ImportOrder, VolumeOrder
 from framework.volumes import growth_of
-from storage.errors import Conflict, Invalid, PlatformUnavailable, PollyError, PoolFull, UnknownVolume, Unsupported, VolumeInUse
+from storage.errors import AlreadyExists, Conflict, Invalid, PlatformUnavailable, PollyError, PoolFull, UnknownVolume, Unsupported, VolumeInUse
 from storage.lifecycle import VolumeState
 from storage.model import SnapshotId, Volume
 from storage.platforms.base import CreateRequest
@@ -201,6 +201,16 @@ def test_what_is_about_to_be_deleted_is_not_imported(stage: Stage) -> None:
     adopted = stage.volumes.adopt(ImportOrder(platform="disks", external_id=made.external_id, name="mine", profile="fast"), "jane")
     stage.work()
     assert isinstance(failure(adopted), Conflict)
+
+
+def test_what_a_claim_is_making_is_not_imported(stage: Stage) -> None:
+    (task,) = stage.run()
+    made = stage.platform.create(CreateRequest(pool="default", size_mib=16, token=stage.plans(task)[0].token))
+    adopted = stage.volumes.adopt(ImportOrder(platform="disks", external_id=made.external_id, name="mine", profile="fast"), "jane")
+    stage.work()
+    error = failure(adopted)
+    assert isinstance(error, AlreadyExists)
+    assert error.fields["name"] == next(iter(task.volumes.values())).name
 
 
 def test_an_imported_volume_is_claimed_as_it_is(stage: Stage) -> None:
