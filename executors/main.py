@@ -18,6 +18,7 @@ from functools import partial
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Final
 
+from executors import init
 from executors.taskprocess import TaskProcess
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 USAGE: Final = "usage: polly-executor [--config FILE] [--version]; it is started by a Mesos agent"
 CONFIG: Final = "/etc/polly/agent.toml"
 TOKEN: Final = "MESOS_EXECUTOR_AUTHENTICATION_TOKEN"  # noqa: S105 (the variable's name)
+PR_SET_DUMPABLE: Final = 4
 RELEASE_S: Final = 3.0
 """Of the agent's grace period at a shutdown, what is kept for the release of the volumes; at most half of it."""
 NOT_CHECKPOINTED_S: Final = 10.0
@@ -67,11 +69,17 @@ def _import_from_nowhere_near_the_task() -> None:
 def _start_init() -> TaskProcess:
     """In namespaces where we may make them; without root in plain mode."""
     if os.geteuid() != 0:
+        _hide_from_the_task()
         return TaskProcess(namespaced=False)
     from storage.node.namespaces import private_mount_namespace
 
     private_mount_namespace()
     return TaskProcess(namespaced=True)
+
+
+def _hide_from_the_task() -> None:
+    """The task is the same user as we are: without this it could read our variables, a cloud's keys or our token, and our memory."""
+    init.Libc().prctl(PR_SET_DUMPABLE, 0)
 
 
 def _serve(process: TaskProcess, config: str) -> int:

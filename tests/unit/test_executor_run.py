@@ -537,6 +537,18 @@ def test_without_root_a_folder_volume_is_linked_locked_and_released(open_folder:
         assert "nobody" in executor.stdout
 
 
+@pytest.mark.root
+def test_without_root_the_task_cannot_look_into_the_executor(open_folder: Path) -> None:
+    secrets = {"MESOS_EXECUTOR_AUTHENTICATION_TOKEN": "token-1", "AWS_SECRET_ACCESS_KEY": "secret-1"}
+    cmd = "for of in environ mem maps fd/0; do head -c 4096 /proc/$EXECUTOR/$of 2>&1; done | tr '\\0' '\\n'"
+    with Running(open_folder, user=65534, variables=secrets) as executor:
+        executor.launch(launch(cmd, env={"EXECUTOR": str(executor.process.pid)}))
+        assert executor.ends().state == "TASK_FINISHED", executor.stderr
+        assert "token-1" not in executor.stdout
+        assert "secret-1" not in executor.stdout
+        assert executor.stdout.count("Permission denied") == 4
+
+
 # --- what it imports, and its own file
 
 
