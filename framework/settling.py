@@ -13,7 +13,7 @@ from typing import Final
 from framework.workers import Outcome, Workers
 from storage.errors import PollyError, UnknownVolume
 from storage.lifecycle import ProofKind
-from storage.model import Access, AccessMode, Claim, ClaimId, ExternalId, Proof, Volume
+from storage.model import Access, AccessMode, Claim, ClaimId, ExternalId, Proof, Volume, VolumeId
 from storage.platforms.base import Platform
 
 SHARED: Final = frozenset({AccessMode.MULTI_NODE_READER_ONLY, AccessMode.MULTI_NODE_SINGLE_WRITER, AccessMode.MULTI_NODE_MULTI_WRITER})
@@ -107,7 +107,7 @@ def _held(platform: Platform) -> StillHeld:
     return StillHeld(reason=f"platform {platform.name} says that something still holds it")
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Case:
     volume: Volume
     claim: Claim
@@ -123,6 +123,8 @@ class Settler:
     def __init__(self, platforms: Mapping[str, Platform], workers: Workers, *, clock: Callable[[], float], retry_s: float) -> None:
         self._platforms, self._workers, self._clock, self._retry_s = platforms, workers, clock, retry_s
         self._cases: dict[ClaimId, _Case] = {}
+        self._asked: list[_Case] = []
+        """Those whose answer is still to come, also where nobody waits for it any more: what a platform was asked to do it may yet do."""
 
     def open(self, volume: Volume, claim: Claim, node: str | None, ended: Proof | None, *, due_at: float = 0.0) -> None:
         """Begins to settle a claim. A case that is open keeps its pace, unless a proof comes that it did not have."""
@@ -141,15 +143,29 @@ class Settler:
     def next_at(self) -> float | None:
         return min((case.due_at for case in self._cases.values() if not case.running), default=None)
 
-    def run(self, now: float, done: Callable[[Claim, Proof | StillHeld], None], shared: Callable[[Claim], bool] = lambda _: False) -> None:
+    @property
+    def is_asking(self) -> bool:
+        """Whether any answer is still to come."""
+        return bool(self._asked)
+
+    def asked(self, volume_id: VolumeId) -> list[tuple[Claim, str | None]]:
+        """The claims on a volume that a platform is just asked about, each with what it calls the holder's node."""
+        return [(case.claim, case.node) for case in self._asked if case.claim.volume_id == volume_id]
+
+    def run(
+        self,
+        now: float,
+        done: Callable[[Claim, Proof | StillHeld], None],
+        shared: Callable[[Claim, str | None], bool] = lambda _claim, _node: False,
+    ) -> None:
         """Asks about each case that is due; `done` hears of each answer whose case is still open.
 
-        `shared` says whether another claim on the same volume is on the same node.
+        `shared` says whether another task goes on using a claim's volume on the same node, which its platform calls so.
         """
         due = [case for case in self._cases.values() if not case.running and case.due_at <= now]
         for case in due:
             case.running = True
-            self._ask(case, done, shared(case.claim))
+            self._ask(case, done, shared(case.claim, case.node))
 
     def _ask(self, case: _Case, done: Callable[[Claim, Proof | StillHeld], None], shared: bool) -> None:
         volume, claim, node, ended = case.volume, case.claim, case.node, case.ended
@@ -161,6 +177,7 @@ class Settler:
             return prove(platform, volume, claim, node, ended, shared=shared)
 
         def finished(outcome: Outcome[Proof | StillHeld]) -> None:
+            self._asked.remove(case)
             if self._cases.get(claim.claim_id) is not case:
                 return
             case.running, case.due_at = False, self._clock() + self._retry_s
@@ -169,6 +186,7 @@ class Settler:
             else:
                 done(case.claim, _answer(outcome))
 
+        self._asked.append(case)
         self._workers.submit(volume.platform, f"volume {volume.volume_id}", job, finished)
 
 

@@ -12,14 +12,14 @@ from framework.config import Config
 from framework.mesos.asking import Demand
 from framework.mesos.calls import Acceptance
 from framework.mesos.errors import CallFailed
-from framework.mesos.instances import AppState, Picture, Task, Waiting
+from framework.mesos.instances import AppState, Phase, Picture, Task, Waiting
 from framework.mesos.reconcile import Reconciler
 from framework.mesos.tasks import scheduler_name
 from framework.pools import FullPools
 from framework.settling import Settler
 from framework.workers import Workers
 from storage.inventory import Ledger
-from storage.model import NodeId, Volume
+from storage.model import Claim, NodeId, Volume
 from storage.node.identities import HOSTNAME
 from storage.platforms.base import Platform
 
@@ -160,6 +160,25 @@ class Context:
             return said
         adapter = self.platforms.get(platform)
         return task.record.hostname if adapter is None or adapter.capabilities.identity == HOSTNAME else None
+
+    def shares_node(self, claim: Claim, node: str | None) -> bool:
+        """Whether another task goes on using the claim's volume on its node, which the volume's platform calls `node`.
+
+        A machine may have been another agent before. A task that is over uses nothing any more: what it leaves its own end detaches.
+        """
+        users = [(task, it) for task, it in self.picture.holders(claim.volume_id) if task.phase is not Phase.SETTLING]
+        return any(
+            it.holder.node == claim.holder.node or (node is not None and self.node_name(task, task.volumes[it.volume_id].platform) == node)
+            for task, it in users
+            if it.claim_id != claim.claim_id
+        )
+
+    def is_leaving(self, volume: Volume, agent_id: str) -> bool:
+        """Whether a platform is just asked to take this volume from the agent's machine, with the answer still to come."""
+        name = self.node_names.get(NodeId(agent_id), {}).get(volume.platform)
+        return any(
+            claim.holder.node == agent_id or (name is not None and node == name) for claim, node in self.settler.asked(volume.volume_id)
+        )
 
     def platform_settings(self) -> Mapping[str, PlatformSettings]:
         return {name: self._settings_of(name, platform) for name, platform in self.platforms.items()}

@@ -74,7 +74,7 @@ class Deliveries:
                 self._refuse(status, claim, outcome.error)
             elif self._is_live(task, claim):
                 self._deliver(status, task, claim, node, outcome.get())
-            elif not self._context.picture.shares_node(claim):
+            elif not self._context.shares_node(claim, node):
                 self._take_back(platform, volume, outcome.get().external_id, node)
 
         self._attaching.add(claim.claim_id)

@@ -262,11 +262,6 @@ class Picture:
         found = (self.by_claim[claim_id] for claim_id in self.by_volume.get(volume_id, ()))
         return [(task, claim) for task in found for claim in task.claims.values() if claim.volume_id == volume_id]
 
-    def shares_node(self, claim: Claim) -> bool:
-        """Whether another live claim on the same volume is on the same node."""
-        others = (other for _, other in self.holders(claim.volume_id) if other.claim_id != claim.claim_id)
-        return any(other.holder.node == claim.holder.node for other in others)
-
 
 _BY_AGE = itemgetter(0, 1, 2)
 

@@ -56,6 +56,8 @@ class Round:
 
     def claim(self, matches: Sequence[Match]) -> list[Launch]:
         """What the ledger grants, committed. Why it refuses the others is noted on those who wait for them."""
+        if self._context.settler.is_asking:
+            matches = [found for found in matches if not self._must_wait(found)]
         wanted = [self._request(found) for found in matches]
         launches: list[Launch] = []
         with self._context.ledger.begin("broker") as tx:
@@ -76,6 +78,15 @@ class Round:
             if isinstance(outcome, Refused):
                 self._refused(self._wishes[found.ask.key], outcome)
         return launches
+
+    def _must_wait(self, found: Match) -> bool:
+        """A detach that is under way for a task that is over would take the volume from a task that now came to the same machine."""
+        volumes = [chosen.existing for chosen in found.volumes if chosen.existing]
+        leaving = next((volume for volume in volumes if self._context.is_leaving(volume, found.agent_id)), None)
+        if leaving is None:
+            return False
+        self._wishes[found.ask.key].waiting.blocked = f"volume {leaving.name} is just being detached from {found.hostname}"
+        return True
 
     def _request(self, found: Match) -> tuple[PlaceRequest, TaskRecord]:
         context, wish = self._context, self._wishes[found.ask.key]

@@ -69,7 +69,7 @@ class Scheduler:
             self._look_at = now + LOOK_AGAIN_S
             self.guarded(lambda: self._look_again(now))
         self.guarded(lambda: self.apps.tick(now))
-        self.guarded(lambda: self._context.settler.run(now, self.statuses.settled, self._context.picture.shares_node))
+        self.guarded(lambda: self._context.settler.run(now, self.statuses.settled, self._context.shares_node))
         self._reconcile(now)
         self.guarded(lambda: self._nodes.tick(now))
         self.cycle.keep_demand(now)
