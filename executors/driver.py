@@ -35,7 +35,7 @@ from msgspec import Struct
 from executors.agent import AgentEvent, KillAsked, LaunchAsked, MessageCame, ShutdownAsked, Subscribed, Surroundings
 
 _sigint = signal.getsignal(signal.SIGINT)
-from pymesos.executor import MesosExecutorDriver  # noqa: E402
+from pymesos.executor import MesosExecutorDriver  # noqa: E402  # see above
 
 signal.signal(signal.SIGINT, _sigint)
 logging.getLogger("pymesos").handlers.clear()  # it gives itself one; the program decides where logs go
@@ -67,7 +67,7 @@ class _Refused(Exception):
     """The agent answers, and does not want us."""
 
 
-class ExecutorDriver(MesosExecutorDriver):  # type: ignore[misc]
+class ExecutorDriver(MesosExecutorDriver):  # type: ignore[misc]  # pymesos has no types
     """One executor's connection to its agent.
 
     `inbox` takes the events, from the IO thread, and must return at once. `clock` is monotonic, `now` is seconds since the

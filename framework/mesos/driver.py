@@ -35,8 +35,8 @@ if threading.current_thread() is not threading.main_thread() and "pymesos.proces
     raise ImportError("framework.mesos.driver must first be imported in the main thread: pymesos sets a signal handler on import")
 _interrupt = signal.getsignal(signal.SIGINT)
 
-from pymesos import MesosSchedulerDriver  # noqa: E402
-from pymesos.process import Process  # noqa: E402
+from pymesos import MesosSchedulerDriver  # noqa: E402  # see above
+from pymesos.process import Process  # noqa: E402  # see above
 
 if _interrupt is not None and threading.current_thread() is threading.main_thread():
     signal.signal(signal.SIGINT, _interrupt)  # pymesos' handler raises what ends its thread; nothing ends ours

@@ -29,7 +29,7 @@ LONGEST_WAIT_S: Final = 30.0
 
 def _https(endpoint: str) -> str:
     url = urlsplit(endpoint)
-    plain = url.scheme == "https" and bool(url.hostname) and not url.username and not url.query and not url.fragment
+    plain = url.scheme == "https" and bool(url.hostname) and "@" not in url.netloc and not url.query and not url.fragment
     return "" if plain else "it must be a URL such as https://array.example:443, without a user or password in it"
 
 

@@ -9,13 +9,13 @@ began = time.perf_counter()
 gc.disable()  # as `polly broker` does
 
 import json  # noqa: E402  # the imports are a part of what is measured
-import sys  # noqa: E402
-from pathlib import Path  # noqa: E402
+import sys  # noqa: E402  # what is above must come first
+from pathlib import Path  # noqa: E402  # what is above must come first
 
-from framework.mesos.events import Offers  # noqa: E402
-from storage.inventory import open_ledger  # noqa: E402
-from tests.bench.broker import broker  # noqa: E402
-from tests.bench.restarting import DATABASE, TASKS, WAITING, volumes_of  # noqa: E402
+from framework.mesos.events import Offers  # noqa: E402  # what is above must come first
+from storage.inventory import open_ledger  # noqa: E402  # what is above must come first
+from tests.bench.broker import broker  # noqa: E402  # what is above must come first
+from tests.bench.restarting import DATABASE, TASKS, WAITING, volumes_of  # noqa: E402  # what is above must come first
 
 
 def main(folder: Path) -> None:

@@ -67,7 +67,7 @@ def arm(trap: Trap) -> None:
         for verb in done:
             trap.passing("after", verb)
 
-    Ledger.begin = trapped  # type: ignore[method-assign]
+    Ledger.begin = trapped  # type: ignore[method-assign]  # for this test
     send = CallChannel.send
 
     def sending(self: CallChannel, calls: Sequence[Call]) -> Any:
@@ -78,7 +78,7 @@ def arm(trap: Trap) -> None:
             trap.passing("after", call.name)
         return answer
 
-    CallChannel.send = sending  # type: ignore[method-assign]
+    CallChannel.send = sending  # type: ignore[method-assign]  # for this test
     for verb in SHELF_VERBS:
         setattr(LoopShelf, verb, _trapped(trap, verb))
 

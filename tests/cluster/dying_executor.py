@@ -47,7 +47,7 @@ def arm(how: str, point: str, flag: str) -> None:
         if chosen(name, "after"):
             harm(how)
 
-    Steps.step = step  # type: ignore[method-assign]
+    Steps.step = step  # type: ignore[method-assign]  # for this test
 
 
 if __name__ == "__main__":

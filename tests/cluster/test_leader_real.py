@@ -71,7 +71,7 @@ def watch() -> Iterator[Callable[[str], Told]]:
     yield start
     for it in watches:
         it.stop()
-        eventually(lambda it=it: not it._thread.is_alive(), 15, "the watch ends")  # type: ignore[misc]
+        eventually(lambda it=it: not it._thread.is_alive(), 15, "the watch ends")  # type: ignore[misc]  # a default of a lambda
 
 
 def test_the_lowest_number_leads_and_the_next_follows_it(zookeeper: ZooKeeper, client: KazooClient, watch: Callable[[str], Told]) -> None:

@@ -53,7 +53,7 @@ def stop_in_create(root: str, token: str) -> None:
         print("-", 0, flush=True)
         signal.pause()
 
-    ImageFormat.make = make  # type: ignore[method-assign,assignment]
+    ImageFormat.make = make  # type: ignore[method-assign,assignment]  # for this test
     build("local", "local", {"root": root}).create(CreateRequest(pool="default", size_mib=8, token=token))
 
 

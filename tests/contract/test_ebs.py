@@ -45,7 +45,7 @@ class TestEbs(PlatformContract):
     @pytest.fixture
     def storage(self) -> Front:
         front = ec2.fresh()
-        type(self).nodes = front.machines(2)  # type: ignore[assignment]
+        type(self).nodes = front.machines(2)  # type: ignore[assignment]  # an instance in place of a property
         return front
 
     def make(self, storage: Front) -> Platform:

@@ -23,7 +23,7 @@ from tests.support import eventually
 
 
 def local(root: Path, **options: object) -> LocalPlatform:
-    return LocalPlatform("local", LocalOptions(root=str(root), **options))  # type: ignore[arg-type]
+    return LocalPlatform("local", LocalOptions(root=str(root), **options))  # type: ignore[arg-type]  # fields as they come
 
 
 def folders(root: Path) -> LocalPlatform:

@@ -22,7 +22,7 @@ import eventlet
 
 eventlet.monkey_patch = lambda **_: None  # Cinder's tests would make threads and TLS cooperative; this server has real ones
 
-from cinder import exception, objects  # noqa: E402
+from cinder import exception, objects  # noqa: E402  # what is above must come first
 
 objects.register_all()
 from cinder.tests.unit.volume.drivers.dell_emc import test_xtremio as xms  # noqa: E402  # it needs the objects above

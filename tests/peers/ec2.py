@@ -34,7 +34,7 @@ def fresh() -> Front:
 def options(front: Front, **more: object) -> EbsOptions:
     """Of a platform on this account, as fast as it goes."""
     settings = {"region": REGION, "endpoint_url": front.url, "reads_per_s": 5000, "writes_per_s": 5000, "timeout_s": 20} | more
-    return EbsOptions(**settings)  # type: ignore[arg-type]
+    return EbsOptions(**settings)  # type: ignore[arg-type]  # fields as they come
 
 
 def adapter(front: Front, **more: object) -> EbsPlatform:

@@ -158,7 +158,7 @@ class LedgerMachine(RuleBasedStateMachine):
                 tx.place([asked])
             self.created(name=name, grown=0, other=False)
             self.born(name=name, behind=False)
-            assert self._try(lambda tx, claim=claim: tx.free(claim, 1, PROOF))  # type: ignore[misc]
+            assert self._try(lambda tx, claim=claim: tx.free(claim, 1, PROOF))  # type: ignore[misc]  # a default of a lambda
             del self.model.claims[claim]
 
     # --- rules --------------------------------------------------------------------------------

@@ -169,7 +169,7 @@ def test_volumes_by_hand(polly: Polly, broker: FakeBroker) -> None:
     jane = "operator:jane"
     assert broker.calls == [
         ("create", VolumeOrder(name="a", profile="fast", size_mib=1024), jane),
-        ("create", VolumeOrder(name="b", profile="fast", snapshot="n1"), jane),  # type: ignore[arg-type]
+        ("create", VolumeOrder(name="b", profile="fast", snapshot="n1"), jane),  # type: ignore[arg-type]  # only what the test needs of it
         ("import", ImportOrder(platform="local", external_id="x-9", name="d", profile="fast"), jane),
         ("expand", "v2", 2048, jane),
         ("snapshot", "v2", "s", jane),

@@ -41,7 +41,7 @@ class CountingBuffer(bytearray):
 
     moved = 0
 
-    def __iadd__(self, other: Any) -> CountingBuffer:  # type: ignore[misc]
+    def __iadd__(self, other: Any) -> CountingBuffer:  # type: ignore[misc]  # narrower than its base
         CountingBuffer.moved += len(other)
         super().__iadd__(other)
         return self

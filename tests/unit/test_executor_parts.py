@@ -197,7 +197,7 @@ def test_a_wait_ends_with_its_condition_or_its_time() -> None:
         now[0] += 1.0
         return now[0]
 
-    refuse: Callable[[LaunchAsked], None] = lambda asked: heard.append(asked.task_id)  # noqa: E731
+    refuse: Callable[[LaunchAsked], None] = lambda asked: heard.append(asked.task_id)  # noqa: E731  # its type is what is tested
     inbox = Inbox(SimpleQueue[Event](), clock=clock, shutdown_grace_s=2.0, refuse=refuse)
     assert inbox.wait(lambda: True, until=0.0)
     assert not inbox.wait(lambda: False, until=1.5)

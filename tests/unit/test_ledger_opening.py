@@ -164,7 +164,7 @@ def test_reading_only_writes_nothing(ledger_url: str) -> None:
 @pytest.mark.parametrize(("found", "reason"), [("9999", "newer than this Polly"), ("0000", "older than this Polly")])
 def test_a_ledger_of_another_polly_is_not_read(ledger: Ledger, ledger_url: str, found: str, reason: str) -> None:
     with ledger._database.writing() as session:
-        session.execute(text(f"UPDATE {schema.VERSION_TABLE} SET version_num = '{found}'"))  # noqa: S608
+        session.execute(text(f"UPDATE {schema.VERSION_TABLE} SET version_num = '{found}'"))  # noqa: S608  # names of our own
     assert reason in str(refused(ledger_url, read_only=True))
     if found > schema.REVISION:
         assert reason in str(refused(ledger_url))
@@ -205,14 +205,14 @@ def test_many_open_a_new_ledger_at_once(ledger_url: str) -> None:
         for number in range(4)
     ]
     for process in started:
-        process.stdin.close()  # type: ignore[union-attr]
+        process.stdin.close()  # type: ignore[union-attr]  # it is a pipe
     errors = [process.stderr.read() for process in started if process.stderr]
     assert [process.wait(60) for process in started] == [0, 0, 0, 0], errors
     ledger = open_ledger(ledger_url, read_only=True)
     assert sorted(event.actor for event in ledger.events().items) == ["0", "1", "2", "3"]
     ledger.close()
     for process in started:
-        process.stderr.close()  # type: ignore[union-attr]
+        process.stderr.close()  # type: ignore[union-attr]  # it is a pipe
 
 
 def test_threads_share_a_ledger(ledger: Ledger) -> None:

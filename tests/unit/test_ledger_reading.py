@@ -15,7 +15,7 @@ from tests.ledgers import SCHEDULER, Clock, fresh, furnish, make, new, placed, r
 
 
 def names(ledger: Ledger, **wanted: object) -> list[str]:
-    return [volume.name for volume in ledger.volumes(VolumeFilter(**wanted)).items]  # type: ignore[arg-type]
+    return [volume.name for volume in ledger.volumes(VolumeFilter(**wanted)).items]  # type: ignore[arg-type]  # fields as they come
 
 
 def test_volumes_are_found_by_what_they_are(ledger: Ledger) -> None:

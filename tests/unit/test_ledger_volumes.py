@@ -176,7 +176,7 @@ def adopt(ledger: Ledger, name: str, **changes: object) -> Volume:
         "labels": {"from": "elsewhere"},
     }
     with ledger.begin("op") as tx:
-        return tx.adopt(Volume(**(fields | changes)))  # type: ignore[arg-type]
+        return tx.adopt(Volume(**(fields | changes)))  # type: ignore[arg-type]  # fields as they come
 
 
 def test_adopted_it_is_accounted_and_claimed_as_it_is(ledger: Ledger) -> None:

@@ -18,8 +18,8 @@ from storage.model import Access, AccessMode, Birth, ExternalId
 from storage.node import filesystems, mountinfo
 from storage.node.births import filesystem_uuid
 from storage.node.commands import Output, run
-from storage.node.staged import Staged, may_be_held
 from storage.node.pace import Pace
+from storage.node.staged import Staged, may_be_held
 from storage.node.steps import Machine
 from tests.nodes import Node, again, digest, plan
 

@@ -73,7 +73,7 @@ class Node:
             deadline=Deadline.of(lease_s, pace=self.pace),
             journal=self.journal,
             on_step=lambda step, took_ms: self.told.append(step),
-            on_birth=on_birth or (lambda staged: None),  # type: ignore[arg-type]
+            on_birth=on_birth or (lambda staged: None),  # type: ignore[arg-type]  # only what the test needs of it
             machine=Machine(may_mount=False, pace=self.pace),
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -134,3 +135,15 @@ def test_mark_is_never_lowered_and_shuts_out_what_is_older() -> None:
             mark.admit("v", epoch, read_only=read_only)
     assert mark.fenced(4) == Mark(epoch=5, floor=4)
     assert mark.fenced(9).fenced(1) == Mark(epoch=9, floor=9)
+
+
+@pytest.mark.parametrize("endpoint", ["https://:word@array.example", "https://jane:word@array.example", "https://@array.example"])
+@pytest.mark.parametrize(
+    ("kind", "key"),
+    [("powermax", "endpoint"), ("xtremio", "endpoint"), ("powerscale", "endpoint"), ("powerflex", "gateway"), ("gce", "endpoint")],
+)
+def test_an_address_that_would_carry_a_password_to_the_agents_is_refused(kind: str, key: str, endpoint: str) -> None:
+    options = registry.adapter("p", kind).Options
+    check = next(field.metadata["check"] for field in dataclasses.fields(options) if field.name == key)
+    assert check("https://array.example") == ""
+    assert check(endpoint) != ""

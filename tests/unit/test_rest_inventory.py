@@ -225,7 +225,7 @@ def test_a_broker_that_cannot_answer_makes_no_driver(tmp_path: Path) -> None:
     made: list[str] = []
     with listen("127.0.0.1", 0, token=None) as listener, ExitStack() as stack:
         options = BrokerOptions(master="m", database="d", config=tmp_path, port=listener.getsockname()[1])
-        make = Door(options, stack).before(lambda *_: made.append("driver"))  # type: ignore[arg-type]
+        make = Door(options, stack).before(lambda *_: made.append("driver"))  # type: ignore[arg-type]  # only what the test needs of it
         with pytest.raises(Invalid, match="in use"):
             make(None, lambda _: None)
     assert made == []

@@ -135,5 +135,3 @@ def test_another_machine_may_have_the_volume_meanwhile(stage: Stage, pages: Exte
     stage.hear(from_master(before, "TASK_GONE"))
     stage.tick()
     assert len(stage.run("/late", agents=["a3"], volumes=PAGES)) == 1
-
-

@@ -38,14 +38,14 @@ def task(volume: Volume = BORN, *, phase: Phase = Phase.LAUNCHED, claim: ClaimSt
         slot=0,
         agent_id=NodeId("a1"),
         phase=phase,
-        record=TaskRecord(hostname="a1", **record),  # type: ignore[arg-type]
+        record=TaskRecord(hostname="a1", **record),  # type: ignore[arg-type]  # fields as they come
         claims={CLAIM.claim_id: msgspec.structs.replace(CLAIM, state=claim)},
         volumes={volume.volume_id: volume},
     )
 
 
 def said(step: str, **more: object) -> VolumeProgress:
-    return VolumeProgress(**{"claim_id": ClaimId("c1"), "epoch": 3, "step": step, **more})  # type: ignore[arg-type]
+    return VolumeProgress(**{"claim_id": ClaimId("c1"), "epoch": 3, "step": step, **more})  # type: ignore[arg-type]  # fields as they come
 
 
 def effect(of: Task, state: str, *volumes: VolumeProgress, source: str = "SOURCE_EXECUTOR", reason: str = "") -> Effect:

@@ -11,7 +11,17 @@ from framework.mesos.events import Status
 from framework.mesos.instances import Task
 from framework.service import ImportOrder, VolumeOrder
 from framework.volumes import growth_of
-from storage.errors import AlreadyExists, Conflict, Invalid, PlatformUnavailable, PollyError, PoolFull, UnknownVolume, Unsupported, VolumeInUse
+from storage.errors import (
+    AlreadyExists,
+    Conflict,
+    Invalid,
+    PlatformUnavailable,
+    PollyError,
+    PoolFull,
+    UnknownVolume,
+    Unsupported,
+    VolumeInUse,
+)
 from storage.lifecycle import VolumeState
 from storage.model import SnapshotId, Volume
 from storage.platforms.base import CreateRequest

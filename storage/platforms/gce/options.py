@@ -39,7 +39,7 @@ def _absolute(path: str) -> str:
 
 def _endpoint(url: str) -> str:
     parts = urlsplit(url)
-    if not parts.hostname or parts.path not in ("", "/") or parts.query or parts.username:
+    if not parts.hostname or parts.path not in ("", "/") or parts.query or "@" in parts.netloc:
         return "it must be an address such as https://compute.example.net, without a path"
     if parts.scheme == "https" or (parts.scheme == "http" and is_loopback(url)):
         return ""

@@ -17,7 +17,7 @@ PASSWORD: Final = "POLLY_POWERFLEX_PASSWORD"  # noqa: S105 - the variable's name
 
 def _gateway(url: str) -> str:
     parts = urlsplit(url)
-    if parts.scheme != "https" or not parts.hostname or parts.path.strip("/") or parts.query or parts.username:
+    if parts.scheme != "https" or not parts.hostname or parts.path.strip("/") or parts.query or "@" in parts.netloc:
         return "it must be the gateway's address alone, such as https://powerflex.example.com"
     return ""
 

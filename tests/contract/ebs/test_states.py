@@ -193,7 +193,7 @@ def test_an_attach_that_a_fence_overtook_takes_itself_back(front: Front, cloud: 
             assert go.wait(30)
         return change(action, *arguments, **asked)
 
-    other.client.change = late  # type: ignore[method-assign]
+    other.client.change = late  # type: ignore[method-assign]  # for this test
     with ThreadPoolExecutor(1) as pool:
         overtaken = pool.submit(other.attach, volume, node, epoch=3)
         assert arrived.wait(30)
@@ -316,7 +316,7 @@ def test_a_token_with_other_arguments_finds_the_volume(front: Front, cloud: EbsP
     late = ec2.adapter(front)
     find = late._making.find  # looked at before the first one's call came through
     answers = iter([None])
-    late._making.find = lambda token: next(answers, find(token))  # type: ignore[method-assign]
+    late._making.find = lambda token: next(answers, find(token))  # type: ignore[method-assign]  # for this test
 
     assert create(late, size_mib=4096).external_id == made.external_id
 
@@ -360,7 +360,7 @@ def test_two_snapshots_of_one_token_at_once_become_one(front: Front, cloud: EbsP
     volume = create(cloud).external_id
     late = ec2.adapter(front)
     find, looks = late._copies._find, iter([True])
-    late._copies._find = lambda token: [] if next(looks, False) else find(token)  # type: ignore[method-assign]
+    late._copies._find = lambda token: [] if next(looks, False) else find(token)  # type: ignore[method-assign]  # for this test
     one = cloud.snapshot(volume, token="snap")
 
     other = late.snapshot(volume, token="snap")
