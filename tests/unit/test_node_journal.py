@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -103,9 +104,15 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def fill(folder: Path) -> None:
-    with (folder / "full").open("wb", buffering=0) as file, pytest.raises(OSError, match="No space"):
-        while True:
-            file.write(bytes(4096))
+    with suppress(OSError), (folder / "full").open("wb", buffering=0) as file:
+        while file.write(bytes(4096)):
+            pass
+
+
+def fill_with_lines(journal: Journal) -> None:
+    """Raises NodeError once the last block is full."""
+    for _ in range(200):
+        journal.intent("attach", "claim-2", device="/dev/loop3")
 
 
 @pytest.mark.root
@@ -114,14 +121,8 @@ def test_a_line_for_which_there_is_no_room_leaves_nothing_of_itself(small_disk: 
     journal.intent("attach", "claim-1")
     fill(small_disk)
 
-    for _ in range(200):
-        try:
-            journal.intent("attach", "claim-2", device="/dev/loop3")
-        except NodeError as error:
-            assert "No space left" in str(error)
-            break
-    else:
-        pytest.fail("the disk is not full")
+    with pytest.raises(NodeError, match="No space left"):
+        fill_with_lines(journal)
     written = len(journal.entries())
     (small_disk / "full").unlink()
     journal.result("attach", "claim-1")
@@ -136,8 +137,7 @@ def test_a_task_that_fills_the_disk_of_its_sandbox_keeps_no_volume_by_it(tmp_pat
         staged = node.stage(plan())
         fill(small_disk)
         with pytest.raises(NodeError, match="No space left"):
-            for _ in range(200):
-                node.journal.intent("filling", "the last block")
+            fill_with_lines(node.journal)
 
         node.unstage(staged)
 

@@ -100,7 +100,11 @@ def test_a_disk_that_has_come_up_under_the_name_of_one_that_is_gone_stays(machin
 def test_a_disk_that_becomes_anothers_while_it_is_waited_for_stays(machine: Machine, paths: tuple[str, str], tmp_path: Path) -> None:
     delete = disk(machine, paths[0])
     with mounted(paths[0], tmp_path):
-        waiting = replace(machine, pace=Pace(wait=lambda seconds: disk(machine, paths[0], OTHER) and None))
+
+        def becomes_anothers(seconds: float) -> None:
+            disk(machine, paths[0], OTHER)
+
+        waiting = replace(machine, pace=Pace(wait=becomes_anothers))
         assert releasing.let_go(paths[0], (SERIAL,), waiting, 60.0)
     assert delete.read_text() == ""
 
