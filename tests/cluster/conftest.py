@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.cluster.ebs_cloud import CREDENTIALS, REGION, ZONE, Cloud, running_cloud
 from tests.cluster.mesos_cluster import AgentSpec, MesosCluster
 from tests.cluster.rig import Rig
 
@@ -37,3 +38,24 @@ def make_rig(mesos: Callable[..., MesosCluster], tmp_path: Path) -> Iterator[Cal
     yield make
     for rig in made:
         rig.stop()
+
+
+@pytest.fixture
+def cloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
+    """EC2 with two instances, for `make_ebs`."""
+    monkeypatch.setenv(CREDENTIALS, str(tmp_path / "credentials"))  # the broker's
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    with running_cloud(tmp_path / "credentials", tmp_path / "polly" / "images") as found:
+        yield found
+
+
+@pytest.fixture
+def make_ebs(cloud: Cloud, make_rig: Callable[..., Rig]) -> Callable[..., Rig]:
+    """A rig whose platform is the cloud, attached by "executor" or "broker"; in the latter case agents have no credentials."""
+
+    def make(attach_by: str, *, settings: Mapping[str, Any] | None = None, **options: Any) -> Rig:
+        blocks = {"platforms.disks": cloud.platform(attach_by), **(settings or {})}
+        return make_rig(cloud.agents(credentials=attach_by == "executor"), settings=blocks, region=REGION, zone=ZONE, **options)
+
+    return make

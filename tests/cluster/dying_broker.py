@@ -3,10 +3,11 @@
 A point is WHEN:WHAT[:N], the N-th time (1 unless given) that it is passed; `stop ` before it stops the broker (SIGSTOP) instead:
 
 * `before:place` and `after:place`: the commit in which claims are reserved; likewise `advance`, `created`, `born`, `free`,
-  `put_workload`, `deleting`, `deleted`: the commit in which the ledger's transaction did that;
+  `put_workload`, `deleting`, `deleted`: the commit in which the ledger's transaction did that; or a claim's state, such as `RELEASING`:
+  the commit in which a claim went there;
 * `before:ACCEPT`, `after:ACCEPT`: the call to Mesos; likewise ACKNOWLEDGE, MESSAGE, DECLINE, RECONCILE, KILL;
 * `before:shelf.attach`, `after:shelf.attach`: the call to a platform of tests/cluster/loopshelf.py; likewise create, detach, record_birth
-  and delete.
+  and delete; likewise `ec2.attach_volume`: the call to EC2, whose answer nobody reads after it.
 
 The program under test has no such points itself: they are put around its ledger's transactions and its driver's channel.
 """
@@ -17,11 +18,12 @@ import contextlib
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from framework.mesos.channel import Call, CallChannel
 from storage.inventory import Ledger, Transaction
+from storage.lifecycle import ClaimState
 from tests.cluster.loopshelf import LoopShelf
 
 VERBS = ("place", "advance", "created", "born", "free", "put_workload", "deleting", "deleted")
@@ -48,7 +50,7 @@ def arm(trap: Trap) -> None:
         original = getattr(Transaction, verb)
 
         def call(self: Transaction, *arguments: Any, **options: Any) -> Any:
-            done.add(verb)
+            done.update({verb, *(str(it) for it in arguments if isinstance(it, ClaimState))})
             return original(self, *arguments, **options)
 
         return call
@@ -81,6 +83,23 @@ def arm(trap: Trap) -> None:
     CallChannel.send = sending  # type: ignore[method-assign]  # for this test
     for verb in SHELF_VERBS:
         setattr(LoopShelf, verb, _trapped(trap, verb))
+    if trap.what.startswith("ec2."):
+        _arm_ec2(trap)
+
+
+def _arm_ec2(trap: Trap) -> None:
+    """The SDK is imported only where a test needs it."""
+    from storage.platforms.ebs.client import Client
+
+    call = Client._call
+
+    def asking(self: Client, action: str, asked: Mapping[str, Any]) -> Mapping[str, Any]:
+        trap.passing("before", f"ec2.{action}")
+        answer = call(self, action, asked)
+        trap.passing("after", f"ec2.{action}")
+        return answer
+
+    Client._call = asking  # type: ignore[method-assign]
 
 
 def _trapped(trap: Trap, verb: str) -> Any:

@@ -29,6 +29,8 @@ class Disks(Front):
         self.folder = folder
         self.pulled: list[str] = []
         """Volumes that were taken away while they were in use."""
+        self.made: set[str] = set()
+        """All that Polly ever made."""
         self._plugged: dict[str, str] = {}
         """Volume to its loop device."""
 
@@ -61,6 +63,7 @@ class Disks(Front):
     def _follow(self) -> None:
         """Makes the machine as EC2 has it, before EC2 says so."""
         volumes = self.volumes()
+        self.made |= volumes.keys()
         for volume in self._plugged.keys() - {volume for volume, holders in volumes.items() if holders}:
             self._unplug(volume)
         for volume in {volume for volume, holders in volumes.items() if holders} - self._plugged.keys():
