@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from importlib.metadata import version
 from typing import Any
 
 import msgspec
 
+from framework import remedies
 from framework.doctor import of_platform, soundness
 from framework.engine import Engine
 from framework.marathon.model import App
@@ -25,6 +27,7 @@ from framework.service import (
     VolumeOrder,
     WaitingInstance,
 )
+from framework.workers import Outcome
 from offers.overlay import overlay_resources, overlays
 from offers.tally import Tally
 from storage.errors import Conflict, Invalid, PollyError, UnknownClaim
@@ -76,8 +79,9 @@ class Desk:
         self._engine.scheduler.cycle.wishes(self._engine.parts.clock())
         ending = [task for task in state.tasks.values() if task.phase in ENDING]
         replaced = {*state.waiting, *(task.slot for task in state.tasks.values() if task.phase not in ENDING)}
-        settling = [_settling(task) for task in ending if task.slot not in replaced]
-        waiting = [_waiting(state, it) for it in state.waiting.values()]
+        context = self._engine.context
+        settling = [_settling(task, remedies.of_task(context, task)) for task in ending if task.slot not in replaced]
+        waiting = [_waiting(state, it, remedies.of_slot(context, state, it.slot)) for it in state.waiting.values()]
         running = sum(task.phase is Phase.RUNNING for task in state.tasks.values())
         return Explanation(
             app_id=state.app.app_id,
@@ -122,19 +126,32 @@ class Desk:
         self._engine.ask_later(lambda: self._engine.volumes.delete_snapshot(snapshot, actor))
 
     def release_claim(self, claim: ClaimId, reason: str, actor: str) -> None:
-        self._engine.ask(lambda: self._release(claim, reason, actor))
+        self._engine.ask_later(lambda: self._release(claim, reason, actor))
 
-    def _release(self, claim_id: ClaimId, reason: str, actor: str) -> None:
+    def _release(self, claim_id: ClaimId, reason: str, actor: str) -> Future[None]:
         if not reason.strip():
             raise Invalid(field="because", value=reason, reason="say how you know that the holder is gone; it is kept for ever")
-        task = self._engine.context.picture.by_claim.get(claim_id)
+        context = self._engine.context
+        task = context.picture.by_claim.get(claim_id)
         if task is None:
             raise UnknownClaim(claim=claim_id)
         claim = task.claims[claim_id]
         if claim.state not in OVERRIDABLE:
             raise Conflict(what=f"claim {claim_id}", expected=" or ".join(OVERRIDABLE), found=claim.state)
-        proof = Proof(kind=ProofKind.OPERATOR_OVERRIDE, evidence=f"{actor}: {reason}")
-        self._engine.scheduler.statuses.settled(claim, proof)
+        released: Future[None] = Future()
+
+        def done(outcome: Outcome[Proof]) -> None:
+            try:
+                self._engine.scheduler.statuses.settled(claim, outcome.get())
+            except PollyError as error:
+                released.set_exception(error)
+                raise
+            released.set_result(None)
+
+        volume, word = task.volumes[claim.volume_id], Proof(kind=ProofKind.OPERATOR_OVERRIDE, evidence=f"{actor}: {reason}")
+        node = context.node_name(task, volume.platform)
+        context.settler.override(volume, claim, node, word, done, shared=context.shares_node(claim, node))
+        return released
 
     def look_for_drift(self, order: DriftOrder, actor: str) -> DriftReport:
         return self._engine.ask(lambda: self._engine.drifting.start(order, actor))
@@ -163,15 +180,19 @@ class Desk:
         return found
 
 
-def _settling(task: Task) -> WaitingInstance:
+def _settling(task: Task, ways_out: tuple[str, ...]) -> WaitingInstance:
     reasons = [f"volume {task.volumes[claim.volume_id].name} is {claim.state}: {claim.reason}" for claim in task.claims.values()]
     words = "; ".join(reasons) or f"task {task.task_id} is {task.phase} on {task.record.hostname}"
     return WaitingInstance(
-        slot=task.slot, since=task.record.unreachable_at or task.record.launched_at, blocked=words, last_message=task.record.message
+        slot=task.slot,
+        since=task.record.unreachable_at or task.record.launched_at,
+        blocked=words,
+        remedies=ways_out,
+        last_message=task.record.message,
     )
 
 
-def _waiting(state: AppState, it: Waiting) -> WaitingInstance:
+def _waiting(state: AppState, it: Waiting, ways_out: tuple[str, ...]) -> WaitingInstance:
     tally = it.tallies.get(instance_key(state.app.app_id, it.slot))
     return WaitingInstance(
         slot=it.slot,
@@ -182,6 +203,7 @@ def _waiting(state: AppState, it: Waiting) -> WaitingInstance:
         next_try_at=it.not_before,
         failures=state.failures.get(it.slot, 0),
         blocked=it.blocked,
+        remedies=ways_out,
         last_message=it.last_message,
     )
 

@@ -129,6 +129,8 @@ class WaitingInstance(Struct, frozen=True, kw_only=True):
     """The end of its back-off; in the past if it only waits for an offer."""
     blocked: str = ""
     """What stands in the way whatever is offered; empty if only offers are wanting."""
+    remedies: tuple[str, ...] = ()
+    """What a person can do where a volume is held by a task of which nobody knows whether it is gone."""
     last_message: str = ""
     """How its last task ended."""
 

@@ -41,7 +41,7 @@ def prove(
         return Proof(kind=ProofKind.NEVER_BORN, evidence="no birth certificate was stored, so no task ever used it")
     gone = ended or _node_stopped(platform, node)
     if gone is None:
-        return _fenced(platform, volume.external_id, claim)
+        return _fenced(platform, volume.external_id, claim, node)
     if shared:
         return Proof(kind=gone.kind, evidence=f"{gone.evidence}; another task on its node goes on using the volume")
     if gone.kind is ProofKind.RELEASED and node is not None:
@@ -58,12 +58,27 @@ def _node_stopped(platform: Platform, node: str | None) -> Proof | None:
     return Proof(kind=ProofKind.NODE_STOPPED, evidence=seen) if seen else None
 
 
-def _fenced(platform: Platform, external_id: ExternalId, claim: Claim) -> Proof | StillHeld:
+def overridden(platform: Platform | None, volume: Volume, claim: Claim, node: str | None, word: Proof, *, shared: bool = False) -> Proof:
+    """A person's word ends the claim, whatever the platform answers. It is asked to take the volume from the holder's node first, as after
+    any proof: while it is attached there, nobody else could have it."""
+    if platform is None or volume.unborn:
+        return word
+    try:
+        seen = prove(platform, volume, claim, node, word, shared=shared)
+    except PollyError as error:
+        seen = StillHeld(reason=str(error))
+    return Proof(kind=word.kind, evidence=f"{word.evidence}; but {seen.reason}") if isinstance(seen, StillHeld) else seen
+
+
+def _fenced(platform: Platform, external_id: ExternalId, claim: Claim, node: str | None) -> Proof | StillHeld:
     """Nobody knows whether the holder is gone: only the platform can say that it holds the volume no more."""
     if not platform.capabilities.fences:
         return StillHeld(reason=f"platform {platform.name} cannot tell whether something holds it")
     seen = platform.fence(external_id, claim.epoch + 1)
-    return Proof(kind=ProofKind.FENCED, evidence=seen) if seen else _held(platform)
+    if seen:
+        return Proof(kind=ProofKind.FENCED, evidence=seen)
+    runs = f", and not that {node} is stopped" if node and platform.capabilities.sees_nodes else ""
+    return StillHeld(reason=f"{_held(platform).reason}{runs}")
 
 
 def _let_go(platform: Platform, volume: Volume, external_id: ExternalId, claim: Claim, node: str | None) -> str | StillHeld:
@@ -151,6 +166,22 @@ class Settler:
     def asked(self, volume_id: VolumeId) -> list[tuple[Claim, str | None]]:
         """The claims on a volume that a platform is just asked about, each with what it calls the holder's node."""
         return [(case.claim, case.node) for case in self._asked if case.claim.volume_id == volume_id]
+
+    def override(
+        self, volume: Volume, claim: Claim, node: str | None, word: Proof, done: Callable[[Outcome[Proof]], None], *, shared: bool
+    ) -> None:
+        """Has the volume taken from a holder that is gone by a person's word; `done` hears of the proof that came of it."""
+
+        def job() -> Proof:
+            return overridden(self._platforms.get(volume.platform), volume, claim, node, word, shared=shared)
+
+        def finished(outcome: Outcome[Proof]) -> None:
+            self._asked.remove(case)
+            done(outcome)
+
+        case = _Case(volume, claim, node, word, due_at=0.0, running=True)
+        self._asked.append(case)
+        self._workers.submit(volume.platform, f"volume {volume.volume_id}", job, finished)
 
     def run(
         self,

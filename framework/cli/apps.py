@@ -165,6 +165,8 @@ def _waiting_lines(app_id: str, waiting: WaitingInstance, now: float) -> list[st
         lines.append(f"  It is held back after failures; next try in {span(waiting.next_try_at - now)}, at {moment(waiting.next_try_at)}.")
     if waiting.blocked:
         lines.append(f"  {waiting.blocked}")
+    if waiting.remedies:
+        lines += ["  What you can do:", *(f"    {way_out}" for way_out in waiting.remedies)]
     if waiting.refusals:
         lines.append(f"  Of the latest {count(waiting.offers_refused, 'offer')}:")
     for refusal in waiting.refusals:

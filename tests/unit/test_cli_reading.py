@@ -213,11 +213,19 @@ def test_explanation_lines() -> None:
         "    9 in the wrong zone; for example, agent1 is in z1, the volume in z2",
         "    3 with no attach slot left",
     ]
-    held = WaitingInstance(slot=0, since=NOW, failures=3, next_try_at=NOW + 30, blocked="volume v is STRANDED", last_message="it failed")
+    held = WaitingInstance(
+        slot=0,
+        since=NOW,
+        failures=3,
+        next_try_at=NOW + 30,
+        blocked="volume v is STRANDED",
+        last_message="it failed",
+        remedies=("bring it back",),
+    )
     text = "\n".join(explanation_lines(Explanation(app_id="/a", instances=1, running=0, staging=0, waiting=(held,)), NOW + 10))
     assert "Its last task: it failed" in text
     assert "It has failed 3 times in a row." in text
     assert "next try in 20 s" in text
-    assert "volume v is STRANDED" in text
+    assert "volume v is STRANDED\n  What you can do:\n    bring it back" in text
     fresh = Explanation(app_id="/a", instances=1, running=0, staging=0, waiting=(WaitingInstance(slot=0, since=NOW),))
     assert "No offer has come yet" in explanation_lines(fresh, NOW)[-1]

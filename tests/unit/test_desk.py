@@ -110,6 +110,31 @@ def test_an_instance_whose_agent_is_away_is_explained_by_its_claim(
     assert "volume /db#0/data is STRANDED: TASK_UNREACHABLE" in waiting.blocked
 
 
+def test_who_asks_why_an_instance_waits_for_a_stranded_volume_is_told_the_ways_out(
+    desk: Desk, engine: Engine, driver: Started, platform: MemoryPlatform
+) -> None:
+    """Of an instance that is not replaced before its end is proven, and of the replacement of another."""
+    claim_id = strand(desk, engine, driver, platform)
+    told = [
+        "bring agent a1.example back: its task is then heard to run, or to have ended",
+        "if the machine is dead, stop or delete a1.example on platform disks: Polly looks by itself",
+        "if it will never come back, tell the Mesos master so: MARK_AGENT_GONE for agent a1",
+        f'if you know that nothing on a1.example writes to it any more: polly claim release {claim_id} --because "how you know"',
+    ]
+    (waiting,) = desk.explain("/db").waiting
+    assert list(waiting.remedies) == told
+    desk.scale("/db", 0, "jane")
+    desk.scale("/db", 1, "jane")
+    (waiting,) = desk.explain("/db").waiting
+    assert list(waiting.remedies) == told
+
+
+def test_of_an_instance_that_only_offers_are_wanting_for_no_way_out_is_told(desk: Desk) -> None:
+    desk.run_app(app(), "jane")
+    (waiting,) = desk.explain("/db").waiting
+    assert waiting.remedies == ()
+
+
 def test_an_instance_and_its_replacement_are_one_in_the_explanation(
     desk: Desk, engine: Engine, driver: Started, platform: MemoryPlatform
 ) -> None:
@@ -135,10 +160,13 @@ def test_a_person_ends_a_stranded_claim_with_a_reason(desk: Desk, engine: Engine
     claim_id = strand(desk, engine, driver, platform)
     with pytest.raises(Invalid, match="because"):
         desk.release_claim(claim_id, "  ", "operator:jane")
+    (volume,) = platform.volumes().items
+    assert volume.held_by == ("a1.example",)
     desk.release_claim(claim_id, "the machine burnt down", "operator:jane")
+    assert platform.inspect(volume.external_id).held_by == ()
     assert engine.ledger.claims().items == []
     freed = next(event for event in engine.ledger.events(limit=100).items if event.what == "claim.freed")
-    assert freed.why == "OPERATOR_OVERRIDE: operator:jane: the machine burnt down"
+    assert freed.why.startswith("OPERATOR_OVERRIDE: operator:jane: the machine burnt down; nothing holds ")
     with pytest.raises(UnknownClaim):
         desk.release_claim(claim_id, "again", "operator:jane")
 

@@ -8,8 +8,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from framework.settling import Settler, StillHeld, prove
+from framework.settling import Settler, StillHeld, overridden, prove
 from framework.workers import Outcome
+from storage.errors import PlatformUnavailable
 from storage.lifecycle import ClaimState, ProofKind
 from storage.model import Access, AccessMode, Birth, Claim, ClaimId, ExternalId, Holder, NodeId, PlacementId, Proof, Volume, VolumeId
 from storage.platforms.base import Capabilities, CreateRequest
@@ -209,3 +210,52 @@ def test_a_volume_that_the_platform_has_no_more_is_held_by_nobody() -> None:
     assert shop.volume.external_id
     shop.platform.delete(shop.volume.external_id)
     assert isinstance(shop.prove("i-1"), Proof)
+
+
+# --- a person's word
+
+WORD = Proof(kind=ProofKind.OPERATOR_OVERRIDE, evidence="jane: it burnt")
+
+
+def word_of(shop: Shop, node: str | None) -> Proof:
+    return overridden(shop.platform, shop.volume, CLAIM, node, WORD)
+
+
+def test_a_persons_word_takes_the_volume_from_the_node_so_that_another_can_have_it() -> None:
+    shop = Shop(sees_nodes=True, fences=True)
+    shop.attach("i-1")
+    assert word_of(shop, "i-1").kind is ProofKind.OPERATOR_OVERRIDE
+    assert shop.held_by() == ()
+    shop.platform.attach(ExternalId(str(shop.volume.external_id)), "i-2", epoch=2)
+    assert shop.held_by() == ("i-2",)
+
+
+def test_a_persons_word_counts_though_the_platform_does_not_let_go() -> None:
+    shop = Shop(fences=True)
+    shop.attach("i-1")
+    said = "jane: it burnt; but platform disks says that something still holds it"
+    assert word_of(shop, "agent-1.example") == Proof(kind=ProofKind.OPERATOR_OVERRIDE, evidence=said)
+    assert shop.held_by() == ("i-1",)
+
+
+def test_a_persons_word_counts_though_the_platform_is_away_or_no_longer_there() -> None:
+    shop = Shop()
+    answer = overridden(Away(), shop.volume, CLAIM, "i-1", WORD)  # type: ignore[arg-type]
+    assert answer.evidence == "jane: it burnt; but " + str(Away.error)
+    assert overridden(None, shop.volume, CLAIM, "i-1", WORD) == WORD
+
+
+class Away:
+    """A platform that nobody can reach."""
+
+    error = PlatformUnavailable(platform="disks", action="detach a volume", reason="connection refused")
+
+    def detach(self, external_id: ExternalId, node: str) -> None:
+        raise self.error
+
+
+def test_a_platform_that_sees_nodes_says_that_the_node_is_not_stopped() -> None:
+    shop = Shop(sees_nodes=True, fences=True)
+    shop.attach("i-1")
+    assert shop.prove("i-1", None) == StillHeld(reason="platform disks says that something still holds it, and not that i-1 is stopped")
+    assert shop.prove(None, None) == StillHeld(reason="platform disks says that something still holds it")
