@@ -1,8 +1,8 @@
 """A polly-executor that does itself harm at a named step, once: `python -m tests.cluster.dying_executor HARM WHEN:STEP FLAG`.
 
-HARM is `kill` (SIGKILL) or `stall:SECONDS` (held up, as by a machine that swaps). WHEN is `before` or `after`. STEP is a step of
-storage/node/steps.py: create, attach, probe, mkfs, birth, fsck, mount, unmount, detach. Whoever makes the file FLAG is the one
-that is harmed; every later executor runs unharmed.
+HARM is `kill` (SIGKILL), `stop` (SIGSTOP, until a test lets it go on) or `stall:SECONDS` (held up, as by a machine that swaps). WHEN is
+`before` or `after`. STEP is a step of storage/node/steps.py: create, attach, probe, mkfs, birth, fsck, mount, unmount, detach. Whoever
+makes the file FLAG is the one that is harmed; every later executor runs unharmed.
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ from executors.main import main
 def harm(how: str) -> None:
     if how == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
+    if how == "stop":
+        os.kill(os.getpid(), signal.SIGSTOP)
+        return
     threading.Event().wait(float(how.removeprefix("stall:")))
 
 

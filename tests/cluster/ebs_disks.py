@@ -19,6 +19,7 @@ from tests.peers.ec2_wire import Answer, Call, text
 BY_ID = Path("/dev/disk/by-id")
 GIB = 1 << 30
 ATTACHED = ("attaching", "attached")
+TERMINATE = {"Action": "TerminateInstances", "Version": "2016-11-15"}
 
 
 class Disks(Front):
@@ -42,6 +43,11 @@ class Disks(Front):
                 holders = [text(one, "instanceId") for one in item.iterfind("attachmentSet/item") if text(one, "status") in ATTACHED]
                 found[text(item, "volumeId")] = tuple(holders)
         return found
+
+    def terminate(self, instance: str) -> None:
+        """As somebody does in the console: EC2 lets go of its volumes."""
+        with self._lock:
+            self._do(Call(action="TerminateInstances", parameters={**TERMINATE, "InstanceId.1": instance}))
 
     def link(self, volume: str) -> Path:
         return BY_ID / f"nvme-Amazon_Elastic_Block_Store_{ids.serial(volume)}"
