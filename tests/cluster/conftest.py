@@ -41,12 +41,13 @@ def make_rig(mesos: Callable[..., MesosCluster], tmp_path: Path) -> Iterator[Cal
 
 
 @pytest.fixture
-def cloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
-    """EC2 with two instances, for `make_ebs`."""
+def cloud(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
+    """EC2 with two instances, or as many as its parameter says, for `make_ebs`."""
     monkeypatch.setenv(CREDENTIALS, str(tmp_path / "credentials"))  # the broker's
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
         monkeypatch.delenv(name, raising=False)
-    with running_cloud(tmp_path / "credentials", tmp_path / "polly" / "images") as found:
+    machines = getattr(request, "param", 2)
+    with running_cloud(tmp_path / "credentials", tmp_path / "polly" / "images", machines=machines) as found:
         yield found
 
 

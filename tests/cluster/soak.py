@@ -22,8 +22,7 @@ from tests.cluster.rig import Rig, counter
 from tests.support import eventually
 
 AGENTS = 4
-LAST = AGENTS - 1
-"""The agent that dies for good half way."""
+"""The last one dies for good half way."""
 HEAL_S = 90.0
 COUNT = (
     "n=$(($(cat data/starts 2>/dev/null || echo 0) + 1)); echo $n > data/next; sync data/next; mv data/next data/starts; sync data; "
@@ -48,10 +47,10 @@ class Step:
         return f"{self.at_s:6.1f} s  {self.verb} {self.app or self.pick or ''} {self.number}"
 
 
-def make_plan(seed: int, *, seconds: float, instances: int) -> list[Step]:
+def make_plan(seed: int, *, seconds: float, instances: int, agents: int = AGENTS) -> list[Step]:
     """Waves of apps whose instances add up to `instances`, and blows all the while; in the order of their moments."""
     rng = random.Random(seed)
-    return sorted([*_waves(rng, seconds, instances), *_blows(rng, seconds)], key=lambda step: step.at_s)
+    return sorted([*_waves(rng, seconds, instances), *_blows(rng, seconds, last=agents - 1)], key=lambda step: step.at_s)
 
 
 def _waves(rng: random.Random, seconds: float, instances: int) -> Iterator[Step]:
@@ -72,13 +71,13 @@ def _waves(rng: random.Random, seconds: float, instances: int) -> Iterator[Step]
 BLOWS = {"kill broker": 3, "kill executor": 8, "kill task": 6, "kill agent": 2, "kill machine": 2, "cut agent off": 1, "kill master": 1}
 
 
-def _blows(rng: random.Random, seconds: float) -> Iterator[Step]:
-    """One agent is away at a time, and comes back; the last one does not once it was killed."""
-    yield Step(at_s=seconds * 0.5, verb="kill machine", number=LAST)
+def _blows(rng: random.Random, seconds: float, *, last: int) -> Iterator[Step]:
+    """One agent is away at a time, and comes back; the last one does not: it is lost half way."""
+    yield Step(at_s=seconds * 0.5, verb="lose machine", number=last)
     at_s, free_at_s = 3.0, 0.0
     while at_s < seconds:
         verb = rng.choices([*BLOWS], [*BLOWS.values()])[0]
-        number = rng.randrange(LAST)
+        number = rng.randrange(last)
         if "agent" in verb or "machine" in verb:
             if at_s < free_at_s:
                 verb = "kill executor"
@@ -91,7 +90,7 @@ def _blows(rng: random.Random, seconds: float) -> Iterator[Step]:
 
 @dataclass(slots=True)
 class Soak:
-    """Does the plan to a rig whose cluster has AGENTS agents and a replicated log."""
+    """Does the plan to a rig whose cluster has the plan's agents and a replicated log."""
 
     rig: Rig
     plan: Sequence[Step]
@@ -109,6 +108,7 @@ class Soak:
             "kill task": self._kill_task,
             "kill agent": lambda step: self.agents[step.number].kill(),
             "kill machine": lambda step: self.agents[step.number].kill_machine(),
+            "lose machine": lambda step: self.lose_machine(step.number),
             "cut agent off": lambda step: _signal(self.agents[step.number], signal.SIGSTOP),
             "bring back": lambda step: self._bring_back(self.agents[step.number]),
             "kill master": lambda _: self._kill_master(),
@@ -118,9 +118,9 @@ class Soak:
         for step in self.plan:
             never.wait(max(0.0, begun + step.at_s - time.monotonic()))
             verbs[step.verb](step)
-        for agent in self.agents[:LAST]:
+        for agent in self.agents[:-1]:
             self._bring_back(agent)
-        self.rig.cluster.wait_agents(LAST)
+        self.rig.cluster.wait_agents(len(self.agents) - 1)
 
     @property
     def agents(self) -> list[Agent]:
@@ -154,6 +154,10 @@ class Soak:
         self.rig.kill_broker()
         self.rig.start_broker(wait=False)
 
+    def lose_machine(self, number: int) -> None:
+        """It does not come back."""
+        self.agents[number].kill_machine()
+
     def _kill_executor(self, step: Step) -> None:
         if executors := self._executors():
             _kill({executors[int(step.pick * len(executors))]})
@@ -184,10 +188,22 @@ class Soak:
             self.rig.running(app_id, number=number, timeout_s=HEAL_S)
         for app_id in self.deleted:
             self.rig.gone(app_id, HEAL_S)
-        self.rig.settle(HEAL_S)
+        self.settle()
         assert len(self.rig.claims()) == sum(self.wanted.values())
         eventually(lambda: len(self.rig.attached()) == sum(self.wanted.values()), HEAL_S, "what is attached is what is claimed")
         self.no_count_went_back()
+
+    def settle(self) -> None:
+        self.rig.settle(HEAL_S)
+
+    def end(self) -> None:
+        """All apps go, and nothing is left of them."""
+        for app_id in self.wanted:
+            self.rig.delete(app_id)
+        for app_id in self.wanted:
+            self.rig.gone(app_id, HEAL_S)
+        self.settle()
+        self.rig.nothing_left(HEAL_S)
 
     def no_count_went_back(self) -> None:
         """Each start of an instance found what the one before it had left in its volume."""
