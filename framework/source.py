@@ -53,7 +53,10 @@ class LedgerSource:
         return self._ledger.volumes(only, after=_number(after), limit=limit)
 
     def foreign(self, platform: str, *, after: str | None = None, limit: int = PAGE) -> Page[VolumeReport]:
-        return self._ledger.foreign(platform, after=after, limit=limit)
+        found = self._ledger.foreign(platform, after=after, limit=limit)
+        if not found.items and not self._ledger.pools(platform):
+            raise UnknownPlatform(platform=platform)
+        return found
 
     def claim(self, claim: str) -> Claim:
         found = self._ledger.claims(ClaimFilter(claim_id=ClaimId(claim)), limit=1).items

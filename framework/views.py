@@ -123,7 +123,7 @@ class Source(Protocol):
     def volumes(self, only: VolumeFilter, *, after: str | None = None, limit: int = PAGE) -> Page[Volume]: ...
 
     def foreign(self, platform: str, *, after: str | None = None, limit: int = PAGE) -> Page[VolumeReport]:
-        """Volumes that the platform has listed and the ledger does not have."""
+        """Volumes that the platform has listed and the ledger does not have. Raises UnknownPlatform for one that has no pool."""
 
     def claim(self, claim: str) -> Claim:
         """A live one. Raises UnknownClaim."""
