@@ -112,9 +112,9 @@ def load_config(path: Path) -> Config:
     try:
         document = tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
-        raise Invalid(field="--config", value=str(path), reason=error.strerror or str(error)) from error
+        raise Invalid(field="the configuration", value=str(path), reason=error.strerror or str(error)) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise Invalid(field="--config", value=str(path), reason=f"not TOML: {error}") from error
+        raise Invalid(field="the configuration", value=str(path), reason=f"not TOML: {error}") from error
     return parse_config(document)
 
 

@@ -102,7 +102,7 @@ def _config(path: Path) -> Iterator[Finding]:
     except PollyError as error:
         yield _failed("config", error)
         return
-    yield _fine("config", f"{path}: {len(config.platforms)} platforms, {len(config.profiles)} profiles")
+    yield _fine("config", f"{path}: platforms {', '.join(config.platforms) or 'none'}; profiles {', '.join(config.profiles) or 'none'}")
     if not config.platforms:
         yield _wrong("config", "no platform is configured, so no volume can be made", "Add a block [platforms.NAME] to polly.toml.")
     for name in config.platforms:

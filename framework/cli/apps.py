@@ -25,7 +25,7 @@ def app() -> None:
     """Run, look at, scale and kill Marathon apps."""
 
 
-@app.command("run")
+@app.command("run", short_help="Submit an app definition.")
 @click.argument("file", type=click.File("rb"))
 @asks
 def run(file: IO[bytes], broker: BrokerClient, out: Output) -> None:

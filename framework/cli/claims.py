@@ -63,12 +63,12 @@ def claim_columns(hostnames: Mapping[NodeId, str], *, of_one_volume: bool = Fals
         Column("CLAIM", lambda claim: claim.claim_id),
         *(() if of_one_volume else (volume,)),
         Column("STATE", lambda claim: claim.state),
-        Column("FOR", lambda claim: age(claim.since, now), right=True),
-        Column("EPOCH", lambda claim: str(claim.epoch), right=True, rank=1),
-        Column("ACCESS", lambda claim: claim.access, rank=2),
+        Column("FOR", lambda claim: age(claim.since, now), right=True, rank=1),
+        Column("EPOCH", lambda claim: str(claim.epoch), right=True, rank=2),
+        Column("ACCESS", lambda claim: claim.access, rank=3),
         Column("NODE", lambda claim: hostnames.get(claim.holder.node) or claim.holder.node),
         Column("WHY", lambda claim: claim.reason),
-        Column("TASK", lambda claim: claim.holder.placement, rank=3),
+        Column("TASK", lambda claim: claim.holder.placement, rank=4),
     ]
 
 
@@ -100,7 +100,7 @@ def _facts(claim: Claim) -> Facts:
     ]
 
 
-@claim.command("release")
+@claim.command("release", short_help="Say that the holder of a STRANDED claim is gone.")
 @click.argument("claim_id", metavar="CLAIM")
 @click.option("--because", required=True, metavar="TEXT", help="How you know that the holder is gone; kept for ever in the event log.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")

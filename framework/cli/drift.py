@@ -92,7 +92,7 @@ def _advice(it: Drift) -> str:
 
 def _nothing(report: DriftReport) -> str:
     listed = sum(part.listed for part in report.platforms)
-    return f"No drift: {count(listed, 'volume')} on {count(len(report.platforms), 'platform')} are as the ledger says."
+    return f"No drift: what {count(len(report.platforms), 'platform')} listed ({count(listed, 'volume')}) is as the ledger says."
 
 
 def _say_rest(part: PlatformDrift, out: Output) -> None:

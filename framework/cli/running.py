@@ -123,7 +123,7 @@ def doctor(ctx: click.Context, config: Path | None, database: str | None, broker
         Column("", lambda finding: "ok" if finding.ok else "MEND"),
         Column("SUBJECT", lambda finding: finding.subject),
         Column("FOUND", lambda finding: finding.message),
-        Column("WHAT TO DO", lambda finding: finding.mend),
+        Column("WHAT TO DO", lambda finding: "" if finding.ok else finding.mend),
     ]
     Output(output).table(columns, [found], empty="")
     if not all(finding.ok for finding in found):
@@ -135,7 +135,7 @@ def config() -> None:
     """Check the configuration."""
 
 
-@config.command("check")
+@config.command("check", short_help="Read a polly.toml as the broker would.")
 @click.argument("file", type=FILE, default=Path("polly.toml"))
 def check(file: Path) -> None:
     """Read FILE as the broker would (polly.toml by default), without connecting to anything."""

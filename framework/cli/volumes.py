@@ -82,7 +82,7 @@ def list_volumes(
     out.pages(volume_columns(), found, empty=NO_VOLUMES)
 
 
-@volume.command("foreign")
+@volume.command("foreign", short_help="List what a platform has that is not Polly's.")
 @click.option("--platform", required=True, help="The platform to look at.")
 @pages_through
 @reads
@@ -117,7 +117,7 @@ def volume_columns() -> list[Column[Volume]]:
     ]
 
 
-@volume.command("show")
+@volume.command("show", short_help="Show one volume, who holds it and what happened to it.")
 @click.argument("name", metavar="VOLUME")
 @reads
 def show(name: str, source: Source, out: Output) -> None:

@@ -56,7 +56,7 @@ class Section:
         for name in [name for name in self._fields if name not in self._asked]:
             near = difflib.get_close_matches(name, self._asked, n=1)
             ask = f"; did you mean {near[0]!r}?" if near else ""
-            self.wrong(name, f"is no field here (its value is {show(self._fields[name])}){ask}")
+            self.wrong(name, f"is no field here (its value is {show(self._fields[name])}{ask})")
 
     # --- one value -----------------------------------------------------------------------------
 

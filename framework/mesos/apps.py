@@ -57,7 +57,7 @@ class Apps:
         self._store(state, actor, "app.created")
         self._context.picture.apps[WorkloadId(app.app_id)] = state
         self._context.wait(state, now)
-        story.info("app      %s: %s", app.app_id, "1 instance" if app.instances == 1 else f"{app.instances} instances")
+        story.info("app      %s: %s", app.app_id, _instances(app.instances))
         return state
 
     def _checked(self, app: App) -> App:
@@ -133,7 +133,7 @@ class Apps:
         )
         with self._context.ledger.begin(actor) as tx:
             tx.put_workload(workload)
-            tx.note(what, why=f"{state.app.app_id}: {state.instances} instances")
+            tx.note(what, why=f"{state.app.app_id}: {_instances(state.instances)}")
 
     # --- what time brings -----------------------------------------------------------------------
 
@@ -351,3 +351,7 @@ def _is_as_stored(task: Task, placement: Placement, pairs: Sequence[tuple[Claim,
         and encode_record(task.record) == placement.data
         and {claim.claim_id: claim.state for claim in task.claims.values()} == stored
     )
+
+
+def _instances(number: int) -> str:
+    return "1 instance" if number == 1 else f"{number} instances"

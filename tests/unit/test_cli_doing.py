@@ -78,7 +78,7 @@ def test_drift_that_is_mended_or_harmless_is_no_failure(polly: Polly, broker: Fa
     assert (broker.calls, result.exit_code) == ([("drift", DriftOrder(apply=True), "operator:jane")], 0)
     assert "Mended: set it FAULTED" in result.stdout
     broker.drifted = DriftReport(started_at=NOW, platforms=(PlatformDrift(platform="disks", state="DONE", listed=3),))
-    assert "No drift: 3 volumes on 1 platform are as the ledger says." in polly("drift").stderr
+    assert "No drift: what 1 platform listed (3 volumes) is as the ledger says." in polly("drift").stderr
 
 
 def test_a_platform_that_could_not_be_compared_is_a_failure(polly: Polly, broker: FakeBroker) -> None:
@@ -108,6 +108,8 @@ def test_foreign_volumes_are_listed_as_they_were_last_seen(polly: Polly, broker:
     with broker.ledger.begin("test") as tx:
         tx.sight("local", [(seen, written(seen))])
     assert polly("volume", "foreign", "--platform", "local").stdout.splitlines()[1] == "vol-9\told database\t2 GiB\tmain\tz1\t-\t-"
+    unknown = polly("volume", "foreign", "--platform", "nope")
+    assert (unknown.exit_code, unknown.stderr.splitlines()[0]) == (4, "polly: There is no platform nope.")
 
 
 def test_run_an_app(polly: Polly, broker: FakeBroker, tmp_path: Path) -> None:
@@ -123,7 +125,7 @@ def test_run_an_app(polly: Polly, broker: FakeBroker, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "code", "sentence"),
     [
-        ('{"id": "/x", "cmd": "x", "mems": 1}', 2, "did you mean 'mem'?"),
+        ('{"id": "/x", "cmd": "x", "mems": 1}', 2, "mems: is no field here (its value is 1; did you mean 'mem'?).\n"),
         ('{"id": "/x", "cmd": "x", "container": {"docker": {"image": "x"}}}', 2, "Docker images"),
         ("{", 2, "not JSON"),
         (json.dumps(COUNTER), 5, "App /counter exists already."),
@@ -194,6 +196,8 @@ def test_doctor(polly: Polly, broker: FakeBroker, tmp_path: Path) -> None:
     result = polly("doctor")
     assert result.exit_code == 1
     assert "MEND\tmesos\tnot registered\tCheck --master." in result.stdout
+    broker.findings = [Finding(ok=True, subject="mesos", message="registered", mend="Check --master.")]
+    assert "ok\tmesos\tregistered\t-" in polly("doctor").stdout
     config = tmp_path / "polly.toml"
     config.write_text(f'[platforms.local]\nkind = "local"\nfolder = "{tmp_path}/none"\n[profiles.fast]\nplatforms = ["local"]\n')
     result = CliRunner().invoke(root, ["doctor", "--config", str(config), "--database", f"sqlite:///{tmp_path}/none.db", "-o", "json"])
@@ -219,6 +223,8 @@ def test_config_check(tmp_path: Path) -> None:
     file.write_text("[profiles.fast]\nfilesystem = 'ntfs'\n")
     result = CliRunner().invoke(root, ["config", "check", str(file)])
     assert (result.exit_code, "profiles.fast.filesystem" in result.stderr) == (2, True)
+    result = CliRunner().invoke(root, ["config", "check", "/nowhere/polly.toml"])
+    assert (result.exit_code, result.stderr) == (2, "polly: the configuration is '/nowhere/polly.toml': No such file or directory.\n")
 
 
 def test_the_broker_command_only_parses(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from framework.cli.claims import claim_columns
 from framework.cli.output import NARROWEST, Column, Output, fitted
 from framework.views import PAGE
 from storage.inventory import open_ledger
@@ -73,6 +74,20 @@ def test_a_table_that_is_too_wide_loses_what_matters_least_first() -> None:
     assert fitted(natural, ranks, 42) == {0: 10, 1: 30}
     assert fitted(natural, ranks, 30) == {0: 10, 1: 18}
     assert fitted(natural, ranks, 1) == {0: NARROWEST, 1: NARROWEST}
+
+
+def test_a_claims_id_stands_whole_on_a_terminal_of_eighty_columns() -> None:
+    columns = claim_columns({})
+    cells = {
+        "CLAIM": 36,
+        "VOLUME": len("/counter#0/data"),
+        "STATE": len("ATTACHING"),
+        "FOR": len("15 s"),
+        "NODE": len("agent1"),
+        "TASK": 60,
+    }
+    widths = fitted([max(len(column.title), cells.get(column.title, 0)) for column in columns], [column.rank for column in columns], 80)
+    assert {columns[at].title: width for at, width in widths.items()} == {"CLAIM": 36, "VOLUME": 15, "STATE": 9, "NODE": 6, "WHY": 3}
 
 
 @pytest.mark.parametrize("columns", [60, 100, 160])

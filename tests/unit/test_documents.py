@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from framework.cli.root import root
 from framework.config import ClaimsBlock, ExecutorBlock, FrameworkBlock, PlatformKeys, parse_config
@@ -62,6 +63,18 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_commands_that_are_named_exist(page: Path) -> None:
     named = re.findall(r"(?:`|^)polly ([a-z]+)(?: ([a-z]+))?", page.read_text("utf-8"), re.MULTILINE)
     assert [words for words in named if not _exists(*words)] == []
+
+
+def _groups() -> list[str]:
+    context = click.Context(root)
+    return [name for name in root.list_commands(context) if isinstance(root.get_command(context, name), click.Group)]
+
+
+@pytest.mark.parametrize("group", _groups())
+def test_the_lists_of_commands_have_whole_sentences(group: str) -> None:
+    listed = CliRunner().invoke(root, [group, "--help"], terminal_width=80).stdout.partition("Commands:\n")[2].splitlines()
+    assert listed
+    assert [line for line in listed if not line.endswith(".") or line.endswith("...")] == []
 
 
 def _exists(name: str, verb: str) -> bool:

@@ -109,7 +109,7 @@ def test_an_app_with_volumes_of_its_own_is_not_forgotten_for_a_week_unless_it_sa
 def test_unknown_fields_are_named_with_path_value_and_nearest_name() -> None:
     volume = {"containerPath": "data", "persistent": {"sise": 64}}
     found = problems({**MINIMAL, "commands": "x", "container": {"volumes": [volume]}})
-    assert found["container.volumes[0].persistent.sise"] == "is no field here (its value is 64); did you mean 'size'?"
+    assert found["container.volumes[0].persistent.sise"] == "is no field here (its value is 64; did you mean 'size'?)"
     assert found["container.volumes[0].persistent.size"] == "is required"
     assert found["commands"].startswith('is no field here (its value is "x")')
 
