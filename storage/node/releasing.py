@@ -147,22 +147,31 @@ def sweep(staging_dir: Path, machine: Machine) -> None:
 def alone(staging_dir: Path, name: str, timeout_s: float, pace: Pace) -> Iterator[None]:
     """Keeps a second stage or unstage of the same volume in the same folder waiting. Raises NodeError after `timeout_s`."""
     file = staging_dir / f".{name}.lock"
-    fd = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    taken: list[int] = []
+    if not pace.until(lambda: _take(file, taken), timeout_s=timeout_s, every_s=0.05):
+        raise NodeError(command="flock", target=str(file), reason="another process stages or unstages this volume")
     try:
-        if not pace.until(lambda: _locked(fd), timeout_s=timeout_s, every_s=0.05):
-            raise NodeError(command="flock", target=str(file), reason="another process stages or unstages this volume")
         yield
     finally:
-        fcntl.flock(fd, fcntl.LOCK_UN)  # closing is not enough while a child that is being started has a copy
-        os.close(fd)
+        file.unlink(missing_ok=True)  # a node sees many volumes, and each would leave a file
+        _give_up(taken[0])
 
 
-def _locked(fd: int) -> bool:
-    try:
+def _take(file: Path, taken: list[int]) -> bool:
+    """Adds the lock's descriptor to `taken`. A file that its last holder has removed meanwhile is no lock any more."""
+    fd = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    with suppress(BlockingIOError, FileNotFoundError):
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+        if os.path.samestat(os.fstat(fd), os.lstat(file)):
+            taken.append(fd)
+            return True
+    _give_up(fd)
+    return False
+
+
+def _give_up(fd: int) -> None:
+    fcntl.flock(fd, fcntl.LOCK_UN)  # closing is not enough while a child that is being started has a copy
+    os.close(fd)
 
 
 def _found(platform: Attacher, plan: VolumePlan) -> ExternalId | None:

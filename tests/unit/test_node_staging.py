@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +25,7 @@ from storage.errors import (
 from storage.model import Access, AccessMode, ExternalId, VolumePlan
 from storage.node.journal import Journal, Mark
 from storage.node.pace import Deadline, Pace
+from storage.node.releasing import alone
 from storage.node.staged import Staged, may_be_held
 from storage.node.staging import stage
 from storage.node.steps import Machine
@@ -215,3 +220,45 @@ def test_a_reader_of_a_volume_that_never_was_creates_none(node: Node) -> None:
     with pytest.raises(UnknownVolume):
         node.stage(plan(access=Access.RO))
     assert node.platform.calls == []
+
+
+def test_who_stages_a_volume_is_alone_and_leaves_no_file(tmp_path: Path) -> None:
+    inside: list[int] = []
+    most: list[int] = []
+
+    def work(number: int) -> None:
+        for _ in range(40):
+            with alone(tmp_path, "vol-1", 60.0, Pace(wait=lambda seconds: time.sleep(0))):
+                inside.append(number)
+                most.append(len(inside))
+                inside.remove(number)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(4)))
+
+    assert (len(most), max(most)) == (160, 1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_who_waits_for_a_volume_goes_on_when_it_is_free_and_says_who_keeps_it_else(tmp_path: Path) -> None:
+    first = ExitStack()
+    first.enter_context(alone(tmp_path, "vol-1", 0.0, Pace()))
+    with pytest.raises(NodeError, match="another process stages or unstages this volume"), alone(tmp_path, "vol-1", 0.0, Pace()):
+        pass
+    with alone(tmp_path, "vol-1", 1.0, Pace(now=lambda: 0.0, wait=lambda seconds: first.close())):
+        assert [file.name for file in tmp_path.iterdir()] == [".vol-1.lock"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lock_whose_file_went_while_it_was_taken_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, file = fcntl.flock, tmp_path / ".vol-1.lock"
+    late = iter([file])
+
+    def flock(fd: int, operation: int) -> None:
+        for lost in late:
+            lost.unlink()  # its last holder was quicker
+        real(fd, operation)
+
+    monkeypatch.setattr("storage.node.releasing.fcntl.flock", flock)
+    with alone(tmp_path, "vol-1", 1.0, Pace(wait=lambda seconds: None)):
+        assert file.exists()
