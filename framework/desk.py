@@ -142,7 +142,7 @@ class Desk:
 
         def done(outcome: Outcome[Proof]) -> None:
             try:
-                self._engine.scheduler.statuses.settled(claim, outcome.get())
+                self._engine.scheduler.statuses.settled(claim, outcome.get(), actor)
             except PollyError as error:
                 released.set_exception(error)
                 raise

@@ -152,8 +152,8 @@ class Statuses:
 
     # --- the settler's answers --------------------------------------------------------------------
 
-    def settled(self, claim: Claim, answer: Proof | StillHeld) -> None:
-        """The platform, or an operator, has said whether the volume of a claim without a clean release is free."""
+    def settled(self, claim: Claim, answer: Proof | StillHeld, actor: str = "broker") -> None:
+        """A platform that was asked, or an operator, has said whether the volume of a claim without a clean release is free."""
         task = self._context.picture.by_claim.get(claim.claim_id)
         if task is None or not _is_still_asked(task, task.claims[claim.claim_id], answer):
             return
@@ -163,7 +163,7 @@ class Statuses:
             return
         name = task.volumes[claim.volume_id].name
         quiet_at = self._context.clock() + self._context.config.claims.quiet_after_s
-        self._commit([_freed(task, current, answer, quiet_at)])
+        self._commit([_freed(task, current, answer, quiet_at)], actor)
         story.info("freed    %s epoch %d by proof %s: %s", name, claim.epoch, answer.kind, answer.evidence)
 
     def _note_held(self, task: Task, claim: Claim, reason: str) -> None:
@@ -176,12 +176,12 @@ class Statuses:
 
     # --- commits ----------------------------------------------------------------------------------
 
-    def _commit(self, effects: Sequence[Effect]) -> None:
+    def _commit(self, effects: Sequence[Effect], actor: str = "mesos") -> None:
         if not effects:
             return
         now = self._context.clock()
         names = self._context.news_of_nodes((effect.task.agent_id, effect.identities) for effect in effects)
-        with self._context.ledger.begin("mesos") as tx:
+        with self._context.ledger.begin(actor) as tx:
             for node_id, identities in names.items():
                 tx.name_node(self._context.scheduler, node_id, identities)
             for effect in effects:

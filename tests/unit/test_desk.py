@@ -166,6 +166,7 @@ def test_a_person_ends_a_stranded_claim_with_a_reason(desk: Desk, engine: Engine
     assert platform.inspect(volume.external_id).held_by == ()
     assert engine.ledger.claims().items == []
     freed = next(event for event in engine.ledger.events(limit=100).items if event.what == "claim.freed")
+    assert freed.actor == "operator:jane"
     assert freed.why.startswith("OPERATOR_OVERRIDE: operator:jane: the machine burnt down; nothing holds ")
     with pytest.raises(UnknownClaim):
         desk.release_claim(claim_id, "again", "operator:jane")

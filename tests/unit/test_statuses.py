@@ -223,6 +223,8 @@ def test_a_task_that_lost_one_volume_by_proof_is_killed_when_it_comes_back(stage
     stage.hear(from_master(task, "TASK_UNREACHABLE"))
     first = next(iter(task.claims.values()))
     stage.scheduler.statuses.settled(first, FENCED)
+    (freed,) = [event for event in stage.ledger.events(limit=100).items if event.what == "claim.freed"]
+    assert (freed.actor, freed.why.partition(":")[0]) == ("broker", "FENCED")
     assert task.record.killing
     stage.hear(from_master(task, "TASK_RUNNING"))
     stage.tick()
