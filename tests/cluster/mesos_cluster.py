@@ -348,6 +348,14 @@ class MesosCluster:
         self.stop()
 
 
+def _made_ready(version: str) -> Path:
+    """Where it is. Ends the process with a sentence where it cannot be had: no network, no index, no compiler."""
+    try:
+        return install(version).library.parent
+    except (LookupError, OSError, subprocess.SubprocessError) as error:
+        sys.exit(f"Mesos {version} cannot be made ready: {error}")
+
+
 def main(wait: Callable[[], object] = signal.pause) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--agents", type=int, default=1)
@@ -360,7 +368,7 @@ def main(wait: Callable[[], object] = signal.pause) -> None:
     options = parser.parse_args()
     if options.install_only:
         for version in VERSIONS if options.all else [options.version]:
-            print(f"Mesos {version}: {install(version).library.parent}", flush=True)
+            print(f"Mesos {version}: {_made_ready(version)}", flush=True)
         return
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with MesosCluster(

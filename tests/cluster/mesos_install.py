@@ -117,11 +117,20 @@ def _only_one(folder: Path) -> Iterator[None]:
 
 
 def _fetch(version: str, target: Path) -> None:
-    from pypi_simple import PYPI_SIMPLE_ENDPOINT, PyPISimple
+    from pypi_simple import PYPI_SIMPLE_ENDPOINT, NoSuchProjectError, PyPISimple
+    from requests import Session
 
     name = f"mesos.scheduler-{version}.linux-x86_64.tar.gz"
-    with PyPISimple(_index() or PYPI_SIMPLE_ENDPOINT) as index, tempfile.TemporaryDirectory(dir=target.parent) as scratch:
-        found = [p for p in index.get_project_page("mesos.scheduler").packages if p.filename == name]
+    session = Session()
+    session.verify = pip_setting("cert") or True
+    with (
+        PyPISimple(pip_setting("index-url") or PYPI_SIMPLE_ENDPOINT, session=session) as index,
+        tempfile.TemporaryDirectory(dir=target.parent) as scratch,
+    ):
+        try:
+            found = [p for p in index.get_project_page("mesos.scheduler").packages if p.filename == name]
+        except NoSuchProjectError:
+            found = []
         if not found:
             raise LookupError(f"the package index has no {name}")
         archive = Path(scratch) / name
@@ -133,10 +142,11 @@ def _fetch(version: str, target: Path) -> None:
         (Path(scratch) / "libmesos.so").rename(target)
 
 
-def _index() -> str:
-    """The index that pip is told to use; empty for the public one."""
-    asked = subprocess.run([sys.executable, "-m", "pip", "config", "get", "global.index-url"], capture_output=True, text=True, check=False)
-    return os.environ.get("PIP_INDEX_URL") or asked.stdout.strip()
+def pip_setting(name: str) -> str:
+    """What pip is told by its files or environment, so that whoever reaches an index with pip does so here; empty if nothing."""
+    listed = subprocess.run([sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=False).stdout
+    told = dict(line.split("=", 1) for line in listed.splitlines() if "=" in line)
+    return (told.get(f":env:.{name}") or told.get(f"global.{name}") or "").strip("'\"")
 
 
 def _extract_library(archive: Path, target: Path) -> None:

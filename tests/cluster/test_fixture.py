@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from tests.cluster.mesos_cluster import VERSIONS, Agent, AgentSpec, MesosCluster, install
+from tests.cluster.mesos_install import DEFAULT_VERSION, pip_setting
 from tests.cluster.processes import Processes, kill_all
 from tests.support import eventually
 
@@ -277,6 +278,25 @@ def test_processes_that_are_to_die_together_do_not_see_each_other_die(tmp_path: 
 def test_an_unknown_version_is_named_with_those_that_run() -> None:
     with pytest.raises(LookupError, match=r"no Mesos 1\.7\.0 runs here, only 1\.8\.1, 1\.9\.0"):
         install("1.7.0")
+
+
+def test_what_cannot_be_fetched_is_said_in_one_line(tmp_path: Path) -> None:
+    nowhere = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "PIP_INDEX_URL": "http://127.0.0.1:1/simple"}
+    command = [sys.executable, "-m", "tests.cluster.mesos_cluster", "--install-only"]
+    done = subprocess.run(command, env=nowhere, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"Mesos {DEFAULT_VERSION} cannot be made ready: ")
+    assert "Connection refused" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_pips_own_settings_count_for_mesos_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "pip.conf").write_text("[global]\ncert = /etc/of-the-file.pem\n")
+    monkeypatch.setenv("PIP_CONFIG_FILE", str(tmp_path / "pip.conf"))
+    monkeypatch.delenv("PIP_CERT", raising=False)
+    assert pip_setting("cert") == "/etc/of-the-file.pem"
+    monkeypatch.setenv("PIP_CERT", "/etc/of-the-environment.pem")
+    assert pip_setting("cert") == "/etc/of-the-environment.pem"
 
 
 def test_two_processes_that_install_at_once_build_once(tmp_path: Path) -> None:
