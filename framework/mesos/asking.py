@@ -69,7 +69,8 @@ def obstacle(need: Need, volume: Volume | None, holders: Iterable[tuple[str, Cla
     """Why this volume cannot be claimed whatever is offered; empty if it can."""
     if volume is None:
         if need.size_mib is None:
-            return f"there is no volume {need.name}, and the app gives no size to make it with"
+            how = f"; polly volume create {need.name} --profile PROFILE --size SIZE makes it" if need.access is Access.RW else ""
+            return f"there is no volume {need.name}, and the app gives no size to make it with{how}"
         if need.access is Access.RO:
             return f"there is no volume {need.name}, and one that is mounted RO cannot be made"
         return ""

@@ -235,6 +235,7 @@ class MesosCluster:
         if folder is None:
             made = tempfile.TemporaryDirectory(prefix="mesos-cluster-", ignore_cleanup_errors=True)
             folder = Path(self._temporary.enter_context(made))
+            folder.chmod(0o711)  # tasks run as other users too, below it
         self.folder = folder.resolve()
         self._ports: list[int] = []
         flags = {"registry": registry, "quorum": "1", "hostname": "localhost"}

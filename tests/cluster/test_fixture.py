@@ -280,6 +280,15 @@ def test_an_unknown_version_is_named_with_those_that_run() -> None:
         install("1.7.0")
 
 
+def test_tasks_of_other_users_reach_their_sandboxes_below_a_folder_of_the_clusters_own() -> None:
+    cluster = MesosCluster(1)
+    try:
+        assert cluster.folder.stat().st_mode & 0o777 == 0o711
+    finally:
+        cluster.stop()
+    assert not cluster.folder.exists()
+
+
 def test_what_cannot_be_fetched_is_said_in_one_line(tmp_path: Path) -> None:
     nowhere = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "PIP_INDEX_URL": "http://127.0.0.1:1/simple"}
     command = [sys.executable, "-m", "tests.cluster.mesos_cluster", "--install-only"]

@@ -40,7 +40,8 @@ def held(access: Access = Access.RW) -> list[tuple[str, Claim]]:
     ("wanted", "volume", "holders", "words"),
     [
         (need(), None, [], ""),
-        (need(size_mib=None), None, [], "no size"),
+        (need(size_mib=None), None, [], "no size to make it with; polly volume create v --profile PROFILE --size SIZE makes it"),
+        (need(Access.RO, size_mib=None), None, [], "no size to make it with"),
         (need(Access.RO), None, [], "cannot be made"),
         (need(), BORN, [], ""),
         (need(), BORN, held(), "claimed by task t1"),
