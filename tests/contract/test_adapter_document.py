@@ -19,7 +19,7 @@ DOCUMENT = (Path(__file__).parents[2] / "docs" / "adapters.md").read_text("utf-8
 
 def example() -> dict[str, Any]:
     """What the document's two Python blocks define, run one after the other as two files would be."""
-    module = sys.modules["shelf_example"] = ModuleType("shelf_example")
+    module = sys.modules["shelf_adapter"] = ModuleType("shelf_adapter")
     blocks = re.findall(r"```python\n(.*?)```", DOCUMENT, re.DOTALL)
     assert len(blocks) == 2
     for block in blocks:
@@ -49,6 +49,7 @@ def test_example_is_found_by_its_entry_point(tmp_path: Path, monkeypatch: pytest
     (information / "METADATA").write_text("Metadata-Version: 2.1\nName: shelf-adapter\nVersion: 1.0\n")
     (information / "entry_points.txt").write_text("[polly.platforms]\nshelf = shelf_adapter:ShelfPlatform\n")
     monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "shelf_adapter")
     assert "shelf" in registry.kinds()
     platform = registry.build("cellar", "shelf", {"root": str(tmp_path), "capacity_mib": "64"})
     assert [(pool.name, pool.capacity_mib) for pool in platform.pools()] == [("shelf", 64)]
