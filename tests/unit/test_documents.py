@@ -14,6 +14,7 @@ from framework.cli.root import root
 from framework.config import ClaimsBlock, ExecutorBlock, FrameworkBlock, PlatformKeys, parse_config
 from storage.model import Profile
 from storage.platforms.local.options import LocalOptions
+from tests.bench.__main__ import BENCHMARKS
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -63,6 +64,23 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_commands_that_are_named_exist(page: Path) -> None:
     named = re.findall(r"(?:`|^)polly ([a-z]+)(?: ([a-z]+))?", page.read_text("utf-8"), re.MULTILINE)
     assert [words for words in named if not _exists(*words)] == []
+
+
+FOLDERS = ("storage", "offers", "executors", "framework", "tests", "docs", "examples", "packaging")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_that_are_named_exist(page: Path) -> None:
+    named = set(re.findall(r"`([a-z_/]+(?:\.py|/))`", page.read_text("utf-8"))) - {".bench/"}
+    there = {path.relative_to(ROOT).as_posix() for folder in FOLDERS for path in (ROOT / folder).rglob("*")}
+    missing = [name for name in named if not any(f"/{path}".endswith(f"/{name.rstrip('/')}") for path in {*FOLDERS, *there})]
+    assert missing == []
+
+
+def test_every_benchmark_is_documented() -> None:
+    text = (ROOT / "docs/performance.md").read_text("utf-8")
+    names = text.partition("the names for it are")[2].partition("Each benchmark")[0]
+    assert set(re.findall(r"`(\w+)`", names)) == set(BENCHMARKS)
 
 
 def _groups() -> list[str]:
