@@ -9,6 +9,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -204,8 +205,18 @@ def check_against(config: Config, platforms: Mapping[str, Platform]) -> None:
 
 
 def _convert(field: str, value: Any, kind: type[Any]) -> Any:
+    """The block as a `kind`. Raises Invalid for a key that is unknown or wrong, with what it has."""
+    keys = [key for key in kind.__struct_fields__ if key != "name" or kind is not _ProfileBlock]
+    for key in value if isinstance(value, dict) else ():
+        if key not in kind.__struct_fields__:
+            raise Invalid(field=f"{field}.{key}", value=value[key], reason=f"there is no such key; the keys are {', '.join(sorted(keys))}")
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
         reason, _, where = str(error).partition(" - at `$")
-        raise Invalid(field=field + where.rstrip("`"), value=value, reason=reason) from error
+        key = where.strip(".`").partition(".")[0].partition("[")[0]
+        found = value.get(key, value) if isinstance(value, dict) else value
+        known = next((it.type for it in msgspec.structs.fields(kind) if it.name == key), None)
+        if isinstance(known, type) and issubclass(known, StrEnum):
+            reason = f"it is one of {', '.join(known)}"
+        raise Invalid(field=field + where.rstrip("`"), value=found, reason=reason) from error
