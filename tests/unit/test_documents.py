@@ -9,9 +9,13 @@ from pathlib import Path
 import click
 import pytest
 from click.testing import CliRunner
+from fastapi.routing import APIRoute
 
 from framework.cli.root import root
 from framework.config import ClaimsBlock, ExecutorBlock, FrameworkBlock, PlatformKeys, parse_config
+from framework.rest.inventory import router as inventory
+from framework.rest.marathon import router as marathon
+from framework.rest.orders import router as orders
 from storage.model import Profile
 from storage.platforms.local.options import LocalOptions
 from tests.bench.__main__ import BENCHMARKS
@@ -81,6 +85,19 @@ def test_every_benchmark_is_documented() -> None:
     text = (ROOT / "docs/performance.md").read_text("utf-8")
     names = text.partition("the names for it are")[2].partition("Each benchmark")[0]
     assert set(re.findall(r"`(\w+)`", names)) == set(BENCHMARKS)
+
+
+def test_every_route_of_the_http_api_is_documented_and_no_other() -> None:
+    text = (ROOT / "docs/http.md").read_text("utf-8")
+    documented = set(re.findall(r"`((?:GET|POST|PUT|PATCH|DELETE) /v[12]/\S+)`", text)) - {"GET /v1/openapi.json"}
+    routes = [*marathon.routes, *orders.routes, *inventory.routes]
+    there = {
+        f"{method} {route.path.replace(':path', '')}"
+        for route in routes
+        if isinstance(route, APIRoute) and route.include_in_schema and route.path != "/ping"
+        for method in route.methods or ()
+    }
+    assert documented == there
 
 
 def _groups() -> list[str]:
