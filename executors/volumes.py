@@ -21,6 +21,7 @@ from storage.lifecycle import ClaimState
 from storage.model import ClaimId, VolumePlan
 from storage.node import mounts
 from storage.node.attacher import Attacher
+from storage.node.folders import FOLDER
 from storage.node.identities import identify
 from storage.node.journal import Journal
 from storage.node.mountinfo import Mount
@@ -89,9 +90,11 @@ class NodeVolume:
         if staged is None:
             return f"{self.plan.container_path}: not here"
         filesystem = staged.birth.filesystem
-        done = {"create": "created", "attach": f"attached {staged.device}", "mkfs": f"formatted {filesystem}", "fsck": "checked"}
+        made = "marked as born" if filesystem == FOLDER else f"formatted {filesystem}"
+        done = {"create": "created", "attach": f"attached {staged.device}", "mkfs": made, "fsck": "checked"}
         steps = [words for name, words in done.items() if name in self.took_ms]
-        return f"{self.plan.container_path}: {', '.join([*steps, 'mounted'])} ({sum(self.took_ms.values()):.0f} ms)"
+        end = () if staged.is_folder else ("mounted",)
+        return f"{self.plan.container_path}: {', '.join([*steps, *end])} ({sum(self.took_ms.values()):.0f} ms)"
 
 
 class Volumes:

@@ -15,9 +15,12 @@ from executors.agent import KillAsked, LaunchAsked, MessageCame, ShutdownAsked
 from executors.config import NodeConfig, prepare_staging_dir, read_config
 from executors.identity import command_line, find_user
 from executors.inbox import Event, Inbox, Stop
+from executors.volumes import NodeVolume
 from executors.wire import VERSION, Launch, Progress, Receipt, decode_receipt, encode
 from storage.errors import Invalid
-from storage.model import ClaimId
+from storage.model import Birth, ClaimId, ExternalId
+from storage.node.staged import Staged
+from tests.nodes import plan
 
 # --- the node's file
 
@@ -203,3 +206,28 @@ def test_a_wait_ends_with_its_condition_or_its_time() -> None:
     assert not inbox.wait(lambda: False, until=1.5)
     inbox.put(launched("task-1"))
     assert inbox.wait(lambda: inbox.launch)
+
+
+@pytest.mark.parametrize(
+    ("filesystem", "device", "is_folder", "steps", "words"),
+    [
+        (
+            "ext4",
+            "/dev/loop3",
+            False,
+            ("create", "attach", "mkfs", "mount"),
+            "created, attached /dev/loop3, formatted ext4, mounted (40 ms)",
+        ),
+        ("ext4", "/dev/loop3", False, ("attach", "fsck", "mount"), "attached /dev/loop3, checked, mounted (30 ms)"),
+        ("folder", "/srv/v.dir", True, ("create", "attach", "mkfs"), "created, attached /srv/v.dir, marked as born (30 ms)"),
+        ("folder", "nas:/v", False, ("attach", "mount", "mkfs"), "attached nas:/v, marked as born, mounted (30 ms)"),
+    ],
+)
+def test_what_was_done_is_told_as_it_was_done(filesystem: str, device: str, is_folder: bool, steps: tuple[str, ...], words: str) -> None:
+    volume = NodeVolume(plan())
+    birth = Birth(serial="s", filesystem=filesystem, filesystem_uuid="u")
+    volume.staged = Staged(
+        plan=plan(), external_id=ExternalId("v"), size_mib=64, device=device, birth=birth, path="/p", is_folder=is_folder, formatted=True
+    )
+    volume.took_ms = dict.fromkeys(steps, 10.0)
+    assert volume.words == f"{volume.plan.container_path}: {words}"
