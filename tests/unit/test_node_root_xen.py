@@ -85,11 +85,11 @@ def test_one_that_only_another_namespace_has_mounted_is_not_detached(node: Node)
     node.platform.let_go("claim-1")
 
 
-def test_what_the_dead_have_left_of_it_is_forgotten_only_when_nothing_uses_it(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_dead_have_left_of_it_is_forgotten_only_when_nothing_uses_it(node: Node) -> None:
     staged = node.stage(plan())
     for descriptor in attached._locks.values():
         os.close(descriptor)  # as the kernel does for a process that dies
-    monkeypatch.setattr(attached, "_locks", {})
+    attached._locks.clear()
 
     sweep(node.staging, node.machine)
     assert attached.of(node.staging, CLAIM)
