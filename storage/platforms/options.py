@@ -8,6 +8,7 @@ Invalid that names the key, the value, and what would be right.
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Mapping
 from types import UnionType
 from typing import TYPE_CHECKING, Any, Final, TypeVar, get_args, get_type_hints
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 T = TypeVar("T", bound="DataclassInstance")
 
 REQUIRED: Final = dataclasses.MISSING
+SECRETS: Final = re.compile("passw|secret|token|credential|private|access_?key|api_?key", re.IGNORECASE)
+"""Of keys that there are not: what a person may have written a secret behind."""
+LOGIN: Final = re.compile("//[^/?#]*@")
+"""A user and a password in an address."""
 Check = Callable[[Any], str]
 """Returns "" or what would be right, as in `it must be an absolute path`."""
 
@@ -34,13 +39,21 @@ def read_options(kind: type[T], block: str, settings: Mapping[str, object]) -> T
     fields = {field.name: field for field in dataclasses.fields(kind)}
     for key, value in settings.items():
         if key not in fields:
-            raise Invalid(field=f"{block}.{key}", value=value, reason=f"there is no such key; the keys are {', '.join(sorted(fields))}")
+            raise _unknown(f"{block}.{key}", value, sorted(fields))
     types = get_type_hints(kind)
     given = {key: _checked(f"{block}.{key}", value, types[key], fields[key].metadata.get("check")) for key, value in settings.items()}
     for name, field in fields.items():
         if name not in given and field.default is REQUIRED and field.default_factory is REQUIRED:
             raise Invalid(field=f"{block}.{name}", value="", reason=f"it must be given: {field.metadata.get('says', name)}")
     return kind(**given)
+
+
+def _unknown(field: str, value: object, keys: list[str]) -> Invalid:
+    """What was written behind a key that sounds like a secret's is not shown: errors are printed and logged."""
+    reason = f"there is no such key; the keys are {', '.join(keys)}"
+    if SECRETS.search(field.rpartition(".")[2]):
+        return Invalid(field=field, value="(not shown)", reason=f"no secret stands in polly.toml, and {reason}")
+    return Invalid(field=field, value=value, reason=reason)
 
 
 def write_options(options: DataclassInstance) -> dict[str, str]:
@@ -68,7 +81,7 @@ def _as_text(value: object) -> str:
 def _checked(field: str, value: object, wanted: Any, check: Check | None) -> object:
     read = _as_type(field, value, _without_none(wanted))
     if check is not None and (reason := check(read)):
-        raise Invalid(field=field, value=value, reason=reason)
+        raise Invalid(field=field, value=LOGIN.sub("//(not shown)@", value) if isinstance(value, str) else value, reason=reason)
     return read
 
 

@@ -37,18 +37,20 @@ class Builtin:
     attribute: str
     extra: str = ""
     """Which extra of Polly's distribution brings the SDK; empty where none is needed."""
+    sdk: str = ""
+    """The SDK's distribution, by the name that it is installed by."""
 
 
 BUILTIN: Final[Mapping[str, Builtin]] = {
-    "cinder": Builtin(module="storage.platforms.cinder", attribute="CinderPlatform", extra="cinder"),
-    "gce": Builtin(module="storage.platforms.gce", attribute="GcePlatform", extra="gce"),
+    "cinder": Builtin(module="storage.platforms.cinder", attribute="CinderPlatform", extra="cinder", sdk="openstacksdk"),
+    "gce": Builtin(module="storage.platforms.gce", attribute="GcePlatform", extra="gce", sdk="google-cloud-compute"),
     "local": Builtin(module="storage.platforms.local", attribute="LocalPlatform"),
-    "powerflex": Builtin(module="storage.platforms.powerflex", attribute="PowerFlexPlatform", extra="powerflex"),
-    "powermax": Builtin(module="storage.platforms.powermax", attribute="PowerMaxPlatform", extra="powermax"),
-    "powerscale": Builtin(module="storage.platforms.powerscale", attribute="PowerScalePlatform", extra="powerscale"),
-    "xtremio": Builtin(module="storage.platforms.xtremio", attribute="XtremioPlatform", extra="xtremio"),
-    "ebs": Builtin(module="storage.platforms.ebs", attribute="EbsPlatform", extra="ebs"),
-    "virtualbox": Builtin(module="storage.platforms.virtualbox", attribute="VirtualBoxPlatform", extra="virtualbox"),
+    "powerflex": Builtin(module="storage.platforms.powerflex", attribute="PowerFlexPlatform", extra="powerflex", sdk="httpx"),
+    "powermax": Builtin(module="storage.platforms.powermax", attribute="PowerMaxPlatform", extra="powermax", sdk="httpx"),
+    "powerscale": Builtin(module="storage.platforms.powerscale", attribute="PowerScalePlatform", extra="powerscale", sdk="httpx"),
+    "xtremio": Builtin(module="storage.platforms.xtremio", attribute="XtremioPlatform", extra="xtremio", sdk="httpx"),
+    "ebs": Builtin(module="storage.platforms.ebs", attribute="EbsPlatform", extra="ebs", sdk="boto3"),
+    "virtualbox": Builtin(module="storage.platforms.virtualbox", attribute="VirtualBoxPlatform", extra="virtualbox", sdk="zeep"),
 }
 
 
@@ -92,7 +94,8 @@ def _load_builtin(name: str, builtin: Builtin) -> Adapter:
     except ModuleNotFoundError as error:
         if not builtin.extra:
             raise
-        raise MissingSdk(platform=name, action="load", reason=str(error), package=error.name, extra=builtin.extra) from error
+        package = builtin.sdk or error.name  # the module that failed first may be one that the SDK brings
+        raise MissingSdk(platform=name, action="load", reason=str(error), package=package, extra=builtin.extra) from error
 
 
 def _load_foreign(name: str, entry: EntryPoint) -> Adapter:

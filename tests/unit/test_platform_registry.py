@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import subprocess
 import sys
-from dataclasses import dataclass
+import tomllib
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,21 @@ from storage.platforms import registry
 from storage.platforms.local import LocalPlatform
 from storage.platforms.marks import Mark
 from storage.platforms.options import describe, option, read_options, write_options
-from storage.platforms.registry import Builtin, build
+from storage.platforms.registry import BUILTIN, Builtin, build
+
+SDKS = {
+    "cinder": {"openstack", "keystoneauth1", "requests"},
+    "ebs": {"boto3", "botocore"},
+    "gce": {"google.cloud.compute_v1", "google.api_core"},
+    "local": set[str](),
+    "powerflex": {"httpx"},
+    "powermax": {"httpx"},
+    "powerscale": {"httpx"},
+    "virtualbox": {"zeep", "requests", "httpx"},
+    "xtremio": {"httpx"},
+}
+"""The modules that tell whose SDK is loaded; zeep speaks by httpx too where it finds it."""
+EXTRAS = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +77,15 @@ def test_missing_sdk_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> No
     assert caught.value.advice == "Install it with: pip install 'polly-broker[ebs]'"
 
 
+@pytest.mark.parametrize("kind", sorted(set(BUILTIN) - {"local"}))
+def test_a_missing_sdk_goes_by_the_name_that_its_extra_installs(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "BUILTIN", {kind: replace(BUILTIN[kind], module="no_such_module")})
+    with pytest.raises(MissingSdk) as caught:
+        build("x", kind, {})
+    named = [line for line in EXTRAS[caught.value.fields["extra"]] if line.startswith(str(caught.value.fields["package"]))]
+    assert len(named) == 1
+
+
 def test_missing_package_of_a_third_party_says_whose_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     third_party(tmp_path, "vendor_adapter", "import vendor_sdk\n", "vendor = vendor_adapter:Adapter")
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -91,6 +115,14 @@ def test_adapter_is_imported_only_when_it_is_used() -> None:
     assert done.stdout.strip() == "False"
 
 
+@pytest.mark.parametrize("kind", sorted(BUILTIN))
+def test_an_adapter_brings_no_other_platforms_sdk(kind: str) -> None:
+    others = {sdk for name, sdks in SDKS.items() if name != kind for sdk in sdks} - SDKS[kind]
+    program = f"import sys, {BUILTIN[kind].module}; print(*(set(sys.modules) & {others}))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2])
+    assert done.stdout.split() == []
+
+
 def test_options_are_read_from_their_types_and_from_text() -> None:
     given = read_options(Options, "platforms.array", {"url": "u", "size": 3, "verify": False, "pools": ["x", "y"]})
     assert given == Options(url="u", size=3, verify=False, pools=("x", "y"))
@@ -115,6 +147,19 @@ def test_options_are_read_from_their_types_and_from_text() -> None:
 )
 def test_wrong_option_is_refused_with_key_value_and_what_would_be_right(settings: dict[str, Any], sentence: str) -> None:
     assert refusal(settings) == sentence
+
+
+@pytest.mark.parametrize("key", ["password", "secret_key", "AWS_ACCESS_KEY", "private_key", "auth_token"])
+def test_what_may_be_a_secret_is_not_repeated(key: str) -> None:
+    sentence = refusal({"url": "u", key: "hunter2"})
+    assert sentence.startswith(f"platforms.array.{key} is '(not shown)': no secret stands in polly.toml, and there is no such key; ")
+    assert "hunter2" not in sentence
+
+
+def test_a_password_in_an_address_is_not_repeated() -> None:
+    with pytest.raises(Invalid) as caught:
+        build("array", "xtremio", {"endpoint": "https://polly:hunter2@xms:443", "username": "polly", "password_file": "/etc/polly/xms"})
+    assert "platforms.array.endpoint is 'https://(not shown)@xms:443': it must be a URL" in str(caught.value)
 
 
 def test_options_can_be_described() -> None:
