@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from executors.wire import BROKER
 from framework.config import Config, check_against, load_config
 from framework.fitting import misfits
-from storage.errors import PollyError
+from storage.errors import Invalid, PollyError
 from storage.node.identities import HOSTNAME, identify
 from storage.node.steps import Machine
 from storage.node.transports import programs
@@ -110,25 +110,32 @@ def _config(path: Path) -> Iterator[Finding]:
 
 
 def _platform(config: Config, name: str) -> Iterator[Finding]:
-    block = config.platforms[name]
+    block, said = config.platforms[name], False
     try:
         with closing(build(name, block.keys.kind, block.settings)) as platform:
-            yield from of_platform(name, platform.check())
+            for finding in of_platform(name, platform.check()):
+                said = said or not finding.ok
+                yield finding
             yield from of_node(name, platform.capabilities)
             if block.keys.attach_by == BROKER:
                 yield _fine(f"platform {name}", "the broker attaches its volumes; agents need no credentials of it")
-            yield from _pools(config, platform)
-            check_against(config, {name: platform})
+            yield from _profiles(config, platform)
+            pools = platform.pools()
+            yield _fine(f"platform {name}", f"pools: {', '.join(pool.name for pool in pools) or 'none'}")
     except PollyError as error:
-        yield _failed(f"platform {name}", error)
+        if not said:  # else it is the same once more, without what to do about it
+            yield _failed(f"platform {name}", error)
 
 
-def _pools(config: Config, platform: Platform) -> Iterator[Finding]:
-    pools = platform.pools()
-    yield _fine(f"platform {platform.name}", f"pools: {', '.join(pool.name for pool in pools) or 'none'}")
+def _profiles(config: Config, platform: Platform) -> Iterator[Finding]:
+    """What the platform cannot do of what the profiles want of it."""
     named = [profile for profile in config.profiles.values() if platform.name in profile.platforms]
     for misfit in misfits(named, {platform.name: platform.capabilities}):
         yield _failed("config", misfit)
+    try:
+        check_against(config, {platform.name: platform})
+    except Invalid as error:
+        yield _failed("config", error)
 
 
 def _ledger(database: str) -> Iterator[Finding]:

@@ -25,10 +25,10 @@ def _misfit(profile: Profile, platform: str, able: Capabilities) -> Invalid | No
     where = f"profiles.{profile.name}"
     if profile.access_mode not in able.access_modes:
         modes = ", ".join(sorted(able.access_modes))
-        return Invalid(field=f"{where}.access_mode", value=profile.access_mode, reason=f"platform {platform} has {modes}")
+        return Invalid(field=f"{where}.access_mode", value=str(profile.access_mode), reason=f"platform {platform} has {modes}")
     if profile.reclaim is ReclaimPolicy.SNAPSHOT_THEN_DELETE and not able.snapshots:
         return Invalid(
-            field=f"{where}.reclaim", value=profile.reclaim, reason=f'platform {platform} has no snapshots; use "retain" or "delete"'
+            field=f"{where}.reclaim", value=str(profile.reclaim), reason=f'platform {platform} has no snapshots; use "retain" or "delete"'
         )
     if able.max_mib is not None and profile.min_mib > able.max_mib:
         return Invalid(

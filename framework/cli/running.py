@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 from pathlib import Path
 from typing import Any, Final
 
@@ -114,6 +115,7 @@ def doctor(ctx: click.Context, config: Path | None, database: str | None, broker
 
     url = broker or (None if config or database else DEFAULT_BROKER)
     client = open_broker(url, token_file) if url else None
+    logging.getLogger().addHandler(logging.NullHandler())  # what SDKs log about a failure is in the findings, in a sentence
     try:
         found = list(examine(config=config, database=database, broker=client))
     finally:
@@ -139,12 +141,12 @@ def config() -> None:
 @click.argument("file", type=FILE, default=Path("polly.toml"))
 def check(file: Path) -> None:
     """Read FILE as the broker would (polly.toml by default), without connecting to anything."""
+    from framework.broker import build_platforms
     from framework.config import load_config
-    from storage.platforms.registry import build
 
     read = load_config(file)
-    for name, block in read.platforms.items():
-        build(name, block.keys.kind, block.settings).close()
+    for platform in build_platforms(read).values():
+        platform.close()
     click.echo(f"{file} is valid: platforms {', '.join(read.platforms) or 'none'}; profiles {', '.join(read.profiles) or 'none'}")
 
 

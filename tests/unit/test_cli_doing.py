@@ -18,7 +18,7 @@ from msgspec.structs import replace
 
 from framework.cli import reference
 from framework.cli.root import COMMANDS, root
-from framework.doctor import of_node, of_platform, soundness
+from framework.doctor import examine, of_node, of_platform, soundness
 from framework.failures import EXIT_CODES
 from framework.rest.app import create_app
 from framework.rest.server import serve
@@ -225,6 +225,28 @@ def test_config_check(tmp_path: Path) -> None:
     assert (result.exit_code, "profiles.fast.filesystem" in result.stderr) == (2, True)
     result = CliRunner().invoke(root, ["config", "check", "/nowhere/polly.toml"])
     assert (result.exit_code, result.stderr) == (2, "polly: the configuration is '/nowhere/polly.toml': No such file or directory.\n")
+
+
+def test_config_check_refuses_what_a_broker_would_not_start_with(tmp_path: Path) -> None:
+    file = tmp_path / "polly.toml"
+    file.write_text(
+        f'[platforms.disks]\nkind = "local"\nroot = "{tmp_path}"\nformat = "folder"\n'
+        '[profiles.all]\nplatforms = ["disks"]\naccess_mode = "MULTI_NODE_MULTI_WRITER"\n'
+    )
+    result = CliRunner().invoke(root, ["config", "check", str(file)])
+    assert result.exit_code == 2
+    assert "profiles.all.access_mode is 'MULTI_NODE_MULTI_WRITER': platform disks has" in result.stderr
+
+
+def test_the_doctor_says_once_that_a_platform_is_ill_and_still_looks_at_its_profiles(tmp_path: Path) -> None:
+    file = tmp_path / "polly.toml"
+    file.write_text(
+        f'[platforms.disks]\nkind = "local"\nroot = "{tmp_path}/none"\nformat = "folder"\n'
+        '[profiles.all]\nplatforms = ["disks"]\naccess_mode = "MULTI_NODE_MULTI_WRITER"\n'
+    )
+    wrong = [finding for finding in examine(config=file, database=None, broker=None) if not finding.ok and finding.subject != "node"]
+    assert [finding.subject for finding in wrong] == ["platform disks", "config"]
+    assert f"mkdir --mode 0700 {tmp_path}/none" in wrong[0].mend
 
 
 def test_the_broker_command_only_parses(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ def test_what_a_named_platform_cannot_do_is_refused(changes: dict[str, object], 
     assert misfit.fields["field"] == field
     assert words in str(misfit)
     assert "platform plain" in str(misfit)
+    assert "<" not in str(misfit), "what the profile says is shown as it is written"
 
 
 def test_a_profile_without_platforms_needs_one_that_can() -> None:
