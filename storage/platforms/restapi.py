@@ -25,6 +25,8 @@ TRIES: Final = 6
 """How often a call is made that the array refuses for its load."""
 BUSY: Final = (429, 503)
 LONGEST_WAIT_S: Final = 30.0
+KEYS: Final = "Correct this key of the platform's block in polly.toml, or what it names."
+"""What to do about an Invalid that a check meets."""
 
 
 def _https(endpoint: str) -> str:
@@ -70,13 +72,16 @@ class RestApi:
         self._client: httpx.Client | None = None
 
     def password(self) -> str:
-        """Raises Invalid, naming the file, if it cannot be read."""
+        """Raises Invalid, naming the file, if it cannot be read or is empty: an empty password would lock the user out in the end."""
         path = self.options.password_file
         try:
-            return Path(path).read_text("utf-8").strip()
+            found = Path(path).read_text("utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "it is not text"
             raise Invalid(field=f"platforms.{self.platform}.password_file", value=path, reason=reason) from error
+        if not found:
+            raise Invalid(field=f"platforms.{self.platform}.password_file", value=path, reason="the file is empty")
+        return found
 
     def call(
         self,

@@ -123,6 +123,14 @@ def test_the_doctor_says_what_is_missing(cinder: Cloud, tmp_path: Path) -> None:
     (unknown,) = cinder.platform(BARE_METAL, cloud="elsewhere").check()
     assert "elsewhere" in unknown.message
 
+    for text, words in ((None, "cannot be read: No such file"), ("{[", "it is not YAML"), ("{}", "has no `clouds`")):
+        file = tmp_path / "spoilt.yaml"
+        if text is not None:
+            file.write_text(text)
+        (spoilt,) = cinder.platform(BARE_METAL, clouds_file=str(file)).check()
+        assert f"clouds_file {file} " in spoilt.message
+        assert words in spoilt.message
+
     login = cinder.openstack.login("polly", "polly", "a-wrong-secret")
     wrong = str(cinder.openstack.write_clouds(tmp_path / "clouds.yaml", polly=login))
     (refused,) = cinder.platform(BARE_METAL, clouds_file=wrong).check()

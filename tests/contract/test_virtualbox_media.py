@@ -189,8 +189,11 @@ def test_a_wrong_password_is_named_and_never_shown(rig: Rig, root: Path, tmp_pat
     assert "wrong horse" not in f"{refusal.value}{finding.message}"
     secret.write_text(PASSWORD)
     assert list(platform.volumes().items) == []
-    secret.unlink()
+    secret.write_text("\n")
     platform.close()
+    with pytest.raises(PlatformUnavailable, match="is empty"):
+        platform.volumes()
+    secret.unlink()
     with pytest.raises(PlatformUnavailable, match="cannot be read: No such file"):
         platform.volumes()
 
@@ -202,6 +205,7 @@ def test_a_missing_program_or_service_is_found(rig: Rig, root: Path) -> None:
         with pytest.raises(PlatformUnavailable):
             one.pools()
         assert [(finding.ok, word in finding.mend) for finding in one.check()] == [(False, True)]
+    assert [finding.message for finding in silent.check()] == ["[Errno 111] Connection refused"]
 
 
 def test_a_missing_folder_is_no_pool_and_is_found(rig: Rig, root: Path, via: str) -> None:

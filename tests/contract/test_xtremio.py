@@ -239,8 +239,12 @@ def test_what_is_wrong_with_the_login_is_said_without_the_password(xms: XmsServe
     assert "another-secret" not in repr(finding)
     (finding,) = platform_on(xms, password_file=str(tmp_path / "none")).check()
     assert "password_file" in finding.message
+    wrong.write_text("\n")
+    (finding,) = platform_on(xms, password_file=str(wrong)).check()
+    assert "the file is empty" in finding.message
     (finding,) = platform_on(xms, cluster="brick9").check()
-    assert not finding.ok
+    assert (finding.ok, finding.subject) == (False, "cluster brick9")
+    assert "in `cluster`" in finding.mend
 
 
 def test_a_certificate_that_is_not_trusted_is_refused(xms: XmsServer) -> None:

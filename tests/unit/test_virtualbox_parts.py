@@ -73,6 +73,8 @@ def test_the_documents_polly_toml_is_one() -> None:
         ({"capacity_mib": None}, "capacity_mib"),
         ({"username": "polly"}, "password_file"),
         ({"password_file": "/etc/polly/secret"}, "username"),
+        ({"username": "polly", "password_file": "secret"}, "password_file"),
+        ({"ca_file": "ca.pem"}, "ca_file"),
     ],
 )
 def test_a_wrong_option_is_refused_by_its_name(wrong: dict[str, object], key: str) -> None:

@@ -9,9 +9,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Final
 
 import openstack
+import yaml
 from keystoneauth1 import exceptions as keystone
 from keystoneauth1.adapter import Adapter
 from keystoneauth1.exceptions import http
@@ -20,6 +22,7 @@ from storage.errors import PlatformError, PlatformUnavailable
 from storage.platforms.cinder.failures import Refusal
 from storage.platforms.cinder.options import CinderOptions
 from storage.platforms.pacing import TokenBucket
+from storage.platforms.wording import in_brief
 
 VOLUMES: Final = "block-storage"
 SERVERS: Final = "compute"
@@ -126,8 +129,20 @@ class Client:
     def _configured(self) -> Any:
         options = self._options
         files = [options.clouds_file] if options.clouds_file else None
+        if files:
+            self._make_sure_it_can_be_read(options.clouds_file)
         region: dict[str, Any] = {"region_name": options.region} if options.region else {}
         return openstack.config.OpenStackConfig(config_files=files).get_one(cloud=options.cloud or None, **region)
+
+    def _make_sure_it_can_be_read(self, file: str) -> None:
+        """The SDK takes a file that it cannot read for one that there is not."""
+        try:
+            read = yaml.safe_load(Path(file).read_text("utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            why = error.strerror if isinstance(error, OSError) else "it is not YAML"
+            raise self._failed("log in", f"clouds_file {file} cannot be read: {why}") from error
+        if not isinstance(read, dict) or not read.get("clouds"):
+            raise self._failed("log in", f"clouds_file {file} has no `clouds`")
 
     @contextmanager
     def _sorted(self, action: str) -> Iterator[None]:
@@ -136,13 +151,16 @@ class Client:
             yield
         except (http.HTTPClientError, keystone.AuthorizationFailure) as error:
             # Only Keystone's answers are raised here: 401 for a wrong password, 404 for an application credential that is gone.
-            raise self._unavailable(action, f"the credentials are refused: {error}") from error
+            raise self._unavailable(action, f"the credentials are refused: {_said(error)}") from error
         except (keystone.MissingRequiredOptions, keystone.NoMatchingPlugin, openstack.exceptions.ConfigException) as error:
-            raise PlatformError(platform=self._platform, action=action, reason=f"the credentials are not complete: {error}") from error
+            raise self._failed(action, f"the credentials are not complete: {_said(error)}") from error
         except (keystone.EndpointNotFound, keystone.CatalogException) as error:
-            raise PlatformError(platform=self._platform, action=action, reason=f"the catalogue lacks the service: {error}") from error
+            raise self._failed(action, f"the catalogue lacks the service: {_said(error)}") from error
         except (keystone.ClientException, openstack.exceptions.SDKException, OSError) as error:
-            raise self._unavailable(action, f"{type(error).__name__}: {error}") from error
+            raise self._unavailable(action, f"{type(error).__name__}: {_said(error)}") from error
+
+    def _failed(self, action: str, reason: str) -> PlatformError:
+        return PlatformError(platform=self._platform, action=action, reason=reason)
 
     def _unavailable(self, action: str, reason: str) -> PlatformUnavailable:
         return PlatformUnavailable(platform=self._platform, action=action, reason=reason)
@@ -158,6 +176,11 @@ def _adapter(region: Any, service: str) -> Adapter:
         region_name=region.get_region_name(service),
         endpoint_override=region.get_endpoint(service),
     )
+
+
+def _said(error: Exception) -> str:
+    """Without the full stop: a sentence goes on around it."""
+    return in_brief(error).rstrip(".")
 
 
 def _json(answer: Any) -> Any:

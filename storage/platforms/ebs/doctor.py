@@ -6,9 +6,10 @@ Rights are asked for as dry runs, which change nothing and are answered even whe
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
-from storage.errors import PlatformError, PollyError
+from storage.errors import PlatformError, PlatformUnavailable, PollyError
 from storage.platforms.base import Finding
 from storage.platforms.ebs.client import Client
 from storage.platforms.ebs.making import Making
@@ -42,6 +43,8 @@ def calls(zone: str) -> Mapping[str, Mapping[str, Any]]:
 
 
 def check(options: EbsOptions, client: Client, making: Making) -> Sequence[Finding]:
+    if (unread := _unread(options.credentials_file)) is not None:
+        return [unread]
     subject = f"EC2 in {options.region}" + (f" at {options.endpoint_url}" if options.endpoint_url else "")
     try:
         zones = [pool.name for pool in making.pools()]
@@ -50,11 +53,26 @@ def check(options: EbsOptions, client: Client, making: Making) -> Sequence[Findi
             *_zones(options, zones),
             *_rights(client, zones),
         ]
-    except PlatformError as error:
+    except PlatformUnavailable as error:
         mend = "see that credentials are found (environment, shared credentials file, or instance role) and that the address is reached"
+        return [Finding(ok=False, subject=subject, message=str(error), mend=mend)]
+    except PlatformError as error:
+        mend = "allow it with the policy in docs/platforms/ebs.md"
         return [Finding(ok=False, subject=subject, message=str(error), mend=mend)]
     except PollyError as error:
         return [Finding(ok=False, subject=subject, message=str(error), mend="see the keys of its block in polly.toml")]
+
+
+def _unread(file: str) -> Finding | None:
+    """The SDK takes a file that it cannot read for one without profiles."""
+    if not file:
+        return None
+    try:
+        Path(file).open("rb").close()
+    except OSError as error:
+        message = f"{file} cannot be read: {error.strerror}"
+        return Finding(ok=False, subject="credentials_file", message=message, mend="correct `credentials_file`, or leave it out")
+    return None
 
 
 def _zones(options: EbsOptions, found: Sequence[str]) -> Iterator[Finding]:

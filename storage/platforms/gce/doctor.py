@@ -38,7 +38,11 @@ def _reached(options: GceOptions, api: Api) -> Finding:
     try:
         api.zone(options.zones[0])
     except Fault as fault:
-        mend = SIGN_IN if fault.signed_out else "enable the Compute Engine API, and grant the account the role of docs/platforms/gce.md"
+        mend = "enable the Compute Engine API, and grant the account the role of docs/platforms/gce.md"
+        if fault.signed_out:
+            mend = SIGN_IN
+        elif not fault.status:  # nobody answered
+            mend = f"see that this machine reaches {options.endpoint or 'https://compute.googleapis.com'}, and its name servers and proxies"
         return Finding(ok=False, subject=subject, message=str(fault), mend=mend)
     return Finding(ok=True, subject=subject, message="the API answers, and knows the credentials")
 

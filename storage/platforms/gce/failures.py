@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from storage.errors import PlatformError, PlatformUnavailable
 from storage.platforms.verbs import verbs
+from storage.platforms.wording import in_brief
 
 GONE: Final = frozenset({"NOT_FOUND", "RESOURCE_NOT_FOUND"})
 TAKEN: Final = frozenset({"ALREADY_EXISTS", "RESOURCE_ALREADY_EXISTS", "DUPLICATE"})
@@ -77,7 +78,7 @@ def fault_of(error: Exception) -> Fault | None:
             status=int(error.code or 0),
         )
     if isinstance(error, AuthTransportError | RequestException | RetryError):
-        return Fault("BACKEND_ERROR", f"{type(error).__name__}: {error}")
+        return Fault("BACKEND_ERROR", f"{type(error).__name__}: {in_brief(error)}")
     if isinstance(error, GoogleAuthError):
         return Fault("CREDENTIALS", f"{type(error).__name__}: {error.args[0] if error.args else ''}")
     return None

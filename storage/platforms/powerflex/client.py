@@ -136,7 +136,7 @@ class Client:
         except OSError as error:
             raise Unreachable(f"password_file {self._options.password_file} cannot be read: {error.strerror}") from error
         except Invalid as error:
-            raise Unreachable(str(error)) from error
+            raise Unreachable(str(error.fields["reason"])) from error
 
 
 def _decoded(answer: httpx.Response, kind: type[T]) -> T:

@@ -90,7 +90,7 @@ class PowerFlexPlatform(Platform):
     def pools(self) -> Sequence[PoolReport]:
         """Reads the list of all volumes as well, for what others have been promised: for now and then, not for each offer."""
         pools = self._array.pools(anew=True).values()
-        return self._reports.pools([pool for pool in pools if self._uses(pool)])
+        return self._reports.pools([pool for pool in pools if self._uses(pool) and self._fills(pool)])
 
     @verb("list its volumes")
     def volumes(self, *, after: str | None = None, limit: int = 1000) -> Page[VolumeReport]:
@@ -117,6 +117,10 @@ class PowerFlexPlatform(Platform):
 
     def _uses(self, pool: Pool) -> bool:
         return pool.is_mirrored and (not self._options.pools or pool.name in self._options.pools)
+
+    def _fills(self, pool: Pool) -> bool:
+        """Whether volumes are made in it: one that never has any must not be chosen for its room."""
+        return pool.is_padded or self._options.allow_unpadded
 
     # --- making and removing --------------------------------------------------------------------
 
@@ -158,7 +162,7 @@ class PowerFlexPlatform(Platform):
         pool = self._array.pool(name)
         if pool is None or not self._uses(pool):
             raise UnknownPool(pool=name, platform=self._name)
-        if not (pool.is_padded or self._options.allow_unpadded):
+        if not self._fills(pool):
             reason = "the pool has no zero padding, so a new volume may show old data; enable it there, or set allow_unpadded"
             raise Unsupported(platform=self._name, action=f"create a volume in pool {name}", reason=reason)
         return pool

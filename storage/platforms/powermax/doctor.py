@@ -11,6 +11,7 @@ from storage.platforms.base import Finding
 from storage.platforms.powermax.hosts import Hosts
 from storage.platforms.powermax.options import PowerMaxOptions
 from storage.platforms.powermax.unisphere import NotThere, Refused, Unisphere
+from storage.platforms.restapi import KEYS
 
 OLDEST: Final = (5978, 669)
 """Since when a snapshot has an id of its own, and a volume is deleted with what is allocated to it."""
@@ -25,9 +26,9 @@ def check(options: PowerMaxOptions, unisphere: Unisphere, hosts: Hosts) -> list[
         mend = "Check endpoint, ca_file, username and password_file, and that this machine reaches Unisphere."
         return [Finding(ok=False, subject=options.endpoint, message=str(error), mend=mend)]
     except PollyError as error:
-        return [Finding(ok=False, subject=options.endpoint, message=str(error), mend=error.advice)]
+        return [Finding(ok=False, subject=options.endpoint, message=str(error), mend=error.advice or KEYS)]
     found = [Finding(ok=True, subject=options.endpoint, message=f"Unisphere {version}, reached as {options.username}")]
-    for look in (_array, _rights, _ports, _levels):
+    for look in (_array, _rights, _pools, _ports, _levels):
         try:
             found.extend(look(options, unisphere, hosts))
         except NotThere:
@@ -58,6 +59,13 @@ def _rights(options: PowerMaxOptions, unisphere: Unisphere, hosts: Hosts) -> Ite
     except PlatformError as error:
         may, message = False, str(error)
     yield _judged(may, options.username, message, "Give the user the role StorageAdmin on the array.")
+
+
+def _pools(options: PowerMaxOptions, unisphere: Unisphere, hosts: Hosts) -> Iterator[Finding]:
+    there = sorted(unisphere.get("look at its pools", "srp").get("srpId") or ())
+    message = f"the array has the storage resource pools {', '.join(there)}"
+    for srp in options.srps or there[:1]:
+        yield _judged(srp in there, srp, message, "Name some of them in `srps`.")
 
 
 def _ports(options: PowerMaxOptions, unisphere: Unisphere, hosts: Hosts) -> Iterator[Finding]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from storage.errors import PlatformUnavailable, PollyError
+from storage.errors import Invalid, PlatformUnavailable, PollyError
 from storage.platforms.base import Finding
 from storage.platforms.powerscale.onefs import NotThere, OneFs, Refused
 from storage.platforms.powerscale.options import PowerScaleOptions
+from storage.platforms.restapi import KEYS
 
 OLDEST: Final = 12
 """The version of the platform API that came with OneFS 9.2."""
@@ -33,10 +34,12 @@ def check(options: PowerScaleOptions, onefs: OneFs) -> list[Finding]:
     except PlatformUnavailable as error:
         mend = "Check endpoint, ca_file, username and password_file, and that this machine reaches the cluster."
         return [Finding(ok=False, subject=options.endpoint, message=str(error), mend=mend)]
+    except Invalid as error:
+        return [Finding(ok=False, subject=options.endpoint, message=str(error), mend=KEYS)]
     except (PollyError, Refused) as error:
         return [Finding(ok=False, subject=options.endpoint, message=str(error), mend="Check that `endpoint` is the cluster's management.")]
     message = f"OneFS with version {latest} of its API, reached as {options.username}"
-    found = [Finding(ok=latest >= OLDEST, subject=options.endpoint, message=message, mend="Polly needs OneFS 9.2 or later.")]
+    found = [_judged(latest >= OLDEST, options.endpoint, message, "Polly needs OneFS 9.2 or later.")]
     for look in (_rights, _zone, _base, _licenses) if latest >= OLDEST else ():
         try:
             found.extend(look(options, onefs))
@@ -50,7 +53,7 @@ def _rights(options: PowerScaleOptions, onefs: OneFs) -> Iterator[Finding]:
     held = {str(one["id"]): _may_write(one) for one in token.get("privilege") or ()}
     lacks = [f"{name} (write)" for name in WRITE if not held.get(name)] + [f"{name} (read)" for name in READ if name not in held]
     message = f"the user lacks {', '.join(lacks)}" if lacks else "the user has the rights that Polly needs"
-    yield Finding(ok=not lacks, subject=options.username, message=message, mend="Give the user's role these privileges.")
+    yield _judged(not lacks, options.username, message, "Give the user's role these privileges.")
 
 
 def _may_write(privilege: object) -> bool:
@@ -69,17 +72,21 @@ def _zone(options: PowerScaleOptions, onefs: OneFs) -> Iterator[Finding]:
         return
     inside = f"{options.base_path}/".startswith(f"{path}/")
     message = f"its root is {path}, and the base path is {'' if inside else 'not '}below it"
-    yield Finding(ok=inside, subject=subject, message=message, mend="Name a base path of this zone.")
+    yield _judged(inside, subject, message, "Name a base path of this zone.")
 
 
 def _base(options: PowerScaleOptions, onefs: OneFs) -> Iterator[Finding]:
     there = onefs.is_there("look at the base path", options.base_path)
     message = f"the folder is there; nodes mount from {options.server}" if there else "there is no such folder"
-    yield Finding(ok=there, subject=options.base_path, message=message, mend="Make the folder, owned by Polly's user.")
+    yield _judged(there, options.base_path, message, "Make the folder, owned by Polly's user.")
 
 
 def _licenses(options: PowerScaleOptions, onefs: OneFs) -> Iterator[Finding]:
     for name in LICENSES:
         said = onefs.get("look at licences", f"license/licenses/{name}")["licenses"]
         status = str(said[0]["status"]) if said else "Unlicensed"
-        yield Finding(ok=status not in DEAD, subject=name, message=f"its licence is {status}", mend="Activate the licence on the cluster.")
+        yield _judged(status not in DEAD, name, f"its licence is {status}", "Activate the licence on the cluster.")
+
+
+def _judged(ok: bool, subject: str, message: str, mend: str) -> Finding:
+    return Finding(ok=ok, subject=subject, message=message, mend="" if ok else mend)

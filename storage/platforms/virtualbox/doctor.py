@@ -22,7 +22,7 @@ def check(options: VirtualBoxOptions, media: Media) -> Sequence[Finding]:
         return [Finding(ok=False, subject=subject, message=str(error), mend=mend)]
     except (Unreachable, Fault) as error:
         start = "start vboxwebsrv on the VM host" if options.via == "soap" else "install VirtualBox here, or name its program: vboxmanage"
-        return [Finding(ok=False, subject=subject, message=str(error), mend=start)]
+        return [Finding(ok=False, subject=subject, message=str(error).removeprefix(f"{subject}: "), mend=start)]
 
 
 def _folder(media: Media, pool: str) -> Finding:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Final
 
 from storage.errors import Invalid
@@ -25,6 +26,10 @@ def _one_of(*words: str) -> Callable[[str], str]:
 def _absolute(root: str) -> str:
     absolute = root.startswith("/") or re.match(r"[A-Za-z]:[\\/]", root)
     return "" if absolute and ".." not in re.split(r"[\\/]", root) else "it must be an absolute path of the VM host without '..'"
+
+
+def _file(path: str) -> str:
+    return "" if not path or PurePosixPath(path).is_absolute() else "it must be an absolute path"
 
 
 def _http(url: str) -> str:
@@ -59,8 +64,8 @@ class VirtualBoxOptions:
     )
     url: str = option("http://127.0.0.1:18083/", says="where vboxwebsrv listens", check=_http)
     username: str = option("", says="whom vboxwebsrv lets in; empty where it was told to let in everybody")
-    password_file: str = option("", says="a file with that user's password, readable by Polly alone")
-    ca_file: str = option("", says="the certificate authority of an https address, where the system does not know it")
+    password_file: str = option("", says="a file with that user's password, readable by Polly alone", check=_file)
+    ca_file: str = option("", says="the certificate authority of an https address, where the system does not know it", check=_file)
     vboxmanage: str = option("VBoxManage", says="the command line's program, by name or path")
     controller: str = option("", says="the name of the VMs' SATA controller for volumes; empty: the first one that a VM has")
     slots: int = option(

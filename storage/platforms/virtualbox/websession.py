@@ -23,6 +23,7 @@ from zeep.transports import Transport
 
 from storage.platforms.virtualbox.failures import Fault, Stale, Unreachable
 from storage.platforms.virtualbox.options import VirtualBoxOptions
+from storage.platforms.wording import in_brief
 
 BINDING: Final = "{http://www.virtualbox.org/}vboxBinding"
 NOTHING: Final = ""
@@ -124,10 +125,13 @@ class WebSession:
         if not self._options.password_file:
             return ""
         try:
-            return Path(self._options.password_file).read_text("utf-8").rstrip("\r\n")
+            found = Path(self._options.password_file).read_text("utf-8").rstrip("\r\n")
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is not text"
             raise NoEntry(f"password_file {self._options.password_file} cannot be read: {reason}") from error
+        if not found:
+            raise NoEntry(f"password_file {self._options.password_file} is empty")
+        return found
 
     def _understood(self, fault: SoapFault) -> Exception:
         said = {element.tag.rpartition("}")[2]: element.text or "" for element in (fault.detail.iter() if fault.detail is not None else ())}
@@ -146,4 +150,4 @@ class WebSession:
 
 def _briefly(error: Exception) -> str:
     """Without the addresses of objects in memory, and in one line."""
-    return " ".join(re.sub(r"<[^>]* at 0x[0-9a-f]+>", "", str(error)).split())[:300] or type(error).__name__
+    return re.sub(r"<[^>]* at 0x[0-9a-f]+>", "", in_brief(error))[:300] or type(error).__name__

@@ -26,7 +26,7 @@ from storage.model import ExternalId, Page
 from storage.platforms.base import Attachment, Capabilities, CreateRequest, Finding, Platform, PoolReport, SnapshotReport, VolumeReport
 from storage.platforms.options import write_options
 from storage.platforms.pacing import TokenBucket
-from storage.platforms.restapi import RestApi, Timing
+from storage.platforms.restapi import KEYS, RestApi, Timing
 from storage.platforms.xtremio import naming
 from storage.platforms.xtremio.hosts import Hosts, holders
 from storage.platforms.xtremio.options import XtremioOptions
@@ -337,8 +337,11 @@ class XtremioPlatform(Platform):
         except PlatformUnavailable as error:
             mend = "Check endpoint, ca_file, username and password_file, and that this machine reaches the XMS."
             return [Finding(ok=False, subject=self._options.endpoint, message=str(error), mend=mend)]
+        except NotThere as error:
+            mend = "Name a cluster of this XMS in `cluster`, or none if it manages only one."
+            return [Finding(ok=False, subject=f"cluster {self._options.cluster}", message=str(error), mend=mend)]
         except PollyError as error:
-            return [Finding(ok=False, subject=self._options.endpoint, message=str(error), mend=error.advice)]
+            return [Finding(ok=False, subject=self._options.endpoint, message=str(error), mend=error.advice or KEYS)]
         found = [
             Finding(
                 ok=True,

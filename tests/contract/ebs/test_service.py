@@ -275,6 +275,16 @@ def test_the_doctor_says_which_zone_is_not_there(front: Front) -> None:
     assert [pool.name for pool in cloud.pools()] == ["us-east-1a"]
 
 
+def test_the_doctor_tells_a_file_that_is_not_there_and_a_right_to_look_that_is_missing(front: Front, tmp_path: Path) -> None:
+    (finding,) = ec2.adapter(front, credentials_file=f"{tmp_path}/none").check()
+    assert (finding.ok, finding.subject) == (False, "credentials_file")
+    assert finding.message == f"{tmp_path}/none cannot be read: No such file or directory"
+
+    front.faults.denied = frozenset({"DescribeAvailabilityZones"})
+    (finding,) = ec2.adapter(front).check()
+    assert (finding.ok, "docs/platforms/ebs.md" in finding.mend) == (False, True)
+
+
 def test_the_doctor_says_that_credentials_have_ended(front: Front, cloud: EbsPlatform) -> None:
     front.faults.expired = "ExpiredToken"
 

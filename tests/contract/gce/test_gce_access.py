@@ -23,6 +23,7 @@ from storage.platforms.registry import build
 from tests.peers.gce import verbs
 from tests.peers.gce.cloud import HASTE, ZONE, Cloud
 from tests.peers.gce.errors import ApiError
+from tests.ports import free_port
 
 pytestmark = [pytest.mark.peer, pytest.mark.xdist_group("gce")]
 
@@ -175,6 +176,13 @@ def test_an_account_that_is_shut_out_is_told_how_to_sign_in(cloud: Cloud) -> Non
     cloud.world.faults.expired = True
     (finding,) = bad(cloud)
     assert (finding.message, "credentials_file" in finding.mend) == ("AUTH_ERROR: Invalid Credentials", True)
+
+
+def test_an_address_where_nobody_answers_is_named_and_said_in_the_systems_words(cloud: Cloud) -> None:
+    nowhere = f"http://127.0.0.1:{free_port()}"
+    (finding,) = [one for one in cloud.platform(endpoint=nowhere).check() if not one.ok]
+    assert finding.message == "BACKEND_ERROR: ConnectionError: [Errno 111] Connection refused"
+    assert f"this machine reaches {nowhere}" in finding.mend
 
 
 # --- options and documents -----------------------------------------------------------------------------------

@@ -164,6 +164,9 @@ def test_a_password_that_cannot_be_read_is_said(gateway: Gateway, tmp_path: Path
 
     assert f"password_file {missing} cannot be read: No such file" in refusal(platform(gateway, password_file=missing).pools)
     assert "there is no password in the variable" in refusal(platform(gateway, password_file="").pools)
+    empty = tmp_path / "empty"
+    empty.write_text("\n")
+    assert refusal(platform(gateway, password_file=str(empty)).pools).endswith(f": there is no password in {empty}.")
     assert gateway.calls["login"] == 0
 
 

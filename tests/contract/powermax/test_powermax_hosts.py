@@ -270,6 +270,7 @@ def test_the_doctor_says_what_is_missing(front: Unisphere, adapter: PowerMaxPlat
     assert "no such port group" in findings(platform_on(front, port_group="none"))["none"]
     assert "0 iscsi ports" in findings(platform_on(front, port_group="polly-fc"))["polly-fc"]
     assert "does not know this array" in findings(platform_on(front, array="000000000001"))["000000000001"]
+    assert "has the storage resource pools SRP_1: Name some of them" in findings(platform_on(front, srps=("SRP_1", "SRP_9")))["SRP_9"]
     assert "Platinum" in findings(platform_on(front, service_level="Brass"))["Brass"]
     front.array.microcode = "5977.1131.1131"
     assert "5978.669 or later" in findings(adapter)["000220200123"]
@@ -286,6 +287,8 @@ def test_what_is_wrong_with_the_login_is_said_without_the_password(front: Unisph
     assert "does not accept user polly" in said
     assert "another-secret" not in said
     assert "password_file" in findings(platform_on(front, password_file=str(tmp_path / "none")))[front.url]
+    wrong.write_text("\n")
+    assert "the file is empty.: Correct this key" in findings(platform_on(front, password_file=str(wrong)))[front.url]
     assert PASSWORD not in repr(platform_on(front).settings())
 
 

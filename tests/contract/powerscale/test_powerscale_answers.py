@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -152,6 +153,15 @@ def test_the_doctor_says_what_is_missing(
     wrong = [finding for finding in platform.check() if not finding.ok]
     assert len(wrong) == 1
     assert (wrong[0].subject.startswith(subject), message in wrong[0].message, bool(wrong[0].mend)) == (True, True, True)
+
+
+def test_the_doctor_advises_nothing_where_nothing_is_wrong_and_names_the_key_that_is(
+    front: OneFs, platform: PowerScalePlatform, tmp_path: Path
+) -> None:
+    assert [finding.mend for finding in platform.check()] == [""] * 6
+    (finding,) = platform_on(front, password_file=f"{tmp_path}/none").check()
+    assert "password_file is" in finding.message
+    assert finding.mend.startswith("Correct this key")
 
 
 def test_the_doctor_knows_access_zones(front: OneFs) -> None:
