@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from framework.service import ImportOrder, VolumeOrder
 from framework.snapshots import Snapshots
 from framework.verbs import REFUSALS, fulfilled
-from storage.errors import Conflict, Invalid, PollyError, PoolFull, UnknownVolume, Unsupported, VolumeInUse
+from storage.errors import Conflict, Invalid, NotOnPlatform, PollyError, PoolFull, UnknownVolume, Unsupported, VolumeInUse
 from storage.inventory import NewVolume
 from storage.lifecycle import VolumeState
 from storage.model import ExternalId, Pool, Profile, Snapshot, Volume, VolumeId
@@ -30,10 +30,18 @@ class Volumes(Snapshots):
         if source and size_mib < source.size_mib:
             raise Invalid(field="size", value=f"{size_mib} MiB", reason=f"snapshot {source.snapshot_id} has {source.size_mib} MiB")
         pool = self._roomiest(profile, size_mib, source)
+        size_mib = self._as_made(pool, size_mib)
         with self._ledger.begin(actor) as tx:
             volume = tx.plan(self._new(name, profile, pool, size_mib, source), token=self._ids())
         self._changed([volume])
         return fulfilled(volume)
+
+    def _as_made(self, pool: Pool, size_mib: int) -> int:
+        """What the platform will make of the size: it is this that the pool must have room for. Raises Invalid, PoolFull."""
+        made_mib = self.platform(pool.platform).capabilities.fit(size_mib)
+        if pool.free_mib < made_mib:
+            raise PoolFull(pool=pool.name, platform=pool.platform, free_mib=pool.free_mib, size_mib=made_mib)
+        return made_mib
 
     def _new(self, name: str, profile: Profile, pool: Pool, size_mib: int, source: Snapshot | None) -> NewVolume:
         return NewVolume(
@@ -170,8 +178,13 @@ class Volumes(Snapshots):
             self._changed([volume])
             return volume
 
-        key = f"import {order.platform} {order.external_id}"
-        return self._run(order.platform, key, lambda: platform.inspect(ExternalId(order.external_id)), store)
+        def job() -> VolumeReport:
+            try:
+                return platform.inspect(ExternalId(order.external_id))
+            except UnknownVolume as error:
+                raise NotOnPlatform(platform=order.platform, volume=order.external_id) from error
+
+        return self._run(order.platform, f"import {order.platform} {order.external_id}", job, store)
 
     def _make_sure_it_stays(self, platform: str, report: VolumeReport) -> None:
         """What an unborn claim left behind is about to be deleted."""

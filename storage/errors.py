@@ -72,6 +72,12 @@ class UnknownVolume(PollyError):
     hint = "List what there is with: polly volume list"
 
 
+class NotOnPlatform(UnknownVolume):
+    """Platform {platform} has no volume {volume}."""
+
+    hint = "List what it has besides Polly's own, after polly drift has looked, with: polly volume foreign --platform {platform}"
+
+
 class UnknownSnapshot(PollyError):
     """There is no snapshot {snapshot}."""
 

@@ -87,7 +87,9 @@ def _columns() -> list[Column[Drift]]:
 def _advice(it: Drift) -> str:
     if it.mended:
         return f"Mended: {it.mend}."
-    return f"{it.advice} With --apply: {it.mend}." if it.mend else it.advice
+    command = f" {it.subject}" if it.volume_id else ""
+    advice = it.advice if it.advice.endswith(".") else f"{it.advice}{command}."
+    return f"{advice} With --apply: {it.mend}." if it.mend else advice
 
 
 def _nothing(report: DriftReport) -> str:

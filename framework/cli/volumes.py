@@ -139,7 +139,6 @@ def show(name: str, source: Source, out: Output) -> None:
 
 
 def volume_facts(volume: Volume) -> Facts:
-    birth = volume.birth
     return [
         ("volume", volume.volume_id),
         ("name", volume.name),
@@ -147,7 +146,7 @@ def volume_facts(volume: Volume) -> Facts:
         ("size", size(volume.size_mib) + (f" ({volume.size_mib} MiB)" if volume.size_mib >= 1024 else "")),
         ("pool", f"{volume.platform}/{volume.pool}"),
         ("profile", volume.profile or "-"),
-        ("filesystem", f"{volume.filesystem}, UUID {birth.filesystem_uuid}" if birth else f"{volume.filesystem}, not made yet"),
+        ("filesystem", f"{volume.filesystem}, {_born(volume)}"),
         ("on the platform", volume.external_id or "not made yet"),
         ("access", volume.access_mode),
         ("epoch", str(volume.epoch)),
@@ -157,6 +156,13 @@ def volume_facts(volume: Volume) -> Facts:
         ("labels", labels(dict(volume.labels)) or "-"),
         ("created", moment(volume.created_at)),
     ]
+
+
+def _born(volume: Volume) -> str:
+    if volume.birth is not None:
+        return f"UUID {volume.birth.filesystem_uuid}"
+    is_imported = volume.external_id is not None and not volume.token
+    return "as it was imported; it is looked at with its first mount" if is_imported else "not made yet"
 
 
 # --- what a person does -------------------------------------------------------------------------------

@@ -67,7 +67,7 @@ def test_drift_shows_the_worst_first_and_what_to_do(polly: Polly, broker: FakeBr
     assert result.exit_code == 1
     first, second = result.stdout.splitlines()[1:]
     assert first.startswith("DANGER\tVOLUME_GONE\tdisks /db#0/data\tAVAILABLE, 64 MiB\tno such volume\tFind out who deleted it")
-    assert "With --apply: set it FAULTED" in first
+    assert "Then: polly volume delete. With --apply: set it FAULTED" in first
     assert second.startswith("INFO\tSIZE_LARGER")
     assert "is no node of the ledger" in result.stderr
 

@@ -8,7 +8,7 @@ import pytest
 
 from framework.source import LedgerSource
 from framework.views import PAGE, EventFilter, pages, platforms
-from storage.errors import Invalid, UnknownApp, UnknownClaim
+from storage.errors import Invalid, UnknownApp, UnknownClaim, UnknownPlatform
 from storage.filters import ClaimFilter, VolumeFilter
 from storage.inventory import Ledger, PoolUse, open_ledger
 from storage.model import ClaimId, Page, VolumeId
@@ -53,6 +53,12 @@ def test_pages_and_events(ledger: Ledger) -> None:
     assert {event.volume_id for event in source.events(EventFilter(volume="hand2")).items} == {VolumeId("v2")}
     with pytest.raises(Invalid, match="after is"):
         source.volumes(VolumeFilter(), after="-1")
+
+
+def test_what_is_foreign_on_a_platform_that_nobody_knows_is_not_nothing(ledger: Ledger) -> None:
+    assert LedgerSource(ledger).foreign("local").items == []
+    with pytest.raises(UnknownPlatform):
+        LedgerSource(ledger).foreign("mars")
 
 
 def test_a_long_list_is_asked_for_in_parts() -> None:

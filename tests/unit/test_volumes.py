@@ -24,7 +24,7 @@ from storage.errors import (
 )
 from storage.lifecycle import VolumeState
 from storage.model import SnapshotId, Volume
-from storage.platforms.base import CreateRequest
+from storage.platforms.base import CreateRequest, PoolReport
 from tests.stage import Stage, external_of, status
 
 
@@ -230,6 +230,26 @@ def test_an_imported_volume_is_claimed_as_it_is(stage: Stage) -> None:
     (task,) = stage.run(volumes=[external_of("mine")])
     (plan,) = stage.plans(task)
     assert (plan.external_id, plan.token, plan.may_format) == (made.external_id, "", False)
+
+
+def test_an_import_of_what_is_not_there_says_where_it_is_not(stage: Stage) -> None:
+    adopted = stage.volumes.adopt(ImportOrder(platform="disks", external_id="none", name="mine", profile="fast"), "jane")
+    stage.work()
+    error = failure(adopted)
+    assert str(error) == "Platform disks has no volume none."
+    assert error.advice.endswith("polly volume foreign --platform disks")
+    assert (error.status, error.exit_code) == (404, 4)
+
+
+def test_a_volume_takes_the_room_that_the_platform_will_take_for_it(stage: Stage) -> None:
+    volume = stage.volumes.create(VolumeOrder(name="odd", profile="fast", size_mib=15), "jane").result(timeout=0)
+    assert (volume.size_mib, stage.ledger.volume("odd").size_mib) == (16, 16)
+    (pool,) = stage.ledger.pools()
+    assert pool.provisioned_mib == 16
+    stage.janitor.store_pools("disks", [PoolReport(name="default", capacity_mib=31)])
+    with pytest.raises(PoolFull) as full:
+        stage.volumes.create(VolumeOrder(name="more", profile="fast", size_mib=15), "jane")
+    assert (full.value.fields["free_mib"], full.value.fields["size_mib"]) == (15, 16)
 
 
 @pytest.mark.parametrize("name", ["", "a\x00b", "x" * 256])
