@@ -138,6 +138,21 @@ def test_the_doctor_says_what_is_missing(cinder: Cloud, tmp_path: Path) -> None:
     assert "a-wrong-secret" not in str(refused)
 
 
+def test_the_doctor_says_that_a_reader_cannot_make_anything(cinder: Cloud, tmp_path: Path) -> None:
+    identity = cinder.openstack.connect("admin").identity
+    project = identity.find_project("polly", ignore_missing=False)
+    user = identity.create_user(name="looker", password="looker-secret", domain_id="default")
+    identity.assign_project_role_to_user(project, user, identity.find_role("reader", ignore_missing=False))
+    try:
+        login = cinder.openstack.login("looker", "polly", "looker-secret")
+        clouds = str(cinder.openstack.write_clouds(tmp_path / "clouds.yaml", polly=login))
+        wrong = [finding for finding in cinder.platform(BARE_METAL, clouds_file=clouds).check() if not finding.ok]
+    finally:
+        identity.delete_user(user)
+    assert [(finding.subject, finding.message) for finding in wrong] == [("roles", "reader, which may only look")]
+    assert "`member`" in wrong[0].mend
+
+
 def test_the_doctor_says_which_service_does_not_answer(cinder: Cloud, tmp_path: Path) -> None:
     login = cinder.openstack.login("polly", "polly", "user-secret") | {"compute_endpoint_override": "http://127.0.0.1:1/v2.1"}
     dead = str(cinder.openstack.write_clouds(tmp_path / "clouds.yaml", polly=login))

@@ -23,6 +23,7 @@ from storage.platforms.marks import Mark
 from storage.platforms.options import describe
 from storage.platforms.pacing import TokenBucket
 from storage.platforms.registry import build
+from tests.ports import free_port
 
 DOCUMENT = (Path(__file__).parents[2] / "docs/platforms/cinder.md").read_text("utf-8")
 VOLUME = ExternalId("6b1f0d0e-3f5e-4d4c-9d7c-0f6a3c1b2a10")
@@ -272,3 +273,14 @@ def test_the_documents_example_is_one() -> None:
 
     assert config.profiles["ssd"].pools == ("nova/ssd",)
     assert build("cloud", "cinder", config.platforms["cloud"].settings).name == "cloud"
+
+
+def test_a_cloud_that_nobody_answers_for_is_named_by_its_address(tmp_path: Path) -> None:
+    nowhere = f"http://127.0.0.1:{free_port()}/v3"
+    clouds = tmp_path / "clouds.yaml"
+    auth = f"{{auth_url: {nowhere}, username: polly, password: hunter2, project_name: p, user_domain_id: d, project_domain_id: d}}"
+    clouds.write_text(f"clouds: {{polly: {{auth: {auth}}}}}")
+    (finding,) = build("cloud", "cinder", {"cloud": "polly", "clouds_file": str(clouds)}).check()
+    assert f"ConnectFailure: {nowhere}" in finding.message
+    assert finding.message.endswith(": [Errno 111] Connection refused.")
+    assert "hunter2" not in finding.message

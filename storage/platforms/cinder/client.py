@@ -6,6 +6,7 @@ one and a new one when that ends. Whatever the API refuses is raised as a Refusa
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ VOLUMES: Final = "block-storage"
 SERVERS: Final = "compute"
 MICROVERSIONS: Final[Mapping[str, str]] = {VOLUMES: "3.60", SERVERS: "2.60"}
 """Cinder's of Ussuri, 2020: attachments with a mode. Nova's of Queens, 2018: volumes for several servers."""
+ADDRESS: Final = re.compile(r"https?://[^\s'\"]+?(?=[:,.]?(?:\s|$))")
 TRIES: Final = 8
 """How often a call that was refused for its rate is made."""
 LONGEST_WAIT_S: Final = 60.0
@@ -84,6 +86,13 @@ class Client:
         """The id of the project that the credentials are for; it needs no call of its own once there is a token."""
         with self._sorted(action):
             return str(self._adapter(VOLUMES).get_project_id() or "")
+
+    def roles(self, action: str) -> tuple[str, ...]:
+        """The roles that the credentials have in the project; empty where the way to log in does not tell."""
+        with self._sorted(action):
+            session = self._adapter(VOLUMES).session
+            access = getattr(session.auth, "get_access", None)
+            return tuple(sorted(access(session).role_names)) if access else ()
 
     def newest(self, service: str, action: str) -> tuple[int, int]:
         """The newest microversion that a service speaks."""
@@ -179,8 +188,9 @@ def _adapter(region: Any, service: str) -> Adapter:
 
 
 def _said(error: Exception) -> str:
-    """Without the full stop: a sentence goes on around it."""
-    return in_brief(error).rstrip(".")
+    """Without the full stop, as a sentence goes on around it; of a network's failure with the address that was asked."""
+    said, asked = in_brief(error).rstrip("."), ADDRESS.search(str(error))
+    return f"{asked[0]}: {said}" if asked and asked[0] not in said and said not in (str(error), str(error).rstrip(".")) else said
 
 
 def _json(answer: Any) -> Any:

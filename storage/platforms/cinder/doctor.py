@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from storage.errors import PlatformError
 from storage.platforms.base import Finding
@@ -10,6 +10,7 @@ from storage.platforms.cinder.client import MICROVERSIONS, SERVERS, VOLUMES, Cli
 from storage.platforms.cinder.failures import Refusal
 from storage.platforms.cinder.options import BACKENDS, NOVA, CinderOptions
 
+LOOKERS = frozenset({"reader", "auditor", "observer"})
 LOG_IN = "look at the cloud's entry in clouds.yaml, or at the OS_* variables: openstack token issue"
 
 
@@ -18,7 +19,7 @@ def check(name: str, options: CinderOptions, client: Client) -> Sequence[Finding
         project = client.project("log in")
     except PlatformError as error:
         return [Finding(ok=False, subject=name, message=str(error), mend=LOG_IN)]
-    findings = [Finding(ok=True, subject=name, message=f"the credentials are good, for project {project}")]
+    findings = [Finding(ok=True, subject=name, message=f"the credentials are good, for project {project}"), *_roles(client)]
     findings.append(_asked("volumes", "/volumes?limit=1", "the project's role may not list volumes: give it `member`", client))
     findings.append(_new_enough(VOLUMES, "Cinder", client))
     findings.append(_asked("volume types", "/types", "the project's role may not list volume types: give it `reader`", client))
@@ -37,6 +38,14 @@ def check(name: str, options: CinderOptions, client: Client) -> Sequence[Finding
             _asked("attachments", "/attachments?limit=1", "the project's role may not see attachments: give it `member`", client)
         )
     return findings
+
+
+def _roles(client: Client) -> Iterator[Finding]:
+    """What may be made cannot be tried without making it; but who has these roles alone may only look."""
+    if roles := client.roles("look at the roles"):
+        may, words = not LOOKERS.issuperset(roles), ", ".join(roles)
+        mend = "" if may else 'give the user the role `member` in the project, or `admin` for `pools = "backends"`'
+        yield Finding(ok=may, subject="roles", message=words if may else f"{words}, which may only look", mend=mend)
 
 
 def _asked(subject: str, path: str, mend: str, client: Client, *, service: str = VOLUMES) -> Finding:
