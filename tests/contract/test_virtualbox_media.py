@@ -188,7 +188,9 @@ def test_a_wrong_password_is_named_and_never_shown(rig: Rig, root: Path, tmp_pat
     assert (finding.ok, "password_file" in finding.mend) == (False, True)
     assert "wrong horse" not in f"{refusal.value}{finding.message}"
     secret.write_text(PASSWORD)
+    secret.chmod(0o644)
     assert list(platform.volumes().items) == []
+    assert [finding.mend for finding in platform.check() if not finding.ok] == [f"chmod 600 {secret}"]
     secret.write_text("\n")
     platform.close()
     with pytest.raises(PlatformUnavailable, match="is empty"):

@@ -123,6 +123,15 @@ def test_a_lost_answer_to_any_call_of_any_verb_leaves_no_doubt(xms: XmsServer, x
     assert sorted(volume.external_id for volume in xtremio.volumes().items) == sorted([made.external_id, copy.external_id])
     assert len(xtremio.snapshots().items) == 1
 
+    grown = until_done(lambda: xtremio.expand(copy.external_id, 4096))
+    until_done(lambda: xtremio.detach(made.external_id, NODES[0]))
+    until_done(lambda: xtremio.delete_snapshot(snapshot.external_id))
+    until_done(lambda: xtremio.delete(made.external_id))
+    xms.faults(lose=0)
+    assert grown.size_mib == 4096
+    assert [(volume.external_id, volume.size_mib, volume.held_by) for volume in xtremio.volumes().items] == [(copy.external_id, 4096, ())]
+    assert (len(xtremio.snapshots().items), list(xtremio._hosts.all_maps())) == (0, [])  # type: ignore[attr-defined]
+
 
 def test_a_copy_that_was_made_and_not_named_is_taken_up(xms: XmsServer, xtremio: Platform) -> None:
     volume = xtremio.create(request()).external_id
@@ -239,6 +248,9 @@ def test_what_is_wrong_with_the_login_is_said_without_the_password(xms: XmsServe
     assert "another-secret" not in repr(finding)
     (finding,) = platform_on(xms, password_file=str(tmp_path / "none")).check()
     assert "password_file" in finding.message
+    wrong.write_text(PASSWORD)
+    wrong.chmod(0o644)
+    assert [finding.subject for finding in platform_on(xms, password_file=str(wrong)).check() if not finding.ok] == [str(wrong)]
     wrong.write_text("\n")
     (finding,) = platform_on(xms, password_file=str(wrong)).check()
     assert "the file is empty" in finding.message

@@ -128,6 +128,7 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
         for node in NODES:
             box.machine(node)
         box.serve()
+        (work / "password").touch(0o600)
         (work / "password").write_text(f"{PASSWORD}\n")
         yield Rig(box=box, wire=wire.start(), password_file=work / "password")
     finally:

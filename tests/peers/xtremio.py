@@ -37,6 +37,7 @@ class XmsServer:
         issued.private_key_pem.write_to_path(str(self._key))
         for part in issued.cert_chain_pems:
             part.write_to_path(str(self._certificate), append=True)
+        self.password_file.touch(0o600)
         self.password_file.write_text(PASSWORD + "\n")
         self._process: subprocess.Popen[str] | None = None
 

@@ -21,7 +21,7 @@ from storage.platforms.local.options import LocalOptions
 from tests.bench.__main__ import BENCHMARKS
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 OPERATING = (ROOT / "docs/operating.md").read_text("utf-8")
 LOCAL = tuple(option.name for option in dataclasses.fields(LocalOptions))
 

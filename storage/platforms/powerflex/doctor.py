@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import stat
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Final
 
 from storage.platforms.base import Finding
+from storage.platforms.passwords import exposed
 from storage.platforms.powerflex.array import PowerFlexArray
 from storage.platforms.powerflex.failures import DENIED, Refused, Unreachable
 from storage.platforms.powerflex.options import PowerFlexOptions
@@ -17,7 +16,7 @@ NOWHERE: Final = "ffffffffffffffff"
 
 
 def check(options: PowerFlexOptions, array: PowerFlexArray) -> list[Finding]:
-    findings = list(_secrets(options))
+    findings = list(exposed(options.password_file))
     try:
         findings.append(Finding(ok=True, subject=options.gateway, message=f"the gateway of version {array.version()} lets us in"))
     except (Refused, Unreachable) as error:
@@ -29,17 +28,6 @@ def check(options: PowerFlexOptions, array: PowerFlexArray) -> list[Finding]:
         except (Refused, Unreachable) as error:
             findings.append(Finding(ok=False, subject=options.gateway, message=str(error), mend="give the user the right to see it"))
     return findings
-
-
-def _secrets(options: PowerFlexOptions) -> Iterator[Finding]:
-    if options.password_file:
-        try:
-            is_open = bool(Path(options.password_file).stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO) & ~stat.S_IRGRP)
-        except OSError:
-            return  # the login says so
-        if is_open:
-            mend = f"chmod 600 {options.password_file}"
-            yield Finding(ok=False, subject=options.password_file, message="others may read or change the password's file", mend=mend)
 
 
 def _rights(options: PowerFlexOptions, array: PowerFlexArray) -> Iterator[Finding]:

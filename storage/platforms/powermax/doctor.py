@@ -8,6 +8,7 @@ from typing import Final
 
 from storage.errors import PlatformError, PlatformUnavailable, PollyError
 from storage.platforms.base import Finding
+from storage.platforms.passwords import exposed
 from storage.platforms.powermax.hosts import Hosts
 from storage.platforms.powermax.options import PowerMaxOptions
 from storage.platforms.powermax.unisphere import NotThere, Refused, Unisphere
@@ -28,6 +29,7 @@ def check(options: PowerMaxOptions, unisphere: Unisphere, hosts: Hosts) -> list[
     except PollyError as error:
         return [Finding(ok=False, subject=options.endpoint, message=str(error), mend=error.advice or KEYS)]
     found = [Finding(ok=True, subject=options.endpoint, message=f"Unisphere {version}, reached as {options.username}")]
+    found.extend(exposed(options.password_file))
     for look in (_array, _rights, _pools, _ports, _levels):
         try:
             found.extend(look(options, unisphere, hosts))

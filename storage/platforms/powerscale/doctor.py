@@ -7,6 +7,7 @@ from typing import Final
 
 from storage.errors import Invalid, PlatformUnavailable, PollyError
 from storage.platforms.base import Finding
+from storage.platforms.passwords import exposed
 from storage.platforms.powerscale.onefs import NotThere, OneFs, Refused
 from storage.platforms.powerscale.options import PowerScaleOptions
 from storage.platforms.restapi import KEYS
@@ -40,6 +41,7 @@ def check(options: PowerScaleOptions, onefs: OneFs) -> list[Finding]:
         return [Finding(ok=False, subject=options.endpoint, message=str(error), mend="Check that `endpoint` is the cluster's management.")]
     message = f"OneFS with version {latest} of its API, reached as {options.username}"
     found = [_judged(latest >= OLDEST, options.endpoint, message, "Polly needs OneFS 9.2 or later.")]
+    found.extend(exposed(options.password_file))
     for look in (_rights, _zone, _base, _licenses) if latest >= OLDEST else ():
         try:
             found.extend(look(options, onefs))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from storage.platforms.base import Finding
+from storage.platforms.passwords import exposed
 from storage.platforms.virtualbox import layout
 from storage.platforms.virtualbox.failures import Fault, Unreachable
 from storage.platforms.virtualbox.media import Media
@@ -16,7 +17,7 @@ def check(options: VirtualBoxOptions, media: Media) -> Sequence[Finding]:
     subject = options.url if options.via == "soap" else options.vboxmanage
     try:
         answer = Finding(ok=True, subject=subject, message=f"VirtualBox {media.host.version()} answers")
-        return [answer, *(_folder(media, pool) for pool in options.pools), *_left(media), *_plain(options)]
+        return [answer, *exposed(options.password_file), *(_folder(media, pool) for pool in options.pools), *_left(media), *_plain(options)]
     except NoEntry as error:
         mend = "put the user's name and password_file into polly.toml, or mend them on the VM host (see docs/platforms/virtualbox.md)"
         return [Finding(ok=False, subject=subject, message=str(error), mend=mend)]

@@ -26,6 +26,7 @@ from storage.model import ExternalId, Page
 from storage.platforms.base import Attachment, Capabilities, CreateRequest, Finding, Platform, PoolReport, SnapshotReport, VolumeReport
 from storage.platforms.options import write_options
 from storage.platforms.pacing import TokenBucket
+from storage.platforms.passwords import exposed
 from storage.platforms.restapi import KEYS, RestApi, Timing
 from storage.platforms.xtremio import naming
 from storage.platforms.xtremio.hosts import Hosts, holders
@@ -347,7 +348,8 @@ class XtremioPlatform(Platform):
                 ok=True,
                 subject=self._xms.cluster,
                 message=f"XtremIO {cluster.get('sys-sw-version', '')}, reached as {self._options.username}",
-            )
+            ),
+            *exposed(self._options.password_file),
         ]
         if not portals:
             mend = "Give the cluster iSCSI portals, or check the names in `portals`."

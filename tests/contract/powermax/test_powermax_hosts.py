@@ -272,6 +272,11 @@ def test_the_doctor_says_what_is_missing(front: Unisphere, adapter: PowerMaxPlat
     assert "does not know this array" in findings(platform_on(front, array="000000000001"))["000000000001"]
     assert "has the storage resource pools SRP_1: Name some of them" in findings(platform_on(front, srps=("SRP_1", "SRP_9")))["SRP_9"]
     assert "Platinum" in findings(platform_on(front, service_level="Brass"))["Brass"]
+    (shown := tmp_path / "password").write_text(PASSWORD)
+    shown.chmod(0o644)
+    assert findings(platform_on(front, password_file=str(shown))) == {
+        str(shown): f"others may read or change the password's file: chmod 600 {shown}"
+    }
     front.array.microcode = "5977.1131.1131"
     assert "5978.669 or later" in findings(adapter)["000220200123"]
     front.may_write = False

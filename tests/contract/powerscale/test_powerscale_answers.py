@@ -159,6 +159,12 @@ def test_the_doctor_advises_nothing_where_nothing_is_wrong_and_names_the_key_tha
     front: OneFs, platform: PowerScalePlatform, tmp_path: Path
 ) -> None:
     assert [finding.mend for finding in platform.check()] == [""] * 6
+    (shown := tmp_path / "password").write_text(PASSWORD)
+    shown.chmod(0o640)
+    assert all(finding.ok for finding in platform_on(front, password_file=str(shown)).check())
+    shown.chmod(0o660)
+    (finding,) = [finding for finding in platform_on(front, password_file=str(shown)).check() if not finding.ok]
+    assert (finding.subject, finding.mend) == (str(shown), f"chmod 600 {shown}")
     (finding,) = platform_on(front, password_file=f"{tmp_path}/none").check()
     assert "password_file is" in finding.message
     assert finding.mend.startswith("Correct this key")
