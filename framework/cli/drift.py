@@ -18,7 +18,7 @@ from framework.client import BrokerClient
 from framework.service import DriftOrder, DriftReport, PlatformDrift
 from framework.views import Source, pages
 from storage.drift import Drift, Severity, of_mounts
-from storage.errors import UnknownClaim
+from storage.errors import PollyError, UnknownClaim
 from storage.filters import ClaimFilter
 from storage.model import Claim, ClaimId, NodeId, Volume
 
@@ -134,7 +134,9 @@ def _claims(source: Source, node: NodeId) -> Iterator[Sequence[Claim]]:
 def _is_live(source: Source, claim: ClaimId) -> bool:
     try:
         source.claim(claim)
-    except UnknownClaim:
+    except PollyError as error:
+        if error.code != UnknownClaim.__name__:  # of what a broker reports only the code says which error it is
+            raise
         return False
     return True
 

@@ -23,7 +23,7 @@ from framework.failures import EXIT_CODES
 from framework.rest.app import create_app
 from framework.rest.server import serve
 from framework.service import DriftOrder, DriftReport, ImportOrder, PlatformDrift, VolumeOrder
-from storage.drift import DriftKind, drift
+from storage.drift import DriftKind, NodeMount, drift
 from storage.inventory import open_ledger, written
 from storage.lifecycle import ClaimState
 from storage.model import ClaimId, ExternalId
@@ -100,6 +100,17 @@ def test_an_agents_own_mounts_are_compared_too(polly: Polly, broker: FakeBroker,
         )
     else:
         assert "Only root sees the mounts" in result.stderr
+
+
+def test_a_mount_of_a_claim_that_the_broker_does_not_know_is_a_danger_and_no_error(
+    polly: Polly, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    stray = NodeMount(claim_id=ClaimId("gone"), target=f"{tmp_path}/gone", source="/dev/loop9", pids=(7,))
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    monkeypatch.setattr("storage.node.mounted.mounted", lambda staging_dir: [stray])
+    result = polly("drift", "--hostname", "agent1", "--staging-dir", str(tmp_path))
+    assert (result.exit_code, result.stderr) == (1, "")
+    assert result.stdout.splitlines()[1].startswith("DANGER\tMOUNT_STRAY\tagent1: claim gone\tno such claim\t/dev/loop9 on ")
 
 
 def test_foreign_volumes_are_listed_as_they_were_last_seen(polly: Polly, broker: FakeBroker) -> None:

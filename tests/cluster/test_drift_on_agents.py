@@ -1,0 +1,116 @@
+"""`polly drift` on a real agent: the ledger against the platform's own files, and against what processes really have mounted."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from storage.lifecycle import VolumeState
+from tests.cluster.mesos_cluster import MesosCluster
+from tests.cluster.rig import Rig, counter
+from tests.support import eventually
+
+pytestmark = [pytest.mark.cluster, pytest.mark.root]
+
+
+@pytest.fixture
+def rig(mesos: Callable[..., MesosCluster], tmp_path: Path) -> Iterator[Rig]:
+    made = Rig(mesos(1), tmp_path / "polly")
+    made.start_broker()
+    yield made
+    made.stop()
+
+
+def staging(rig: Rig) -> Path:
+    return Path(rig.environment["POLLY_STAGING_DIR"])
+
+
+def drift(rig: Rig, *more: str) -> tuple[int, set[tuple[str, str, bool]]]:
+    """The exit status, and each difference by its name, its subject and whether it was mended."""
+    here = ["--hostname", rig.cluster.agents[0].flags["hostname"], "--staging-dir", str(staging(rig))]
+    command = [sys.executable, "-c", "from framework.cli import main; main()", "drift", *here, "-o", "json", *more]
+    done = subprocess.run([*command, "--broker", str(rig.http.base_url)], capture_output=True, text=True, timeout=60)
+    assert done.stdout, done.stderr
+    return done.returncode, {(it["kind"], it["subject"], it["mended"]) for it in json.loads(done.stdout)}
+
+
+@contextmanager
+def mount_of_nobodys(rig: Rig, claim: str) -> Iterator[None]:
+    """A process with a mount of its own where a claim's would be, as a broken release might leave one."""
+    target = staging(rig) / claim
+    target.mkdir()
+    words = f"mount -t tmpfs none {target} && echo mounted && exec sleep 600"
+    process = subprocess.Popen(["unshare", "-m", "sh", "-c", words], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "mounted\n"
+    try:
+        yield
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        target.rmdir()
+
+
+def test_mounts_that_are_there_and_should_not_and_the_other_way_round(rig: Rig) -> None:
+    rig.run(counter())
+    (task,) = rig.running()
+    assert rig.count(task["id"]) == 1
+    (claim,), (volume,) = rig.claims(), rig.volumes()
+    eventually(lambda: drift(rig) == (0, set()), 20, "nothing differs while an app runs")
+
+    with mount_of_nobodys(rig, "none-of-this-ledger"):
+        host = task["host"]
+        assert drift(rig) == (1, {("MOUNT_STRAY", f"{host}: claim none-of-this-ledger", False)})
+        assert drift(rig, "--apply")[0] == 1, "what only a person can mend was mended"
+    assert drift(rig) == (0, set())
+
+    executor = rig.executor_pid(task["id"])
+    unmount = ["umount", "-l", str(staging(rig) / claim.claim_id)]
+    for process in {executor, *_others_with(str(staging(rig) / claim.claim_id))}:
+        subprocess.run(["nsenter", "-t", str(process), "-m", *unmount], check=False, capture_output=True)
+    assert drift(rig) == (1, {("MOUNT_MISSING", volume.name, False)})
+
+
+def _others_with(target: str) -> list[int]:
+    """Processes in whose mount namespaces something is mounted there."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit() and int(folder.name) != os.getpid():
+            try:
+                if f" {target} " in (folder / "mountinfo").read_text():
+                    found.append(int(folder.name))
+            except OSError:
+                continue
+    return found
+
+
+def test_a_volume_that_goes_and_comes_back_is_followed_only_when_that_is_asked_for(rig: Rig) -> None:
+    image = rig.images / "default" / "theirs.img"
+    image.parent.mkdir(exist_ok=True)
+    with open(image, "wb") as file:
+        file.truncate(16 << 20)
+    order = {"platform": "disks", "external_id": "theirs", "name": "mine", "profile": "fast"}
+    assert rig.http.post("/v1/imports", json=order).status_code == 201
+    assert drift(rig) == (0, set())
+
+    def state() -> VolumeState:
+        return rig.volumes()[0].state
+
+    away = image.rename(rig.folder / "away.img")
+    assert drift(rig) == (1, {("VOLUME_GONE", "mine", False)})
+    assert state() is VolumeState.AVAILABLE
+    assert drift(rig, "--apply") == (0, {("VOLUME_GONE", "mine", True)})
+    assert state() is VolumeState.FAULTED
+    away.rename(image)
+    assert drift(rig) == (1, {("VOLUME_BACK", "mine", False)})
+    assert drift(rig, "--apply") == (0, {("VOLUME_BACK", "mine", True)})
+    assert state() is VolumeState.AVAILABLE
+    assert drift(rig) == (0, set())
