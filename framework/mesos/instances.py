@@ -80,6 +80,11 @@ class Task:
     inactive: bool = False
     """Its agent has been away for so long that another may take its slot."""
 
+    @property
+    def counts(self) -> bool:
+        """Whether it is still an instance of its app, and not only there until its claims end."""
+        return self.phase is not Phase.SETTLING and not self.record.expunged
+
     def peer(self) -> Peer:
         """How the constraints of its app see it."""
         return Peer(
@@ -128,8 +133,11 @@ class AppState:
         failures = self.failures.get(slot, 0)
         if not failures:
             return 0.0
-        grown = self.app.backoff.seconds * self.app.backoff.factor ** min(failures - 1, 500)
-        return min(grown, self.app.backoff.max_delay_s)
+        backoff = self.app.backoff
+        try:
+            return min(backoff.seconds * backoff.factor ** (failures - 1), backoff.max_delay_s)
+        except OverflowError:
+            return backoff.max_delay_s if backoff.seconds else 0.0
 
     def occupied(self) -> set[int]:
         return {task.slot for task in self.tasks.values() if not (task.inactive or task.record.expunged)}
@@ -252,8 +260,11 @@ class Picture:
         return min(later, default=None)
 
     def peers(self, app_ids: Iterable[WorkloadId]) -> Mapping[WorkloadId, list[Peer]]:
-        """By app id, what the tasks of these apps occupy, for UNIQUE, CLUSTER, GROUP_BY and MAX_PER."""
-        return {app_id: [task.peer() for task in self.apps[app_id].tasks.values()] for app_id in app_ids}
+        """By app id, what the tasks of these apps occupy, for UNIQUE, CLUSTER, GROUP_BY and MAX_PER.
+
+        A task that is over, or forgotten by its app, is nowhere, however long its claims stay.
+        """
+        return {app_id: [task.peer() for task in self.apps[app_id].tasks.values() if task.counts] for app_id in app_ids}
 
     def live_claims(self) -> Iterable[tuple[Task, Claim]]:
         return ((task, claim) for task in self.tasks.values() for claim in task.claims.values())

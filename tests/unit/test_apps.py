@@ -185,3 +185,13 @@ def test_the_picture_becomes_what_the_ledger_has(stage: Stage) -> None:
     stage.tick(1.0)
     assert [it.state for it in stage.tasks()[0].claims.values()] == [ClaimState.STRANDED]
     assert stage.picture.reserved == {}
+
+
+@pytest.mark.parametrize(("backoff_s", "held_back_s"), [(1.0, 5.0), (0.0, 0.0)])
+def test_however_often_an_instance_fails_its_backoff_has_its_bound(stage: Stage, backoff_s: float, held_back_s: float) -> None:
+    (task,) = stage.run(volumes=[], backoffSeconds=backoff_s, backoffFactor=1e18, maxLaunchDelaySeconds=5.0)
+    stage.state().failures[0] = 10_000
+    stage.hear(status(task, "TASK_FAILED"))
+    waiting = stage.state().waiting[0]
+    assert waiting.not_before - stage.clock() == held_back_s
+    assert stage.state().failures[0] == 10_001
