@@ -42,6 +42,14 @@ def offer_field(offer: Offer, field: str) -> str | None:
     return None
 
 
+def attribute_texts(offer: Offer) -> Mapping[str, str]:
+    """All attributes of the offer's agent as text. The first of equally named ones counts, as in `offer_field`."""
+    texts: dict[str, str] = {}
+    for attribute in offer.attributes:
+        texts.setdefault(attribute.name, attribute_text(attribute))
+    return texts
+
+
 def peer_field(peer: Peer, field: str) -> str | None:
     if field in _PEER_FIELDS:
         return _PEER_FIELDS[field](peer) or None
@@ -64,10 +72,9 @@ _PEER_FIELDS: Mapping[str, Callable[[Peer], str]] = {
 
 def peer_of(offer: Offer) -> Peer:
     """What must be remembered of the agent of a placed instance, so that it counts as a peer from now on."""
-    attributes: dict[str, str] = {}
-    for attribute in offer.attributes:
-        attributes.setdefault(attribute.name, attribute_text(attribute))
-    return Peer(agent_id=offer.agent_id, hostname=offer.hostname, region=offer.region, zone=offer.zone, attributes=attributes)
+    return Peer(
+        agent_id=offer.agent_id, hostname=offer.hostname, region=offer.region, zone=offer.zone, attributes=attribute_texts(offer)
+    )
 
 
 class Groups:

@@ -104,7 +104,10 @@ class OfferCycle:
             volume = named.get(need.name)
             if volume and volume.platform not in self.context.platforms:
                 return f"volume {volume.name} is on platform {volume.platform}, which polly.toml does not have"
-            if words := obstacle(need, volume, self._holders(volume) if volume else ()):
+            holders = self._holders(volume) if volume else []
+            if words := obstacle(need, volume, holders):
+                if not holders:
+                    self.context.named.pop(need.name, None)  # it is the volume itself, which another broker may make or mend
                 return words
         return ""
 

@@ -12,8 +12,9 @@ from framework.marathon.ids import task_id
 from framework.mesos.asking import Need
 from framework.mesos.context import Context, story
 from framework.mesos.instances import AppState, Task, TaskRecord, Waiting
-from framework.mesos.tasks import Recipe, agent_attributes, claim_requests, claimed_volume, new_record, new_task, place_request, plan_of
+from framework.mesos.tasks import Recipe, claim_requests, claimed_volume, new_record, new_task, place_request, plan_of
 from offers.ask import Ask
+from offers.constraints import attribute_texts
 from offers.matching import Match
 from offers.records import Offer
 from storage.inventory import Placed, PlaceRequest, Refused
@@ -99,7 +100,7 @@ class Round:
 
     def _attributes_of(self, offer: Offer) -> Mapping[str, str]:
         if offer.agent_id not in self._attributes:
-            self._attributes[offer.agent_id] = agent_attributes(offer)
+            self._attributes[offer.agent_id] = attribute_texts(offer)
         return self._attributes[offer.agent_id]
 
     def _refused(self, wish: Wish, outcome: Refused) -> None:

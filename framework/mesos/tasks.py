@@ -16,7 +16,6 @@ from framework.marathon.model import App
 from framework.mesos.asking import Need
 from framework.mesos.instances import Phase, Task, TaskRecord
 from framework.mesos.taskinfo import ExecutorInfo, TaskInfo, raw, span
-from offers.constraints import attribute_text
 from offers.matching import ChosenVolume, Match
 from offers.records import Offer, Value
 from storage.inventory import ClaimRequest, NewVolume, Placement, PlaceRequest
@@ -58,11 +57,6 @@ def _claim_request(chosen: ChosenVolume, need: Need, app: App, ids: Callable[[],
 
 def _access_mode(need: Need) -> AccessMode:
     return (need.external.access_mode if need.external else None) or need.profile.access_mode
-
-
-def agent_attributes(offer: Offer) -> Mapping[str, str]:
-    """The attributes of the offer's agent, as text."""
-    return {attribute.name: attribute_text(attribute) for attribute in offer.attributes}
 
 
 def new_record(

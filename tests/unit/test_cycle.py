@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from executors.wire import Failure, VolumeProgress
 from framework.mesos.cycle import BUSY_REFUSE_S, IDLE_REFUSE_S
 from framework.mesos.errors import CallInDoubt, CallRefused
 from framework.mesos.events import Disconnected, Failed, Offers, Rescinded
+from framework.mesos.instances import Phase
 from framework.mesos.launches import WORTH_A_THREAD
+from framework.service import VolumeOrder
 from offers.tally import Refusal
 from storage.errors import PoolFull
 from storage.platforms.base import PoolReport
@@ -237,3 +241,38 @@ def test_an_agent_that_is_gone_is_forgotten(stage: Stage) -> None:
     stage.offer("a1")
     stage.scheduler.handle([Failed(agent_id="a1")])
     assert list(stage.scheduler.cycle.latest) == []
+
+
+def test_where_a_task_is_over_the_next_may_run_while_its_volume_is_proven_free(stage: Stage) -> None:
+    first, second = stage.run(instances=2, agents=("a1", "a2"), constraints=[["hostname", "UNIQUE"]])
+    stage.start(first)
+    stage.start(second)
+    stage.hear(from_master(first, "TASK_GONE"))
+    stage.apps.scale("/db", 3, "test")
+    stage.tick()
+    stage.offer("a1", "a2")
+    assert first.phase is Phase.SETTLING
+    (third,) = [task for task in stage.tasks() if task.slot == 2]
+    assert third.record.hostname == first.record.hostname
+
+
+def test_of_equally_named_attributes_the_first_counts_for_offers_and_for_peers(stage: Stage) -> None:
+    stage.apps.run(app(instances=2, volumes=[], constraints=[["rack", "UNIQUE"]]), "test")
+    for number, agent in enumerate(("a1", "a2")):
+        document = json.loads(offers_event(agent, number=number))
+        document["offers"]["offers"][0]["attributes"] = [
+            {"name": "rack", "type": "TEXT", "text": {"value": value}} for value in ("same", agent)
+        ]
+        stage.scheduler.handle([Offers(data=json.dumps(document).encode())])
+    assert [task.record.attributes for task in stage.tasks()] == [{"rack": "same"}]
+
+
+def test_a_volume_that_another_broker_made_is_found_by_whoever_waits_for_it(stage: Stage) -> None:
+    stage.apps.run(app(volumes=[external_of("late")]), "test")
+    stage.offer("a1")
+    assert stage.state().waiting[0].blocked == "there is no volume late, and the app gives no size to make it with"
+    other = stage.next_life()
+    other.volumes.create(VolumeOrder(name="late", profile="fast", size_mib=16), "test")
+    stage.offer("a1")
+    (task,) = stage.tasks()
+    assert [volume.name for volume in task.volumes.values()] == ["late"]
