@@ -87,6 +87,10 @@ class LoopPlatform(Platform):
     def image(self, external_id: str) -> Path:
         return self.folder / f"{external_id}.img"
 
+    def serial_of(self, external_id: str) -> str:
+        """What its device is found by: the whole path, which no image of a test that runs at the same time has."""
+        return str(self.image(external_id)) if self.capabilities.device == "block" else external_id
+
     def put(self, external_id: str, size_mib: int = 64) -> Path:
         """A blank image that nobody's token made, as an imported volume is."""
         with self.image(external_id).open("wb") as file:
@@ -109,7 +113,7 @@ class LoopPlatform(Platform):
         birth = Birth(**marks["birth"]) if "birth" in marks else None
         size = self.image(external_id).stat().st_size // MIB if self.capabilities.device == "block" else 64
         size = self.says_mib or size
-        return VolumeReport(external_id=external_id, pool="default", size_mib=size, serial=external_id, birth=birth)
+        return VolumeReport(external_id=external_id, pool="default", size_mib=size, serial=self.serial_of(external_id), birth=birth)
 
     def delete(self, external_id: ExternalId) -> None:
         self.image(external_id).unlink(missing_ok=True)
@@ -123,7 +127,8 @@ class LoopPlatform(Platform):
             raise StaleEpoch(volume=external_id, epoch=epoch, found=self._marks(external_id)["epoch"])
         self._mark(external_id, epoch=epoch)
         device = self.device(external_id) or self._set_up(external_id, read_only)
-        return Attachment(external_id=external_id, device=device, serial=self.serial or external_id, read_only=read_only)
+        serial = self.serial or self.serial_of(external_id)
+        return Attachment(external_id=external_id, device=device, serial=serial, read_only=read_only)
 
     def _set_up(self, external_id: str, read_only: bool) -> str:
         command = ["losetup", *(["--read-only"] if read_only else []), "--find", "--show", "--", str(self.image(external_id))]

@@ -43,6 +43,9 @@ class Cloud(LoopPlatform):
             self.plug(external_id)
         return Attachment(external_id=external_id, device=self.hint, serial=self.serial or external_id, read_only=read_only)
 
+    def serial_of(self, external_id: str) -> str:
+        return external_id
+
     def plug(self, external_id: str) -> None:
         self.guest.plug(external_id, self.image(external_id), self.shown or external_id, kind=self.kind)
         if self.kind == "scsi":  # until it is there the node lets the host look at all of its 256 targets, which takes ten seconds

@@ -94,7 +94,7 @@ def test_a_task_runs_on_what_the_broker_attached_and_lets_go_before_it_is_detach
     assert (first.volume.step, first.volume.wants, first.volume.birth) == (ClaimState.ATTACHING, ATTACH, None)
     assert second.volume.wants == ""
     assert second.volume.birth
-    assert second.volume.birth.serial == store.plan.claim_id
+    assert second.volume.birth.serial == store.platform.serial_of(store.plan.claim_id)
     assert len(store.devices) == 1  # still attached, and no longer used
     modules = executor.stdout.split()
     assert "modules" in modules

@@ -11,6 +11,7 @@ import subprocess
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -135,17 +136,20 @@ FOREIGN: list[Fill] = [
     other_filesystem,
     ext4_inside_a_partition_table,
 ]
-BIRTH = Birth(serial="claim-1", filesystem="ext4", filesystem_uuid=UUID)
 EXTERNAL = ExternalId("claim-1")
 NEW = plan()
 IMPORTED = plan("claim-2", token="import", external_id=EXTERNAL)
-BORN = plan("claim-3", token="claim-1", external_id=EXTERNAL, birth=BIRTH)
 
 
 @pytest.fixture
 def node(tmp_path: Path) -> Iterator[Node]:
     with Node(tmp_path) as node:
         yield node
+
+
+def born(node: Node, **changes: Any) -> VolumePlan:
+    birth = Birth(serial=node.platform.serial_of(EXTERNAL), filesystem="ext4", filesystem_uuid=UUID)
+    return plan("claim-3", **({"token": "claim-1", "external_id": EXTERNAL, "birth": birth} | changes))
 
 
 @contextmanager
@@ -183,7 +187,7 @@ def test_a_device_with_something_else_on_it_is_never_taken_over(node: Node, fill
 def test_a_device_with_something_else_on_it_is_no_born_volume(node: Node, fill: Fill) -> None:
     fill(node.platform.put("claim-1"))
 
-    refused(node, BORN, NotAsBorn)
+    refused(node, born(node), NotAsBorn)
 
 
 @pytest.mark.parametrize(
@@ -209,7 +213,7 @@ def test_a_superblock_with_a_wrong_checksum_is_for_a_person(node: Node) -> None:
 
     refused(node, NEW, NotBlank)
     refused(node, IMPORTED, DamagedFilesystem)
-    refused(node, BORN, DamagedFilesystem)
+    refused(node, born(node), DamagedFilesystem)
 
 
 def test_a_filesystem_of_the_wanted_kind_is_not_formatted_either(node: Node) -> None:
@@ -222,13 +226,13 @@ def test_a_blank_device_is_not_taken_for_an_imported_or_a_born_volume(node: Node
     node.platform.put("claim-1")
 
     assert "holds nothing" in str(refused(node, IMPORTED, NotFormatted))
-    refused(node, BORN, NotAsBorn)
+    refused(node, born(node), NotAsBorn)
 
 
 def test_another_uuid_is_another_volume(node: Node) -> None:
     ext4(node.platform.put("claim-1"), uuid="99999999-2222-3333-4444-555555555555")
 
-    assert "filesystem UUID" in str(refused(node, BORN, NotAsBorn))
+    assert "filesystem UUID" in str(refused(node, born(node), NotAsBorn))
 
 
 def test_another_filesystem_than_the_profiles_is_not_taken_over(node: Node) -> None:
@@ -266,7 +270,7 @@ def test_a_device_that_is_mounted_elsewhere_is_left_there(node: Node, tmp_path: 
     tool("mount", device, str(tmp_path / "elsewhere"))
     try:
         with pytest.raises(DeviceInUse) as caught:
-            node.stage(BORN)
+            node.stage(born(node))
         assert os.path.ismount(tmp_path / "elsewhere")
         assert node.platform.device("claim-1") == device
         assert may_be_held(caught.value)
@@ -340,7 +344,7 @@ def test_a_read_only_claim_leaves_every_byte(node: Node) -> None:
     image = node.platform.put("claim-1")
     ext4(image)
     with unchanged(image):
-        staged = node.stage(plan("claim-3", token="x", external_id=EXTERNAL, birth=BIRTH, access=Access.RO))
+        staged = node.stage(born(node, token="x", access=Access.RO))
         with pytest.raises(OSError, match="Read-only"):
             Path(staged.path, "file").touch()
         node.unstage(staged)
@@ -356,7 +360,7 @@ def test_a_broken_born_filesystem_is_for_a_person(node: Node) -> None:
         file.write(b"\xff" * (8 << 20))
 
     with pytest.raises((DamagedFilesystem, NotAsBorn)) as caught:
-        node.stage(BORN)
+        node.stage(born(node))
     assert not may_be_held(caught.value)
     node.platform.let_go("claim-1")
 

@@ -153,7 +153,7 @@ def test_an_imported_volume_gets_its_birth_certificate_and_keeps_its_data(
 
     staged = node.stage(plan("claim-9", token="import", external_id=ExternalId("old"), filesystem=filesystem, size_mib=size_mib))
 
-    assert node.births == [Birth(serial="old", filesystem=filesystem, filesystem_uuid=uuid)]
+    assert node.births == [Birth(serial=str(image), filesystem=filesystem, filesystem_uuid=uuid)]
     assert not staged.formatted
     assert "mkfs" not in staged.took_ms
     node.unstage(staged)
