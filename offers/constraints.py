@@ -72,9 +72,7 @@ _PEER_FIELDS: Mapping[str, Callable[[Peer], str]] = {
 
 def peer_of(offer: Offer) -> Peer:
     """What must be remembered of the agent of a placed instance, so that it counts as a peer from now on."""
-    return Peer(
-        agent_id=offer.agent_id, hostname=offer.hostname, region=offer.region, zone=offer.zone, attributes=attribute_texts(offer)
-    )
+    return Peer(agent_id=offer.agent_id, hostname=offer.hostname, region=offer.region, zone=offer.zone, attributes=attribute_texts(offer))
 
 
 class Groups:

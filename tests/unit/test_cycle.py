@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
 import pytest
 
@@ -15,8 +16,11 @@ from framework.mesos.launches import WORTH_A_THREAD
 from framework.service import VolumeOrder
 from offers.tally import Refusal
 from storage.errors import PoolFull
+from storage.inventory import NewVolume
+from storage.model import VolumeId
 from storage.platforms.base import PoolReport
-from tests.stage import ShakyLedger, Stage, app, external_of, from_master, offers_event, sound, stage_config, status
+from tests.ledgers import Clock
+from tests.stage import ShakyLedger, Stage, Told, app, external_of, from_master, offers_event, sound, stage_config, status
 
 DOUBT = CallInDoubt(call="ACCEPT", reason="no answer")
 REFUSED = CallRefused(call="ACCEPT", http_status=403, body="no")
@@ -102,7 +106,7 @@ def test_a_launch_that_the_master_refused_leaves_nothing(stage: Stage) -> None:
     assert (stage.ledger.volumes().items, stage.ledger.orphans(), stage.ledger.placements()) == ([], [], [])
     assert stage.context.reconciler.next_at() is not None  # the implicit question only
     stage.tick(1.0)
-    assert all(asked == [] for asked in stage.driver.reconciled)
+    assert [asked for asked in stage.driver.reconciled if asked] == []
     stage.offer("a1")
     assert len(stage.tasks()) == 1
 
@@ -276,3 +280,63 @@ def test_a_volume_that_another_broker_made_is_found_by_whoever_waits_for_it(stag
     stage.offer("a1")
     (task,) = stage.tasks()
     assert [volume.name for volume in task.volumes.values()] == ["late"]
+
+
+def test_claims_that_the_ledger_refuses_are_not_launched_and_say_why(stage: Stage) -> None:
+    stage.apps.run(app(), "test")
+    stage.tick()
+    taken = NewVolume(volume_id=VolumeId("v"), name="/db#0/data", platform="disks", pool="default", size_mib=16)
+    with stage.ledger.begin("another") as tx:
+        tx.plan(taken, "another's")
+    stage.context.named["/db#0/data"] = None
+    stage.offer("a1")
+    assert (stage.driver.accepts, stage.tasks(), stage.ledger.claims().items) == ([], [], [])
+    (waiting,) = stage.state().waiting.values()
+    assert "the ledger refused the claim" in waiting.blocked
+    stage.offer("a1")
+    assert [list(task.volumes) for task in stage.tasks()] == [["v"]]
+
+
+def test_a_volume_on_a_platform_that_is_not_configured_any_more_keeps_its_app_waiting(stage: Stage) -> None:
+    (task,) = stage.run()
+    stage.start(task)
+    stage.end(task)
+    stage.context.platforms.pop("disks")  # type: ignore[attr-defined]  # a dict, as the stage has it
+    stage.tick(60.0)
+    stage.offer("a1")
+    (waiting,) = stage.state().waiting.values()
+    assert waiting.blocked == "volume /db#0/data is on platform disks, which polly.toml does not have"
+    assert len(stage.driver.accepts) == 1
+
+
+class Deaf(Told):
+    """A driver with a connection that takes no call about offers."""
+
+    deaf = False
+
+    def decline(self, offer_ids: Sequence[str], *, refuse_s: float) -> None:
+        if self.deaf:
+            raise DOUBT
+        super().decline(offer_ids, refuse_s=refuse_s)
+
+    def revive(self, roles: Sequence[str] = ()) -> None:
+        if self.deaf:
+            raise DOUBT
+        super().revive(roles)
+
+
+def test_a_revive_that_did_not_get_through_is_made_again(shaky_ledger: ShakyLedger, clock: Clock) -> None:
+    stage = Stage(shaky_ledger, clock, driver=(driver := Deaf()))
+    stage.subscribed()
+    stage.offer("a1")
+    stage.tick()
+    driver.deaf = True
+    stage.apps.run(app(), "test")
+    stage.tick()
+    stage.offer("a1")
+    assert (driver.demand, len(stage.tasks())) == (["suppress"], 1)
+    stage.apps.run(app("/other", volumes=[]), "test")
+    stage.tick()
+    driver.deaf = False
+    stage.tick()
+    assert driver.demand == ["suppress", "revive"]

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from executors.wire import ATTACH, Delivery, Progress, VolumeProgress, encode
+from framework.marathon.reading import read_app
 from framework.mesos.events import Status
 from framework.mesos.instances import Task
 from storage.lifecycle import ClaimState, ProofKind
@@ -16,7 +17,7 @@ from storage.model import Birth, ClaimId, Proof
 from storage.platforms.base import CreateRequest
 from storage.platforms.testing import ABILITIES, MemoryPlatform
 from tests.ledgers import Clock
-from tests.stage import ShakyLedger, Stage, birth_of, from_master, stage_config, status, volume_of
+from tests.stage import ShakyLedger, Stage, app, birth_of, from_master, stage_config, status, volume_of
 
 BY_BROKER = stage_config(platforms={"disks": {"kind": "memory", "attach_by": "broker"}})
 ABLE = msgspec.structs.replace(ABILITIES, identity="cloud", counts_slots=False)
@@ -369,3 +370,30 @@ def test_two_volumes_are_attached_at_once(stage: Stage) -> None:
     assert len(stage.hands.jobs) == 2
     stage.work()
     assert {delivery.claim_id for delivery in stage.driver.deliveries} == set(task.claims)
+
+
+def test_a_platform_that_is_not_configured_any_more_is_told_of(stage: Stage) -> None:
+    (task,) = stage.run()
+    stage.context.platforms.pop("disks")  # type: ignore[attr-defined]  # a dict, as the stage has it
+    wish(stage, task)
+    (delivery,) = stage.driver.deliveries
+    assert delivery.error
+    assert (delivery.error.code, stage.hands.jobs) == ("UnknownPlatform", [])
+
+
+def test_a_volume_that_its_app_has_no_more_is_not_made(stage: Stage) -> None:
+    (task,) = stage.run()
+    stage.state().app = read_app(app(volumes=[volume_of("elsewhere")]))
+    wish(stage, task)
+    (delivery,) = stage.driver.deliveries
+    assert delivery.error
+    assert (delivery.error.code, "a volume at data" in delivery.error.message) == ("Conflict", True)
+    assert (stage.hands.jobs, stage.storage.volumes) == ([], {})
+
+
+def test_what_cannot_be_taken_back_now_ends_nothing_else(stage: Stage) -> None:
+    jobs = ended_by_a_person_meanwhile(stage)
+    stage.storage.expired = True
+    stage.hand_on(jobs)
+    stage.work()
+    assert (attached(stage), stage.ledger.claims().items) == ([(NODE,)], [])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -274,6 +274,71 @@ def test_one_look_at_a_time_and_only_at_what_is_there(stage: Stage) -> None:
         stage.drifting.start(DriftOrder(), "operator:jane")
     stage.work()
     stage.drifting.start(DriftOrder(platform="disks"), "operator:jane")
+
+
+def test_a_volume_that_goes_between_the_list_and_the_second_look_is_no_drift(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    external, volume_id = used(stage)
+    sighted = stage.ledger.sighted
+    stage.storage.volumes.pop(external)
+
+    def meanwhile(platform: str, wanted: Sequence[ExternalId]) -> Mapping[ExternalId, VolumeReport]:
+        with stage.ledger.begin("test") as tx:
+            tx.deleting(volume_id)
+            if wanted:
+                tx.deleted(volume_id)
+        return sighted(platform, wanted)
+
+    monkeypatch.setattr(stage.ledger, "sighted", meanwhile)
+    assert found(stage) == []
+
+
+@pytest.mark.parametrize("change", ["deleting", "claimed"])
+def test_a_difference_that_polly_is_making_is_no_drift(stage: Stage, monkeypatch: pytest.MonkeyPatch, change: str) -> None:
+    """The ledger says something else after the platform was asked than before."""
+    external, volume_id = used(stage)
+    seen = replace(stage.platform.inspect(external), held_by=("i-9",), epoch=99)
+
+    def meanwhile(asked: ExternalId) -> VolumeReport:
+        if change == "claimed":
+            stage.tick(60.0)
+            stage.apps.scale("/db", 1, "test")
+            stage.offer("a1")
+        else:
+            with stage.ledger.begin("test") as tx:
+                tx.deleting(volume_id)
+        return seen
+
+    monkeypatch.setattr(stage.platform, "inspect", meanwhile)
+    monkeypatch.setattr(stage.ledger, "sighted", lambda *_: {external: seen})
+    assert found(stage) == []
+    assert stage.ledger.volume(volume_id).state is VolumeState.DELETING or stage.ledger.claims_on([volume_id])
+
+
+def test_what_cannot_be_mended_any_more_says_why(stage: Stage) -> None:
+    external, volume_id = used(stage)
+    taken = stage.storage.volumes.pop(external)
+    stage.drifting.start(DriftOrder(apply=True), "operator:jane")
+    answers = stage.hands.work()
+    stage.storage.volumes[external] = taken
+    with stage.ledger.begin("test") as tx:
+        tx.deleting(volume_id)
+        tx.deleted(volume_id)
+    stage.storage.volumes.pop(external)
+    stage.hand_on(answers)
+    ((gone,),) = [part.found for part in stage.drifting.report().platforms]
+    assert (gone.kind, gone.mended) == (DriftKind.VOLUME_GONE, False)
+    assert gone.advice.startswith("It could not be mended: ")
+
+
+def test_a_birth_certificate_that_could_not_be_stored_again_is_found_by_the_next_look(stage: Stage) -> None:
+    external, _ = used(stage)
+    stage.storage.volumes[external] = replace(stage.storage.volumes[external], birth=None)
+    stage.drifting.start(DriftOrder(apply=True), "operator:jane")
+    stage.work()
+    stage.storage.expired = True
+    stage.work()
+    stage.storage.expired = False
+    assert [it.kind for it in found(stage)] == [DriftKind.BIRTH_UNMARKED]
 
 
 # --- sightings ---------------------------------------------------------------------------------------------

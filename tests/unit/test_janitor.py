@@ -194,3 +194,59 @@ def test_pools_follow_their_platform_while_claims_come_and_go(stage: Stage) -> N
     stage.work()
     (pool,) = stage.ledger.pools()
     assert (pool.capacity_mib, pool.provisioned_mib) == (64, 16)
+
+
+def test_a_volume_waits_for_its_last_snapshot_to_be_ready(stage: Stage) -> None:
+    external = used_and_deleted(stage, "last")
+    for _ in range(3):
+        stage.tick(6.0)
+        assert len(stage.hands.jobs) == 1
+    assert external in stage.storage.volumes
+    assert not is_gone(stage)
+    stage.work()
+    stage.tick(6.0)
+    stage.work()
+    assert is_gone(stage)
+    assert [snapshot.volume for snapshot in stage.storage.snapshots.values()] == [external]
+
+
+def test_what_a_token_made_is_remembered_until_it_could_be_deleted(stage: Stage) -> None:
+    (task,) = stage.run()
+    (plan,) = stage.plans(task)
+    stage.make(plan)
+    stage.hear(status(task, "TASK_FAILED", source="SOURCE_AGENT"))
+    stage.storage.expired = True
+    stage.janitor.resume()
+    stage.work()
+    assert [orphan.token for orphan in stage.ledger.orphans()] == [plan.token]
+    stage.storage.expired = False
+    stage.janitor.resume()
+    assert stage.hands.jobs == [], "it is asked again without a wait"
+    stage.clock.now += LAST_RETRY_S
+    stage.janitor.resume()
+    stage.work()
+    assert (stage.storage.volumes, stage.ledger.orphans()) == ({}, [])
+
+
+def test_pools_that_cannot_be_read_stay_as_they_were(stage: Stage) -> None:
+    before = stage.ledger.pools()
+    stage.storage.capacity_mib, stage.storage.expired = 64, True
+    stage.clock.now = stage.janitor.pools_due_at()
+    stage.janitor.look_at_pools()
+    stage.work()
+    assert stage.ledger.pools() == before
+    assert stage.janitor.pools_due_at() < float("inf")
+
+
+def test_a_volume_with_a_persons_snapshot_stays_when_its_app_is_deleted(stage: Stage) -> None:
+    (task,) = stage.run(volumes=[volume_of(profile="brief")])
+    stage.start(task)
+    stage.volumes.snapshot("/db#0/data", "by hand", "test")
+    stage.work()
+    stage.apps.delete("/db", "test")
+    stage.end(task, "TASK_KILLED")
+    stage.tick()
+    stage.work()
+    assert is_gone(stage)
+    assert stage.ledger.volume("/db#0/data").state is VolumeState.AVAILABLE
+    assert len(stage.storage.volumes) == 1

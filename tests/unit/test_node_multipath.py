@@ -87,6 +87,9 @@ def test_all_paths_without_a_map_are_forgotten(roots: Roots, monkeypatch: pytest
     assert deleted(roots) == ["sda", "sdb", "sdc"]
 
 
-def test_a_disk_of_another_kind_is_left_to_the_kernel(roots: Roots) -> None:
-    (roots.sys / "block" / "nvme0n1").mkdir(parents=True)
+def test_a_disk_of_another_kind_is_left_to_the_kernel(roots: Roots, monkeypatch: pytest.MonkeyPatch) -> None:
+    flushed: list[str] = []
+    monkeypatch.setattr(devices, "flush", flushed.append)
+    (roots.sys / "block" / "nvme0n1" / "device").mkdir(parents=True)
     devices.forget(str(roots.dev / "nvme0n1"), roots)
+    assert (flushed, list((roots.sys / "block" / "nvme0n1" / "device").iterdir())) == ([], [])

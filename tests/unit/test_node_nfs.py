@@ -69,6 +69,8 @@ class Nas:
         self.busy: set[str] = set()
         self.dead = False
         self.refuses = ""
+        self.stays = ""
+        """What umount(8) says of mounts that it does not take away."""
         self.now = 0.0
         self._show()
 
@@ -112,6 +114,8 @@ class Nas:
         if target in self.busy and "--lazy" not in command:
             assert 32 in ok
             return Output(code=32, out="", err=f"umount: {target}: target is busy.")
+        if self.stays:
+            return Output(code=32, out="", err=f"umount: {target}: {self.stays}")
         del self.mounted[target]
         self._show()
         return Output(code=0, out="", err="")
@@ -311,3 +315,14 @@ def test_a_folder_is_looked_at_and_marked_by_another_process(tmp_path: Path) -> 
     assert (nfs.look(str(tmp_path), machine).type, nfs.look(str(tmp_path), machine).uuid) == ("folder", uuid)
     with pytest.raises(NodeError, match="look failed on"):
         nfs.look(str(tmp_path / "missing"), machine)
+
+
+def test_what_umount_refuses_for_another_reason_than_use_is_said_at_once(nas: Nas) -> None:
+    staged = nas.stage(plan())
+    nas.stays = "must be superuser to unmount."
+    with pytest.raises(NodeError, match="must be superuser") as caught:
+        nas.unstage(staged)
+    assert (nas.now, may_be_held(caught.value), nas.platform.detached) == (0.0, True, [])
+    nas.stays = ""
+    nas.unstage(staged)
+    assert nas.platform.detached == ["claim-1"]

@@ -86,7 +86,7 @@ def run(held: Held, opened: Callable[[Settler, float], None], *, until: int) -> 
 def test_a_case_that_is_opened_again_keeps_its_pace(held: Held) -> None:
     answers = run(held, lambda settler, now: settler.open(VOLUME, CLAIM, "node", None, due_at=now), until=12)
     assert held.asked == 3
-    assert all(isinstance(answer, StillHeld) for answer in answers)
+    assert answers == [StillHeld(reason="platform disks says that something still holds it")] * 3
 
 
 def test_a_proof_that_comes_later_is_tried_at_once(held: Held) -> None:
@@ -259,3 +259,82 @@ def test_a_platform_that_sees_nodes_says_that_the_node_is_not_stopped() -> None:
     shop.attach("i-1")
     assert shop.prove("i-1", None) == StillHeld(reason="platform disks says that something still holds it, and not that i-1 is stopped")
     assert shop.prove(None, None) == StillHeld(reason="platform disks says that something still holds it")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"access": Access.RO, "mode": AccessMode.MULTI_NODE_READER_ONLY}, {"mode": AccessMode.MULTI_NODE_MULTI_WRITER}],
+    ids=["a reader", "a writer beside others"],
+)
+def test_one_of_several_holders_is_detached_and_the_others_are_not_fenced_off(changes: dict[str, Any]) -> None:
+    shop = Shop(fences=True)
+    shop.attach("i-1", "i-2")
+    assert shop.prove("i-1", **changes) == Proof(kind=ProofKind.TASK_GONE, evidence="TASK_GONE from master; detached")
+    assert shop.held_by() == ("i-2",)
+    assert shop.platform.inspect(shop.volume.external_id).epoch <= 2  # type: ignore[arg-type]  # it is made
+
+
+def test_a_volume_that_several_may_hold_and_nobody_does_is_free() -> None:
+    shop = Shop()
+    answer = shop.prove(None, mode=AccessMode.MULTI_NODE_READER_ONLY)
+    assert answer == Proof(kind=ProofKind.TASK_GONE, evidence="TASK_GONE from master; detached")
+
+
+# --- answers on their way
+
+
+class Later:
+    """Workers whose jobs are done when a test says so."""
+
+    def __init__(self) -> None:
+        self.jobs: list[tuple[Callable[[], Any], Callable[[Outcome[Any]], None]]] = []
+
+    def submit(self, platform: str, key: str, job: Callable[[], Any], done: Callable[[Outcome[Any]], None]) -> None:
+        self.jobs.append((job, done))
+
+    def work(self) -> None:
+        taken, self.jobs = self.jobs, []
+        for job, done in taken:
+            done(Outcome(job()))
+
+
+class Case:
+    """A settler with one case that is being asked about, at the instant 0."""
+
+    def __init__(self, platforms: dict[str, object]) -> None:
+        self.now, self.later, self.answers = 0.0, Later(), list[object]()
+        self.settler = Settler(platforms, self.later, clock=lambda: self.now, retry_s=RETRY_S)  # type: ignore[arg-type]
+        self.settler.open(VOLUME, CLAIM, "node", None)
+        self.ask()
+
+    def ask(self) -> None:
+        self.settler.run(self.now, lambda _, answer: self.answers.append(answer))
+
+
+def test_a_platform_that_is_not_configured_any_more_proves_nothing() -> None:
+    case = Case({})
+    case.later.work()
+    assert case.answers == [StillHeld(reason="platform disks is not in polly.toml")]
+
+
+def test_an_answer_about_a_case_that_was_dropped_meanwhile_is_passed_over(held: Held) -> None:
+    case = Case({"disks": held})
+    case.settler.drop(CLAIM.claim_id)
+    case.settler.open(VOLUME, CLAIM, "node", None, due_at=100.0)
+    case.later.work()
+    assert (case.answers, case.settler.next_at()) == ([], 100.0)
+
+
+def test_an_answer_about_a_volume_that_was_born_meanwhile_is_asked_for_anew(held: Held) -> None:
+    unborn = msgspec.structs.replace(VOLUME, birth=None, token="t")
+    case = Case({"disks": held})
+    case.settler.drop(CLAIM.claim_id)
+    case.settler.open(unborn, CLAIM, "node", None)
+    case.later.jobs.clear()
+    case.ask()
+    case.settler.open(VOLUME, CLAIM, "node", None)
+    case.later.work()
+    assert (case.answers, held.asked, case.settler.next_at()) == ([], 0, 0.0)
+    case.ask()
+    case.later.work()
+    assert (len(case.answers), held.asked, case.settler.next_at()) == (1, 1, RETRY_S)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from framework.mesos.instances import Phase
+from executors.wire import VolumeProgress
+from framework.mesos.instances import Phase, Task
 from framework.service import ImportOrder
 from framework.settling import StillHeld
 from storage.errors import LedgerUnavailable
@@ -285,3 +286,72 @@ def test_the_ledger_that_is_away_raises_to_nobody_but_the_guard(stage: Stage, sh
     shaky_ledger.fails_before = 1
     with pytest.raises(LedgerUnavailable):
         stage.scheduler.statuses.apply([status(task, "TASK_RUNNING")])
+
+
+# --- what the ledger refuses, and calls that do not get through
+
+
+def with_a_stolen_volume(stage: Stage) -> tuple[Task, VolumeProgress]:
+    """A task, and what its executor says that the ledger cannot take: that its volume is another's."""
+    stage.run("/a", agents=("a1",), cpus=1)
+    stage.start(stage.tasks("/a")[0])
+    (task,) = stage.run("/b", agents=("a2",), cpus=1)
+    return task, step(stage.make(stage.plans(task)[0]), "ATTACHING", external_id=next(iter(stage.storage.volumes)))
+
+
+def test_a_task_that_lives_is_killed_for_data_that_the_ledger_refuses_and_one_that_ended_is_not(stage: Stage) -> None:
+    task, stolen = with_a_stolen_volume(stage)
+    stage.hear(refused := status(task, "TASK_STARTING", stolen))
+    assert (stage.driver.kills, stage.driver.acknowledged[-1]) == ([task.task_id], refused.uuid)
+    assert stage.ledger.volume("/b#0/data").external_id is None
+    stage.hear(status(task, "TASK_FAILED", stolen))
+    assert stage.driver.kills == [task.task_id]
+
+
+def test_of_a_batch_only_the_update_that_the_ledger_refuses_loses_its_data(stage: Stage) -> None:
+    task, stolen = with_a_stolen_volume(stage)
+    (other,) = stage.run("/c", agents=("a3",))
+    made = stage.make(stage.plans(other)[0])
+    stage.driver.receipts.clear()
+    stage.hear(status(task, "TASK_STARTING", stolen), status(other, "TASK_STARTING", made))
+    assert (stage.driver.receipts, stage.driver.kills) == ([made.claim_id], [task.task_id])
+    assert stage.ledger.volume("/c#0/data").birth == made.birth
+
+
+def test_an_update_that_does_not_fit_the_ledger_at_all_puts_the_picture_in_doubt(stage: Stage) -> None:
+    (task,) = stage.run()
+    stage.start(task)
+    (claim,) = task.claims.values()
+    with stage.ledger.begin("another") as tx:
+        tx.free(claim.claim_id, claim.epoch, Proof(kind=ProofKind.OPERATOR_OVERRIDE, evidence="it burnt"))
+    stage.driver.reconciled.clear()
+    stage.hear(status(task, "TASK_FAILED", source="SOURCE_AGENT"))
+    assert stage.context.in_doubt
+    stage.tick(1.0)
+    assert not stage.context.in_doubt
+    assert [task.task_id] in stage.driver.reconciled
+
+
+def test_what_is_stored_without_a_connection_is_answered_when_it_comes_again(stage: Stage) -> None:
+    (task,) = stage.run()
+    made = stage.make(stage.plans(task)[0])
+    starting = status(task, "TASK_STARTING", made)
+    stage.driver.connected = False
+    stage.hear(starting)
+    assert stage.ledger.volume("/db#0/data").birth == made.birth
+    assert (stage.driver.receipts, stage.driver.acknowledged) == ([], [])
+    stage.driver.connected = True
+    stage.hear(starting)
+    assert (stage.driver.receipts, stage.driver.acknowledged) == ([made.claim_id], [starting.uuid])
+
+
+def test_a_stray_that_could_not_be_killed_is_killed_when_it_is_heard_again(stage: Stage) -> None:
+    (task,) = stage.run()
+    stage.start(task)
+    stage.hear(status(task, "TASK_FAILED", source="SOURCE_AGENT"))
+    stage.driver.connected = False
+    stage.hear(status(task, "TASK_RUNNING"))
+    stage.driver.connected = True
+    assert stage.driver.kills == []
+    stage.hear(status(task, "TASK_RUNNING"))
+    assert stage.driver.kills == [task.task_id]
