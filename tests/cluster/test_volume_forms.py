@@ -120,7 +120,7 @@ def test_xfs_dvdi_and_host_volumes(rig: Rig, tmp_path: Path) -> None:
     assert not (tmp_path / "shared" / "refused").exists()
     delete(rig, "/xfs", "/queue", "/host")
     rig.settle()
-    assert [volume.name for volume in rig.volumes()] == ["queue"]
+    eventually(lambda: [volume.name for volume in rig.volumes()] == ["queue"], 30, "only the named volume stays")
     assert starts(rig, with_volumes("/queue", [queue], upgradeStrategy=upgrade)) == 2
 
 
