@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from storage.model import Birth, ExternalId, VolumeId, VolumePlan
+from tests.conftest import leave_out
 from tests.guest import inside, lio
-from tests.guest.array import Array, Fabric, TwoPortals
+from tests.guest.array import ENVIRONMENT, Array, Fabric, TwoPortals
 from tests.nodes import again, digest, plan
 
 pytestmark = [pytest.mark.peer, pytest.mark.xdist_group("guest")]
@@ -20,6 +22,8 @@ OTHER = "vol0fedcba9876543210"
 
 @pytest.fixture(params=[Array, TwoPortals, Fabric], ids=["iSCSI", "two portals", "fabric"])
 def array(request: pytest.FixtureRequest, cloud_of: Callable[..., Array]) -> Iterator[Array]:
+    if not shutil.which("iscsiadm", path=ENVIRONMENT["PATH"]):
+        leave_out("needs iscsiadm (Debian: open-iscsi)")
     with cloud_of("virtio", request.param) as running:
         yield running
 
