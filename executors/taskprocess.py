@@ -155,6 +155,7 @@ def _become_init(control: int, *, namespaced: bool) -> NoReturn:
         init.close_all_but([control])
         os.set_inheritable(control, True)
         mode = "namespaced" if namespaced else "plain"
+        # an argument list, and no shell is wanted
         os.execve(sys.executable, [sys.executable, "-I", "-S", "-X", "utf8", init.__file__, mode, str(control)], {})  # noqa: S606
     except BaseException as error:
         os.write(2, f"polly-executor: init cannot be started: {error}\n".encode())

@@ -118,6 +118,7 @@ def mesos(tmp_path: Path) -> Iterator[Callable[..., MesosCluster]]:
     clusters: list[MesosCluster] = []
 
     def start(*arguments: object, **options: object) -> MesosCluster:
+        # arguments as they come
         cluster = MesosCluster(*arguments, **({"folder": tmp_path / f"mesos{len(clusters)}"} | options))  # type: ignore[arg-type]
         clusters.append(cluster)
         return cluster.start()

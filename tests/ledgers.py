@@ -35,6 +35,7 @@ def furnish(ledger: Ledger, *, capacity_mib: int = 1_000, slots: int | None = No
 def new(name: str, *, size_mib: int = 100, mode: AccessMode = AccessMode.SINGLE_NODE_WRITER, **changes: object) -> NewVolume:
     """The volume `v-NAME`, called NAME."""
     fields: dict[str, object] = {"platform": "local", "pool": "p", "owner": "/app", "zone": "z1", **changes}
+    # fields as they come
     return NewVolume(volume_id=VolumeId(f"v-{name}"), name=name, size_mib=size_mib, access_mode=mode, **fields)  # type: ignore[arg-type]
 
 
@@ -91,6 +92,7 @@ def end(ledger: Ledger, claims: Iterable[Claim]) -> None:
 
 def make(ledger: Ledger, name: str, **changes: object) -> None:
     """A volume NAME that was born and is free, at epoch 1."""
+    # fields as they come
     (claim,) = placed(ledger, task(f"maker of {name}", fresh(f"maker-{name}", new(name, **changes))))  # type: ignore[arg-type]
     bear(ledger, claim)
     end(ledger, [claim])

@@ -121,6 +121,7 @@ def _attach(platform: EbsPlatform, cloud: Cloud, volumes: Sequence[str]) -> list
 
     for number, volume in enumerate(volumes):
         instance = cloud.instances[number % INSTANCES]
+        # a default of a lambda
         workers.submit("cloud", volume, lambda volume=volume, instance=instance: job(volume, instance), done)  # type: ignore[misc]
     for _ in volumes:
         ended.acquire()

@@ -21,6 +21,7 @@ def main(folder: Path) -> None:
         data = offers_event()
         (folder / "offers").write_bytes(data)
         for number in range(TASKS // PER_APP):
+            # a default of a lambda
             engine.ask(lambda number=number: engine.scheduler.apps.run(app(f"/old/{number}", PER_APP), "bench"))  # type: ignore[misc]
             engine.ask(lambda: engine.scheduler.handle([Offers(data=data)]))
         engine.ask(lambda: engine.scheduler.apps.run(app(f"/old/{TASKS // PER_APP}", WAITING), "bench"))

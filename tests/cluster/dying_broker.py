@@ -99,7 +99,7 @@ def _arm_ec2(trap: Trap) -> None:
         trap.passing("after", f"ec2.{action}")
         return answer
 
-    Client._call = asking  # type: ignore[method-assign]
+    Client._call = asking  # type: ignore[method-assign]  # for this test
 
 
 def _trapped(trap: Trap, verb: str) -> Any:

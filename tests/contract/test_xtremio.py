@@ -130,6 +130,7 @@ def test_a_lost_answer_to_any_call_of_any_verb_leaves_no_doubt(xms: XmsServer, x
     xms.faults(lose=0)
     assert grown.size_mib == 4096
     assert [(volume.external_id, volume.size_mib, volume.held_by) for volume in xtremio.volumes().items] == [(copy.external_id, 4096, ())]
+    # the adapter's own client, which the protocol does not show
     assert (len(xtremio.snapshots().items), list(xtremio._hosts.all_maps())) == (0, [])  # type: ignore[attr-defined]
 
 
@@ -137,6 +138,7 @@ def test_a_copy_that_was_made_and_not_named_is_taken_up(xms: XmsServer, xtremio:
     volume = xtremio.create(request()).external_id
     snapshot = xtremio.snapshot(volume, token="s1").external_id
     first = platform_on(xms)
+    # the adapter's own client, which the protocol does not show
     first._xms.change = lambda *_, **__: (_ for _ in ()).throw(PlatformUnavailable(platform="x", action="name", reason="killed"))  # type: ignore[attr-defined]
     with pytest.raises(PlatformUnavailable):
         first.create(request("t2", snapshot=snapshot))
@@ -208,6 +210,7 @@ def test_a_volume_that_somebody_maps_by_hand_is_seen_and_never_taken(xms: XmsSer
 
 
 def test_foreign_volumes_count_as_foreign_and_can_be_adopted(xms: XmsServer, xtremio: Platform) -> None:
+    # the adapter's own client, which the protocol does not show
     xtremio._xms.create("volumes", {"vol-name": "old database", "vol-size": "4g"}, action="test")  # type: ignore[attr-defined]
     (pool,) = xtremio.pools()
     assert (pool.name, pool.foreign_mib, pool.capacity_mib) == ("brick1", 4096, 8146708710 // 1024)
@@ -294,6 +297,7 @@ def test_the_adapter_is_imported_without_another_platforms_sdk() -> None:
 
 def test_errors_keep_the_arrays_own_word(xms: XmsServer, xtremio: Platform) -> None:
     with pytest.raises(PollyError, match="vol_size_out_of_range"):
+        # the adapter's own client, which the protocol does not show
         xtremio._xms.create("volumes", {"vol-name": "huge", "vol-size": "999t"}, action="create a volume")  # type: ignore[attr-defined]
     assert xtremio.find("huge") is None
     xtremio.delete(ExternalId("huge"))

@@ -271,6 +271,7 @@ def test_the_broker_command_only_parses(monkeypatch: pytest.MonkeyPatch, tmp_pat
     result = CliRunner().invoke(root, args)
     assert result.exit_code == 0, result.output
     (options,) = seen
+    # what the command hands on, kept as it came
     assert (options.master, options.roles, options.host, options.port, options.token) == ("zk://a:1/m", ("r", "s"), "::1", 0, "word")  # type: ignore[attr-defined]
     for wrong in (["--listen", "x"], ["--listen", "a:99999"], ["--principal", ""]):
         assert CliRunner().invoke(root, [*args, *wrong]).exit_code == 2

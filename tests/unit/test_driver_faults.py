@@ -223,6 +223,7 @@ def test_the_wait_before_connecting_again_grows_to_its_bound() -> None:
     waits: list[float] = []
     driver.start()
     for failures in range(1, 9):
+        # a default of a lambda
         eventually(lambda wanted=failures: driver._subscription._failures == wanted, what="an attempt fails")  # type: ignore[misc]
         waits.append(driver._subscription._retry_at - clock.now)
         clock.now = driver._subscription._retry_at

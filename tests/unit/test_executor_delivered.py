@@ -60,6 +60,7 @@ class Store:
 
     def detach(self) -> None:
         for image in self.platform.folder.glob("*.img"):
+            # a file's name is the id here
             self.platform.detach(self.platform.inspect(image.stem).external_id, "i-1")  # type: ignore[arg-type]
 
     @property

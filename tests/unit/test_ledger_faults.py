@@ -107,6 +107,7 @@ def test_killed_at_any_moment_it_is_sound(ledger: Ledger, ledger_url: str) -> No
     for kill in range(4):
         last = ledger.events(newest_first=True, limit=1).items[0].seq + 10 + 17 * kill
         with program(BUSY, ledger_url, str(kill)) as broker:
+            # a default of a lambda
             eventually(lambda seq=last: ledger.events(newest_first=True, limit=1).items[0].seq > seq, 20, "it writes")  # type: ignore[misc]
             broker.kill()
             broker.wait()

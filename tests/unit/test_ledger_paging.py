@@ -32,6 +32,7 @@ def test_every_list_of_volumes_walks_an_index(sqlite_url: str, wanted: dict[str,
     """So that a page costs the same with a million of them: no scan but of what is listed anyway, and never a sort."""
     ledger = open_ledger(sqlite_url)
     with ledger._database.reading() as session:
+        # fields as they come
         sql = str(_volumes(VolumeFilter(**wanted), after, 100).compile(ledger._database.reader, compile_kwargs={"literal_binds": True}))  # type: ignore[arg-type]
         plan = [row.detail for row in session.all(text(f"EXPLAIN QUERY PLAN {sql}"))]
     ledger.close()

@@ -74,6 +74,7 @@ def held() -> Held:
 def run(held: Held, opened: Callable[[Settler, float], None], *, until: int) -> list[object]:
     """Opens the case anew ten times in each second, as the broker's ticks do; returns the answers."""
     now = 0.0
+    # stand-ins with the verbs that are called
     settler = Settler({"disks": held}, Straight(), clock=lambda: now, retry_s=RETRY_S)  # type: ignore[arg-type,dict-item]
     answers: list[object] = []
     for tick in range(until * 10):
@@ -240,7 +241,7 @@ def test_a_persons_word_counts_though_the_platform_does_not_let_go() -> None:
 
 def test_a_persons_word_counts_though_the_platform_is_away_or_no_longer_there() -> None:
     shop = Shop()
-    answer = overridden(Away(), shop.volume, CLAIM, "i-1", WORD)  # type: ignore[arg-type]
+    answer = overridden(Away(), shop.volume, CLAIM, "i-1", WORD)  # type: ignore[arg-type]  # stand-ins with the verbs that are called
     assert answer.evidence == "jane: it burnt; but " + str(Away.error)
     assert overridden(None, shop.volume, CLAIM, "i-1", WORD) == WORD
 
@@ -303,6 +304,7 @@ class Case:
 
     def __init__(self, platforms: dict[str, object]) -> None:
         self.now, self.later, self.answers = 0.0, Later(), list[object]()
+        # stand-ins with the verbs that are called
         self.settler = Settler(platforms, self.later, clock=lambda: self.now, retry_s=RETRY_S)  # type: ignore[arg-type]
         self.settler.open(VOLUME, CLAIM, "node", None)
         self.ask()

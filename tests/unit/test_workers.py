@@ -29,6 +29,7 @@ def workers(posted: Posted) -> Iterator[Workers]:
 def test_jobs_of_one_key_run_in_order_and_answer_in_the_thread_that_takes_the_calls(workers: Workers, posted: Posted) -> None:
     done: list[tuple[int, int]] = []
     for number in range(20):
+        # a default of a lambda
         workers.submit("disks", "volume v", lambda number=number: number, lambda o: done.append((o.get(), threading.get_ident())))  # type: ignore[misc]
     for _ in range(20):
         posted.get(timeout=10)()

@@ -41,6 +41,7 @@ def platform(storage: Nas) -> Iterator[Platform]:
 
 
 def made(platform: Platform, label: str = "t1", **more: object) -> ExternalId:
+    # fields as they come
     return platform.create(CreateRequest(**{"pool": "System", "size_mib": 8, "token": label, **more})).external_id  # type: ignore[arg-type]
 
 
