@@ -80,15 +80,13 @@ demo: debian-demo mesos ## a stateful app on a real Mesos survives its agent (ON
 bench: setup mesos ## measure (ONLY=P1: this alone; OUT=FILE: JSON too)
 	@exec $(PY) -m tests.bench $(if $(ONLY),--only $(ONLY)) $(if $(OUT),-o $(OUT))
 
-dist: setup ## build wheels and source archives, install them into an empty environment and try them
+dist: setup ## build wheels and source archives, and try them in an empty environment with a third party's adapter
 	@rm -rf dist && echo "Building the distributions"
 	@$(PY) -m build -q --no-isolation --outdir dist .
 	@$(PY) -m build -q --no-isolation --outdir dist packaging/http-parser
-	@echo "Installing them into an empty environment"
-	@scratch=$$(mktemp -d); trap 'rm -rf "$$scratch"' EXIT; \
-	$(PY) -m venv "$$scratch" && "$$scratch/bin/pip" install -qq --find-links dist polly-broker && "$$scratch/bin/pip" check; \
-	"$$scratch/bin/python" -c 'import executors, framework, offers, pymesos, storage'; \
-	"$$scratch/bin/polly" --help >/dev/null; ls dist
+	@echo "Installing them into an empty environment, with the example of docs/adapters.md as an adapter of a third party"
+	@$(PY) -m tests.wheels dist
+	@ls dist
 
 clean: ## remove what make made here (not Mesos' cache folder, ~/.cache/mesos-cluster)
 	@rm -rf $(VENV) dist build .demo .bench .mypy_cache .ruff_cache .import_linter_cache .hypothesis .pytest_cache

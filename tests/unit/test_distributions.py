@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
+
+from tests.wheels import build_wheel
 
 PROJECT = Path(__file__).parents[2]
 
 
 def contents(source: Path, target: Path) -> dict[str, bytes]:
-    """Builds a wheel without a network, with the tools that are installed, and reads it."""
-    command = [sys.executable, "-m", "build", "-q", "--wheel", "--no-isolation", "--outdir", str(target), str(source)]
-    subprocess.run(command, check=True, capture_output=True)
+    build_wheel(source, target)
     with zipfile.ZipFile(next(target.glob("*.whl"))) as wheel:
         return {name: wheel.read(name) for name in wheel.namelist()}
 
