@@ -92,6 +92,14 @@ class Desk:
             deleting=state.deleting,
         )
 
+    def delayed(self) -> Mapping[str, int]:
+        return self._engine.ask(self._delayed)
+
+    def _delayed(self) -> Mapping[str, int]:
+        now, apps = self._engine.parts.clock(), self._engine.context.picture.apps
+        held = {app_id: sum(it.not_before > now for it in state.waiting.values()) for app_id, state in apps.items()}
+        return {app_id: number for app_id, number in held.items() if number}
+
     # --- offers ---------------------------------------------------------------------------------
 
     def offers(self) -> Sequence[OfferView]:

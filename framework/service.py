@@ -194,6 +194,9 @@ class Broker(Protocol):
     def explain(self, app_id: str) -> Explanation:
         """Raises UnknownApp."""
 
+    def delayed(self) -> Mapping[str, int]:
+        """By app id, how many instances are held back after failures; only apps that have such."""
+
     def offers(self) -> Sequence[OfferView]:
         """The latest offer of each agent."""
 

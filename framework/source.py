@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 
-from framework.mesos.instances import TaskRecord
+from framework.mesos.instances import DELETING, TaskRecord
 from framework.mesos.tasks import decode_record
-from framework.views import PAGE, AppView, EventFilter, PoolView, TaskView
+from framework.views import PAGE, AppView, EventFilter, PoolView, TaskView, with_status
 from storage.errors import Invalid, UnknownApp, UnknownClaim, UnknownPlatform
 from storage.filters import ClaimFilter, VolumeFilter
 from storage.inventory import Ledger, Placement, PoolUse, Workload
@@ -102,15 +102,15 @@ def _app_view(workload: Workload, placements: Iterable[Placement]) -> AppView:
     # An app has forgotten an expunged task; its claims are among the claims, where people look for what they hold.
     views = (_task_view(placement, record) for placement, record in records if not record.expunged)
     tasks = sorted(views, key=lambda task: (task.slot, task.launched_at))
-    return AppView(
+    view = AppView(
         app_id=workload.workload_id,
         spec=json.loads(workload.spec),
         version=workload.version,
         instances=workload.instances,
-        state=workload.state,
         created_at=workload.created_at,
         tasks=tuple(tasks),
     )
+    return with_status(view, deleting=workload.state == DELETING)
 
 
 def _task_view(placement: Placement, record: TaskRecord) -> TaskView:

@@ -7,7 +7,8 @@ Everything here is read only, and every list that can be long comes in pages. Kn
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from typing import Any, Protocol, TypeVar
 
 from framework.mesos.instances import Phase
@@ -18,6 +19,22 @@ from storage.platforms.base import VolumeReport
 T = TypeVar("T")
 PAGE = 1000
 """How many records a program asks for at once."""
+
+
+class AppStatus(StrEnum):
+    """How an app is, in the words of Marathon's web interface, and DELETING."""
+
+    RUNNING = "RUNNING"
+    """All instances run."""
+    DEPLOYING = "DEPLOYING"
+    """Tasks are just started or killed, and no instance waits."""
+    WAITING = "WAITING"
+    """An instance has no task: no offer fits it, or its volume is held."""
+    DELAYED = "DELAYED"
+    """Each instance without a task is held back after failures. Only a running broker knows that; without one it is WAITING."""
+    SUSPENDED = "SUSPENDED"
+    """No instance is wanted, and none is left."""
+    DELETING = "DELETING"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +60,10 @@ class TaskView:
     message: str = ""
 
 
+PRESENT = frozenset({Phase.LAUNCHED, Phase.STARTING, Phase.RUNNING, Phase.KILLING})
+"""Of a task that its instance has; while it is unreachable or settling, its instance waits."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AppView:
     """An app as the ledger has it."""
@@ -52,8 +73,7 @@ class AppView:
     """The definition as Marathon's JSON."""
     version: str
     instances: int
-    state: str
-    """RUNNING or DELETING."""
+    state: AppStatus = AppStatus.RUNNING
     created_at: float
     tasks: tuple[TaskView, ...] = ()
 
@@ -67,6 +87,11 @@ class AppView:
     @property
     def staged(self) -> int:
         return self.count(Phase.LAUNCHED, Phase.STARTING)
+
+    @property
+    def missing(self) -> int:
+        """How many instances have no task, or one that is out of reach or over."""
+        return len(set(range(self.instances)) - {task.slot for task in self.tasks if task.state in PRESENT})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,6 +164,22 @@ class Source(Protocol):
         """Raises UnknownVolume."""
 
     def close(self) -> None: ...
+
+
+def with_status(app: AppView, *, deleting: bool = False, delayed: int = 0) -> AppView:
+    """The app with the status that follows from its tasks; `delayed` of its instances are held back after failures."""
+    return replace(app, state=_status(app, deleting=deleting or app.state is AppStatus.DELETING, delayed=delayed))
+
+
+def _status(app: AppView, *, deleting: bool, delayed: int) -> AppStatus:
+    if deleting:
+        return AppStatus.DELETING
+    if app.missing:
+        return AppStatus.DELAYED if delayed >= app.missing else AppStatus.WAITING
+    present = [task for task in app.tasks if task.state in PRESENT]
+    if len(present) > app.instances or len(present) > app.running:
+        return AppStatus.DEPLOYING
+    return AppStatus.RUNNING if app.instances else AppStatus.SUSPENDED
 
 
 def platforms(pools: Iterable[PoolView]) -> list[PlatformView]:

@@ -14,7 +14,7 @@ from framework.client import BrokerClient
 from framework.marathon.model import App
 from framework.marathon.reading import parse_json, read_app
 from framework.service import Explanation, WaitingInstance
-from framework.views import AppView, Source, TaskView
+from framework.views import AppStatus, AppView, Source, TaskView
 
 POOLS_WANTING = frozenset({"NO_POOL", "POOL_FULL"})
 NO_APPS = "No app runs here. Start one with: polly app run FILE (examples/counter.json is one to try)"
@@ -43,7 +43,11 @@ def run(file: IO[bytes], broker: BrokerClient, out: Output) -> None:
 @app.command("list")
 @reads
 def list_apps(source: Source, out: Output) -> None:
-    """List all apps."""
+    """List all apps.
+
+    STATE is RUNNING, DEPLOYING (tasks are just started or killed), WAITING (an instance has no task), DELAYED (it is held back after
+    failures; only a running broker knows), SUSPENDED (no instance is wanted) or DELETING.
+    """
     now = time.time()
     columns: list[Column[AppView]] = [
         Column("APP", lambda view: view.app_id),
@@ -68,8 +72,8 @@ def show(app_id: str, source: Source, out: Output) -> None:
     if out.for_people and view.tasks:
         click.echo()
         out.table(_task_columns(), [view.tasks], empty="")
-    if out.for_people and len(view.tasks) < view.instances:
-        out.hint(f"{count(view.instances - len(view.tasks), 'instance')} without a task; polly explain {view.app_id} says why.")
+    if out.for_people and view.state in (AppStatus.WAITING, AppStatus.DELAYED):
+        out.hint(f"{count(view.missing, 'instance')} waiting; polly explain {view.app_id} says why.")
 
 
 @app.command("scale")
@@ -93,7 +97,7 @@ def kill(app_id: str, yes: bool, broker: BrokerClient, out: Output) -> None:
     if not yes:
         click.confirm(f"Kill {view.app_id} ({count(len(view.tasks), 'task')}) and reclaim its volumes?", abort=True, err=True)
     broker.delete_app(view.app_id)
-    out.record({"id": view.app_id, "state": "DELETING"}, lambda: [("app", view.app_id), ("state", "its tasks are being killed")])
+    out.record({"id": view.app_id, "state": AppStatus.DELETING}, lambda: [("app", view.app_id), ("state", "its tasks are being killed")])
 
 
 def _facts(view: AppView) -> Facts:

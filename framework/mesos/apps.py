@@ -17,7 +17,7 @@ from framework.marathon.writing import to_json
 from framework.mesos.asking import Demand
 from framework.mesos.context import Context, story
 from framework.mesos.errors import CallFailed
-from framework.mesos.instances import AppState, Phase, Task
+from framework.mesos.instances import DELETING, RUNNING, AppState, Phase, Task
 from framework.mesos.statuses import placement_of
 from framework.mesos.tasks import decode_record, encode_record
 from storage.errors import AlreadyExists, Invalid, UnknownApp
@@ -32,7 +32,6 @@ RECLAIM_AGAIN_S = 5.0
 MOST_INSTANCES = 100_000
 """Of one app: each waits, or runs, as a record in memory."""
 EXPUNGED = "its agent is unreachable; it is killed if it comes back"
-RUNNING, DELETING = "RUNNING", "DELETING"
 
 
 class Apps:

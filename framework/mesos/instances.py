@@ -35,6 +35,10 @@ LIVE = frozenset({Phase.LAUNCHED, Phase.STARTING, Phase.RUNNING})
 """Of a task that does, or is about to do, what it is there for."""
 
 
+RUNNING, DELETING = "RUNNING", "DELETING"
+"""What an app is to be, as the ledger's workload says."""
+
+
 class TaskRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What the ledger's placement keeps of a task beside its ids: Placement.data, as JSON."""
 

@@ -7,7 +7,7 @@ from typing import Annotated, TypeVar
 from fastapi import APIRouter, Query, Response
 
 from framework.rest.context import Polly, answer, listed, paged
-from framework.views import EventFilter, platforms
+from framework.views import EventFilter, platforms, with_status
 from storage.errors import Invalid
 from storage.filters import ClaimFilter, VolumeFilter
 from storage.lifecycle import ClaimState, VolumeState
@@ -134,7 +134,8 @@ def list_events(
 
 @router.get("/apps")
 def list_apps(polly: Polly) -> Response:
-    return listed(polly.source.apps())
+    delayed = polly.broker.delayed()
+    return listed(with_status(app, delayed=delayed.get(app.app_id, 0)) for app in polly.source.apps())
 
 
 @router.get("/apps/{app_id:path}/explanation")
@@ -144,7 +145,8 @@ def explain(polly: Polly, app_id: str) -> Response:
 
 @router.get("/apps/{app_id:path}")
 def get_app(polly: Polly, app_id: str) -> Response:
-    return answer(polly.source.app(app_id))
+    app = polly.source.app(app_id)
+    return answer(with_status(app, delayed=polly.broker.delayed().get(app.app_id, 0)))
 
 
 @router.get("/offers")

@@ -154,6 +154,7 @@ class FakeBroker:
         self.ledger = ledger
         self.calls: list[tuple[Any, ...]] = []
         self.waiting: tuple[WaitingInstance, ...] = ()
+        self.held_back: dict[str, int] = {}
         self.findings: list[Finding] = []
         self.drifted = DriftReport()
 
@@ -193,6 +194,9 @@ class FakeBroker:
 
     def explain(self, app_id: str) -> Explanation:
         return Explanation(app_id=app_id, instances=2, running=1, staging=0, waiting=self.waiting)
+
+    def delayed(self) -> Mapping[str, int]:
+        return self.held_back
 
     def offers(self) -> Sequence[OfferView]:
         return [OfferView(offer=OFFER, overlay=(POOL_DISK, VOLUME_DISK), received_at=NOW, fate="declined")]

@@ -157,6 +157,16 @@ def test_scale_and_kill(polly: Polly, broker: FakeBroker) -> None:
     assert polly("app", "scale", "counter", "-1").exit_code == 2
 
 
+def test_an_app_without_a_running_task_is_not_called_running(polly: Polly, broker: FakeBroker) -> None:
+    polly("app", "scale", "counter", "3")
+    states = [polly("app", "list").stdout.splitlines()[1].split("\t")[3]]
+    assert "2 instances waiting; polly explain /counter says why." in polly("app", "show", "counter").stderr
+    broker.held_back = {"/counter": 2}
+    states.append(polly("app", "list").stdout.splitlines()[1].split("\t")[3])
+    assert states == ["WAITING", "DELAYED"]
+    assert json.loads(polly("app", "show", "counter", "-o", "json").stdout)["state"] == "DELAYED"
+
+
 def test_explain_and_offers(polly: Polly, broker: FakeBroker) -> None:
     broker.waiting = (WAITING,)
     text = polly("explain", "counter").stdout

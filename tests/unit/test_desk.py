@@ -91,6 +91,14 @@ def test_a_task_counts_as_staging_until_it_runs(desk: Desk, engine: Engine, driv
     assert (explained.running, explained.staging, explained.waiting) == (1, 0, ())
 
 
+def test_instances_that_are_held_back_after_failures_are_counted(desk: Desk, engine: Engine) -> None:
+    desk.run_app(app(instances=2), "jane")
+    assert desk.delayed() == {}
+    offer(engine, "a1")
+    tell(engine, status(tasks_of(engine)[0], "TASK_FAILED"))
+    assert desk.delayed() == {"/db": 1}
+
+
 def strand(desk: Desk, engine: Engine, driver: Started, platform: MemoryPlatform) -> ClaimId:
     """An app whose task is on an agent that is away, and is to stay there."""
     desk.run_app(app(unreachableStrategy="disabled"), "jane")
