@@ -56,6 +56,9 @@ class BrokerClient:
     def explain(self, app_id: str) -> Explanation:
         return self._one(Explanation, f"/v1/apps/{_path(app_id)}/explanation")
 
+    def explain_all(self) -> list[Explanation]:
+        return self._items(Explanation, "/v1/explanations")
+
     def offers(self) -> list[OfferView]:
         return self._items(OfferView, "/v1/offers")
 

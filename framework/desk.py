@@ -73,10 +73,20 @@ class Desk:
         self._engine.ask(lambda: self._engine.scheduler.apps.delete(app_id, actor))
 
     def explain(self, app_id: str) -> Explanation:
-        return self._engine.ask(lambda: self._explain(self._engine.scheduler.apps.app(app_id)))
+        return self._engine.ask(lambda: self._explain([self._engine.scheduler.apps.app(app_id)])[0])
 
-    def _explain(self, state: AppState) -> Explanation:
+    def explain_all(self) -> Sequence[Explanation]:
+        return self._engine.ask(self._explain_all)
+
+    def _explain_all(self) -> Sequence[Explanation]:
+        apps = self._engine.context.picture.apps
+        return [why for why in self._explain([apps[app_id] for app_id in sorted(apps)]) if why.waiting]
+
+    def _explain(self, states: Sequence[AppState]) -> list[Explanation]:
         self._engine.scheduler.cycle.wishes(self._engine.parts.clock())
+        return [self._explanation(state) for state in states]
+
+    def _explanation(self, state: AppState) -> Explanation:
         ending = [task for task in state.tasks.values() if task.phase in ENDING]
         replaced = {*state.waiting, *(task.slot for task in state.tasks.values() if task.phase not in ENDING)}
         context = self._engine.context

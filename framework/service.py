@@ -194,6 +194,9 @@ class Broker(Protocol):
     def explain(self, app_id: str) -> Explanation:
         """Raises UnknownApp."""
 
+    def explain_all(self) -> Sequence[Explanation]:
+        """Of all apps with instances that wait, by their ids."""
+
     def delayed(self) -> Mapping[str, int]:
         """By app id, how many instances are held back after failures; only apps that have such."""
 

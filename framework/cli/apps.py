@@ -7,16 +7,15 @@ from typing import IO
 
 import click
 
+from framework.cli.explaining import explanation_lines, summary
 from framework.cli.options import asks, reads
 from framework.cli.output import Column, Facts, Output
-from framework.cli.words import age, count, moment, size, span
+from framework.cli.words import age, count, size
 from framework.client import BrokerClient
 from framework.marathon.model import App
 from framework.marathon.reading import parse_json, read_app
-from framework.service import Explanation, WaitingInstance
 from framework.views import AppStatus, AppView, Source, TaskView
 
-POOLS_WANTING = frozenset({"NO_POOL", "POOL_FULL"})
 NO_APPS = "No app runs here. Start one with: polly app run FILE (examples/counter.json is one to try)"
 
 
@@ -134,50 +133,23 @@ def _task_columns() -> list[Column[TaskView]]:
     ]
 
 
-# --- explain --------------------------------------------------------------------------------------
-
-
-@click.command()
-@click.argument("app_id", metavar="ID")
+@click.command(short_help="Say why instances wait.")
+@click.argument("app_ids", metavar="[ID]...", nargs=-1)
 @asks
-def explain(app_id: str, broker: BrokerClient, out: Output) -> None:
-    """Say why each waiting instance of the app waits."""
-    why = broker.explain(app_id)
+def explain(app_ids: tuple[str, ...], broker: BrokerClient, out: Output) -> None:
+    """Say why the waiting instances of these apps wait; without an ID, those of all apps.
+
+    A reason that many instances share is told once for each app. -o json has each instance: of one ID its app's explanation, else a list.
+    """
+    whys = [broker.explain(app_id) for app_id in app_ids] or broker.explain_all()
     if not out.for_people:
-        out.record(why, lambda: ())
+        out.record(whys[0] if len(app_ids) == 1 else whys, lambda: ())
         return
-    for line in explanation_lines(why, time.time()):
-        out.say(line)
-
-
-def explanation_lines(why: Explanation, now: float) -> list[str]:
-    """What `polly explain` prints."""
-    state = "being deleted" if why.deleting else f"{why.running} of {count(why.instances, 'instance')} running, {why.staging} starting"
-    lines = [f"{why.app_id}: {state}, {len(why.waiting)} waiting."]
-    for instance in why.waiting:
-        lines += ["", *_waiting_lines(why.app_id, instance, now)]
-    return lines
-
-
-def _waiting_lines(app_id: str, waiting: WaitingInstance, now: float) -> list[str]:
-    lines = [f"{app_id}#{waiting.slot} has waited for {span(now - waiting.since)} and seen {count(waiting.offers_seen, 'offer')}."]
-    if waiting.last_message:
-        lines.append(f"  Its last task: {waiting.last_message}")
-    if waiting.failures:
-        lines.append(f"  It has failed {count(waiting.failures, 'time')} in a row.")
-    if waiting.next_try_at > now:
-        lines.append(f"  It is held back after failures; next try in {span(waiting.next_try_at - now)}, at {moment(waiting.next_try_at)}.")
-    if waiting.blocked:
-        lines.append(f"  {waiting.blocked}")
-    if waiting.remedies:
-        lines += ["  What you can do:", *(f"    {way_out}" for way_out in waiting.remedies)]
-    if waiting.refusals:
-        lines.append(f"  Of the latest {count(waiting.offers_refused, 'offer')}:")
-    for refusal in waiting.refusals:
-        example = f"; for example, {refusal.example}" if refusal.example else ""
-        lines.append(f"    {refusal.count} {refusal.words}{example}")
-    if any(refusal.reason in POOLS_WANTING for refusal in waiting.refusals):
-        lines.append("  polly inventory shows the pools and their room, polly doctor why a platform cannot be read.")
-    if not (waiting.refusals or waiting.blocked or waiting.next_try_at > now):
-        lines.append("  No offer has come yet; polly offers shows what Mesos has offered, polly doctor whether Mesos is reached.")
-    return lines
+    now = time.time()
+    if len(app_ids) != 1:
+        out.say(summary(whys))
+    for at, why in enumerate(whys):
+        if at or len(app_ids) != 1:
+            out.say("")
+        for line in explanation_lines(why, now):
+            out.say(line)

@@ -17,7 +17,7 @@ from storage.errors import PollyError
 COMMANDS: Mapping[str, tuple[str, str]] = {
     "broker": ("framework.cli.running:broker", "Run the broker: the framework on Mesos, and the HTTP API."),
     "app": ("framework.cli.apps:app", "Run, look at, scale and kill Marathon apps."),
-    "explain": ("framework.cli.apps:explain", "Say why each waiting instance of an app waits."),
+    "explain": ("framework.cli.apps:explain", "Say why instances of apps wait."),
     "offers": ("framework.cli.offers:offers", "Show the latest offers with Polly's overlay."),
     "inventory": ("framework.cli.inventory:inventory", "Show platforms and pools: capacity, provisioned, free, claimed."),
     "volume": ("framework.cli.volumes:volume", "Look at, create, delete, snapshot, expand and import volumes."),

@@ -138,6 +138,12 @@ def list_apps(polly: Polly) -> Response:
     return listed(with_status(app, delayed=delayed.get(app.app_id, 0)) for app in polly.source.apps())
 
 
+@router.get("/explanations")
+def explain_all(polly: Polly) -> Response:
+    """Of all apps with instances that wait."""
+    return listed(polly.broker.explain_all())
+
+
 @router.get("/apps/{app_id:path}/explanation")
 def explain(polly: Polly, app_id: str) -> Response:
     return answer(polly.broker.explain(polly.source.app(app_id).app_id))

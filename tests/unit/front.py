@@ -195,6 +195,9 @@ class FakeBroker:
     def explain(self, app_id: str) -> Explanation:
         return Explanation(app_id=app_id, instances=2, running=1, staging=0, waiting=self.waiting)
 
+    def explain_all(self) -> Sequence[Explanation]:
+        return [self.explain(found.workload_id) for found in self.ledger.workloads() if self.waiting]
+
     def delayed(self) -> Mapping[str, int]:
         return self.held_back
 

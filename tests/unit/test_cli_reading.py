@@ -16,7 +16,7 @@ from framework.rest.app import create_app
 from framework.rest.server import serve
 from storage.inventory import open_ledger
 from storage.model import VolumeId
-from tests.unit.front import NOW, TASK, WAITING, FakeBroker, fill, hand_made
+from tests.unit.front import NOW, TASK, FakeBroker, fill, hand_made
 
 Polly = Callable[..., Result]
 
@@ -198,34 +198,3 @@ def test_no_ledger_and_no_broker(tmp_path: Path) -> None:
 def test_reading_does_not_make_a_ledger(tmp_path: Path) -> None:
     CliRunner().invoke(root, ["volume", "list", "--database", f"sqlite:///{tmp_path}/ledger.db"])
     assert list(tmp_path.iterdir()) == []
-
-
-def test_explanation_lines() -> None:
-    from framework.cli.apps import explanation_lines
-    from framework.service import Explanation, WaitingInstance
-
-    why = Explanation(app_id="/a", instances=3, running=1, staging=0, waiting=(WAITING,))
-    assert explanation_lines(why, NOW + 300) == [
-        "/a: 1 of 3 instances running, 0 starting, 1 waiting.",
-        "",
-        "/a#1 has waited for 5 min and seen 12 offers.",
-        "  Of the latest 12 offers:",
-        "    9 in the wrong zone; for example, agent1 is in z1, the volume in z2",
-        "    3 with no attach slot left",
-    ]
-    held = WaitingInstance(
-        slot=0,
-        since=NOW,
-        failures=3,
-        next_try_at=NOW + 30,
-        blocked="volume v is STRANDED",
-        last_message="it failed",
-        remedies=("bring it back",),
-    )
-    text = "\n".join(explanation_lines(Explanation(app_id="/a", instances=1, running=0, staging=0, waiting=(held,)), NOW + 10))
-    assert "Its last task: it failed" in text
-    assert "It has failed 3 times in a row." in text
-    assert "next try in 20 s" in text
-    assert "volume v is STRANDED\n  What you can do:\n    bring it back" in text
-    fresh = Explanation(app_id="/a", instances=1, running=0, staging=0, waiting=(WaitingInstance(slot=0, since=NOW),))
-    assert "No offer has come yet" in explanation_lines(fresh, NOW)[-1]

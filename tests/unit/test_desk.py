@@ -81,6 +81,22 @@ def test_an_instance_that_waits_is_explained_with_its_refusals(desk: Desk, engin
     assert explained.waiting[0].offers_seen == 2
 
 
+def test_of_all_apps_those_are_explained_that_wait_for_something(
+    desk: Desk, engine: Engine, driver: Started, platform: MemoryPlatform
+) -> None:
+    assert desk.explain_all() == []
+    for app_id in ("/db", "/web", "/cache"):
+        desk.run_app(app(app_id), "jane")
+        if app_id == "/db":
+            offer(engine, "a1")
+            start(engine, driver, platform)
+    offer(engine, "a1", cpus=0.1)
+    assert [(why.app_id, len(why.waiting), why.waiting[0].refusals[0].reason) for why in desk.explain_all()] == [
+        ("/cache", 1, "CPUS"),
+        ("/web", 1, "CPUS"),
+    ]
+
+
 def test_a_task_counts_as_staging_until_it_runs(desk: Desk, engine: Engine, driver: Started, platform: MemoryPlatform) -> None:
     desk.run_app(app(), "jane")
     offer(engine, "a1")

@@ -1,0 +1,127 @@
+"""Why instances wait, in lines for people: each reason once, with how many instances wait for it and which."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from typing import Final
+
+from framework.cli.words import count, moment, span
+from framework.service import Explanation, WaitingInstance
+
+POOLS_WANTING: Final = frozenset({"NO_POOL", "POOL_FULL"})
+MOST_GROUPS: Final = 10
+"""Reasons that are shown of one app."""
+MOST_RANGES: Final = 8
+"""Runs of instance numbers that are named of one reason."""
+_OWN = re.compile(r"#\d+\b|[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}(\._app\.\d+)?")
+"""What the words of two instances with the same reason differ in: the instance's number, and the ids of tasks and claims."""
+
+Group = Sequence[WaitingInstance]
+"""Instances of one app that wait for the same reason, by number; never empty."""
+
+
+def summary(whys: Sequence[Explanation]) -> str:
+    """What stands above the explanations of several apps."""
+    waiting = sum(len(why.waiting) for why in whys)
+    if not waiting:
+        return "No instance waits."
+    return f"{count(waiting, 'instance')} of {count(sum(bool(why.waiting) for why in whys), 'app')} waiting."
+
+
+def explanation_lines(why: Explanation, now: float) -> list[str]:
+    state = "being deleted" if why.deleting else f"{why.running} of {count(why.instances, 'instance')} running, {why.staging} starting"
+    lines = [f"{why.app_id}: {state}, {len(why.waiting)} waiting."]
+    groups = alike(why.waiting, now)
+    for group in groups[:MOST_GROUPS]:
+        lines += ["", *_group_lines(why.app_id, group, now)]
+    if left := groups[MOST_GROUPS:]:
+        number = count(sum(map(len, left)), "instance")
+        lines += ["", f"{number} more, for {count(len(left), 'other reason')}: polly explain {why.app_id} -o json has all."]
+    return lines
+
+
+def alike(waiting: Sequence[WaitingInstance], now: float) -> list[Group]:
+    """The instances by their reasons, the reason of most first."""
+    found: dict[Hashable, list[WaitingInstance]] = {}
+    for instance in waiting:
+        found.setdefault(_reason(instance, now), []).append(instance)
+    return sorted(found.values(), key=lambda group: (-len(group), group[0].slot))
+
+
+def _reason(instance: WaitingInstance, now: float) -> Hashable:
+    words = (instance.last_message, instance.blocked, *instance.remedies)
+    refused = tuple((refusal.reason, refusal.count) for refusal in instance.refusals)
+    return tuple(_OWN.sub("#", text) for text in words), refused, instance.next_try_at > now, instance.failures > 0
+
+
+def _group_lines(app_id: str, group: Group, now: float) -> Iterator[str]:
+    first, many = group[0], len(group) > 1
+    waited = _span(group, lambda instance: now - instance.since)
+    seen = _range(group, lambda instance: instance.offers_seen)
+    if many:
+        yield f"{len(group)} instances ({slots(group)}) have waited for {waited} and seen {seen} offers."
+    else:
+        yield f"{app_id}#{first.slot} has waited for {waited} and seen {count(first.offers_seen, 'offer')}."
+    which = f" (here of #{first.slot})" if many and _differ(group) else ""
+    if first.last_message:
+        yield f"  Its last task: {first.last_message}{which}"
+    if first.failures:
+        times = _range(group, lambda instance: instance.failures)
+        yield f"  {'Each' if many else 'It'} has failed {'once' if times == '1' else f'{times} times in a row'}."
+    if first.next_try_at > now:
+        until = _span(group, lambda instance: instance.next_try_at - now)
+        earliest = min(instance.next_try_at for instance in group)
+        yield f"  Held back after failures; next try in {until}, at {moment(earliest)}."
+    if first.blocked:
+        yield f"  {first.blocked}{which}"
+    yield from _remedy_lines(first, which)
+    yield from _refusal_lines(first)
+    if not (first.refusals or first.blocked or first.next_try_at > now):
+        yield "  No offer has come yet; polly offers shows what Mesos has offered, polly doctor whether Mesos is reached."
+
+
+def _remedy_lines(first: WaitingInstance, which: str) -> Iterator[str]:
+    if first.remedies:
+        yield f"  What you can do{which}:"
+        yield from (f"    {way_out}" for way_out in first.remedies)
+    if first.remedies and which:
+        yield "  The others' claims are in: polly claim list --state stranded"
+
+
+def _refusal_lines(first: WaitingInstance) -> Iterator[str]:
+    if first.refusals:
+        yield f"  Of the latest {count(first.offers_refused, 'offer')}:"
+    for refusal in first.refusals:
+        example = f"; for example, {refusal.example}" if refusal.example else ""
+        yield f"    {refusal.count} {refusal.words}{example}"
+    if any(refusal.reason in POOLS_WANTING for refusal in first.refusals):
+        yield "  polly inventory shows the pools and their room, polly doctor why a platform cannot be read."
+
+
+def slots(group: Group) -> str:
+    """`#0 to #36, #39`."""
+    runs: list[list[int]] = []
+    for slot in sorted(instance.slot for instance in group):
+        if runs and slot == runs[-1][-1] + 1:
+            runs[-1].append(slot)
+        else:
+            runs.append([slot])
+    shown = [f"#{run[0]} to #{run[-1]}" if len(run) > 1 else f"#{run[0]}" for run in runs[:MOST_RANGES]]
+    left = sum(map(len, runs[MOST_RANGES:]))
+    return ", ".join(shown) + (f" and {left} more" if left else "")
+
+
+def _differ(group: Group) -> bool:
+    """Whether the words of the first say less than all of what is to be said of the others."""
+    return len({(instance.last_message, instance.blocked, instance.remedies) for instance in group}) > 1
+
+
+def _range(group: Group, of: Callable[[WaitingInstance], int]) -> str:
+    least, most = min(map(of, group)), max(map(of, group))
+    return str(least) if least == most else f"{least} to {most}"
+
+
+def _span(group: Group, of: Callable[[WaitingInstance], float]) -> str:
+    least, most = span(min(map(of, group))), span(max(map(of, group)))
+    return least if least == most else f"{least} to {most}"

@@ -1,0 +1,142 @@
+"""Why instances wait, as `polly explain` says it: alone, many of one reason, and of several apps."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from msgspec.structs import replace
+
+from framework.cli.explaining import MOST_GROUPS, alike, explanation_lines, slots, summary
+from framework.service import Explanation, WaitingInstance
+from tests.unit.front import NOW, WAITING, FakeBroker
+from tests.unit.test_cli_doing import Polly, broker, polly
+
+__all__ = ["broker", "polly"]
+
+
+def waiting(*slots: int, **more: object) -> tuple[WaitingInstance, ...]:
+    return tuple(replace(WAITING, slot=slot, **more) for slot in slots)
+
+
+def stranded(slot: int, *, host: str = "agent1") -> WaitingInstance:
+    """What a dead machine leaves of one instance: words that name its own volume, task and claim."""
+    own = f"0198c2f0-7d3a-7c21-9f04-5b6e7a8c9{slot:03x}"
+    return WaitingInstance(
+        slot=slot,
+        since=NOW,
+        blocked=f"volume /db#{slot}/data is claimed by db.instance-{own}._app.1 (STRANDED: TASK_UNREACHABLE)",
+        remedies=(f"bring agent {host} back", f"polly claim release {own} --because x"),
+    )
+
+
+def why(*instances: WaitingInstance, app_id: str = "/db") -> Explanation:
+    return Explanation(app_id=app_id, instances=50, running=50 - len(instances), staging=0, waiting=instances)
+
+
+def test_one_instance_is_told_with_all_that_is_known_of_it() -> None:
+    why = Explanation(app_id="/a", instances=3, running=1, staging=0, waiting=(WAITING,))
+    assert explanation_lines(why, NOW + 300) == [
+        "/a: 1 of 3 instances running, 0 starting, 1 waiting.",
+        "",
+        "/a#1 has waited for 5 min and seen 12 offers.",
+        "  Of the latest 12 offers:",
+        "    9 in the wrong zone; for example, agent1 is in z1, the volume in z2",
+        "    3 with no attach slot left",
+    ]
+    held = WaitingInstance(
+        slot=0,
+        since=NOW,
+        failures=3,
+        next_try_at=NOW + 30,
+        blocked="volume v is STRANDED",
+        last_message="it failed",
+        remedies=("bring it back",),
+    )
+    text = "\n".join(explanation_lines(Explanation(app_id="/a", instances=1, running=0, staging=0, waiting=(held,)), NOW + 10))
+    assert "Its last task: it failed" in text
+    assert "It has failed 3 times in a row." in text
+    assert "next try in 20 s" in text
+    assert "volume v is STRANDED\n  What you can do:\n    bring it back" in text
+    fresh = Explanation(app_id="/a", instances=1, running=0, staging=0, waiting=(WaitingInstance(slot=0, since=NOW),))
+    assert "No offer has come yet" in explanation_lines(fresh, NOW)[-1]
+
+
+def test_a_reason_that_many_share_is_told_once_with_how_many_and_which() -> None:
+    lines = explanation_lines(why(*waiting(*range(37), 39, since=NOW - 240), *waiting(40, offers_seen=15)), NOW + 60)
+    assert lines[2] == "39 instances (#0 to #36, #39 to #40) have waited for 60 s to 5 min and seen 12 to 15 offers."
+    assert [line for line in lines if "in the wrong zone" in line] == [
+        "    9 in the wrong zone; for example, agent1 is in z1, the volume in z2"
+    ]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"refusals": WAITING.refusals[:1]},
+        {"blocked": "volume db is FAULTED"},
+        {"last_message": "exit 1"},
+        {"failures": 1},
+        {"next_try_at": NOW + 99},
+        {"remedies": ("bring it back",)},
+    ],
+)
+def test_other_reasons_are_told_apart_that_of_most_first(other: dict[str, object]) -> None:
+    groups = alike((*waiting(0, **other), *waiting(1, 2)), NOW + 60)
+    assert [[instance.slot for instance in group] for group in groups] == [[1, 2], [0]]
+
+
+def test_instances_that_differ_in_the_names_of_their_own_things_only_are_told_once() -> None:
+    lines = explanation_lines(why(*(stranded(slot) for slot in (3, 4, 5))), NOW)
+    assert lines[2:] == [
+        "3 instances (#3 to #5) have waited for 0 s and seen 0 offers.",
+        f"  {stranded(3).blocked} (here of #3)",
+        "  What you can do (here of #3):",
+        "    bring agent agent1 back",
+        f"    {stranded(3).remedies[1]}",
+        "  The others' claims are in: polly claim list --state stranded",
+    ]
+    assert len(alike((stranded(0), stranded(1, host="agent2")), NOW)) == 2
+
+
+def test_failures_and_the_next_try_of_many_are_told_from_the_least_to_the_most() -> None:
+    text = "\n".join(
+        explanation_lines(why(*waiting(0, failures=1, next_try_at=NOW + 30), *waiting(1, failures=4, next_try_at=NOW + 10)), NOW)
+    )
+    assert "  Each has failed 1 to 4 times in a row." in text
+    assert "next try in 10 s to 30 s, at " in text
+
+
+def test_a_long_list_is_cut_and_says_where_the_rest_is() -> None:
+    others = [*waiting(0, 1, blocked="most")]
+    others += [stranded(slot, host=f"agent{slot}") for slot in range(2, MOST_GROUPS + 4)]
+    lines = explanation_lines(why(*others), NOW)
+    assert sum("waited for" in line for line in lines) == MOST_GROUPS
+    assert lines[-1] == "3 instances more, for 3 other reasons: polly explain /db -o json has all."
+
+
+def test_runs_of_numbers_are_named_by_their_ends_and_not_without_end() -> None:
+    assert slots(waiting(5, 0, 1, 2)) == "#0 to #2, #5"
+    assert slots(waiting(*range(0, 20, 2))) == "#0, #2, #4, #6, #8, #10, #12, #14 and 2 more"
+
+
+def test_several_apps_are_summed_up_first() -> None:
+    assert summary([why(*waiting(0, 1)), why(*waiting(0), app_id="/web"), why(app_id="/idle")]) == "3 instances of 2 apps waiting."
+    assert summary([why()]) == "No instance waits."
+
+
+def test_without_an_id_all_apps_that_wait_are_explained(polly: Polly, broker: FakeBroker) -> None:
+    assert polly("explain").stdout == "No instance waits.\n"
+    broker.waiting = (WAITING,)
+    lines = polly("explain").stdout.splitlines()
+    assert lines[:3] == ["1 instance of 1 app waiting.", "", "/counter: 1 of 2 instances running, 0 starting, 1 waiting."]
+    assert json.loads(polly("explain", "-o", "json").stdout)[0]["app_id"] == "/counter"
+
+
+def test_several_apps_are_explained_one_below_the_other(polly: Polly, broker: FakeBroker) -> None:
+    broker.waiting = (WAITING,)
+    text = polly("explain", "counter", "/counter").stdout
+    assert text.splitlines()[0] == "2 instances of 2 apps waiting."
+    assert text.count("/counter: 1 of 2 instances running") == 2
+    assert len(json.loads(polly("explain", "counter", "/counter", "-o", "json").stdout)) == 2
+    assert polly("explain", "counter", "none").exit_code == 4
