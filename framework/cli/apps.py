@@ -7,6 +7,7 @@ from typing import IO
 
 import click
 
+from framework.cli.completing import APPS
 from framework.cli.explaining import explanation_lines, summary
 from framework.cli.options import asks, reads
 from framework.cli.output import Column, Facts, Output
@@ -62,7 +63,7 @@ def list_apps(source: Source, out: Output) -> None:
 
 
 @app.command("show")
-@click.argument("app_id", metavar="ID")
+@click.argument("app_id", metavar="ID", shell_complete=APPS)
 @reads
 def show(app_id: str, source: Source, out: Output) -> None:
     """Show one app and its tasks."""
@@ -76,7 +77,7 @@ def show(app_id: str, source: Source, out: Output) -> None:
 
 
 @app.command("scale")
-@click.argument("app_id", metavar="ID")
+@click.argument("app_id", metavar="ID", shell_complete=APPS)
 @click.argument("instances", metavar="N", type=click.IntRange(0))
 @asks
 def scale(app_id: str, instances: int, broker: BrokerClient, out: Output) -> None:
@@ -87,7 +88,7 @@ def scale(app_id: str, instances: int, broker: BrokerClient, out: Output) -> Non
 
 
 @app.command("kill")
-@click.argument("app_id", metavar="ID")
+@click.argument("app_id", metavar="ID", shell_complete=APPS)
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @asks
 def kill(app_id: str, yes: bool, broker: BrokerClient, out: Output) -> None:
@@ -134,7 +135,7 @@ def _task_columns() -> list[Column[TaskView]]:
 
 
 @click.command(short_help="Say why instances wait.")
-@click.argument("app_ids", metavar="[ID]...", nargs=-1)
+@click.argument("app_ids", metavar="[ID]...", nargs=-1, shell_complete=APPS)
 @asks
 def explain(app_ids: tuple[str, ...], broker: BrokerClient, out: Output) -> None:
     """Say why the waiting instances of these apps wait; without an ID, those of all apps.

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import click
 
+from framework.cli.completing import CLAIMS, NODES, PLATFORMS, VOLUMES
 from framework.cli.options import asks, pages_through, reads
 from framework.cli.output import Column, Facts, Output
 from framework.cli.words import age, moment
@@ -28,10 +29,10 @@ def claim() -> None:
 
 
 @claim.command("list")
-@click.option("--platform", help="Only claims on volumes of this platform.")
+@click.option("--platform", help="Only claims on volumes of this platform.", shell_complete=PLATFORMS)
 @click.option("--state", type=click.Choice([*ClaimState], case_sensitive=False), help="Only claims in this state.")
-@click.option("--node", metavar="NODE-ID", help="Only claims of this node.")
-@click.option("--volume", metavar="VOLUME", help="Only claims on this volume, by id or name.")
+@click.option("--node", metavar="NODE-ID", help="Only claims of this node.", shell_complete=NODES)
+@click.option("--volume", metavar="VOLUME", help="Only claims on this volume, by id or name.", shell_complete=VOLUMES)
 @pages_through
 @reads
 def list_claims(
@@ -77,7 +78,7 @@ def hostnames(source: Source) -> dict[NodeId, str]:
 
 
 @claim.command("show")
-@click.argument("claim_id", metavar="CLAIM")
+@click.argument("claim_id", metavar="CLAIM", shell_complete=CLAIMS)
 @reads
 def show(claim_id: str, source: Source, out: Output) -> None:
     """Show one live claim."""
@@ -101,7 +102,7 @@ def _facts(claim: Claim) -> Facts:
 
 
 @claim.command("release", short_help="Say that the holder of a STRANDED claim is gone.")
-@click.argument("claim_id", metavar="CLAIM")
+@click.argument("claim_id", metavar="CLAIM", shell_complete=CLAIMS)
 @click.option("--because", required=True, metavar="TEXT", help="How you know that the holder is gone; kept for ever in the event log.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @asks

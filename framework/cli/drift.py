@@ -11,6 +11,7 @@ from typing import Final
 
 import click
 
+from framework.cli.completing import PLATFORMS
 from framework.cli.options import asks
 from framework.cli.output import Column, Output
 from framework.cli.words import count
@@ -31,7 +32,7 @@ FOLDER: Final = "folder"
 
 
 @click.command()
-@click.option("--platform", help="Look at this platform only.")
+@click.option("--platform", help="Look at this platform only.", shell_complete=PLATFORMS)
 @click.option("--apply", is_flag=True, help="Mend what is safe. Nothing is ever deleted, detached or unmounted.")
 @click.option(
     "--hostname", default=socket.gethostname, help="What Mesos calls this machine, if it is an agent.", show_default="its own name"

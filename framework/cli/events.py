@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from framework.cli.completing import CLAIMS, VOLUMES
 from framework.cli.options import pages_through, reads
 from framework.cli.output import Column, Output
 from framework.cli.words import instant
@@ -14,8 +15,8 @@ NO_EVENTS = "No event is there, or none that passes the filters. The log begins 
 
 
 @click.command()
-@click.option("--volume", metavar="VOLUME", help="Only what happened to this volume, by id or name.")
-@click.option("--claim", metavar="CLAIM", help="Only what happened to this claim.")
+@click.option("--volume", metavar="VOLUME", help="Only what happened to this volume, by id or name.", shell_complete=VOLUMES)
+@click.option("--claim", metavar="CLAIM", help="Only what happened to this claim.", shell_complete=CLAIMS)
 @click.option("--task", metavar="TASK", help="Only what this task had a part in.")
 @click.option("--newest-first", is_flag=True, help="Begin with the latest.")
 @pages_through

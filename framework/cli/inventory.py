@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import click
 
+from framework.cli.completing import PLATFORMS, ZONES
 from framework.cli.options import reads
 from framework.cli.output import Column, Output
 from framework.cli.words import age, labels, size
@@ -21,8 +22,8 @@ NO_NODES = "No node is known. Agents are noted as they are offered or run a task
 
 
 @click.command()
-@click.option("--platform", help="Only the pools of this platform.")
-@click.option("--zone", help="Only the pools of this zone.")
+@click.option("--platform", help="Only the pools of this platform.", shell_complete=PLATFORMS)
+@click.option("--zone", help="Only the pools of this zone.", shell_complete=ZONES)
 @reads
 def inventory(platform: str | None, zone: str | None, source: Source, out: Output) -> None:
     """Show platforms and pools: capacity, what is provisioned, what is free, what live claims hold."""
@@ -102,7 +103,7 @@ def node() -> None:
 
 
 @node.command("list")
-@click.option("--zone", help="Only nodes of this zone.")
+@click.option("--zone", help="Only nodes of this zone.", shell_complete=ZONES)
 @click.option("--state", type=click.Choice(["UP", "UNREACHABLE", "GONE"], case_sensitive=False), help="Only nodes in this state.")
 @reads
 def list_nodes(zone: str | None, state: str | None, source: Source, out: Output) -> None:

@@ -21,7 +21,9 @@ On a terminal lists are tables; in a pipe they are lines with tabs between the c
 `-o json` and `-o yaml` print whole records, with sizes in MiB and instants in seconds since the epoch. Without `--limit` a list is
 printed to its end, page by page. Errors are one sentence on standard error, with advice below it where there is any.
 
-`eval "$(polly completion bash)"` makes bash complete commands and options; zsh and fish have the same.
+`eval "$(polly completion bash)"` makes bash complete commands, options, and the ids and names of what there is: apps,
+volumes, claims, nodes, snapshots, pools, platforms, profiles, zones. They come from the ledger or the broker that the line or the
+environment names; where neither answers at once, none are offered. zsh and fish have the same.
 
 ## Exit status
 

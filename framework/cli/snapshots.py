@@ -6,6 +6,7 @@ import time
 
 import click
 
+from framework.cli.completing import SNAPSHOTS, VOLUMES
 from framework.cli.options import asks, pages_through, reads
 from framework.cli.output import Column, Output
 from framework.cli.words import age, size
@@ -22,7 +23,7 @@ def snapshot() -> None:
 
 
 @snapshot.command("list")
-@click.option("--volume", metavar="VOLUME", help="Only those of this volume, by id or name.")
+@click.option("--volume", metavar="VOLUME", help="Only those of this volume, by id or name.", shell_complete=VOLUMES)
 @pages_through
 @reads
 def list_snapshots(volume: str | None, after: str | None, limit: int | None, source: Source, out: Output) -> None:
@@ -42,7 +43,7 @@ def list_snapshots(volume: str | None, after: str | None, limit: int | None, sou
 
 
 @snapshot.command("delete")
-@click.argument("snapshot_id", metavar="SNAPSHOT")
+@click.argument("snapshot_id", metavar="SNAPSHOT", shell_complete=SNAPSHOTS)
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @asks
 def delete(snapshot_id: str, yes: bool, broker: BrokerClient, out: Output) -> None:

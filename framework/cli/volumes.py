@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import click
 
 from framework.cli.claims import claim_columns, hostnames
+from framework.cli.completing import APPS, FOREIGN, PLATFORMS, POOLS, PROFILES, SNAPSHOTS, VOLUMES, ZONES
 from framework.cli.events import event_columns
 from framework.cli.options import Label, Size, asks, pages_through, reads
 from framework.cli.output import Column, Facts, Output
@@ -43,12 +44,12 @@ def volume() -> None:
 
 
 @volume.command("list")
-@click.option("--platform", help="Only volumes of this platform.")
-@click.option("--pool", help="Only volumes of this pool.")
-@click.option("--profile", help="Only volumes of this profile.")
-@click.option("--zone", help="Only volumes of this zone.")
+@click.option("--platform", help="Only volumes of this platform.", shell_complete=PLATFORMS)
+@click.option("--pool", help="Only volumes of this pool.", shell_complete=POOLS)
+@click.option("--profile", help="Only volumes of this profile.", shell_complete=PROFILES)
+@click.option("--zone", help="Only volumes of this zone.", shell_complete=ZONES)
 @click.option("--state", type=click.Choice([*VolumeState], case_sensitive=False), help="Only volumes in this state.")
-@click.option("--owner", metavar="APP", help="Only volumes of this app.")
+@click.option("--owner", metavar="APP", help="Only volumes of this app.", shell_complete=APPS)
 @click.option("--role", help="Only volumes of this Mesos role.")
 @click.option("--label", "wanted", type=Label(), multiple=True, help="Only volumes with this label; may be given again.")
 @pages_through
@@ -83,7 +84,7 @@ def list_volumes(
 
 
 @volume.command("foreign", short_help="List what a platform has that is not Polly's.")
-@click.option("--platform", required=True, help="The platform to look at.")
+@click.option("--platform", required=True, help="The platform to look at.", shell_complete=PLATFORMS)
 @pages_through
 @reads
 def list_foreign(platform: str, after: str | None, limit: int | None, source: Source, out: Output) -> None:
@@ -118,7 +119,7 @@ def volume_columns() -> list[Column[Volume]]:
 
 
 @volume.command("show", short_help="Show one volume, who holds it and what happened to it.")
-@click.argument("name", metavar="VOLUME")
+@click.argument("name", metavar="VOLUME", shell_complete=VOLUMES)
 @reads
 def show(name: str, source: Source, out: Output) -> None:
     """Show one volume, by its id or name: who holds it and what happened to it last."""
@@ -170,9 +171,9 @@ def _born(volume: Volume) -> str:
 
 @volume.command("create")
 @click.argument("name")
-@click.option("--profile", required=True, help="How it is made.")
+@click.option("--profile", required=True, help="How it is made.", shell_complete=PROFILES)
 @click.option("--size", "size_mib", type=Size(), help="Such as 10GiB; a number alone is MiB. Needed without --snapshot.")
-@click.option("--snapshot", help="Begin with what this snapshot holds.")
+@click.option("--snapshot", help="Begin with what this snapshot holds.", shell_complete=SNAPSHOTS)
 @asks
 def create(name: str, profile: str, size_mib: int | None, snapshot: str | None, broker: BrokerClient, out: Output) -> None:
     """Create a volume that apps can name.
@@ -187,10 +188,10 @@ def create(name: str, profile: str, size_mib: int | None, snapshot: str | None, 
 
 
 @volume.command("import")
-@click.argument("external_id", metavar="EXTERNAL-ID")
-@click.option("--platform", required=True, help="The platform that has it.")
+@click.argument("external_id", metavar="EXTERNAL-ID", shell_complete=FOREIGN)
+@click.option("--platform", required=True, help="The platform that has it.", shell_complete=PLATFORMS)
 @click.option("--name", required=True, help="What to call it here.")
-@click.option("--profile", required=True, help="How it is mounted and who may use it.")
+@click.option("--profile", required=True, help="How it is mounted and who may use it.", shell_complete=PROFILES)
 @asks
 def adopt(external_id: str, platform: str, name: str, profile: str, broker: BrokerClient, out: Output) -> None:
     """Take over a volume that the platform has and Polly did not make. It is never formatted."""
@@ -199,7 +200,7 @@ def adopt(external_id: str, platform: str, name: str, profile: str, broker: Brok
 
 
 @volume.command("delete")
-@click.argument("name", metavar="VOLUME")
+@click.argument("name", metavar="VOLUME", shell_complete=VOLUMES)
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @asks
 def delete(name: str, yes: bool, broker: BrokerClient, out: Output) -> None:
@@ -212,7 +213,7 @@ def delete(name: str, yes: bool, broker: BrokerClient, out: Output) -> None:
 
 
 @volume.command("snapshot")
-@click.argument("name", metavar="VOLUME")
+@click.argument("name", metavar="VOLUME", shell_complete=VOLUMES)
 @click.option("--name", "label", default="", help="What to call the snapshot.")
 @asks
 def snapshot(name: str, label: str, broker: BrokerClient, out: Output) -> None:
@@ -222,7 +223,7 @@ def snapshot(name: str, label: str, broker: BrokerClient, out: Output) -> None:
 
 
 @volume.command("expand")
-@click.argument("name", metavar="VOLUME")
+@click.argument("name", metavar="VOLUME", shell_complete=VOLUMES)
 @click.option("--size", "size_mib", type=Size(), required=True, help="The new size, such as 20GiB.")
 @asks
 def expand(name: str, size_mib: int, broker: BrokerClient, out: Output) -> None:
