@@ -14,12 +14,12 @@ from pathlib import Path
 
 from storage.errors import BusyMount, DeviceNotFound, NodeError, PollyError, UnknownVolume, WrongDevice
 from storage.model import Access, ExternalId, VolumePlan
-from storage.node import attached, devices, mountinfo, mounts, nfs
+from storage.node import attached, devices, mountinfo, mounts, nfs, places
 from storage.node.attacher import Attacher
 from storage.node.journal import Journal
 from storage.node.pace import Pace
 from storage.node.steps import Machine, OnStep, Steps, ignore
-from storage.node.targets import Target, remove_folder
+from storage.node.targets import Target
 from storage.node.transports import transport_of
 from storage.platforms.base import Attachment
 
@@ -52,7 +52,7 @@ def unstage(
         release.unmount(device, force=force)
         if known is not None:
             release.detach(known, device, seen)
-        remove_folder(release.target)
+        places.leave(release.target)
     return dict(steps.took_ms)
 
 
@@ -132,7 +132,10 @@ class Release:
 
 
 def sweep(staging_dir: Path, machine: Machine) -> None:
-    """Disconnects what processes that are dead have left connected on this node, where nothing uses it. What fails stays for the next."""
+    """Disconnects what processes that are dead have left connected on this node, where nothing uses it, and removes their empty folders.
+
+    What fails stays for the next.
+    """
     for record in attached.left_behind(staging_dir):
         with suppress(PollyError), alone(staging_dir, record.volume_id, 0.0, machine.pace):
             device = _device_of(record.attachment.serial, machine, _name_of(record.attachment))
@@ -141,6 +144,9 @@ def sweep(staging_dir: Path, machine: Machine) -> None:
             if transport := transport_of(record.attachment):
                 transport.disconnect(record.attachment, machine)
             attached.drop(staging_dir, record.claim_id)
+    if machine.may_mount:
+        with suppress(PollyError, OSError):
+            places.remove_left(staging_dir, machine.roots.proc)
 
 
 @contextmanager

@@ -26,14 +26,14 @@ from storage.errors import (
     VolumeInUse,
 )
 from storage.model import Access, AccessMode, Birth, ExternalId, VolumePlan
-from storage.node import attached, births, devices, filesystems, folders, mountinfo, mounts, nfs, options, releasing
+from storage.node import attached, births, devices, filesystems, folders, mountinfo, mounts, nfs, options, places, releasing
 from storage.node.attacher import Attacher, obtain
 from storage.node.births import Verdict
 from storage.node.journal import Journal
 from storage.node.pace import Deadline
 from storage.node.staged import OnBirth, Staged, stored_elsewhere
 from storage.node.steps import Machine, OnStep, Steps, ignore
-from storage.node.targets import Target, remove_folder
+from storage.node.targets import Target
 from storage.node.transports import transport_of
 from storage.platforms.base import Attachment
 
@@ -277,6 +277,7 @@ class _Attempt:
         # Readers of one volume may have a device each, on one node; xfs takes them for an accident otherwise.
         chosen = chosen.also("nouuid") if self.read_only and self.filesystem == "xfs" else chosen
         with self.steps.step("mount", device=self.device, target=str(self.target)):
+            places.hold(self.target, self.machine.roots.proc)
             mounts.mount_device(self.device, self.filesystem, self.target, chosen, read_only=self.read_only, proc=self.machine.roots.proc)
 
     def _grow(self, verdict: Verdict, *, mounted: bool) -> None:
@@ -296,6 +297,7 @@ class _Attempt:
     def _bring_nfs(self, external_id: ExternalId, attachment: Attachment) -> Staged:
         chosen = options.check_nfs(self.plan.mount_options)
         with self.steps.step("mount", source=attachment.device, target=str(self.target)):
+            places.hold(self.target, self.machine.roots.proc)
             self.was_mounted = nfs.mount(attachment.device, self.target, chosen, read_only=self.read_only, machine=self.machine)
         return self._bring_folder(external_id, attachment)
 
@@ -359,7 +361,7 @@ class _Attempt:
                 release.unmount(self.device, force=False)
             device, seen = (self.device, self.serials) if self.device else release.device(self.attached, self.attachment)
             release.detach(self.attached, device, seen, self.attachment)
-            remove_folder(self.target)
+            places.leave(self.target)
         except Exception as problem:
             return problem
         return None

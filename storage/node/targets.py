@@ -106,9 +106,9 @@ def remove_folder(target: Target) -> None:
                 raise NodeError(command="rmdir", target=str(target), reason=os.strerror(error.errno or 0)) from error
 
 
-def enter(parent: int, name: str, path: str) -> int:
+def enter(parent: int, name: str, path: str, flags: int = FOLDER) -> int:
     try:
-        return os.open(name, FOLDER, dir_fd=parent)
+        return os.open(name, flags, dir_fd=parent)
     except OSError as error:
         reasons = {errno.ENOTDIR: f"{name} in it is a link or no folder", errno.ELOOP: f"{name} in it is a link"}
         raise UnsafePath(path=path, reason=reasons.get(error.errno or 0, f"{name} in it: {error.strerror}")) from error
