@@ -6,6 +6,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +17,7 @@ from framework.cli.options import asks
 from framework.cli.output import Column, Output
 from framework.cli.words import count
 from framework.client import BrokerClient
+from framework.records import plain
 from framework.service import DriftOrder, DriftReport, PlatformDrift
 from framework.views import Source, pages
 from storage.drift import Drift, Severity, of_mounts
@@ -45,16 +47,31 @@ def drift(
 ) -> None:
     """Compare the ledger with the platforms, and on an agent also with what is mounted there.
 
-    Exit status 1 if a difference is left that somebody should look at, or if a platform could not be asked.
+    Exit status 1 if a difference is left that somebody should look at, or if a platform could not be asked. -o json says for each platform
+    how far it was compared, with the error of one that was not, whether this machine's mounts were, and the differences.
     """
     broker.look_for_drift(DriftOrder(platform=platform, apply=apply))
     report = _wait(broker, out)
-    found = [it for part in report.platforms for it in part.found] + list(_mounts(broker, hostname, staging_dir, out))
-    out.table(_columns(), [sorted(found, key=lambda it: (ORDER[it.severity], it.platform, it.subject))], empty=_nothing(report))
-    for part in report.platforms:
-        _say_rest(part, out)
-    if any(part.error for part in report.platforms) or any(it.severity is not Severity.INFO and not it.mended for it in found):
+    node = _mounts(broker, hostname, staging_dir)
+    found = [it for part in report.platforms for it in part.found] + list(node.found)
+    found.sort(key=lambda it: (ORDER[it.severity], it.platform, it.subject))
+    if out.for_people:
+        out.table(_columns(), [found], empty=_nothing(report))
+        for sentence in _unseen(report, node):
+            out.hint(sentence)
+    else:
+        out.record(_document(report, node, found), lambda: ())
+    if any(part.error or part.more for part in report.platforms) or any(it.severity is not Severity.INFO and not it.mended for it in found):
         ctx.exit(DRIFTED)
+
+
+def _document(report: DriftReport, node: _Node, found: Sequence[Drift]) -> dict[str, object]:
+    parts = [{name: value for name, value in plain(part).items() if name != "found"} for part in report.platforms]
+    return {
+        "platforms": parts,
+        "node": {"hostname": node.hostname, "compared": not node.why_not, "why_not": node.why_not},
+        "differences": plain(found),
+    }
 
 
 def _wait(broker: BrokerClient, out: Output) -> DriftReport:
@@ -94,36 +111,51 @@ def _advice(it: Drift) -> str:
 
 
 def _nothing(report: DriftReport) -> str:
-    listed = sum(part.listed for part in report.platforms)
-    return f"No drift: what {count(len(report.platforms), 'platform')} listed ({count(listed, 'volume')}) is as the ledger says."
+    """Empty where nothing was compared."""
+    compared = [part for part in report.platforms if not part.error]
+    if not compared:
+        return ""
+    listed = sum(part.listed for part in compared)
+    return f"No drift: what {count(len(compared), 'platform')} listed ({count(listed, 'volume')}) is as the ledger says."
 
 
-def _say_rest(part: PlatformDrift, out: Output) -> None:
-    if part.error:
-        out.hint(f"{part.platform} could not be compared: {part.error}")
-    if part.more:
-        out.hint(f"{part.platform} has {count(part.more, 'more difference')}; mend these first, then look again.")
+def _unseen(report: DriftReport, node: _Node) -> Iterator[str]:
+    """What the list of differences does not hold."""
+    for part in report.platforms:
+        if part.error:
+            yield f"{part.platform} could not be compared: {part.error}"
+        if part.more:
+            yield f"{part.platform} has {count(part.more, 'more difference')}; mend these first, then look again."
+    if node.why_not:
+        yield node.why_not
 
 
 # --- this node's mounts ------------------------------------------------------------------------------------
 
 
-def _mounts(source: Source, hostname: str, staging_dir: Path | None, out: Output) -> Iterator[Drift]:
-    """Nothing on a machine that is no node of the ledger's."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Node:
+    """What came of the look at this machine's mounts."""
+
+    hostname: str
+    why_not: str = ""
+    """Why they were not compared; empty if they were."""
+    found: Sequence[Drift] = ()
+
+
+def _mounts(source: Source, hostname: str, staging_dir: Path | None) -> _Node:
     nodes = [node for node in source.nodes() if node.hostname == hostname]
     if not nodes:
-        out.hint(f"{hostname} is no node of the ledger; on an agent, its mounts are compared too.")
-        return
+        return _Node(hostname=hostname, why_not=f"{hostname} is no node of the ledger; on an agent, its mounts are compared too.")
     if os.geteuid() != 0:
-        out.hint("Only root sees the mounts of all processes; this node's mounts are not compared.")
-        return
+        return _Node(hostname=hostname, why_not="Only root sees the mounts of all processes; this node's mounts are not compared.")
     from executors.config import default_staging_dir
     from storage.node.mounted import mounted
 
     here = mounted((staging_dir or default_staging_dir()).resolve())
     claims = [claim for node in nodes for page in _claims(source, node.node_id) for claim in page]
     live = {mount.claim_id for mount in here if _is_live(source, mount.claim_id)}
-    yield from of_mounts(hostname, here, live, list(_mounting(source, claims)))
+    return _Node(hostname=hostname, found=list(of_mounts(hostname, here, live, list(_mounting(source, claims)))))
 
 
 def _claims(source: Source, node: NodeId) -> Iterator[Sequence[Claim]]:

@@ -77,7 +77,7 @@ class Output:
         printer = {"json": _print_json, "yaml": _print_yaml}.get(self.form)
         if printer:
             printer([form(record) for record in part] for part in parts)
-        elif not self._print_table(columns, parts):
+        elif not self._print_table(columns, parts) and empty:
             self.hint(empty)
 
     def pages(self, columns: Sequence[Column[T]], parts: Iterable[Page[T]], *, empty: str) -> None:

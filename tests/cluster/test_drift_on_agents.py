@@ -39,7 +39,7 @@ def drift(rig: Rig, *more: str) -> tuple[int, set[tuple[str, str, bool]]]:
     command = [sys.executable, "-c", "from framework.cli import main; main()", "drift", *here, "-o", "json", *more]
     done = subprocess.run([*command, "--broker", str(rig.http.base_url)], capture_output=True, text=True, timeout=60)
     assert done.stdout, done.stderr
-    return done.returncode, {(it["kind"], it["subject"], it["mended"]) for it in json.loads(done.stdout)}
+    return done.returncode, {(it["kind"], it["subject"], it["mended"]) for it in json.loads(done.stdout)["differences"]}
 
 
 @contextmanager

@@ -84,8 +84,34 @@ def test_drift_that_is_mended_or_harmless_is_no_failure(polly: Polly, broker: Fa
 def test_a_platform_that_could_not_be_compared_is_a_failure(polly: Polly, broker: FakeBroker) -> None:
     broker.drifted = DriftReport(platforms=(PlatformDrift(platform="disks", state="FAILED", error="it does not answer"),))
     result = polly("drift")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.splitlines()[0] == "disks could not be compared: it does not answer"
+
+
+def test_drift_in_json_says_which_platform_failed_and_what_was_left_out(polly: Polly, broker: FakeBroker) -> None:
+    failed = PlatformDrift(platform="cloud", state="FAILED", listed=7, error="it does not answer")
+    broker.drifted = replace(drifted(mended=True), platforms=(*drifted(mended=True).platforms, failed))
+    result = polly("drift", "-o", "json", "--hostname", "elsewhere")
+    assert (result.exit_code, result.stderr) == (1, "")
+    document = json.loads(result.stdout)
+    assert document["platforms"] == [
+        {"platform": "disks", "state": "DONE", "listed": 2, "compared": 0, "error": "", "more": 0},
+        {"platform": "cloud", "state": "FAILED", "listed": 7, "compared": 0, "error": "it does not answer", "more": 0},
+    ]
+    why_not = "elsewhere is no node of the ledger; on an agent, its mounts are compared too."
+    assert document["node"] == {"hostname": "elsewhere", "compared": False, "why_not": why_not}
+    assert [(it["severity"], it["kind"], it["mended"]) for it in document["differences"]] == [
+        ("DANGER", "VOLUME_GONE", True),
+        ("INFO", "SIZE_LARGER", False),
+    ]
+
+
+def test_differences_beyond_those_that_are_shown_are_a_failure(polly: Polly, broker: FakeBroker) -> None:
+    (part,) = drifted(mended=True).platforms
+    broker.drifted = DriftReport(platforms=(replace(part, more=3),))
+    result = polly("drift")
     assert result.exit_code == 1
-    assert "disks could not be compared: it does not answer" in result.stderr
+    assert "disks has 3 more differences; mend these first" in result.stderr
 
 
 def test_an_agents_own_mounts_are_compared_too(polly: Polly, broker: FakeBroker, tmp_path: Path) -> None:
