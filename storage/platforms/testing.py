@@ -1,7 +1,8 @@
 """A platform in memory, for the tests of whoever uses platforms: it keeps the whole contract, and needs no root and no disk.
 
 A MemoryStorage is the storage system; each MemoryPlatform is one adapter on it, as each process would have its own. Faults are
-set on the storage: `throttle` refuses that many calls (the adapter tries again, as one of a cloud does), `expired` refuses all.
+set on the storage: `expired` refuses all calls, and `faults` what the contract arranges (the adapter tries again when it is throttled,
+as one of a cloud does).
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ from storage.platforms.base import (
     SnapshotReport,
     VolumeReport,
 )
+from storage.platforms.faulting import Fate, Fault, Faults
 from storage.platforms.marks import Mark
 
 ABILITIES: Final = Capabilities(
@@ -84,8 +86,8 @@ class MemoryStorage:
     """Nodes that the storage system knows to be stopped."""
     slots: dict[str, int] = field(default_factory=dict)
     """Node to how many volumes it can hold; a node that is missing has no limit of its own."""
-    throttle: int = 0
     expired: bool = False
+    faults: Faults = field(default_factory=lambda: Faults(*Fault, codes={Fault.EXPIRED: "the credentials have expired"}))
     lock: threading.RLock = field(default_factory=threading.RLock)
 
 
@@ -120,25 +122,30 @@ class MemoryPlatform(Platform):
         return {}
 
     @contextlib.contextmanager
-    def _call(self) -> Iterator[MemoryStorage]:
-        """One call to the storage system: one at a time, again while it is throttled."""
+    def _call(self, verb: str) -> Iterator[MemoryStorage]:
+        """One call to the storage system: one at a time, again when it is throttled."""
         with self.storage.lock:
-            if self.storage.expired:
-                raise PlatformUnavailable(platform=self.name, action="log in", reason="the credentials have expired")
-            while self.storage.throttle > 0:
-                self.storage.throttle -= 1
+            fate = self.storage.faults.fate(verb)
+            if self.storage.expired or fate is Fate.EXPIRED:
+                raise PlatformUnavailable(platform=self.name, action=verb, reason="the credentials have expired")
+            if fate is Fate.CUT:
+                raise PlatformUnavailable(platform=self.name, action=verb, reason="the storage is out of reach")
+            if fate is Fate.THROTTLED:
+                fate = self.storage.faults.fate(verb)
             yield self.storage
+            if fate is Fate.UNHEARD:
+                raise PlatformUnavailable(platform=self.name, action=verb, reason="the reply was lost")
 
     def pools(self) -> Sequence[PoolReport]:
-        with self._call() as storage:
+        with self._call("pools") as storage:
             return [PoolReport(name="default", capacity_mib=storage.capacity_mib)]
 
     def volumes(self, *, after: str | None = None, limit: int = 1000) -> Page[VolumeReport]:
-        with self._call() as storage:
+        with self._call("volumes") as storage:
             return _page([_report(storage.volumes[key]) for key in sorted(storage.volumes)], after, limit)
 
     def inspect(self, external_id: ExternalId) -> VolumeReport:
-        with self._call():
+        with self._call("inspect"):
             return _report(self._known(external_id))
 
     def _known(self, external_id: ExternalId) -> MemoryVolume:
@@ -148,11 +155,11 @@ class MemoryPlatform(Platform):
             raise UnknownVolume(volume=external_id) from None
 
     def find(self, token: str) -> VolumeReport | None:
-        with self._call() as storage:
+        with self._call("find") as storage:
             return next((_report(volume) for volume in storage.volumes.values() if volume.request.token == token), None)
 
     def create(self, request: CreateRequest) -> VolumeReport:
-        with self._call() as storage:
+        with self._call("create") as storage:
             if made := self.find(request.token):
                 return made
             size_mib = self._fitting(request)
@@ -188,7 +195,7 @@ class MemoryPlatform(Platform):
         return _report(volume)
 
     def delete(self, external_id: ExternalId) -> None:
-        with self._call() as storage:
+        with self._call("delete") as storage:
             if volume := storage.volumes.get(external_id):
                 self._make_sure_unused(volume)
                 del storage.volumes[external_id]
@@ -200,7 +207,7 @@ class MemoryPlatform(Platform):
             raise HasSnapshots(volume=volume.external_id, snapshots=", ".join(left))
 
     def attach(self, external_id: ExternalId, node: str, *, epoch: int, read_only: bool = False) -> Attachment:
-        with self._call():
+        with self._call("attach"):
             volume = self._known(external_id)
             mark = volume.mark.admit(external_id, epoch, read_only=read_only)
             _make_sure_free(volume, node, (epoch, read_only))
@@ -208,12 +215,12 @@ class MemoryPlatform(Platform):
             return Attachment(external_id=external_id, device=f"/dev/memory/{external_id}", serial=external_id, read_only=read_only)
 
     def detach(self, external_id: ExternalId, node: str) -> None:
-        with self._call() as storage:
+        with self._call("detach") as storage:
             if volume := storage.volumes.get(external_id):
                 self._store(replace(volume, attached={key: held for key, held in volume.attached.items() if key != node}))
 
     def fence(self, external_id: ExternalId, epoch: int) -> str | None:
-        with self._call():
+        with self._call("fence"):
             volume = self._known(external_id)
             if volume.attached:
                 return None
@@ -221,15 +228,15 @@ class MemoryPlatform(Platform):
             return f"nothing holds {external_id}, epochs below {epoch} are refused"
 
     def node_stopped(self, node: str) -> str | None:
-        with self._call() as storage:
+        with self._call("node_stopped") as storage:
             return f"node {node} is stopped" if node in storage.stopped else None
 
     def node_slots(self, node: str) -> int | None:
-        with self._call() as storage:
+        with self._call("node_slots") as storage:
             return storage.slots.get(node)
 
     def record_birth(self, external_id: ExternalId, birth: Birth, *, epoch: int) -> None:
-        with self._call():
+        with self._call("record_birth"):
             volume = self._known(external_id)
             if epoch < volume.mark.epoch:
                 raise StaleEpoch(volume=external_id, epoch=epoch, found=volume.mark.epoch)
@@ -238,11 +245,11 @@ class MemoryPlatform(Platform):
             self._store(replace(volume, birth=birth))
 
     def snapshots(self, *, after: str | None = None, limit: int = 1000) -> Page[SnapshotReport]:
-        with self._call() as storage:
+        with self._call("snapshots") as storage:
             return _page([storage.snapshots[key] for key in sorted(storage.snapshots)], after, limit)
 
     def snapshot(self, external_id: ExternalId, *, token: str, name: str = "") -> SnapshotReport:
-        with self._call() as storage:
+        with self._call("snapshot") as storage:
             volume = self._known(external_id)
             key = ExternalId(f"{external_id}-{sha256(token.encode()).hexdigest()[:16]}")
             if key not in storage.snapshots:
@@ -251,11 +258,11 @@ class MemoryPlatform(Platform):
             return storage.snapshots[key]
 
     def delete_snapshot(self, snapshot: ExternalId) -> None:
-        with self._call() as storage:
+        with self._call("delete_snapshot") as storage:
             storage.snapshots.pop(snapshot, None)
 
     def expand(self, external_id: ExternalId, size_mib: int) -> VolumeReport:
-        with self._call():
+        with self._call("expand"):
             volume, wanted = self._known(external_id), self.capabilities.fit(size_mib)
             if wanted < volume.size_mib:
                 raise Invalid(

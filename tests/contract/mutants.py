@@ -13,19 +13,19 @@ from msgspec.structs import replace
 from storage.errors import HasSnapshots, PlatformUnavailable, PoolFull, UnknownVolume
 from storage.model import Birth, ExternalId, Page
 from storage.platforms.base import Attachment, Capabilities, CreateRequest, Finding, PoolReport, SnapshotReport, VolumeReport
+from storage.platforms.faulting import Fate
 from storage.platforms.marks import Mark
 from storage.platforms.testing import ABILITIES, MemoryPlatform, MemoryStorage, MemoryVolume
 
-MUTANTS: dict[str, type[MemoryPlatform]] = {}
-"""By the rule that must catch it."""
+MUTANTS: dict[str, list[type[MemoryPlatform]]] = {}
+"""By the rule that must catch them."""
 SECRET = "hunter2"
 _numbers = itertools.count()
 
 
 def breaks(rule: str) -> Callable[[type[MemoryPlatform]], type[MemoryPlatform]]:
     def register(mutant: type[MemoryPlatform]) -> type[MemoryPlatform]:
-        assert rule not in MUTANTS, f"{rule} has its mutant"
-        MUTANTS[rule] = mutant
+        MUTANTS.setdefault(rule, []).append(mutant)
         return mutant
 
     return register
@@ -492,6 +492,7 @@ class DeletesCopiesToo(Mutant):
 
 
 @breaks("test_lost_reply_of_create")
+@breaks("test_create_with_a_fault_at_every_call")
 class RemembersTokensInTheProcess(Mutant):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -504,12 +505,14 @@ class RemembersTokensInTheProcess(Mutant):
 
 
 @breaks("test_lost_reply_of_attach")
+@breaks("test_attach_with_a_fault_at_every_call")
 class RefusesItsOwnAttachment(Mutant):
     def attach(self, external_id: ExternalId, node: str, *, epoch: int, read_only: bool = False) -> Attachment:
         return super().attach(external_id, f"{node} of process {id(self)}", epoch=epoch, read_only=read_only)
 
 
 @breaks("test_lost_reply_of_detach")
+@breaks("test_detach_with_a_fault_at_every_call")
 class RefusesToDetachAgain(Mutant):
     def detach(self, external_id: ExternalId, node: str) -> None:
         if not self.inspect(external_id).held_by:
@@ -518,6 +521,7 @@ class RefusesToDetachAgain(Mutant):
 
 
 @breaks("test_lost_reply_of_delete")
+@breaks("test_delete_with_a_fault_at_every_call")
 class RefusesToDeleteAgain(Mutant):
     def delete(self, external_id: ExternalId) -> None:
         self._known(external_id)
@@ -525,6 +529,7 @@ class RefusesToDeleteAgain(Mutant):
 
 
 @breaks("test_lost_reply_of_expand")
+@breaks("test_expand_with_a_fault_at_every_call")
 class RefusesToGrowAgain(Mutant):
     def expand(self, external_id: ExternalId, size_mib: int) -> VolumeReport:
         grown = self.inspect(external_id).size_mib >= size_mib
@@ -532,22 +537,26 @@ class RefusesToGrowAgain(Mutant):
 
 
 @breaks("test_lost_reply_of_snapshot")
+@breaks("test_snapshot_with_a_fault_at_every_call")
 class SnapshotsAgain(SnapshotsAnew):
     pass
 
 
 @breaks("test_lost_reply_of_delete_snapshot")
+@breaks("test_delete_snapshot_with_a_fault_at_every_call")
 class RefusesToDeleteASnapshotAgain(DeletesSnapshotsOnce):
     pass
 
 
 @breaks("test_lost_reply_of_fence")
+@breaks("test_fence_with_a_fault_at_every_call")
 class FencesOnce(Mutant):
     def fence(self, external_id: ExternalId, epoch: int) -> str | None:
         return None if self.inspect(external_id).epoch >= epoch else super().fence(external_id, epoch)
 
 
 @breaks("test_lost_reply_of_record_birth")
+@breaks("test_record_birth_with_a_fault_at_every_call")
 class RecordsOnce(Mutant):
     def record_birth(self, external_id: ExternalId, birth: Birth, *, epoch: int) -> None:
         super().record_birth(external_id, birth if self.inspect(external_id).birth is None else replace(birth, serial=""), epoch=epoch)
@@ -578,14 +587,53 @@ class ClosesOnce(Mutant):
         self.closed = True
 
 
+@breaks("test_create_with_a_fault_at_every_call")
+class LeavesWhatItWorksWith(Mutant):
+    def create(self, request: CreateRequest) -> VolumeReport:
+        beside = self.unchecked_create(replace(request, token=""))
+        made = super().create(request)
+        self.delete(beside.external_id)
+        return made
+
+
+@breaks("test_copy_with_a_fault_at_every_call")
+class TakesWhatIsThereForWhole(Mutant):
+    def create(self, request: CreateRequest) -> VolumeReport:
+        if made := self.find(request.token):
+            return made
+        data = self.storage.data.get(request.snapshot or "", b"")
+        made = self.unchecked_create(replace(request, snapshot=None))
+        with self._call("fill"):
+            self.storage.data[made.external_id] = data
+        return made
+
+
+@breaks("test_attach_with_a_fault_at_every_call")
+class RaisesWhatTheNetworkRaises(Mutant):
+    def attach(self, external_id: ExternalId, node: str, *, epoch: int, read_only: bool = False) -> Attachment:
+        try:
+            return super().attach(external_id, node, epoch=epoch, read_only=read_only)
+        except PlatformUnavailable as error:
+            raise ConnectionError from error
+
+
+@breaks("test_attach_with_a_fault_at_every_call")
+class TriesAnotherNode(Mutant):
+    def attach(self, external_id: ExternalId, node: str, *, epoch: int, read_only: bool = False) -> Attachment:
+        try:
+            return super().attach(external_id, node, epoch=epoch, read_only=read_only)
+        except PlatformUnavailable:
+            return self.unchecked_attach(external_id, "node-c", epoch)
+
+
 @breaks("test_throttled_calls_succeed_in_the_end")
+@breaks("test_looks_with_a_fault_at_every_call")
 class GivesUpWhenThrottled(Mutant):
     @contextmanager
-    def _call(self) -> Iterator[MemoryStorage]:
-        if self.storage.throttle > 0:
-            self.storage.throttle -= 1
-            raise PlatformUnavailable(platform=self.name, action="call", reason="throttled")
-        with super()._call() as storage:
+    def _call(self, verb: str) -> Iterator[MemoryStorage]:
+        if self.storage.faults.fate(verb) is Fate.THROTTLED:
+            raise PlatformUnavailable(platform=self.name, action=verb, reason="throttled")
+        with super()._call(verb) as storage:
             yield storage
 
 
@@ -594,12 +642,41 @@ class NeverLogsInAgain(Mutant):
     lost = False
 
     @contextmanager
-    def _call(self) -> Iterator[MemoryStorage]:
+    def _call(self, verb: str) -> Iterator[MemoryStorage]:
         self.lost = self.lost or self.storage.expired
         if self.lost:
             raise PlatformUnavailable(platform=self.name, action="log in", reason="the credentials have expired")
-        with super()._call() as storage:
+        with super()._call(verb) as storage:
             yield storage
+
+
+@breaks("test_detach_with_a_fault_at_every_call")
+class NeverLogsInAgainAfterAFault(Mutant):
+    failed: str = ""
+
+    def detach(self, external_id: ExternalId, node: str) -> None:
+        if self.failed:
+            raise PlatformUnavailable(platform=self.name, action="detach", reason=self.failed)
+        try:
+            super().detach(external_id, node)
+        except PlatformUnavailable as error:
+            self.failed = str(error)
+            raise
+
+
+@breaks("test_fence_with_a_fault_at_every_call")
+class KeepsTheVendorsWordsToItself(Mutant):
+    def fence(self, external_id: ExternalId, epoch: int) -> str | None:
+        try:
+            return super().fence(external_id, epoch)
+        except PlatformUnavailable as error:
+            raise PlatformUnavailable(platform=self.name, action="fence", reason="it did not work") from error
+
+
+@breaks("test_delete_with_a_fault_at_every_call")
+class CannotCloseWithoutTheStorage(Mutant):
+    def close(self) -> None:
+        self.pools()
 
 
 @breaks("test_undeclared_verbs_are_refused")

@@ -9,6 +9,7 @@ import pytest
 
 from storage.platforms.base import Attachment, Platform
 from storage.platforms.contract import PlatformContract
+from storage.platforms.faulting import Fault, Faults
 from storage.platforms.testing import MemoryPlatform, MemoryStorage
 
 
@@ -32,11 +33,14 @@ class TestMemory(PlatformContract):
         yield
         storage.stopped.clear()
 
+    def faults(self, storage: MemoryStorage) -> Faults:
+        return storage.faults
+
     @contextlib.contextmanager
     def throttling(self, storage: MemoryStorage) -> Iterator[None]:
-        storage.throttle = 3
+        storage.faults.arrange(Fault.THROTTLED, 1)
         yield
-        assert storage.throttle == 0
+        storage.faults.heal()
 
     @contextlib.contextmanager
     def expiring(self, storage: MemoryStorage) -> Iterator[None]:

@@ -26,6 +26,7 @@ from storage.platforms.contract.attaching import AttachRules, EpochRules, NodeRu
 from storage.platforms.contract.copies import CloneRules, SnapshotRules
 from storage.platforms.contract.creating import CreateRules, DeleteRules, ExpandRules, ListRules
 from storage.platforms.contract.faults import LostReplyRules, RestartRules, ServiceRules
+from storage.platforms.contract.interrupted import InterruptedRules
 
 __all__ = ["Arena", "Hooks", "PlatformContract"]
 
@@ -41,6 +42,7 @@ class PlatformContract(
     SnapshotRules,
     CloneRules,
     LostReplyRules,
+    InterruptedRules,
     RestartRules,
     ServiceRules,
     Hooks,

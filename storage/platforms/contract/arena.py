@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +14,8 @@ import pytest
 
 from storage.errors import PlatformUnavailable, PollyError, PoolFull
 from storage.model import ExternalId
-from storage.platforms.base import Attachment, CreateRequest, Platform, VolumeReport
+from storage.platforms.base import Attachment, CreateRequest, Platform, SnapshotReport, VolumeReport
+from storage.platforms.faulting import Faults
 
 _OFFSET = 1 << 20
 """Where the suite writes on a block device."""
@@ -84,6 +85,16 @@ class Hooks:
         """The credentials that the adapters have are no longer good, and good again afterwards; None if there are none."""
         return None
 
+    def faults(self, storage: Any) -> Faults:
+        """What the peer can make go wrong at a call of its choice; nothing unless it says so."""
+        return Faults()
+
+    def things(self, storage: Any, platform: Platform) -> Sequence[str]:
+        """All that is there, half-made things too, so that the suite sees what a fault has left: as `platform` lists it, unless the
+        storage system itself can be asked."""
+        volumes = [f"{volume.external_id}, held by {volume.held_by}" for volume in _all(platform.volumes, 500)]
+        return volumes + [one.external_id for one in _all(platform.snapshots, 500)]
+
     def stopping(self, storage: Any) -> AbstractContextManager[object] | None:
         """The second of `nodes` is stopped, and runs again afterwards; None if a test cannot stop one."""
         return None
@@ -148,6 +159,9 @@ class Arena:
     def detach(self, volume: ExternalId) -> None:
         self.here.detach(volume, self.node)
 
+    def delete(self, volume: ExternalId) -> None:
+        self.here.delete(volume)
+
     def restart(self) -> None:
         """The process on this node ends and a new one starts: all that its adapter remembered is gone."""
         self.here.close()
@@ -172,6 +186,12 @@ class Arena:
 
     def volumes(self, limit: int = 500) -> Iterator[VolumeReport]:
         yield from _all(self.here.volumes, limit)
+
+    def snapshots(self, limit: int = 500) -> Iterator[SnapshotReport]:
+        yield from _all(self.here.snapshots, limit)
+
+    def things(self) -> Sequence[str]:
+        return sorted(self.case.things(self.storage, self.there))
 
     def needs(self, *abilities: str) -> None:
         """Leaves the rule out for an adapter that does not declare an ability."""
