@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final
 
+from storage.platforms.faulting import Fate
+
 JSON: Final = "application/json"
 
 
@@ -59,6 +61,14 @@ def written(status: int, said: Any, *, kind: str = JSON, headers: Sequence[tuple
     body = b"" if said is None else said if isinstance(said, bytes) else json.dumps(said).encode()
     again = [("Retry-After", str(again_s))] if status == 429 else []
     return Reply(status=status, body=body, kind=kind, headers=[*headers, *again])
+
+
+def meeting(fate: Fate, asked: Asked, answer: Answer, refusals: Mapping[Fate, Reply]) -> Reply | None:
+    """The answer to a call of this fate."""
+    if fate in refusals:
+        return refusals[fate]
+    reply = None if fate is Fate.CUT else answer(asked)
+    return None if fate is Fate.UNHEARD else reply
 
 
 def basic(authorization: str) -> tuple[str, str]:

@@ -191,7 +191,7 @@ class Arena:
         yield from _all(self.here.snapshots, limit)
 
     def things(self) -> Sequence[str]:
-        return sorted(self.case.things(self.storage, self.there))
+        return self.case.things(self.storage, self.there)
 
     def needs(self, *abilities: str) -> None:
         """Leaves the rule out for an adapter that does not declare an ability."""

@@ -37,11 +37,21 @@ class Attachments:
 
     def known(self, external_id: ExternalId) -> Any:
         """The disk. Raises UnknownVolume for one that is not there, is going, or is not in a zone of this platform."""
-        where = place(external_id)
-        disk = self._api.disk(where) if where and where.zone in self._options.zones else None
+        disk = self._shown(external_id)
         if disk is None or disk.status in LEAVING:
             raise UnknownVolume(volume=external_id)
         return disk
+
+    def staying(self, external_id: ExternalId) -> Any:
+        """The disk; None for one that is not there, once it is really gone: a deletion that is under way may yet fail."""
+        disk = self._shown(external_id)
+        if disk is not None and disk.status in LEAVING:
+            disk = self._api.settled_disk(place_of(disk), LEAVING)
+        return disk
+
+    def _shown(self, external_id: ExternalId) -> Any:
+        where = place(external_id)
+        return self._api.disk(where) if where and where.zone in self._options.zones else None
 
     def ready(self, external_id: ExternalId) -> Any:
         """The disk once it is made. Raises UnknownVolume, PlatformError for one whose making failed."""

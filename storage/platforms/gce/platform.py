@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from storage.errors import Invalid, UnknownVolume, VolumeInUse
+from storage.errors import Invalid, VolumeInUse
 from storage.model import AccessMode, Birth, ExternalId, Page
 from storage.platforms.base import (
     Attachment,
@@ -117,13 +117,13 @@ class GcePlatform(Platform):
 
     @verb("delete a volume")
     def delete(self, external_id: ExternalId) -> None:
-        try:
-            disk = self._attachments.known(external_id)
-            if users := holders(disk):
-                raise VolumeInUse(volume=external_id, holder=", ".join(users))
-            self._api.delete_disk(place_of(disk))
-        except UnknownVolume:
+        disk = self._attachments.staying(external_id)
+        if disk is None:
             return
+        if users := holders(disk):
+            raise VolumeInUse(volume=external_id, holder=", ".join(users))
+        try:
+            self._api.delete_disk(place_of(disk))
         except Fault as fault:
             if fault.code in IN_USE:
                 raise VolumeInUse(volume=external_id, holder="an instance", reason=str(fault)) from fault

@@ -16,6 +16,7 @@ from framework.config import parse_config
 from storage.errors import Invalid, PlatformUnavailable
 from storage.model import ExternalId
 from storage.platforms.base import Finding
+from storage.platforms.faulting import Fault
 from storage.platforms.gce import GceOptions, GcePlatform
 from storage.platforms.gce.failures import snake
 from storage.platforms.options import describe
@@ -87,6 +88,7 @@ def test_an_instances_own_account_is_let_in(cloud: Cloud, monkeypatch: pytest.Mo
     for name in ("GCE_METADATA_HOST", "GCE_METADATA_IP"):
         monkeypatch.setenv(name, cloud.peer.url.removeprefix("http://"))
     program = f"""
+from storage.platforms.faulting import Fault
 from storage.platforms.gce import GceOptions, GcePlatform, sdk
 here = {{"project": {cloud.world.project!r}, "zones": ({ZONE!r},)}}
 platform = GcePlatform("cloud", GceOptions(**here, endpoint={cloud.peer.url!r}))
@@ -173,7 +175,7 @@ def test_quotas_are_told_and_capacity_in_their_place(cloud: Cloud) -> None:
 
 
 def test_an_account_that_is_shut_out_is_told_how_to_sign_in(cloud: Cloud) -> None:
-    cloud.world.faults.expired = True
+    cloud.world.faults.at_call.arrange(Fault.EXPIRED, 1)
     (finding,) = bad(cloud)
     assert (finding.message, "credentials_file" in finding.mend) == ("AUTH_ERROR: Invalid Credentials", True)
 
@@ -252,6 +254,7 @@ import sys
 from storage.platforms.registry import build
 build("google", "gce", {"project": "shop-production", "zones": ["europe-west4-a"]})
 print([name for name in sys.modules if name.startswith(("google.cloud.compute_v1", "google.api_core", "requests"))])
+from storage.platforms.faulting import Fault
 from storage.platforms.gce import sdk
 sdk.messages()
 client = sdk._client_class("disks")

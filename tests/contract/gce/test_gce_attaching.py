@@ -240,4 +240,13 @@ def test_a_disk_that_is_being_deleted_is_gone(cloud: Cloud, platform: GcePlatfor
     assert platform.volumes().items == [one for one in platform.volumes().items if one.external_id != volume]
     with pytest.raises(UnknownVolume):
         platform.attach(volume, NODE, epoch=1)
+
+
+def test_a_deletion_that_is_under_way_is_waited_for(cloud: Cloud, platform: GcePlatform, volume: ExternalId) -> None:
+    impatient = cloud.platform(timeout_s=1)
+    cloud.disk(volume)["status"] = "DELETING"
+    with pytest.raises(PlatformUnavailable, match=r"is DELETING after 1 s"):
+        impatient.delete(volume)
+    cloud.disk(volume)["status"] = "READY"
     platform.delete(volume)
+    assert volume not in cloud.world.disks

@@ -19,13 +19,16 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from google.auth import jwt
 
+from storage.platforms.faulting import Fate
 from tests.peers import gce
 from tests.peers.gce import attaching, verbs
 from tests.peers.gce.discovery import Discovery
 from tests.peers.gce.errors import ApiError
 from tests.peers.gce.world import World
-from tests.peers.loopback import Asked, Reply, served, written
+from tests.peers.loopback import Asked, Reply, meeting, served, written
 
+TOO_FAST = ApiError(403, "rateLimitExceeded", "Quota exceeded for quota metric 'Queries' and limit 'Queries per minute'")
+UNKNOWN_BEARER = ApiError(401, "authError", "Invalid Credentials")
 WAIT_S = 5.0
 """How long `wait` holds a call; Google's: two minutes."""
 
@@ -83,8 +86,6 @@ class Peer:
         except ValueError as error:
             return 400, {"error": "invalid_grant", "error_description": str(error)}
         project = _project(claims)
-        if self.worlds[project].faults.expired:
-            return 400, {"error": "invalid_grant", "error_description": "Invalid JWT Signature."}
         return 200, self.token(project)
 
     def _project_of(self, token: str) -> str | None:
@@ -98,19 +99,23 @@ class Peer:
         """The project of a call, if its bearer may see it. Raises ApiError."""
         world = self.worlds.get(project)
         bearer = self._project_of(authorization.removeprefix("Bearer "))
-        if bearer is None or (world is not None and world.faults.expired):
-            raise ApiError(401, "authError", "Invalid Credentials")
+        if bearer is None:
+            raise UNKNOWN_BEARER
         if world is None or bearer != project:
             raise ApiError(403, "forbidden", f"Required 'compute.projects.get' permission for 'projects/{project}'")
         if world.faults.throttled:
             world.faults.throttled -= 1
-            raise ApiError(403, "rateLimitExceeded", "Quota exceeded for quota metric 'Queries' and limit 'Queries per minute'")
+            raise TOO_FAST
         return world
 
 
 def _project(claims: Mapping[str, Any]) -> str:
     """The project of the account that signed: its address is `NAME@PROJECT.iam.gserviceaccount.com`."""
     return str(claims["iss"]).partition("@")[2].partition(".")[0]
+
+
+def _assertion(asked: Asked) -> str:
+    return parse_qs(asked.sent.decode())["assertion"][0]
 
 
 class Answers:
@@ -120,21 +125,34 @@ class Answers:
         self.peer = peer
 
     def __call__(self, asked: Asked) -> Reply | None:
+        path, world = asked.target.partition("?")[0], self._world(asked)
+        fate = world.faults.at_call.fate(f"{asked.method} {path}") if world else Fate.DO
+        return meeting(fate, asked, self._answer, REFUSALS_OF_TOKENS if path == "/token" else REFUSALS)
+
+    def _world(self, asked: Asked) -> World | None:
+        """The project that a call is for, where it is for one."""
+        path = asked.target.partition("?")[0]
+        if path == "/token":
+            with contextlib.suppress(ValueError):
+                return self.peer.worlds.get(_project(jwt.decode(_assertion(asked), verify=False)))
+        after = path.partition("/projects/")[2]
+        return self.peer.worlds.get(after.partition("/")[0])
+
+    def _answer(self, asked: Asked) -> Reply | None:
         path, _, query = asked.target.partition("?")
         if path == "/token":
-            return _written(*self.peer.grant(parse_qs(asked.sent.decode())["assertion"][0]))
+            return _written(*self.peer.grant(_assertion(asked)))
         if path.startswith("/computeMetadata/") or path == "/":
             return _written(*self._metadata(asked, path))
         return self._api(asked, path, query)
 
-    def _api(self, asked: Asked, path: str, query: str) -> Reply | None:
+    def _api(self, asked: Asked, path: str, query: str) -> Reply:
         try:
-            status, answer, lost = self._called(asked, path, query)
+            return _written(200, self._called(asked, path, query))
         except ApiError as error:
-            status, answer, lost = error.status, error.body(), False
-        return None if lost else _written(status, answer)
+            return _refused(error)
 
-    def _called(self, asked: Asked, path: str, query: str) -> tuple[int, dict[str, Any], bool]:
+    def _called(self, asked: Asked, path: str, query: str) -> dict[str, Any]:
         with self.peer.lock:
             parts = path.split("/")
             world = self.peer.world_of(parts[parts.index("projects") + 1] if "projects" in parts else "", asked.authorization)
@@ -146,10 +164,9 @@ class Answers:
         with self.peer.lock:
             answer = verbs.run(world, call)
             self.peer.violations += [f"{call.method}: {text}" for text in self.peer.discovery.problems(answer, {"$ref": call.response})]
-            lost = world.faults.losing == call.method
-            world.faults.lost += lost
             text = json.dumps(answer)
-        return 200, json.loads(text), lost
+        copied: dict[str, Any] = json.loads(text)
+        return copied
 
     def _metadata(self, asked: Asked, path: str) -> tuple[int, dict[str, Any] | str]:
         if asked.headers.get("metadata-flavor") != "Google":
@@ -175,6 +192,17 @@ def _written(status: int, said: dict[str, Any] | str) -> Reply:
     if isinstance(said, str):
         return written(status, said.encode(), kind="application/text", headers=google)
     return written(status, said, kind="application/json; charset=UTF-8", headers=google)
+
+
+def _refused(error: ApiError) -> Reply:
+    return _written(error.status, error.body())
+
+
+REFUSALS = {Fate.THROTTLED: _refused(TOO_FAST), Fate.EXPIRED: _refused(UNKNOWN_BEARER)}
+REFUSALS_OF_TOKENS = {
+    Fate.THROTTLED: _written(429, {"error": "rate_limit_exceeded", "error_description": "Too many requests."}),
+    Fate.EXPIRED: _written(400, {"error": "invalid_grant", "error_description": "Invalid JWT Signature."}),
+}
 
 
 @contextlib.contextmanager

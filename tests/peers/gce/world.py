@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from storage.platforms import faulting
 from tests.peers.gce.errors import ApiError, OperationError, not_found
 
 Resource = dict[str, Any]
@@ -41,11 +42,7 @@ class Faults:
 
     throttled: int = 0
     """So many calls are refused for their rate."""
-    expired: bool = False
-    """Nobody is let in."""
-    losing: str = ""
-    """Answers of this method never arrive."""
-    lost: int = 0
+    at_call: faulting.Faults = field(default_factory=faulting.Faults)
     refusals: list[tuple[str, ApiError]] = field(default_factory=list)
     """The next call of the method is refused so, and nothing is done."""
     failures: list[tuple[str, OperationError]] = field(default_factory=list)
