@@ -10,22 +10,12 @@ import pytest
 
 from storage.platforms.base import Platform
 from storage.platforms.contract import Arena, PlatformContract
+from storage.platforms.faulting import Fault, Faults
 from tests.peers import ec2
-from tests.peers.ec2_front import Front, losing
+from tests.peers.ec2_front import Front
 
 pytestmark = [pytest.mark.peer, pytest.mark.xdist_group("ebs")]
 
-ACTIONS = {
-    "attach": "AttachVolume",
-    "create": "CreateVolume",
-    "delete": "DeleteVolume",
-    "delete_snapshot": "DeleteSnapshot",
-    "detach": "DetachVolume",
-    "expand": "ModifyVolume",
-    "fence": "CreateTags",
-    "record_birth": "CreateTags",
-    "snapshot": "CreateSnapshot",
-}
 SECRET = "wJalrXUtnFEMIK7MDENGbPxRfiCYEXAMPLEKEY"
 
 
@@ -58,24 +48,12 @@ class TestEbs(PlatformContract):
         return 5 * 1024
 
     @contextlib.contextmanager
-    def losing(self, storage: Front, platform: Platform, verb: str) -> Iterator[Platform]:
-        with losing(storage, ACTIONS[verb]):
-            yield platform
-
-    @contextlib.contextmanager
     def stopping(self, storage: Front) -> Iterator[None]:
         storage.do("StopInstances", **{"InstanceId.1": self.nodes[1]})
         yield
         storage.do("StartInstances", **{"InstanceId.1": self.nodes[1]})
 
-    @contextlib.contextmanager
-    def throttling(self, storage: Front) -> Iterator[None]:
-        storage.faults.throttle = 2
-        yield
-        assert storage.faults.throttle == 0
-
-    @contextlib.contextmanager
-    def expiring(self, storage: Front) -> Iterator[None]:
-        storage.faults.expired = "RequestExpired"
-        yield
-        storage.faults.expired = ""
+    def faults(self, storage: Front) -> Faults:
+        storage.lasting = dict.fromkeys(("creating", "attaching", "detaching", "deleting", "pending", "modifying"), 0.03)
+        storage.faults.at_call = Faults(*Fault, codes={Fault.EXPIRED: "RequestExpired"})
+        return storage.faults.at_call

@@ -11,10 +11,12 @@ import http.client
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from xml.etree.ElementTree import Element, ParseError
 
+from storage.platforms import faulting
+from storage.platforms.faulting import Fate
 from tests.peers import ec2_shapes
 from tests.peers.ec2_actions import ACTIONS
 from tests.peers.ec2_ledger import Ledger
@@ -27,6 +29,11 @@ IMAGE = "ami-12345678"
 AUTHORIZATION = f"AWS4-HMAC-SHA256 Credential={KEY_ID}/20260101/us-east-1/ec2/aws4_request, SignedHeaders=host, Signature=0"
 HTML = Answer(body=b"<html><body><h1>502 Bad Gateway</h1></body></html>", status=502, kind="text/html")
 EMPTY = Answer(body=b"", status=503)
+NOT_VALID = "AWS was not able to validate the provided access credentials"
+REFUSALS = {
+    Fate.THROTTLED: Refused("RequestLimitExceeded", "Request limit exceeded.", 503),
+    Fate.EXPIRED: Refused("RequestExpired", NOT_VALID, 401),
+}
 
 
 @dataclass(slots=True, kw_only=True)
@@ -40,8 +47,7 @@ class Faults:
     keys: frozenset[str] = frozenset()
     """Access keys that are good; empty: all are."""
     denied: frozenset[str] = frozenset()
-    losing: str = ""
-    """The action whose calls are done and whose answers are lost."""
+    at_call: faulting.Faults = field(default_factory=faulting.Faults)
     instead: list[Answer] = field(default_factory=list)
     """Answers that are given in the place of the next ones; nothing is done then."""
     refusing: dict[str, list[Refused]] = field(default_factory=dict)
@@ -156,23 +162,28 @@ class Front:
             self.calls[call.action] += 1
             if self.faults.instead:
                 return self.faults.instead.pop(0)
+            fate = self.faults.at_call.fate(f"{call.action} {call.subject}")
+            if fate is Fate.CUT:
+                return None
             try:
+                if fate in REFUSALS:
+                    raise REFUSALS[fate]
                 self._admit(call, authorization)
                 answer = self._do(call)
             except Refused as refusal:
                 self.refused[refusal.code] += 1
                 answer = refusal.answer()
-            return None if self.faults.losing == call.action else answer
+            return None if fate is Fate.UNHEARD else answer
 
     def _admit(self, call: Call, authorization: str) -> None:
         """Raises what EC2 refuses before it looks at the call."""
         faults = self.faults
         known = not faults.keys or any(f"Credential={key}/" in authorization for key in faults.keys)
         if faults.expired or not known:
-            raise Refused(faults.expired or "AuthFailure", "AWS was not able to validate the provided access credentials", 401)
+            raise Refused(faults.expired or "AuthFailure", NOT_VALID, 401)
         if faults.throttle or self._too_fast(call.action):
             faults.throttle = max(0, faults.throttle - 1)
-            raise Refused("RequestLimitExceeded", "Request limit exceeded.", 503)
+            raise REFUSALS[Fate.THROTTLED]
         if call.action in faults.denied:
             words = "You are not authorized to perform this operation. Encoded authorization failure message: 4GIOHlTkIaWHQD0Q0m6XSnuUMCm"
             raise Refused("UnauthorizedOperation", words, 403)
@@ -199,13 +210,3 @@ class Front:
         if action:
             self.problems += ec2_shapes.problems(call.action, root)
         return serialise(root)
-
-
-@contextlib.contextmanager
-def losing(front: Front, action: str) -> Iterator[None]:
-    """The calls of an action are done, and their answers lost."""
-    front.faults.losing = action
-    try:
-        yield
-    finally:
-        front.faults.losing = ""

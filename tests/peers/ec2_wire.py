@@ -27,6 +27,11 @@ class Call:
     def get(self, name: str) -> str:
         return self.parameters.get(name, "")
 
+    @property
+    def subject(self) -> str:
+        """What it is about, where that is one thing."""
+        return next((found for name in ("VolumeId", "SnapshotId", "ResourceId.1") if (found := self.get(name))), "")
+
     def many(self, name: str) -> list[str]:
         """`VolumeId.1`, `VolumeId.2`, ... in their order."""
         found = ((match, value) for key, value in self.parameters.items() if (match := re.fullmatch(rf"{name}\.(\d+)", key)))

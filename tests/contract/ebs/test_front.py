@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError, ConnectionClosedError
 
+from storage.platforms.faulting import Fault
 from tests.peers import ec2
-from tests.peers.ec2_front import EMPTY, HTML, Front, losing
+from tests.peers.ec2_front import EMPTY, HTML, Front
 
 pytestmark = [pytest.mark.peer, pytest.mark.xdist_group("ebs")]
 
@@ -262,7 +263,8 @@ def test_answers_that_are_none_come_as_from_a_broken_proxy(sdk: Any, front: Fron
 
 
 def test_a_lost_answer_leaves_the_call_done(sdk: Any, front: Front) -> None:
-    with losing(front, "CreateVolume"), pytest.raises(ConnectionClosedError):
+    front.faults.at_call.arrange(Fault.LOST, 1)
+    with pytest.raises(ConnectionClosedError):
         made(sdk)
     assert len(sdk.describe_volumes()["Volumes"]) == 1
 

@@ -14,8 +14,9 @@ from storage.model import Birth, ExternalId
 from storage.platforms.base import CreateRequest, VolumeReport
 from storage.platforms.ebs import EbsPlatform
 from storage.platforms.ebs.device_names import NAMES
+from storage.platforms.faulting import Fault
 from tests.peers import ec2
-from tests.peers.ec2_front import Front, losing
+from tests.peers.ec2_front import Front
 from tests.peers.ec2_wire import Refused, text
 from tests.support import eventually
 
@@ -385,8 +386,10 @@ def test_foreign_volumes_are_listed_to_be_adopted(front: Front, cloud: EbsPlatfo
 
 def test_lost_describes_are_asked_again(front: Front, cloud: EbsPlatform) -> None:
     volume = create(cloud).external_id
-    with losing(front, "DescribeVolumes"), pytest.raises(PlatformUnavailable, match="look at volumes"):
+    front.faults.at_call.arrange(Fault.DIED, 1)
+    with pytest.raises(PlatformUnavailable, match="look at volumes"):
         cloud.inspect(volume)
+    front.faults.at_call.heal()
     before = front.calls["DescribeVolumes"]
     front.faults.instead = [Refused("InternalError", "An internal error has occurred", 500).answer()] * 2
 
