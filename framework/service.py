@@ -53,8 +53,10 @@ class VolumeOrder(Struct, frozen=True, kw_only=True):
     name: str
     profile: str
     size_mib: int | None = None
-    """Needed unless a snapshot gives it."""
+    """Needed unless a snapshot or a source gives it."""
     snapshot: SnapshotId | None = None
+    source: str | None = None
+    """The volume, by id or name, that it is to be a clone of."""
 
 
 class ImportOrder(Struct, frozen=True, kw_only=True):
@@ -204,7 +206,7 @@ class Broker(Protocol):
         """The latest offer of each agent."""
 
     def create_volume(self, order: VolumeOrder, actor: str) -> Volume:
-        """Raises UnknownProfile, UnknownSnapshot, Invalid, AlreadyExists, PoolFull."""
+        """Raises UnknownProfile, UnknownSnapshot, UnknownVolume, Unsupported, Conflict, Invalid, AlreadyExists, PoolFull."""
 
     def import_volume(self, order: ImportOrder, actor: str) -> Volume:
         """Raises UnknownPlatform, UnknownProfile, UnknownVolume, AlreadyExists."""

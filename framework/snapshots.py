@@ -1,10 +1,10 @@
-"""What people ask to have done to snapshots: make one, delete one, start a volume from one."""
+"""What people ask to have done to snapshots: make one, delete one."""
 
 from __future__ import annotations
 
 from concurrent.futures import Future
 
-from framework.verbs import Verbs
+from framework.origins import Origins
 from storage.errors import Conflict, PollyError, UnknownVolume, Unsupported
 from storage.filters import VolumeFilter
 from storage.lifecycle import VolumeState
@@ -12,7 +12,7 @@ from storage.model import Snapshot, SnapshotId, Volume
 from storage.platforms.base import SnapshotReport
 
 
-class Snapshots(Verbs):
+class Snapshots(Origins):
     """The verbs on snapshots."""
 
     def snapshot(self, name: str, label: str, actor: str) -> Future[Snapshot]:
@@ -97,12 +97,3 @@ class Snapshots(Verbs):
                 tx.snapshot_deleted(snapshot.snapshot_id)
 
         return self._run_once(snapshot.snapshot_id, snapshot, job, store)
-
-    def cloneable(self, snapshot_id: SnapshotId) -> Snapshot:
-        """The snapshot, if a volume can start from it. Raises Unsupported."""
-        snapshot = self._ledger.snapshot(snapshot_id)
-        clones = self.platform(snapshot.platform).capabilities.clones
-        if not clones or snapshot.external_id is None or snapshot.state != "READY":
-            reason = f"snapshot {snapshot.snapshot_id} is {snapshot.state}" if clones else "the platform has no clones"
-            raise Unsupported(platform=snapshot.platform, action="make a volume from a snapshot", reason=reason)
-        return snapshot

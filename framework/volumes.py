@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import Future
 
+from framework.origins import Origin
 from framework.service import ImportOrder, VolumeOrder
 from framework.snapshots import Snapshots
 from framework.verbs import REFUSALS, fulfilled
 from storage.errors import Conflict, Invalid, NotOnPlatform, PollyError, PoolFull, UnknownVolume, Unsupported, VolumeInUse
 from storage.inventory import NewVolume
 from storage.lifecycle import VolumeState
-from storage.model import ExternalId, Pool, Profile, Snapshot, Volume, VolumeId
+from storage.model import ExternalId, Pool, Profile, Volume, VolumeId
 from storage.platforms.base import Platform, VolumeReport
 
 MOST_MIB = 2**43
@@ -23,16 +25,17 @@ class Volumes(Snapshots):
     # --- create ---------------------------------------------------------------------------------
 
     def create(self, order: VolumeOrder, actor: str) -> Future[Volume]:
-        """Takes capacity for a volume, empty or from a snapshot. It is made by its first claim, on the node."""
+        """Takes capacity for a volume: empty, from a snapshot, or to be a clone. It is made by its first claim, on the node."""
         profile, name = self._config.profile(order.profile), _checked_name(order.name)
-        source = self.cloneable(order.snapshot) if order.snapshot is not None else None
-        size_mib = _checked_size(order.size_mib or (source.size_mib if source else None), profile)
-        if source and size_mib < source.size_mib:
-            raise Invalid(field="size", value=f"{size_mib} MiB", reason=f"snapshot {source.snapshot_id} has {source.size_mib} MiB")
-        pool = self._roomiest(profile, size_mib, source)
+        origin = self.origin_of(order, profile)
+        size_mib = _checked_size(order.size_mib or (origin.size_mib if origin else None), profile)
+        if origin and size_mib < origin.size_mib:
+            reason = f"{origin.what} has {origin.size_mib} MiB, and a volume from it at least that"
+            raise Invalid(field="size", value=f"{size_mib} MiB", reason=reason)
+        pool = self._roomiest(profile, size_mib, origin)
         size_mib = self._as_made(pool, size_mib)
         with self._ledger.begin(actor) as tx:
-            volume = tx.plan(self._new(name, profile, pool, size_mib, source), token=self._ids())
+            volume = tx.plan(self._new(name, profile, pool, size_mib, origin), token=self._ids())
         self._changed([volume])
         return fulfilled(volume)
 
@@ -43,7 +46,7 @@ class Volumes(Snapshots):
             raise PoolFull(pool=pool.name, platform=pool.platform, free_mib=pool.free_mib, size_mib=made_mib)
         return made_mib
 
-    def _new(self, name: str, profile: Profile, pool: Pool, size_mib: int, source: Snapshot | None) -> NewVolume:
+    def _new(self, name: str, profile: Profile, pool: Pool, size_mib: int, origin: Origin | None) -> NewVolume:
         return NewVolume(
             volume_id=VolumeId(self._ids()),
             name=name,
@@ -56,18 +59,27 @@ class Volumes(Snapshots):
             region=pool.region,
             zone=pool.zone,
             labels=profile.labels,
-            snapshot=source.external_id if source else None,
+            snapshot=origin.snapshot if origin else None,
+            source=origin.source if origin else None,
         )
 
-    def _roomiest(self, profile: Profile, size_mib: int, source: Snapshot | None) -> Pool:
-        pools = [pool for pool in self._ledger.pools(source.platform if source else None) if profile.qualifies(pool)]
-        if not pools:
-            where = f" on {source.platform}, where the snapshot is" if source else ""
-            raise Invalid(field="profile", value=profile.name, reason=f"no pool{where} qualifies for it; see: polly inventory")
-        best = max(pools, key=lambda pool: (pool.free_mib, pool.platform, pool.name))
+    def _roomiest(self, profile: Profile, size_mib: int, origin: Origin | None) -> Pool:
+        pools = [pool for pool in self._ledger.pools() if origin is None or origin.has(pool)]
+        qualified = [pool for pool in pools if profile.qualifies(pool)]
+        if not qualified:
+            raise Invalid(field="profile", value=profile.name, reason=self._unqualified(origin, pools))
+        best = max(qualified, key=lambda pool: (pool.free_mib, pool.platform, pool.name))
         if best.free_mib < size_mib:
             raise PoolFull(pool=best.name, platform=best.platform, free_mib=best.free_mib, size_mib=size_mib)
         return best
+
+    def _unqualified(self, origin: Origin | None, pools: Sequence[Pool]) -> str:
+        if origin is None:
+            return "no pool qualifies for it; see: polly inventory"
+        where = f"{origin.platform}/{origin.pool}" if origin.pool else f"platform {origin.platform}"
+        others = sorted(name for name, other in self._config.profiles.items() if any(map(other.qualifies, pools)))
+        instead = f"name one of {', '.join(others)}" if others else "see: polly inventory"
+        return f"a volume from {origin.what} is made on {where}, and no pool there qualifies for this profile; {instead}"
 
     # --- delete ---------------------------------------------------------------------------------
 

@@ -168,6 +168,13 @@ class Volume(Struct, frozen=True, kw_only=True, gc=False):
     created_at: float = 0.0
     snapshot: ExternalId | None = None
     """The platform's id of the snapshot that it starts from; kept, for as long as it is unborn it may have to start again."""
+    source: ExternalId | None = None
+    """The platform's id of the volume that it is a clone of; kept as `snapshot` is."""
+
+    @property
+    def is_copy(self) -> bool:
+        """It begins with data: a reader may be the first to claim it."""
+        return self.snapshot is not None or self.source is not None
 
     @property
     def unborn(self) -> bool:
@@ -277,6 +284,8 @@ class VolumePlan(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True
     """None: to be created (or found by its token) on this node."""
     snapshot: ExternalId | None = None
     """The platform's id of the snapshot that a new volume starts from."""
+    source: ExternalId | None = None
+    """The platform's id of the volume that a new volume is a clone of."""
     filesystem: str = "ext4"
     mkfs_options: tuple[str, ...] = ()
     mount_options: tuple[str, ...] = ()
@@ -287,9 +296,14 @@ class VolumePlan(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True
     container_path: str = ""
 
     @property
+    def is_copy(self) -> bool:
+        """What this claim makes brings its filesystem from where it was copied."""
+        return self.snapshot is not None or self.source is not None
+
+    @property
     def may_create(self) -> bool:
-        """This very claim makes the volume; for reading only if there is a snapshot to make it from."""
-        return self.birth is None and self.token == self.claim_id and (self.access is Access.RW or self.snapshot is not None)
+        """This very claim makes the volume; for reading only if there is something to copy."""
+        return self.birth is None and self.token == self.claim_id and (self.access is Access.RW or self.is_copy)
 
     @property
     def may_format(self) -> bool:

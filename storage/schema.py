@@ -36,7 +36,7 @@ from sqlalchemy import (
 from storage.lifecycle import ClaimState, VolumeState
 from storage.model import Access, AccessMode
 
-REVISION: Final = "0004"
+REVISION: Final = "0005"
 """The newest migration; a ledger at this revision needs no Alembic to be opened."""
 VERSION_TABLE: Final = "ledger_version"
 
@@ -158,6 +158,7 @@ volumes = Table(
     _text("reason"),
     _at("created_at"),
     Column("snapshot", Text),
+    Column("source", Key),
     UniqueConstraint("volume_id"),
     UniqueConstraint("name"),
     CheckConstraint("size_mib > 0", name="size"),
@@ -176,6 +177,7 @@ volumes = Table(
     Index("ix_volumes_zone", "zone", "number"),
     _some("ix_volumes_owner", "owner", "number", where="owner <> ''"),
     _some("ix_volumes_role", "role", "number", where="role <> ''"),
+    _some("ix_volumes_source", "platform", "source", where="source IS NOT NULL"),
     _some("ix_volumes_state", "state", "number", where="state <> 'AVAILABLE'"),
 )
 """`birth_*` are the birth certificate. An empty token marks a volume that this ledger's brokers did not make."""

@@ -332,7 +332,9 @@ def bring(platform: MemoryPlatform, plan: VolumePlan, node: str) -> ExternalId:
     """Makes or finds a volume and attaches it, as an executor does. Raises what the platform raises."""
     external = plan.external_id
     if external is None:
-        request = CreateRequest(pool=plan.pool, size_mib=plan.size_mib, token=plan.token, name=plan.name, snapshot=plan.snapshot)
+        request = CreateRequest(
+            pool=plan.pool, size_mib=plan.size_mib, token=plan.token, name=plan.name, snapshot=plan.snapshot, source=plan.source
+        )
         external = platform.create(request).external_id
     platform.attach(external, node, epoch=plan.epoch, read_only=plan.access == "RO")
     return external

@@ -149,6 +149,7 @@ def volume_facts(volume: Volume) -> Facts:
         ("profile", volume.profile or "-"),
         ("filesystem", f"{volume.filesystem}, {_born(volume)}"),
         ("on the platform", volume.external_id or "not made yet"),
+        *([("copy of", f"snapshot {volume.snapshot}" if volume.snapshot else f"volume {volume.source}")] if volume.is_copy else []),
         ("access", volume.access_mode),
         ("epoch", str(volume.epoch)),
         ("owner", volume.owner or "-"),
@@ -172,17 +173,31 @@ def _born(volume: Volume) -> str:
 @volume.command("create")
 @click.argument("name")
 @click.option("--profile", required=True, help="How it is made.", shell_complete=PROFILES)
-@click.option("--size", "size_mib", type=Size(), help="Such as 10GiB; a number alone is MiB. Needed without --snapshot.")
+@click.option("--size", "size_mib", type=Size(), help="Such as 10GiB; a number alone is MiB. Needed without --snapshot or --from-volume.")
 @click.option("--snapshot", help="Begin with what this snapshot holds.", shell_complete=SNAPSHOTS)
+@click.option(
+    "--from-volume",
+    "source",
+    metavar="VOLUME",
+    shell_complete=VOLUMES,
+    help="Be a clone of this volume, by its id or name, as it is when the clone is made.",
+)
 @asks
-def create(name: str, profile: str, size_mib: int | None, snapshot: str | None, broker: BrokerClient, out: Output) -> None:
+def create(
+    name: str, profile: str, size_mib: int | None, snapshot: str | None, source: str | None, broker: BrokerClient, out: Output
+) -> None:
     """Create a volume that apps can name.
 
-    Its capacity is taken at once; the platform makes it when it is first claimed, unless it begins with a snapshot.
+    Its capacity is taken at once; the platform makes it when it is first claimed. A clone then holds what its source holds at that
+    moment, and the source can be neither deleted nor expanded before. For what a volume holds now, make a snapshot, and the volume from it.
     """
-    if size_mib is None and snapshot is None:
-        raise click.UsageError("Give --size, or --snapshot.")
-    order = VolumeOrder(name=name, profile=profile, size_mib=size_mib, snapshot=None if snapshot is None else SnapshotId(snapshot))
+    if size_mib is None and snapshot is None and source is None:
+        raise click.UsageError("Give --size, --snapshot or --from-volume.")
+    if snapshot is not None and source is not None:
+        raise click.UsageError("Give --snapshot or --from-volume, not both.")
+    order = VolumeOrder(
+        name=name, profile=profile, size_mib=size_mib, snapshot=None if snapshot is None else SnapshotId(snapshot), source=source
+    )
     made = broker.create_volume(order)
     out.record(made, lambda: volume_facts(made))
 

@@ -80,7 +80,7 @@ def obstacle(need: Need, volume: Volume | None, holders: Iterable[tuple[str, Cla
         return f"volume {volume.name} is being deleted"
     if need.external and need.profile.platforms and volume.platform not in need.profile.platforms:
         return f"volume {volume.name} is on platform {volume.platform}, the app names {need.external.driver}"
-    if volume.unborn and volume.snapshot is None and need.access is Access.RO:
+    if volume.unborn and not volume.is_copy and need.access is Access.RO:
         return f"volume {volume.name} was never mounted RW, so there is nothing on it"
     for who, claim in holders:
         if volume.unborn or not coexist(volume.access_mode, need.access, claim.access):

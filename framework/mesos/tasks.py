@@ -158,6 +158,7 @@ def plan_of(claim: Claim, volume: Volume, need: Need) -> VolumePlan:
         token=volume.token,
         external_id=volume.external_id,
         snapshot=volume.snapshot,
+        source=volume.source,
         filesystem=volume.filesystem,
         mkfs_options=need.profile.mkfs_options,
         mount_options=need.mount_options,

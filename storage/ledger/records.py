@@ -28,6 +28,8 @@ class NewVolume(Struct, frozen=True, kw_only=True, gc=False):
     labels: Mapping[str, str] = {}
     snapshot: ExternalId | None = None
     """The platform's id of the snapshot that it starts from."""
+    source: ExternalId | None = None
+    """The platform's id of the volume that it is a clone of; only for one that is planned by hand."""
 
 
 class ClaimRequest(Struct, frozen=True, kw_only=True, gc=False):

@@ -97,6 +97,7 @@ def volume(row: Row) -> Volume:
         reason,
         created_at,
         snapshot,
+        source,
     ) = row
     return Volume(
         volume_id=volume_id,
@@ -120,6 +121,7 @@ def volume(row: Row) -> Volume:
         reason=reason,
         created_at=created_at,
         snapshot=snapshot,
+        source=source,
     )
 
 

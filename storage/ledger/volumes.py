@@ -73,15 +73,39 @@ class Volumes(Placing):
         self.note("volume.born", volume_id=volume_id, why=why)
 
     def plan(self, new: NewVolume, token: str) -> Volume:
-        """Plans a volume by hand, without a claim. Raises PoolFull, UnknownPool, AlreadyExists, Invalid for an empty token."""
+        """Plans a volume by hand, without a claim.
+
+        Raises PoolFull, UnknownPool, AlreadyExists, Invalid for an empty token, Conflict for a source that is not AVAILABLE.
+        """
         if not token:
             self._fail(Invalid(field="token", value=token, reason="a volume to be made needs one"))
         self._first(names_taken(self.session, [new]))
         if self.session.run(TAKE_ROOM, [(new.platform, new.pool, new.size_mib)]) != 1:
             self._first(no_room(self.session, [new]))
         self.plan_all([(new, token, 0)])
+        if new.source is not None:
+            self._begin_with(new.volume_id, new.platform, new.source)
         self.note("volume.planned", volume_id=new.volume_id, why=f"{new.size_mib} MiB of pool {new.pool} on {new.platform}")
         return self._volume(new.volume_id)
+
+    def _begin_with(self, volume_id: VolumeId, platform: str, source: ExternalId) -> None:
+        """Notes whose clone it will be; a source that is there now stays until the clone is born."""
+        where = and_(TABLE.c.platform == platform, TABLE.c.external_id == source)
+        found = self.session.first(select(TABLE.c.state).where(where).with_for_update())
+        if found is None or found.state != VolumeState.AVAILABLE:
+            self._fail(
+                Conflict(what=f"volume {source} of {platform}", expected="AVAILABLE", found=found.state if found else "no such volume")
+            )
+        self._set(volume_id, source=source)
+
+    def _refuse_heirs(self, volume: Volume) -> None:
+        """A clone that is still to be made needs its source as it was when the clone was planned."""
+        if volume.external_id is None:
+            return
+        heir = and_(TABLE.c.platform == volume.platform, TABLE.c.source == volume.external_id, TABLE.c.birth_uuid.is_(None))
+        if row := self.session.first(select(TABLE.c.name).where(heir)):
+            found = f"volume {row.name}, which is to be its clone and was not mounted yet"
+            self._fail(Conflict(what=f"volume {volume.name}", expected="needed by no clone", found=found))
 
     def unplan(self, volume_id: VolumeId, *, keep_until: float = 0.0) -> None:
         """A volume that was never born goes; what its token may have made becomes an orphan, its capacity comes back.
@@ -142,13 +166,14 @@ class Volumes(Placing):
         """Stores the intent to delete it; again is a no-op.
 
         `keep_snapshots` is for a platform whose snapshots outlive their volume. Raises VolumeInUse for a live claim,
-        HasSnapshots, Conflict for a volume that is nowhere yet (unplan is for that).
+        HasSnapshots, Conflict for a volume that is nowhere yet (unplan is for that), or that a clone is still to be made of.
         """
         volume = self._unclaimed(volume_id)
         if volume.state is VolumeState.DELETING:
             return volume
         if volume.external_id is None:
             self._fail(Conflict(what=f"volume {volume_id}", expected="on its platform", found=volume.state))
+        self._refuse_heirs(volume)
         if not keep_snapshots:
             self._refuse_snapshots(volume)
         self._set(volume_id, state="DELETING", reason="")
@@ -164,13 +189,14 @@ class Volumes(Placing):
     def resize(self, volume_id: VolumeId, size_mib: int) -> Volume:
         """Takes the capacity to grow it to `size_mib`, which is an intent until `grown`; that size already is a no-op.
 
-        Raises PoolFull, Invalid to shrink it.
+        Raises PoolFull, Invalid to shrink it, Conflict while a clone of its present size is still to be made of it.
         """
         volume = self._volume(volume_id)
         grown_mib = size_mib - volume.size_mib
         if grown_mib < 0:
             self._fail(Invalid(field="size_mib", value=size_mib, reason=f"the volume has {volume.size_mib} MiB and never shrinks"))
         if grown_mib:
+            self._refuse_heirs(volume)
             if self.session.run(TAKE_ROOM, [(volume.platform, volume.pool, grown_mib)]) != 1:
                 more = NewVolume(volume_id=volume_id, name=volume.name, platform=volume.platform, pool=volume.pool, size_mib=grown_mib)
                 self._first(no_room(self.session, [more]))
@@ -267,4 +293,5 @@ def _row(volume: Volume) -> dict[str, Any]:
         "reason": volume.reason,
         "created_at": volume.created_at,
         "snapshot": volume.snapshot,
+        "source": volume.source,
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from storage.errors import UnknownVolume
+from storage.errors import UnknownVolume, Unsupported
 from storage.model import Birth, ExternalId, VolumePlan
 from storage.platforms.base import Attachment, Capabilities, CreateRequest, VolumeReport
 
@@ -36,6 +36,8 @@ def obtain(platform: Attacher, plan: VolumePlan) -> VolumeReport:
         if found is None:
             raise UnknownVolume(volume=plan.name)
         return found
+    if plan.source is not None and not platform.capabilities.clones:
+        raise Unsupported(platform=platform.name, action=f"make volume {plan.name}", reason="it does not clone volumes")
     return platform.create(
         CreateRequest(
             pool=plan.pool,
@@ -43,6 +45,7 @@ def obtain(platform: Attacher, plan: VolumePlan) -> VolumeReport:
             token=plan.token,
             name=plan.name,
             snapshot=plan.snapshot,
+            source=plan.source,
             parameters=plan.parameters,
             labels=plan.labels,
         )

@@ -24,7 +24,7 @@ class Verdict(StrEnum):
     FINISHED = "finished"
     """An earlier attempt of the same claim has made this filesystem, and may have been cut off after that."""
     CLONE = "clone"
-    """New, but a copy of another volume's snapshot."""
+    """New, but a copy of another volume or of a snapshot."""
     ADOPT = "adopt"
     """Imported with its filesystem; it gets its birth certificate now."""
     BORN = "born"
@@ -38,7 +38,7 @@ def filesystem_uuid(plan: VolumePlan) -> str:
 
 def made_by(plan: VolumePlan, birth: Birth) -> bool:
     """Whether this very claim has made the filesystem of this birth certificate."""
-    return plan.may_format and plan.snapshot is None and birth.filesystem_uuid == filesystem_uuid(plan)
+    return plan.may_format and not plan.is_copy and birth.filesystem_uuid == filesystem_uuid(plan)
 
 
 def judge(plan: VolumePlan, contents: Contents, *, known: Birth | None, serial: str, device: str, filesystem: str) -> Verdict:
@@ -49,7 +49,7 @@ def judge(plan: VolumePlan, contents: Contents, *, known: Birth | None, serial: 
     if known is not None:
         _compare(known, contents, serial, device)
         return Verdict.BORN
-    if plan.may_format and plan.snapshot is None:
+    if plan.may_format and not plan.is_copy:
         return _judge_new(plan, contents, device, filesystem)
     if contents.filesystem != filesystem:
         raise NotFormatted(device=device, expected=filesystem, found=str(contents))

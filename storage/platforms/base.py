@@ -23,8 +23,12 @@ class Capabilities(Struct, frozen=True, kw_only=True):
     """A snapshot of a volume in use is what a crash at that moment would have left; without this it is refused."""
     snapshots_outlive: bool = False
     """A snapshot stays when its volume is deleted; without this a volume that has any is not deleted (HasSnapshots)."""
-    clones: bool = False
+    restores: bool = False
     """A new volume from a snapshot."""
+    clones: bool = False
+    """A new volume from another volume of the same pool; CSI's CLONE_VOLUME."""
+    clone_attached: bool = False
+    """A clone of a volume in use is what a crash at one moment would have left; without this it is refused."""
     expand_attached: bool = False
     expand_detached: bool = False
     fences: bool = False
@@ -110,8 +114,18 @@ class CreateRequest(Struct, frozen=True, kw_only=True):
     """Created twice with one token is created once."""
     name: str = ""
     snapshot: ExternalId | None = None
+    """Begin with what this snapshot holds."""
+    source: ExternalId | None = None
+    """Begin with what this volume holds: a clone."""
     parameters: Mapping[str, str] = {}
     labels: Mapping[str, str] = {}
+
+    def __post_init__(self) -> None:
+        """Raises Invalid for two beginnings."""
+        if self.snapshot is not None and self.source is not None:
+            raise Invalid(
+                field="source", value=self.source, reason=f"a volume begins with a snapshot ({self.snapshot}) or a volume, not both"
+            )
 
 
 class Attachment(Struct, frozen=True, kw_only=True):
@@ -169,8 +183,10 @@ class Platform(Protocol):
     def create(self, request: CreateRequest) -> VolumeReport:
         """Makes a volume, or finds the one that this token has made before, whatever else is asked the second time.
 
-        The size is rounded up as Capabilities.fit says. From a snapshot it is at least the snapshot's (Invalid if less).
-        Raises PoolFull, UnknownPool, UnknownSnapshot, Invalid (also for a parameter that the platform does not have).
+        The size is rounded up as Capabilities.fit says. From a snapshot or a volume it is at least as large as that (Invalid if less).
+        A clone is in its source's pool (Invalid if another is asked for), is attached nowhere and has none of its source's marks; what
+        becomes of the one does nothing to the other. Of an attached volume only with Capabilities.clone_attached (otherwise Unsupported).
+        Raises PoolFull, UnknownPool, UnknownSnapshot, UnknownVolume, Invalid (also for a parameter that the platform does not have).
         """
 
     def delete(self, external_id: ExternalId) -> None:

@@ -30,6 +30,7 @@ from storage.errors import (
     VolumeInUse,
 )
 from storage.model import AccessMode, Birth, ExternalId, Page
+from storage.platforms import cloning
 from storage.platforms.base import (
     Attachment,
     Capabilities,
@@ -46,7 +47,9 @@ from storage.platforms.marks import Mark
 ABILITIES: Final = Capabilities(
     snapshots=True,
     snapshot_attached=True,
+    restores=True,
     clones=True,
+    clone_attached=True,
     expand_attached=True,
     expand_detached=True,
     fences=True,
@@ -78,6 +81,8 @@ class MemoryStorage:
     """What all adapters of one storage system share."""
 
     capacity_mib: int = 8192
+    pools: tuple[str, ...] = ("default",)
+    """The capacity is theirs together."""
     volumes: dict[str, MemoryVolume] = field(default_factory=dict)
     snapshots: dict[str, SnapshotReport] = field(default_factory=dict)
     data: dict[str, bytes] = field(default_factory=dict)
@@ -138,7 +143,7 @@ class MemoryPlatform(Platform):
 
     def pools(self) -> Sequence[PoolReport]:
         with self._call("pools") as storage:
-            return [PoolReport(name="default", capacity_mib=storage.capacity_mib)]
+            return [PoolReport(name=pool, capacity_mib=storage.capacity_mib) for pool in storage.pools]
 
     def volumes(self, *, after: str | None = None, limit: int = 1000) -> Page[VolumeReport]:
         with self._call("volumes") as storage:
@@ -164,17 +169,19 @@ class MemoryPlatform(Platform):
                 return made
             size_mib = self._fitting(request)
             external_id = ExternalId(f"mem-{sha256(request.token.encode()).hexdigest()[:16]}")
-            storage.data[external_id] = storage.data.get(request.snapshot or "", b"")
+            storage.data[external_id] = storage.data.get(request.snapshot or request.source or "", b"")
             return self._store(MemoryVolume(external_id=external_id, request=request, size_mib=size_mib))
 
     def _fitting(self, request: CreateRequest) -> int:
-        if request.pool != "default":
+        if request.pool not in self.storage.pools:
             raise UnknownPool(pool=request.pool, platform=self.name)
         for parameter in request.parameters.keys() - PARAMETERS:
             raise Invalid(field=f"parameters.{parameter}", value=request.parameters[parameter], reason="the one parameter is type")
         size_mib = self.capabilities.fit(request.size_mib)
         if request.snapshot is not None:
             self._large_enough(request.snapshot, size_mib)
+        if request.source is not None:
+            self._cloneable(request, _report(self._known(request.source)), size_mib)
         self._make_sure_of_room(size_mib)
         return size_mib
 
@@ -184,6 +191,11 @@ class MemoryPlatform(Platform):
             raise UnknownSnapshot(snapshot=snapshot)
         if size_mib < source.size_mib:
             raise Invalid(field="size_mib", value=size_mib, reason=f"snapshot {snapshot} has {source.size_mib} MiB")
+
+    def _cloneable(self, request: CreateRequest, source: VolumeReport, size_mib: int) -> None:
+        cloning.check(request, source, size_mib)
+        if not self.capabilities.clone_attached:
+            cloning.refuse_attached(source, platform=self.name)
 
     def _make_sure_of_room(self, more_mib: int) -> None:
         free = self.storage.capacity_mib - sum(volume.size_mib for volume in self.storage.volumes.values())

@@ -144,14 +144,16 @@ def test_a_volume_made_by_hand_is_used_in_csi_form_and_grows(rig: Rig) -> None:
     rig.nothing_left()
 
 
-def test_a_snapshot_becomes_a_volume_that_many_read(rig: Rig) -> None:
+def test_copies_of_a_volume_go_their_own_ways_and_many_read_one(rig: Rig) -> None:
     order(rig, "volumes", {"name": "master", "profile": "fast", "size_mib": 16})
     assert starts(rig, with_volumes("/writer", [csi("master", "fast")])) == 1
     delete(rig, "/writer")
     snapshot = order(rig, "volumes/master/snapshots", {"name": "first edition"})["snapshot_id"]
     order(rig, "volumes", {"name": "copy", "profile": "fast", "snapshot": snapshot})
     order(rig, "volumes", {"name": "edition", "profile": "library", "snapshot": snapshot})
+    order(rig, "volumes", {"name": "twin", "profile": "fast", "source": "master"})
     assert starts(rig, with_volumes("/goes-on", [csi("copy", "fast")])) == 2
+    assert starts(rig, with_volumes("/twin", [csi("twin", "fast")])) == 2
     many = csi("edition", "library", "RO", accessMode="MULTI_NODE_READER_ONLY")
     read = "echo $(cat data/starts) $(touch data/x 2>/dev/null && echo writable); exec sleep 3600"
     one, two = (with_volumes(f"/reader/{name}", [many], cmd=read, constraints=[["hostname", "IS", host]]) for name, host in PAIRS)
@@ -161,13 +163,14 @@ def test_a_snapshot_becomes_a_volume_that_many_read(rig: Rig) -> None:
     assert starts(rig, with_volumes("/writer", [csi("master", "fast")])) == 2
     with rig.ledger() as ledger:
         assert not any(ledger.counters().values())
-    delete(rig, "/writer", "/goes-on", "/reader/one", "/reader/two")
+    delete(rig, "/writer", "/goes-on", "/twin", "/reader/one", "/reader/two")
     rig.settle()
     assert rig.http.delete("/v1/volumes/edition").status_code == 204
     assert rig.http.delete("/v1/volumes/master").status_code == 409
     assert rig.http.delete(f"/v1/snapshots/{snapshot}").status_code == 204
     assert rig.http.delete("/v1/volumes/master").status_code == 204
     assert rig.http.delete("/v1/volumes/copy").status_code == 204
+    assert rig.http.delete("/v1/volumes/twin").status_code == 204
     rig.nothing_left()
 
 

@@ -40,7 +40,7 @@ class Mutant(MemoryPlatform):
     def unchecked_create(self, request: CreateRequest, *, size_mib: int | None = None) -> VolumeReport:
         """A new volume, whatever is there and whatever is asked."""
         external_id = ExternalId(f"mutant-{next(_numbers)}")
-        self.storage.data[external_id] = self.storage.data.get(request.snapshot or "", b"")
+        self.storage.data[external_id] = self.storage.data.get(request.snapshot or request.source or "", b"")
         return self._store(MemoryVolume(external_id=external_id, request=request, size_mib=size_mib or request.size_mib))
 
     def unchecked_attach(self, external_id: ExternalId, node: str, epoch: int, *, read_only: bool = False) -> Attachment:
@@ -488,6 +488,83 @@ class DeletesCopiesToo(Mutant):
             del self.storage.volumes[key]
 
 
+class CloningMutant(Mutant):
+    """Goes wrong with clones alone."""
+
+    def create(self, request: CreateRequest) -> VolumeReport:
+        return self.clone(request) if request.source else super().create(request)
+
+    def clone(self, request: CreateRequest) -> VolumeReport:
+        return super().create(request)
+
+
+@breaks("test_clone_holds_the_data_of_its_source")
+class MakesBlankClones(CloningMutant):
+    def clone(self, request: CreateRequest) -> VolumeReport:
+        made = super().clone(request)
+        self.storage.data[made.external_id] = b""
+        return made
+
+
+@breaks("test_source_of_a_clone_stays_as_it_is")
+class RenamesTheSource(CloningMutant):
+    def clone(self, request: CreateRequest) -> VolumeReport:
+        source = self.storage.volumes[request.source or ""]
+        self.change(source.external_id, request=replace(source.request, labels={"cloned": "1"}))
+        return super().clone(request)
+
+
+@breaks("test_clone_has_nothing_of_its_source_but_data")
+class CopiesTheMarks(CloningMutant):
+    def clone(self, request: CreateRequest) -> VolumeReport:
+        source = self.storage.volumes[request.source or ""]
+        return self.change(super().clone(request).external_id, mark=source.mark, birth=source.birth)
+
+
+@breaks("test_clone_twice_with_one_token_is_one")
+class ClonesAnew(CloningMutant):
+    def clone(self, request: CreateRequest) -> VolumeReport:
+        return self.unchecked_create(request)
+
+
+@breaks("test_clone_may_be_larger")
+class ClonesInTheSourcesSize(CloningMutant):
+    def clone(self, request: CreateRequest) -> VolumeReport:
+        return super().clone(replace(request, size_mib=self.storage.volumes[request.source or ""].size_mib))
+
+
+@breaks("test_clone_is_never_smaller")
+class CutsTheClone(ClonesAnew):
+    pass
+
+
+@breaks("test_clone_of_an_unknown_volume_is_refused")
+class CreatesBlankWithoutASource(CloningMutant):
+    def clone(self, request: CreateRequest) -> VolumeReport:
+        known = request.source in self.storage.volumes
+        return super().clone(request if known else replace(request, source=None))
+
+
+@breaks("test_clone_outlives_its_source")
+class DeletesClonesToo(Mutant):
+    def delete(self, external_id: ExternalId) -> None:
+        super().delete(external_id)
+        for key in [key for key, volume in self.storage.volumes.items() if volume.request.source == external_id]:
+            del self.storage.volumes[key]
+
+
+@breaks("test_clone_of_an_attached_volume_is_as_declared")
+class ClonesTornDespiteItsWord(ClonesAnew):
+    @property
+    def capabilities(self) -> Capabilities:
+        return replace(ABILITIES, clone_attached=False)
+
+
+@breaks("test_clone_in_another_pool_is_refused")
+class ClonesAcrossPools(ClonesAnew):
+    pass
+
+
 # --- faults ------------------------------------------------------------------------------------
 
 
@@ -502,6 +579,11 @@ class RemembersTokensInTheProcess(Mutant):
         if request.token not in self._made:
             self._made[request.token] = self.unchecked_create(request).external_id
         return self.inspect(self._made[request.token])
+
+
+@breaks("test_lost_reply_of_a_clone")
+class ClonesAgain(ClonesAnew):
+    pass
 
 
 @breaks("test_lost_reply_of_attach")

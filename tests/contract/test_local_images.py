@@ -210,10 +210,10 @@ def test_copy_keeps_holes_data_and_birth(root: Path, platform: LocalPlatform) ->
 
 
 def test_volume_cannot_be_attached_for_writing_while_it_is_copied(platform: LocalPlatform, volume: ExternalId) -> None:
-    with platform._records.known(volume) as known, platform._snapshots._nobody_writes(known):
+    with platform._records.known(volume) as known, platform._snapshots._nobody_writes(known, "clone"):
         pass
     with platform._records.known(volume) as known:
-        quiet = platform._snapshots._nobody_writes(known)
+        quiet = platform._snapshots._nobody_writes(known, "clone")
         quiet.__enter__()
     with pytest.raises(VolumeInUse):
         platform.attach(volume, "node-a", epoch=1)

@@ -12,11 +12,15 @@ from storage.platforms.contract import PlatformContract
 from storage.platforms.faulting import Fault, Faults
 from storage.platforms.testing import MemoryPlatform, MemoryStorage
 
+POOLS = ("default", "second")
+
 
 class TestMemory(PlatformContract):
+    other_pool = POOLS[1]
+
     @pytest.fixture
     def storage(self) -> MemoryStorage:
-        return MemoryStorage()
+        return MemoryStorage(pools=POOLS)
 
     def make(self, storage: MemoryStorage) -> Platform:
         return MemoryPlatform(storage=storage)

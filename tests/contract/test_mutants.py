@@ -7,6 +7,7 @@ import pytest
 from storage.platforms.base import Platform
 from storage.platforms.testing import MemoryPlatform, MemoryStorage
 from tests.contract.mutants import MUTANTS, SECRET
+from tests.contract.test_memory import POOLS
 from tests.contract.test_memory import TestMemory as HealthyMemory
 
 RULES = sorted(name for name in dir(HealthyMemory) if name.startswith("test_"))
@@ -27,7 +28,7 @@ def broken(kind: type[MemoryPlatform], rule: str) -> Exception | None:
     """How the rule fails on such an adapter; None if it holds. A rule that is left out fails this test."""
     case = case_of(kind)
     try:
-        with case.opened(storage := MemoryStorage()) as arena:
+        with case.opened(storage := MemoryStorage(pools=POOLS)) as arena:
             assert arena.storage is storage
             getattr(case, rule)(arena)
     except pytest.skip.Exception as skipped:

@@ -208,7 +208,10 @@ def test_explain_and_offers(polly: Polly, broker: FakeBroker) -> None:
 def test_volumes_by_hand(polly: Polly, broker: FakeBroker) -> None:
     assert polly("volume", "create", "a", "--profile", "fast", "--size", "1GiB").exit_code == 0
     assert polly("volume", "create", "b", "--profile", "fast", "--snapshot", "n1").exit_code == 0
+    assert polly("volume", "create", "c", "--profile", "fast", "--from-volume", "v2").exit_code == 0
     assert polly("volume", "create", "c", "--profile", "fast").exit_code == 2
+    both = polly("volume", "create", "c", "--profile", "fast", "--from-volume", "v2", "--snapshot", "n1")
+    assert (both.exit_code, "--snapshot or --from-volume, not both" in both.stderr) == (2, True)
     assert polly("volume", "create", "c", "--profile", "fast", "--size", "much").exit_code == 2
     polly("volume", "import", "x-9", "--platform", "local", "--name", "d", "--profile", "fast")
     assert "2 GiB" in polly("volume", "expand", "v2", "--size", "2GiB").stdout
@@ -219,6 +222,7 @@ def test_volumes_by_hand(polly: Polly, broker: FakeBroker) -> None:
     assert broker.calls == [
         ("create", VolumeOrder(name="a", profile="fast", size_mib=1024), jane),
         ("create", VolumeOrder(name="b", profile="fast", snapshot="n1"), jane),  # type: ignore[arg-type]  # only what the test needs of it
+        ("create", VolumeOrder(name="c", profile="fast", source="v2"), jane),
         ("import", ImportOrder(platform="local", external_id="x-9", name="d", profile="fast"), jane),
         ("expand", "v2", 2048, jane),
         ("snapshot", "v2", "s", jane),

@@ -72,16 +72,19 @@ def test_an_imported_volume_is_taken_with_exactly_its_filesystem() -> None:
             judged(IMPORTED, contents)
 
 
-def test_a_copy_of_a_snapshot_is_never_formatted() -> None:
-    clone = plan(snapshot=ExternalId("snap"))
+COPIES = [plan(snapshot=ExternalId("snap")), plan(source=ExternalId("vol"))]
 
+
+@pytest.mark.parametrize("clone", COPIES)
+def test_a_copy_is_never_formatted(clone: VolumePlan) -> None:
     assert judged(clone, EXT4) is Verdict.CLONE
     with pytest.raises(NotFormatted):
         judged(clone, BLANK)
 
 
-def test_a_reader_makes_a_volume_only_from_a_snapshot() -> None:
-    clone, nothing = plan(snapshot=ExternalId("snap"), access=Access.RO), plan(access=Access.RO)
+@pytest.mark.parametrize("copy", COPIES)
+def test_a_reader_makes_a_volume_only_as_a_copy(copy: VolumePlan) -> None:
+    clone, nothing = structs.replace(copy, access=Access.RO), plan(access=Access.RO)
     assert clone.may_create
     assert not clone.may_format
     assert judged(clone, EXT4) is Verdict.CLONE

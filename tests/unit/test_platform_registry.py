@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 
 from storage.errors import Invalid, MissingPackage, MissingSdk, PlatformError, StaleEpoch
+from storage.model import ExternalId
 from storage.platforms import registry
+from storage.platforms.base import CreateRequest
 from storage.platforms.local import LocalPlatform
 from storage.platforms.marks import Mark
 from storage.platforms.options import describe, option, read_options, write_options
@@ -192,3 +194,8 @@ def test_an_address_that_would_carry_a_password_to_the_agents_is_refused(kind: s
     check = next(field.metadata["check"] for field in dataclasses.fields(options) if field.name == key)
     assert check("https://array.example") == ""
     assert check(endpoint) != ""
+
+
+def test_a_volume_has_one_beginning() -> None:
+    with pytest.raises(Invalid, match=r"source is 'v': a volume begins with a snapshot \(s\) or a volume, not both"):
+        CreateRequest(pool="p", size_mib=1, token="t", snapshot=ExternalId("s"), source=ExternalId("v"))

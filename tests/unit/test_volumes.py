@@ -6,6 +6,7 @@ from concurrent.futures import Future
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from framework.mesos.events import Status
 from framework.mesos.instances import Task
@@ -22,10 +23,13 @@ from storage.errors import (
     Unsupported,
     VolumeInUse,
 )
+from storage.inventory import Ledger
 from storage.lifecycle import VolumeState
 from storage.model import SnapshotId, Volume
 from storage.platforms.base import CreateRequest, PoolReport
-from tests.stage import Stage, external_of, status
+from storage.platforms.testing import ABILITIES
+from tests.ledgers import Clock
+from tests.stage import Stage, external_of, stage_config, status
 
 
 def born(stage: Stage, app_id: str = "/db", **more: Any) -> Volume:
@@ -104,6 +108,49 @@ def test_a_volume_from_a_snapshot_is_made_by_its_first_claim_and_only_from_it(st
         (plan,) = life.plans(task)
         assert plan.snapshot == snapshot.external_id
         life.hear(_failed(task))
+
+
+def test_a_clone_is_made_by_its_first_claim_and_its_source_waits_for_that(stage: Stage) -> None:
+    source = born(stage)
+    planned = stage.volumes.create(VolumeOrder(name="copy", profile="fast", source="/db#0/data"), "jane").result(timeout=0)
+    assert (planned.source, planned.pool, planned.size_mib) == (source.external_id, source.pool, source.size_mib)
+    for verb in (lambda: stage.volumes.delete("/db#0/data", "jane"), lambda: stage.volumes.expand("/db#0/data", 64, "jane")):
+        with pytest.raises(Conflict, match="volume copy, which is to be its clone and was not mounted yet"):
+            verb()
+    first, life = stage.next_life(), stage.next_life()
+    (task,) = first.run("/first", volumes=[external_of("copy")])
+    (plan,) = first.plans(task)
+    assert (plan.source, plan.may_create) == (source.external_id, True)
+    first.hear(_failed(task))
+    (task,) = life.run("/second", volumes=[external_of("copy")])
+    life.start(task)
+    assert life.storage.volumes[life.ledger.volume("copy").external_id or ""].request.source == source.external_id
+    life.volumes.delete("/db#0/data", "jane")
+    life.work()
+    assert [volume.name for volume in life.ledger.volumes().items] == ["copy"]
+
+
+def test_what_cannot_be_a_clone_is_said_with_what_would_be_right(ledger: Ledger, clock: Clock) -> None:
+    profiles = {"fast": {"platforms": ["disks"]}, "xfs": {"filesystem": "xfs"}, "far": {"pools": ["far"]}}
+    stage = Stage(ledger, clock, config=stage_config(profiles=profiles))
+    stage.subscribed()
+    born(stage)
+    stage.volumes.create(VolumeOrder(name="new", profile="fast", size_mib=16), "jane")
+    refusals: list[tuple[dict[str, Any], type[PollyError], str]] = [
+        ({"source": "none"}, UnknownVolume, "none"),
+        ({"source": "new"}, Unsupported, "never used, so there is nothing on it"),
+        ({"source": "/db#0/data", "snapshot": SnapshotId("s")}, Invalid, "this volume or the snapshot s, not both"),
+        ({"source": "/db#0/data", "size_mib": 8}, Invalid, "volume /db#0/data has 16 MiB, and a volume from it at least that"),
+        ({"source": "/db#0/data", "profile": "xfs"}, Invalid, "it makes xfs, volume /db#0/data has ext4"),
+        ({"source": "/db#0/data", "profile": "far"}, Invalid, "is made on disks/default, .* name one of fast, xfs"),
+    ]
+    for asked, kind, words in refusals:
+        with pytest.raises(kind, match=words):
+            stage.volumes.create(VolumeOrder(**{"name": "copy", "profile": "fast", **asked}), "jane")
+    stage.platform._capabilities = replace(ABILITIES, clones=False)
+    with pytest.raises(Unsupported, match="polly volume snapshot /db#0/data and polly volume create --snapshot can"):
+        stage.volumes.create(VolumeOrder(name="copy", profile="fast", source="/db#0/data"), "jane")
+    assert [volume.name for volume in stage.ledger.volumes().items] == ["/db#0/data", "new"]
 
 
 def _failed(task: Task) -> Status:

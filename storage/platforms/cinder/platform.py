@@ -77,7 +77,7 @@ class CinderPlatform(Platform):
         return Capabilities(
             snapshots=True,
             snapshot_attached=options.snapshot_in_use,
-            clones=True,
+            restores=True,
             expand_attached=options.extend_in_use,
             expand_detached=True,
             fences=True,

@@ -23,7 +23,7 @@ on a volume, how to lose a reply, to throttle, and to let credentials expire.
 
 from storage.platforms.contract.arena import Arena, Hooks
 from storage.platforms.contract.attaching import AttachRules, EpochRules, NodeRules
-from storage.platforms.contract.copies import CloneRules, SnapshotRules
+from storage.platforms.contract.copies import CloneRules, RestoreRules, SnapshotRules
 from storage.platforms.contract.creating import CreateRules, DeleteRules, ExpandRules, ListRules
 from storage.platforms.contract.faults import LostReplyRules, RestartRules, ServiceRules
 from storage.platforms.contract.interrupted import InterruptedRules
@@ -40,6 +40,7 @@ class PlatformContract(
     NodeRules,
     EpochRules,
     SnapshotRules,
+    RestoreRules,
     CloneRules,
     LostReplyRules,
     InterruptedRules,

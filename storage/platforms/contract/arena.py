@@ -29,6 +29,8 @@ class Hooks:
     """Of the volumes that the suite makes; twice that must fit as well."""
     many: ClassVar[int] = 1000
     """How many volumes are made to be listed; fewer where each one costs."""
+    other_pool: ClassVar[str] = ""
+    """A second pool that is there; empty where the tests have just one."""
     nodes: ClassVar[tuple[str, str]] = ("node-a", "node-b")
     """Two nodes as the platform knows them: they must be there."""
     parameters: ClassVar[dict[str, str]] = {}
@@ -149,6 +151,9 @@ class Arena:
 
     def create(self, label: str = "volume", *, size_mib: int | None = None, snapshot: ExternalId | None = None) -> VolumeReport:
         return self.here.create(self.request(label, size_mib=size_mib, snapshot=snapshot))
+
+    def clone(self, source: ExternalId, label: str = "clone", *, size_mib: int | None = None) -> VolumeReport:
+        return self.here.create(self.request(label, size_mib=size_mib, source=source))
 
     def created(self, label: str = "volume") -> ExternalId:
         return self.create(label).external_id

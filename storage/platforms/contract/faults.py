@@ -23,6 +23,17 @@ class LostReplyRules:
             assert sum(volume.token == request.token for volume in arena.volumes()) == 1, "a lost reply of create made a second volume"
             assert arena.here.find(request.token) == made, "the volume of a lost reply is not the one that is found"
 
+    def test_lost_reply_of_a_clone(self, arena: Arena) -> None:
+        arena.needs("clones")
+        source = arena.created("source")
+        for how in arena.repeats():
+            request = arena.request(how, source=source)
+            arena.lose("create", request)
+            arena.again(how)
+            made = arena.here.create(request)
+            there = [volume.external_id for volume in arena.volumes() if volume.token == request.token]
+            assert there == [made.external_id], "a lost reply of a clone made a second one"
+
     def test_lost_reply_of_attach(self, arena: Arena) -> None:
         for how in arena.repeats():
             volume = arena.created(how)
@@ -179,6 +190,8 @@ def _one_call_of_each_verb(arena: Arena, volume: ExternalId) -> Iterator[Callabl
         yield lambda: here.node_stopped(arena.node)
     if able.counts_slots:
         yield lambda: here.node_slots(arena.node)
+    if able.clones:
+        yield lambda: arena.clone(volume)
     if able.expand_detached:
         yield lambda: here.expand(volume, 2 * arena.case.size_mib)
     if able.snapshots:

@@ -55,7 +55,7 @@ class GcePlatform(Platform):
             snapshots=True,
             snapshot_attached=True,
             snapshots_outlive=True,
-            clones=True,
+            restores=True,
             expand_attached=True,
             expand_detached=True,
             fences=True,

@@ -16,6 +16,7 @@ import msgspec
 
 from storage.errors import Conflict, Invalid, PlatformError, PoolFull, StaleEpoch, UnknownPool, UnknownVolume, VolumeInUse
 from storage.model import Birth, ExternalId, Page
+from storage.platforms import cloning
 from storage.platforms.base import (
     Attachment,
     Capabilities,
@@ -70,7 +71,9 @@ class LocalPlatform(Platform):
             snapshots=True,
             snapshot_attached=self._copies_in_use(),
             snapshots_outlive=True,
+            restores=True,
             clones=True,
+            clone_attached=self._copies_in_use(),
             expand_attached=True,
             expand_detached=True,
             fences=True,
@@ -148,6 +151,8 @@ class LocalPlatform(Platform):
             raise UnknownPool(pool=request.pool, platform=self._name)
         for parameter, value in request.parameters.items():
             raise Invalid(field=f"parameters.{parameter}", value=value, reason="a local volume has no parameters")
+        if request.source is not None:
+            cloning.check(request, self.inspect(request.source), self.capabilities.fit(request.size_mib))
         return spot
 
     def _make_sure_of_room(self, pool: Folder, name: str, size_mib: int) -> None:
@@ -157,10 +162,12 @@ class LocalPlatform(Platform):
 
     def _stage(self, stage: Folder, spot: Spot, request: CreateRequest, size_mib: int) -> None:
         birth = None
-        if request.snapshot is None:
-            self._format.make(stage, spot.stem, size_mib)
-        else:
+        if request.snapshot is not None:
             birth = self._snapshots.restore(request.snapshot, stage, spot.stem, size_mib)
+        elif request.source is not None:
+            self._snapshots.clone(request.source, stage, spot.stem, size_mib)
+        else:
+            self._format.make(stage, spot.stem, size_mib)
         car = Sidecar(token=request.token, name=request.name, size_mib=size_mib, labels=dict(request.labels), birth=birth)
         stage.write(car_name(spot.stem), encode_car(car))
 

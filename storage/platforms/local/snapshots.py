@@ -1,6 +1,6 @@
-"""Snapshots of local volumes, and new volumes from them.
+"""Snapshots of local volumes, new volumes from them, and clones.
 
-A snapshot is a copy in its own right. Where the filesystem shares extents it is taken in one moment, of a volume in use too,
+A snapshot or a clone is a copy in its own right. Where the filesystem shares extents it is taken in one moment, of a volume in use too,
 and is then what a crash at that moment would have left. Elsewhere it is copied piece by piece, which is only sound while
 nobody writes: the volume's lock is shared for that time, and of a volume in use for writing it is refused.
 """
@@ -42,35 +42,40 @@ class Snapshots:
         car = SnapshotCar(volume=external_id, token=token, name=name, size_mib=size_mib, created_at=self.clock(), birth=birth)
         store = self.records.store
         with store.opened() as root, filling(self.records.platform, pool, size_mib), store.staging(root, pool) as stage:
-            self._copy(external_id, stage, spot.stem)
+            self._copy(external_id, stage, spot.stem, verb="snapshot")
             stage.write(car_name(spot.stem), encode_car(car))
             return self._publish(external_id, stage, spot)
 
-    def _copy(self, external_id: ExternalId, stage: Folder, stem: str) -> None:
+    def clone(self, source: ExternalId, stage: Folder, stem: str, size_mib: int) -> None:
+        """Puts a copy on the stage as the data of a new volume. Raises as `take` does."""
+        self._copy(source, stage, stem, verb="clone")
+        self.records.format.grow(stage, stem, size_mib)
+
+    def _copy(self, external_id: ExternalId, stage: Folder, stem: str, *, verb: str) -> None:
         form = self.records.format
         with contextlib.ExitStack() as quiet:
             with self.records.known(external_id) as known:
                 if form.instant(known.folder, known.stem, stage, stem):
                     return
-                quiet.enter_context(self._nobody_writes(known))
+                quiet.enter_context(self._nobody_writes(known, verb))
                 folder = quiet.enter_context(Folder(os.dup(known.folder.fd), known.folder.path))
             form.copy(folder, external_id, stage, stem)
 
     @contextlib.contextmanager
-    def _nobody_writes(self, known: Known) -> Iterator[None]:
+    def _nobody_writes(self, known: Known, verb: str) -> Iterator[None]:
         lock = self.records.format.lock(known.folder, known.stem, read_only=True)
         try:
             if not locked(lock, fcntl.LOCK_SH):
-                raise self._in_use(known)
+                raise self._in_use(known, verb)
             yield
             fcntl.flock(lock, fcntl.LOCK_UN)
         finally:
             os.close(lock)
 
-    def _in_use(self, known: Known) -> Unsupported:
+    def _in_use(self, known: Known, verb: str) -> Unsupported:
         who = ", ".join(self.records.holders(known))
         reason = f"{who} uses it, and the filesystem of {known.folder.path} cannot copy it in one moment (btrfs and xfs can)"
-        return Unsupported(platform=self.records.platform, action=f"snapshot volume {known.stem} now", reason=reason)
+        return Unsupported(platform=self.records.platform, action=f"{verb} volume {known.stem} now", reason=reason)
 
     def _publish(self, external_id: ExternalId, stage: Folder, spot: Spot) -> SnapshotReport:
         with self.records.known(external_id) as known:

@@ -68,7 +68,7 @@ class PowerMaxPlatform(Platform):
         return Capabilities(
             snapshots=True,
             snapshot_attached=True,
-            clones=True,
+            restores=True,
             expand_attached=True,
             expand_detached=True,
             labels=False,

@@ -61,7 +61,7 @@ class VirtualBoxPlatform(Platform):
         return Capabilities(
             snapshots=True,
             snapshots_outlive=True,
-            clones=True,
+            restores=True,
             expand_detached=True,
             fences=True,
             marks=True,

@@ -71,7 +71,7 @@ class XtremioPlatform(Platform):
             snapshots=True,
             snapshot_attached=True,
             snapshots_outlive=True,
-            clones=True,
+            restores=True,
             expand_attached=True,
             expand_detached=True,
             labels=False,
