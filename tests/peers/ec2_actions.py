@@ -212,24 +212,37 @@ def _decoded(token: str) -> str:
 
 
 def create_volume(amazon: Amazon, call: Call) -> Element:
-    token, ledger = call.get("ClientToken"), amazon.ledger
-    asked = {key: value for key, value in call.parameters.items() if key != "ClientToken"}
-    if token in ledger.tokens:
-        before, volume_id = ledger.tokens[token]
-        if before != asked:
-            raise Refused("IdempotentParameterMismatch", "The client token has been used with different parameters.")
-        return _as_created(volume(amazon, volume_id))
+    if known := _known_by_token(amazon, call):
+        return _as_created(known)
     source = snapshot(amazon, call.get("SnapshotId")) if call.get("SnapshotId") else None
     if source is not None and text(source, "status") != "completed":
         raise Refused("IncorrectState", f"Snapshot '{call.get('SnapshotId')}' is not completed.")
     size = rules.check_new_volume(call, int(text(source, "volumeSize")) if source is not None else None)
     _check_zone(amazon, call)
+    return _made(amazon, call, call, size)
+
+
+def _known_by_token(amazon: Amazon, call: Call) -> Element | None:
+    """The volume that a call with this client token has made before."""
+    if (token := call.get("ClientToken")) not in amazon.ledger.tokens:
+        return None
+    before, volume_id = amazon.ledger.tokens[token]
+    if before != _without_token(call):
+        raise Refused("IdempotentParameterMismatch", "The client token has been used with different parameters.")
+    return volume(amazon, volume_id)
+
+
+def _without_token(call: Call) -> dict[str, str]:
+    return {key: value for key, value in call.parameters.items() if key != "ClientToken"}
+
+
+def _made(amazon: Amazon, call: Call, as_moto_knows: Call, size: int) -> Element:
     _check_quota(amazon, size)
-    answer = amazon.ask(call.without("ClientToken", "VolumeInitializationRate"))
+    answer = amazon.ask(as_moto_knows.without("ClientToken", "VolumeInitializationRate"))
     volume_id = text(answer, "volumeId")
-    ledger.made[volume_id] = until(amazon, "creating")
-    if token:
-        ledger.tokens[token] = (asked, volume_id)
+    amazon.ledger.made[volume_id] = until(amazon, "creating")
+    if token := call.get("ClientToken"):
+        amazon.ledger.tokens[token] = (_without_token(call), volume_id)
     _overlay(amazon, answer)
     return answer
 
@@ -290,14 +303,29 @@ def delete_snapshot(amazon: Amazon, call: Call) -> Element:
 
 
 def copy_volumes(amazon: Amazon, call: Call) -> Element:
-    source = volume(amazon, call.get("SourceVolumeId"))
-    wanted = {"Action": "CreateVolume", "Version": "2016-11-15", "AvailabilityZone": text(source, "availabilityZone")}
-    size, kind = call.get("Size") or text(source, "size"), call.get("VolumeType") or text(source, "volumeType")
-    made = create_volume(amazon, Call(action="CreateVolume", parameters={**wanted, "Size": size, "VolumeType": kind}))
+    """Which moto does not have: a volume of the source's zone, with what the call says."""
+    made = _known_by_token(amazon, call)
+    if made is None:
+        source = volume(amazon, call.get("SourceVolumeId"))
+        if text(source, "status") not in ("available", "in-use"):
+            raise Refused("IncorrectState", f"Volume '{call.get('SourceVolumeId')}' is {text(source, 'status')}.")
+        made = _copied(amazon, call, source)
     answer = answer_to("CopyVolumes")
     item = SubElement(SubElement(answer, "volumeSet"), "item")
     item.extend(child for child in made if child.tag != "requestId")
     return answer
+
+
+def _copied(amazon: Amazon, call: Call, source: Element) -> Element:
+    least = int(text(source, "size"))
+    sized = call if call.get("Size") else call.changed(Size=str(least))
+    size = rules.check_new_volume(sized, None)
+    if size < least:
+        raise Refused("InvalidParameterValue", f"The specified size '{size}' is smaller than the source volume's, '{least}'.")
+    wanted = sized.without("SourceVolumeId").changed(Action="CreateVolume", AvailabilityZone=text(source, "availabilityZone"))
+    if text(source, "encrypted") == "true":
+        wanted = wanted.changed(Encrypted="true")
+    return _made(amazon, call, Call(action="CreateVolume", parameters=wanted.parameters), size)
 
 
 def modify_volume(amazon: Amazon, call: Call) -> Element:

@@ -31,6 +31,7 @@ def calls(zone: str) -> Mapping[str, Mapping[str, Any]]:
         "describe_instances": {},
         "describe_instance_types": {},
         "create_volume": {"AvailabilityZone": zone, "Size": 1, "VolumeType": "gp3"},
+        "copy_volumes": {"SourceVolumeId": _VOLUME},
         "delete_volume": {"VolumeId": _VOLUME},
         "attach_volume": {**_ATTACHMENT, "Device": "/dev/xvddx"},
         "detach_volume": _ATTACHMENT,

@@ -232,6 +232,7 @@ CODES: Final[Mapping[str, Named]] = {
             "UnknownParameter",
             "UnknownVolumeType",
             "UnsupportedOperation",
+            "UnsupportedOperationException",
             "TagLimitExceeded",
             "ValidationError",
         ),
@@ -251,6 +252,9 @@ CODES: Final[Mapping[str, Named]] = {
     ),
     **dict.fromkeys(("InvalidSnapshot.InUse", "SnapshotLocked"), _snapshot_in_use),
     "VolumeModificationRateExceeded": _cooling_down,
-    **dict.fromkeys(("ConcurrentSnapshotLimitExceeded", "PendingSnapshotLimitExceeded", "ConcurrentTagAccess"), _ask_again),
+    **dict.fromkeys(
+        ("ConcurrentSnapshotLimitExceeded", "ConcurrentCopyVolumeLimitExceeded", "PendingSnapshotLimitExceeded", "ConcurrentTagAccess"),
+        _ask_again,
+    ),
 }
 UNAVAILABLE: Final = frozenset({"InternalError", "InternalFailure", "ServerInternal", "ServiceUnavailable", "Unavailable"})

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from storage.errors import Conflict, Invalid, PlatformError, PlatformUnavailable, UnknownPool, VolumeInUse
 from storage.model import ExternalId, Page
+from storage.platforms import cloning
 from storage.platforms.base import CreateRequest, PoolReport, VolumeReport
 from storage.platforms.ebs import ids, listing, tags, volume_types
 from storage.platforms.ebs.client import Client
@@ -17,6 +18,7 @@ from storage.platforms.ebs.options import EbsOptions
 from storage.platforms.ebs.views import Volume
 from storage.platforms.ebs.volume_types import MIB_PER_GIB
 
+MISMATCH: Final = ("IdempotentParameterMismatch",)
 LISTED: Final = ["creating", "available", "in-use", "error"]
 
 
@@ -53,13 +55,23 @@ class Making:
             return self._usable(made).report()
         size_mib = fit(request.size_mib)
         asked = self._arguments(request, size_mib)
-        doing = self._client.doing("create a volume", pool=request.pool, size_mib=size_mib, snapshot=request.snapshot or "")
         if request.snapshot is not None:
             self._large_enough(request.snapshot, size_mib)
-        answer = self._client.change("create_volume", doing, passing=("IdempotentParameterMismatch",), **asked)
-        if answer is None:
-            return self._usable(self._made_otherwise(request.token)).report()
-        return self._usable(Volume.of(answer)).report()
+        made = self._cloned(request, size_mib, asked) if request.source is not None else self._created(request, size_mib, asked)
+        return self._usable(made).report()
+
+    def _created(self, request: CreateRequest, size_mib: int, asked: Mapping[str, Any]) -> Volume:
+        doing = self._client.doing("create a volume", pool=request.pool, size_mib=size_mib, snapshot=request.snapshot or "")
+        answer = self._client.change("create_volume", doing, passing=MISMATCH, AvailabilityZone=request.pool, **asked)
+        return self._made_otherwise(request.token) if answer is None else Volume.of(answer)
+
+    def _cloned(self, request: CreateRequest, size_mib: int, asked: Mapping[str, Any]) -> Volume:
+        """In the source's zone, which CopyVolumes does not ask for."""
+        source = self._looks.volume(request.source or "")
+        cloning.check(request, source.report(), size_mib)
+        doing = self._client.doing("clone a volume", volume=source.volume_id, pool=request.pool, size_mib=size_mib)
+        answer = self._client.change("copy_volumes", doing, passing=MISMATCH, SourceVolumeId=source.volume_id, **asked)
+        return self._made_otherwise(request.token) if answer is None else Volume.of(answer["Volumes"][0])
 
     def delete(self, external_id: ExternalId) -> None:
         if not ids.VOLUME.fullmatch(external_id):
@@ -88,7 +100,6 @@ class Making:
         if request.snapshot is not None:
             settings["SnapshotId"] = ids.snapshot(request.snapshot)
         return {
-            "AvailabilityZone": request.pool,
             "ClientToken": ids.client_token(request.token),
             "TagSpecifications": [{"ResourceType": "volume", "Tags": tags.as_list(wanted)}],
             **settings,

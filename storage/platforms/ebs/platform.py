@@ -64,6 +64,8 @@ class EbsPlatform(Platform):
             snapshot_attached=True,
             snapshots_outlive=True,
             restores=True,
+            clones=True,
+            clone_attached=True,
             expand_attached=True,
             expand_detached=True,
             fences=True,

@@ -8,8 +8,9 @@ from typing import ClassVar
 
 import boto3
 import pytest
+from msgspec.structs import replace
 
-from storage.platforms.base import Platform
+from storage.platforms.base import Capabilities, Platform
 from storage.platforms.contract import Arena, PlatformContract
 from storage.platforms.ebs import EbsOptions, EbsPlatform
 from tests.contract.ebs.conftest import SECRET
@@ -31,6 +32,14 @@ def ministack() -> Iterator[MiniStack]:
         server.stop()
 
 
+class WithoutCopyVolumes(EbsPlatform):
+    """Ministack has no such action."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return replace(super().capabilities, clones=False)
+
+
 class TestEbsOnMiniStack(PlatformContract):
     pool = ZONE
     size_mib = 1024
@@ -49,7 +58,7 @@ class TestEbsOnMiniStack(PlatformContract):
 
     def make(self, storage: MiniStack) -> Platform:
         options = EbsOptions(region=REGION, endpoint_url=storage.url, reads_per_s=5000, writes_per_s=5000, timeout_s=10)
-        return EbsPlatform("cloud", options, again_s=0.02, gather_s=0.002)
+        return WithoutCopyVolumes("cloud", options, again_s=0.02, gather_s=0.002)
 
     @contextmanager
     def stopping(self, storage: MiniStack) -> Iterator[None]:

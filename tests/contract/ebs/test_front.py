@@ -238,7 +238,19 @@ def test_the_calls_that_moto_lacks_are_there(sdk: Any) -> None:
 
     sdk.modify_volume_attribute(VolumeId=volume, AutoEnableIO={"Value": True})
     assert sdk.describe_volume_status(VolumeIds=[volume])["VolumeStatuses"][0]["VolumeStatus"]["Status"] == "ok"
-    assert sdk.copy_volumes(SourceVolumeId=volume)["Volumes"][0]["Size"] == 10
+
+
+def test_copies_are_as_ec2_has_them(sdk: Any) -> None:
+    volume = made(sdk, Encrypted=True)
+    (first,) = sdk.copy_volumes(SourceVolumeId=volume, ClientToken="copy")["Volumes"]
+    (again,) = sdk.copy_volumes(SourceVolumeId=volume, ClientToken="copy")["Volumes"]
+
+    assert (first["Size"], first["VolumeType"], first["Encrypted"], first["AvailabilityZone"]) == (10, "gp2", True, ZONE)
+    assert again["VolumeId"] == first["VolumeId"] != volume
+    assert sdk.copy_volumes(SourceVolumeId=volume, Size=20, VolumeType="gp3")["Volumes"][0]["Size"] == 20
+    assert refusal(sdk.copy_volumes, SourceVolumeId=volume, Size=20, ClientToken="copy") == "IdempotentParameterMismatch"
+    assert refusal(sdk.copy_volumes, SourceVolumeId=volume, Size=9) == "InvalidParameterValue"
+    assert refusal(sdk.copy_volumes, SourceVolumeId=NO_VOLUME) == "InvalidVolume.NotFound"
 
 
 def test_quotas_rates_and_rights_are_refused(sdk: Any, front: Front) -> None:
