@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from storage.errors import Conflict, Invalid, PoolFull, UnknownPool, UnknownSnapshot, UnknownVolume
+from storage.model import ExternalId
+from storage.platforms import cloning
 from storage.platforms.base import CreateRequest, VolumeReport
 from storage.platforms.gce import tags
 from storage.platforms.gce.api import Api
@@ -70,6 +72,8 @@ class Making:
                 raise self._full(zone, kind, size_mib, fault) from fault
             if request.snapshot is not None and fault.code in GONE:
                 raise UnknownSnapshot(snapshot=request.snapshot, reason=str(fault)) from fault
+            if request.source is not None and fault.code in GONE:
+                raise UnknownVolume(volume=request.source, reason=str(fault)) from fault
             if fault.code not in TAKEN:
                 raise
 
@@ -80,7 +84,16 @@ class Making:
         fields |= {"description": tags.write_story(story), "labels": {**tags.plain(request.labels), tags.OURS: tags.MADE}}
         if request.snapshot is not None:
             fields["source_snapshot"] = self._snapshots.source(request.snapshot, size_mib)
+        if request.source is not None:
+            fields["source_disk"] = self._source(request, request.source, size_mib)
         return fields
+
+    def _source(self, request: CreateRequest, source: ExternalId, size_mib: int) -> str:
+        """The disk to clone, which is one of the same type and zone."""
+        disk = self._attachments.ready(source)
+        cloning.check(request, volume_report(disk), size_mib)
+        zone, name = place_of(disk)
+        return f"projects/{self._options.project}/zones/{zone}/disks/{name}"
 
     def _full(self, zone: str, kind: DiskType, size_mib: int, fault: Fault) -> PoolFull:
         """What the quota has left; nothing where it is the zone that has no more disks."""

@@ -56,6 +56,8 @@ class GcePlatform(Platform):
             snapshot_attached=True,
             snapshots_outlive=True,
             restores=True,
+            clones=True,
+            clone_attached=True,
             expand_attached=True,
             expand_detached=True,
             fences=True,

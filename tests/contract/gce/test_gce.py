@@ -13,7 +13,8 @@ import pytest
 from storage.platforms.base import Platform
 from storage.platforms.contract import PlatformContract
 from storage.platforms.faulting import Fault, Faults
-from tests.peers.gce.cloud import ELSEWHERE, NODE, POOL, Cloud, cloud_on
+from storage.platforms.gce import GcePlatform
+from tests.peers.gce.cloud import ELSEWHERE, NODE, POOL, ZONE, Cloud, cloud_on
 from tests.peers.gce.server import Peer
 from tests.peers.gce.world import World
 
@@ -22,6 +23,7 @@ pytestmark = [pytest.mark.peer, pytest.mark.xdist_group("gce")]
 
 class TestGce(PlatformContract):
     pool = POOL
+    other_pool = f"{ZONE}.pd-standard"
     nodes = (NODE, ELSEWHERE)
     size_mib = 10 * 1024
     many = 1000

@@ -28,7 +28,7 @@ def test_googles_other_client_lives_a_disks_whole_life_on_it(compute_engine: Pee
 
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "a stopped instance"
-    assert len(done.stdout.splitlines()) == 35
+    assert len(done.stdout.splitlines()) == 39
     assert compute_engine.violations == []
 
 

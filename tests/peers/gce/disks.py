@@ -37,8 +37,8 @@ def insert(world: World, call: Call) -> Resource:
 
 def add(world: World, zone: str, wanted: Resource, request_id: str = "") -> Resource:
     kind = _kind(world, zone, wanted.get("type", "pd-standard"))
-    made = {**wanted, "type": world.link("zones", zone, "diskTypes", kind), "sizeGb": str(_size_gb(world, wanted, kind))}
-    made |= _source(world, wanted)
+    made = {**wanted, "type": world.link("zones", zone, "diskTypes", kind), "sizeGb": str(_size_gb(world, zone, wanted, kind))}
+    made |= _source(world, zone, wanted)
     made |= {"kind": "compute#disk", "id": world.identity(), "status": "CREATING", "creationTimestamp": world.stamp()}
     made |= {"zone": world.link("zones", zone), "selfLink": world.link("zones", zone, "disks", wanted["name"])}
     made |= {"labelFingerprint": fingerprint(_labels(wanted.get("labels", {}))), "physicalBlockSizeBytes": "4096"}
@@ -63,9 +63,9 @@ def _kind(world: World, zone: str, link: str) -> str:
     return kind
 
 
-def _size_gb(world: World, wanted: Resource, kind: str) -> int:
-    source = _snapshot_of(world, wanted)
-    size_gb = int(wanted.get("sizeGb") or (source["diskSizeGb"] if source else 500))
+def _size_gb(world: World, zone: str, wanted: Resource, kind: str) -> int:
+    source, origin = _snapshot_of(world, wanted), _disk_of(world, zone, wanted)
+    size_gb = int(wanted.get("sizeGb") or (source["diskSizeGb"] if source else origin["sizeGb"] if origin else 500))
     _, least, most = DISK_TYPES[kind]
     if not least <= size_gb <= most:
         raise invalid("resource.sizeGb", size_gb, f"Disk size must be between {least} and {most} GB for {kind}.")
@@ -73,6 +73,10 @@ def _size_gb(world: World, wanted: Resource, kind: str) -> int:
         raise invalid(
             "resource.sizeGb", size_gb, f"Requested disk size cannot be smaller than the snapshot size ({source['diskSizeGb']} GB)"
         )
+    if origin and size_gb < int(origin["sizeGb"]):
+        raise invalid("resource.sizeGb", size_gb, f"Requested disk size cannot be smaller than the source's ({origin['sizeGb']} GB)")
+    if origin and origin["type"].rsplit("/", 1)[1] != kind:
+        raise invalid("resource.type", kind, f"A clone has its source's type, {origin['type']}.")
     for field, kinds in PROVISIONED.items():
         if field in wanted and kind not in kinds:
             raise invalid(f"resource.{field}", wanted[field], f"Disk type {kind} does not support it.")
@@ -88,7 +92,23 @@ def _snapshot_of(world: World, wanted: Resource) -> Resource | None:
     return found
 
 
-def _source(world: World, wanted: Resource) -> Resource:
+def _disk_of(world: World, zone: str, wanted: Resource) -> Resource | None:
+    """The disk to clone: it is in the zone of its clone."""
+    if "sourceDisk" not in wanted:
+        return None
+    if "sourceSnapshot" in wanted:
+        raise invalid("resource.sourceDisk", wanted["sourceDisk"], "A disk has one source.")
+    there, _, name = wanted["sourceDisk"].rpartition("/disks/")
+    found = world.disk(there.rsplit("/", 1)[-1], name)
+    if not there.endswith(f"zones/{zone}"):
+        raise invalid("resource.sourceDisk", wanted["sourceDisk"], f"The source disk must be in zone {zone}.")
+    _ready(found)
+    return found
+
+
+def _source(world: World, zone: str, wanted: Resource) -> Resource:
+    if disk := _disk_of(world, zone, wanted):
+        return {"sourceDisk": disk["selfLink"], "sourceDiskId": disk["id"]}
     found = _snapshot_of(world, wanted)
     return {"sourceSnapshot": found["selfLink"], "sourceSnapshotId": found["id"]} if found else {}
 

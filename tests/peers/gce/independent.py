@@ -136,11 +136,16 @@ def copies(life: Life) -> None:
     body = {"name": "copy", "sourceSnapshot": "global/snapshots/snap"}
     step("from a snapshot", life.done(disks.insert(body=body, **life.here).execute()), "")
     step("as large as the snapshot", life.disk("copy")["sizeGb"], "10")
+    twin = {"name": "twin", "sourceDisk": life.link("disks", "one"), "type": life.disk("one")["type"]}
+    step("smaller than its source", refused(lambda: disks.insert(body=twin | {"sizeGb": "10"}, **life.here).execute()), "400 invalid")
+    step("a clone", life.done(disks.insert(body=twin, **life.here).execute()), "")
+    found = life.disk("twin")
+    step("as large as its source", (found["sizeGb"], found["sourceDiskId"]), ("20", life.disk("one")["id"]))
     huge = {"name": "huge", "sizeGb": "60000", "type": life.link("diskTypes", "pd-ssd")}
     step("an error inside an operation", life.done(disks.insert(body=huge, **life.here).execute()), "QUOTA_EXCEEDED")
     step("nothing is left of it", refused(lambda: life.disk("huge")), "404 notFound")
     step("delete the snapshot", life.done(snapshots.delete(snapshot="snap", project=life.project).execute()), "")
-    for name in ("one", "copy"):
+    for name in ("one", "copy", "twin"):
         step(f"delete {name}", life.done(disks.delete(disk=name, **life.here).execute()), "")
 
 
