@@ -78,7 +78,7 @@ def _user() -> str:
 def build_platforms(config: Config) -> dict[str, Platform]:
     """The adapters of polly.toml. Raises Invalid, also for a profile that they cannot keep, and MissingSdk."""
     platforms = {name: build(name, block.keys.kind, block.settings) for name, block in config.platforms.items()}
-    for misfit in misfits(list(config.profiles.values()), {name: platform.capabilities for name, platform in platforms.items()}):
+    for misfit in misfits(list(config.profiles.values()), platforms):
         raise misfit
     check_against(config, platforms)
     return platforms

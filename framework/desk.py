@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from framework import remedies
-from framework.doctor import of_platform, soundness
+from framework.doctor import of_platform, of_profiles, soundness
 from framework.engine import Engine
 from framework.marathon.model import App
 from framework.mesos.asking import instance_key
@@ -193,6 +193,7 @@ class Desk:
         for name, platform in self._engine.platforms.items():
             try:
                 found.extend(of_platform(name, platform.check()))
+                found.extend(of_profiles(self._engine.config, platform, self._engine.ledger.pools(name)))
             except PollyError as error:
                 found.append(Finding(ok=False, subject=f"platform {name}", message=str(error), mend=error.advice))
         return found

@@ -6,7 +6,7 @@ import os
 import shutil
 import socket
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -15,8 +15,9 @@ from msgspec.structs import replace
 
 from executors.wire import BROKER
 from framework.config import Config, check_against, load_config
-from framework.fitting import misfits
+from framework.fitting import misfits, misfits_in
 from storage.errors import Invalid, PollyError
+from storage.model import Pool
 from storage.node.identities import HOSTNAME, identify
 from storage.node.steps import Machine
 from storage.node.transports import programs
@@ -122,15 +123,23 @@ def _platform(config: Config, name: str) -> Iterator[Finding]:
             yield from _profiles(config, platform)
             pools = platform.pools()
             yield _fine(f"platform {name}", f"pools: {', '.join(pool.name for pool in pools) or 'none'}")
+            known = [Pool(platform=name, name=pool.name, capacity_mib=pool.capacity_mib, labels=pool.labels) for pool in pools]
+            yield from of_profiles(config, platform, known)
     except PollyError as error:
         if not said:  # else it is the same once more, without what to do about it
             yield _failed(f"platform {name}", error)
 
 
+def of_profiles(config: Config, platform: Platform, pools: Sequence[Pool]) -> Iterator[Finding]:
+    """What the platform would refuse of the profiles' parameters, pool by pool. Raises what it raises."""
+    for misfit in misfits_in(pools, list(config.profiles.values()), platform):
+        yield _failed("config", misfit)
+
+
 def _profiles(config: Config, platform: Platform) -> Iterator[Finding]:
     """What the platform cannot do of what the profiles want of it."""
     named = [profile for profile in config.profiles.values() if platform.name in profile.platforms]
-    for misfit in misfits(named, {platform.name: platform.capabilities}):
+    for misfit in misfits(named, {platform.name: platform}):
         yield _failed("config", misfit)
     try:
         check_against(config, {platform.name: platform})

@@ -180,6 +180,13 @@ class Platform(Protocol):
     def find(self, token: str) -> VolumeReport | None:
         """The volume that was created with this token, if there is one."""
 
+    def check_parameters(self, parameters: Mapping[str, str], *, pool: str | None = None) -> None:
+        """Raises Invalid, as `create` does, for what a profile's parameters ask and no volume can have, whatever its size.
+
+        With a pool: what `create` refuses there, for which the platform may be asked for what it has, once. Without one: what
+        can be told before anything is asked, and holds in every pool.
+        """
+
     def create(self, request: CreateRequest) -> VolumeReport:
         """Makes a volume, or finds the one that this token has made before, whatever else is asked the second time.
 

@@ -163,6 +163,10 @@ class MemoryPlatform(Platform):
         with self._call("find") as storage:
             return next((_report(volume) for volume in storage.volumes.values() if volume.request.token == token), None)
 
+    def check_parameters(self, parameters: Mapping[str, str], *, pool: str | None = None) -> None:
+        for parameter in parameters.keys() - PARAMETERS:
+            raise Invalid(field=f"parameters.{parameter}", value=parameters[parameter], reason="the one parameter is type")
+
     def create(self, request: CreateRequest) -> VolumeReport:
         with self._call("create") as storage:
             if made := self.find(request.token):
@@ -175,8 +179,7 @@ class MemoryPlatform(Platform):
     def _fitting(self, request: CreateRequest) -> int:
         if request.pool not in self.storage.pools:
             raise UnknownPool(pool=request.pool, platform=self.name)
-        for parameter in request.parameters.keys() - PARAMETERS:
-            raise Invalid(field=f"parameters.{parameter}", value=request.parameters[parameter], reason="the one parameter is type")
+        self.check_parameters(request.parameters)
         size_mib = self.capabilities.fit(request.size_mib)
         if request.snapshot is not None:
             self._large_enough(request.snapshot, size_mib)

@@ -119,11 +119,14 @@ class LoopShelf(Platform):
             row = db.execute("SELECT * FROM volumes WHERE token = ?", [token]).fetchone()
             return self._report(row) if row else None
 
+    def check_parameters(self, parameters: Mapping[str, str], *, pool: str | None = None) -> None:
+        for key, value in parameters.items():
+            raise Invalid(field=f"parameters.{key}", value=value, reason="a shelf has no parameters")
+
     def create(self, request: CreateRequest) -> VolumeReport:
         if request.pool != "default":
             raise UnknownPool(pool=request.pool, platform=self.name)
-        for key, value in request.parameters.items():
-            raise Invalid(field=f"parameters.{key}", value=value, reason="a shelf has no parameters")
+        self.check_parameters(request.parameters)
         size = self.capabilities.fit(request.size_mib)
         with self._shelf("create a volume") as db:
             if not db.execute("SELECT 1 FROM volumes WHERE token = ?", [request.token]).fetchone():

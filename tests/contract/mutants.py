@@ -118,6 +118,19 @@ class IgnoresParameters(Mutant):
         return super().create(replace(request, parameters={}))
 
 
+@breaks("test_parameters_that_create_refuses_are_refused_before")
+class LeavesAPoolsParametersToCreate(Mutant):
+    def check_parameters(self, parameters: Mapping[str, str], *, pool: str | None = None) -> None:
+        if pool is None:
+            super().check_parameters(parameters)
+
+
+@breaks("test_parameters_that_create_takes_are_taken_before")
+class RefusesWhatCreateTakes(Mutant):
+    def check_parameters(self, parameters: Mapping[str, str], *, pool: str | None = None) -> None:
+        super().check_parameters(parameters if pool is None else {f"{key}s": value for key, value in parameters.items()})
+
+
 @breaks("test_full_pool_refuses_and_keeps_nothing")
 class KeepsWhatDidNotFit(Mutant):
     def create(self, request: CreateRequest) -> VolumeReport:

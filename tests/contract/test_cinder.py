@@ -21,6 +21,7 @@ pytestmark = [pytest.mark.peer, pytest.mark.xdist_group("cinder")]
 class OnCinder(PlatformContract):
     pool = POOL
     size_mib = 1024
+    wrong_parameters = ({"type": "no-such-type"},)
     many = 7
     secrets = (files.USER_PASSWORD,)
     way: ClassVar[str]

@@ -29,6 +29,15 @@ class TestEbs(PlatformContract):
     pool = ec2.ZONE
     size_mib = 1024
     has_data = False
+    other_parameters = ({"type": "gp2"}, {"throughput": "250"})
+    wrong_parameters = (
+        {"type": "gp9"},
+        {"iops": "many"},
+        {"iops": "90000"},
+        {"type": "gp2", "iops": "3000"},
+        {"kmsKeyId": "alias/shop"},
+        {"type": "io2", "multiAttach": "true"},
+    )
     secrets = (SECRET, "AKIAIOSFODNN7EXAMPLE")
     nodes: ClassVar[tuple[str, str]]
 

@@ -17,6 +17,7 @@ POOLS = ("default", "second")
 
 class TestMemory(PlatformContract):
     other_pool = POOLS[1]
+    other_parameters = ({"type": "fast"},)
 
     @pytest.fixture
     def storage(self) -> MemoryStorage:

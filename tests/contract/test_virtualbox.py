@@ -35,6 +35,8 @@ LOST_AT = {
 
 class Rules(PlatformContract):
     nodes = NODES
+    other_parameters = ({"format": "vmdk", "variant": "fixed"},)
+    wrong_parameters = ({"format": "qcow2"}, {"variant": "thin"})
     secrets = (PASSWORD,)
     via: ClassVar[str]
     rig: Rig

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import pytest
 
@@ -252,6 +252,14 @@ def test_the_doctor_looks_at_mesos_the_ledger_and_each_platform(
     desk: Desk, driver: Started, platform: MemoryPlatform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert all(finding.ok for finding in desk.doctor())
+
+    def without_levels(parameters: Mapping[str, str], *, pool: str | None = None) -> None:
+        if pool is not None:
+            raise Invalid(field="parameters.level", value="high", reason="there are none")
+
+    monkeypatch.setattr(platform, "check_parameters", without_levels)
+    refused = [finding.message for finding in desk.doctor() if not finding.ok]
+    assert "profiles.fast.parameters.level is 'high': there are none; so says pool default of platform disks" in refused[0]
 
     def away() -> list[Finding]:
         raise PlatformUnavailable(platform="disks", action="log in", reason="the credentials have expired")

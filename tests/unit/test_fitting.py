@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pytest
 from msgspec.structs import replace
 
 from framework.broker import build_platforms
 from framework.config import parse_config
-from framework.fitting import misfits
+from framework.fitting import misfits, misfits_in
 from storage.errors import Invalid
-from storage.model import AccessMode, Profile, ReclaimPolicy
+from storage.model import AccessMode, Pool, Profile, ReclaimPolicy
 from storage.platforms.base import Capabilities
+from storage.platforms.testing import MemoryPlatform
 
-PLAIN = Capabilities(min_mib=100, max_mib=1000, granularity_mib=8)
-ABLE = Capabilities(snapshots=True, access_modes=frozenset(AccessMode))
+PLAIN = MemoryPlatform("plain", capabilities=Capabilities(min_mib=100, max_mib=1000, granularity_mib=8))
+ABLE = MemoryPlatform("able", capabilities=Capabilities(snapshots=True, access_modes=frozenset(AccessMode)))
 FITS = Profile(name="p", platforms=("plain",), min_mib=50, max_mib=200)
 
 
@@ -24,6 +27,7 @@ FITS = Profile(name="p", platforms=("plain",), min_mib=50, max_mib=200)
         ({"reclaim": ReclaimPolicy.SNAPSHOT_THEN_DELETE}, "profiles.p.reclaim", "no snapshots"),
         ({"min_mib": 2000, "max_mib": None}, "profiles.p.min_mib", "1000 MiB at most"),
         ({"max_mib": 103}, "profiles.p.max_mib", "104 MiB at least"),
+        ({"parameters": {"speed": "high"}}, "profiles.p.parameters.speed", "the one parameter is type"),
     ],
 )
 def test_what_a_named_platform_cannot_do_is_refused(changes: dict[str, object], field: str, words: str) -> None:
@@ -38,7 +42,7 @@ def test_what_a_named_platform_cannot_do_is_refused(changes: dict[str, object], 
 def test_a_profile_without_platforms_needs_one_that_can() -> None:
     anywhere = replace(FITS, platforms=(), reclaim=ReclaimPolicy.SNAPSHOT_THEN_DELETE)
     assert list(misfits([anywhere], {"plain": PLAIN, "able": ABLE})) == []
-    assert len(list(misfits([anywhere], {"plain": PLAIN, "other": PLAIN}))) == 2
+    assert len(list(misfits([anywhere], {"plain": PLAIN, "other": MemoryPlatform("other", capabilities=PLAIN.capabilities)}))) == 2
     assert list(misfits([anywhere], {})) == []
 
 
@@ -49,8 +53,35 @@ def test_a_broker_does_not_start_with_a_profile_that_its_platform_cannot_keep(tm
     }
     with pytest.raises(Invalid, match=r"profiles\.all\.access_mode"):
         build_platforms(parse_config(document))
+    document["profiles"] = {"all": {"platforms": ["disks"], "parameters": {"type": "gp3"}}}
+    with pytest.raises(Invalid, match=r"profiles\.all\.parameters\.type.*no parameters; so says platform disks"):
+        build_platforms(parse_config(document))
     document["profiles"] = {"all": {"platforms": ["disks"]}}
     assert build_platforms(parse_config(document)).keys() == {"disks"}
+
+
+class Levels(MemoryPlatform):
+    """What its pools take is seen only when it is asked."""
+
+    def check_parameters(self, parameters: Mapping[str, str], *, pool: str | None = None) -> None:
+        if pool in ("bronze", "tin"):
+            raise Invalid(field="parameters.level", value=parameters.get("level", ""), reason="it has no levels")
+
+
+def test_what_only_some_pools_refuse_is_told_of_those_that_qualify() -> None:
+    pools = [Pool(platform="levels", name=name, capacity_mib=1) for name in ("gold", "bronze", "tin")]
+    levelled = replace(FITS, platforms=(), parameters={"level": "high"})
+    assert list(misfits([levelled], {"levels": Levels("levels")})) == []
+    wrong_everywhere = replace(FITS, platforms=("plain",), parameters={"speed": "high"})
+    here = [replace(pool, platform="plain") for pool in pools]
+    assert list(misfits_in(here, [wrong_everywhere], PLAIN)) == [], "what stops a broker is told twice"
+    assert len(list(misfits_in(here, [replace(wrong_everywhere, platforms=())], PLAIN))) == 1
+    (misfit,) = misfits_in(pools, [levelled, replace(levelled, pools=("gold",))], Levels("levels"))
+    assert misfit.fields == {
+        "field": "profiles.p.parameters.level",
+        "value": "high",
+        "reason": "it has no levels; so says pool bronze, tin of platform levels",
+    }
 
 
 def test_a_profile_is_named_by_its_heading_alone() -> None:

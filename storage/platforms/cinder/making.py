@@ -63,7 +63,7 @@ class Making:
         return self._earlier(request)
 
     def _make(self, request: CreateRequest, size_mib: int) -> Json:
-        place = self._pooling.place(request)
+        place = self._pooling.place(request.pool, request.parameters)
         wanted: dict[str, object] = {
             "size": records.size_gib(size_mib),
             "name": request.name,

@@ -121,6 +121,12 @@ class CinderPlatform(Platform):
 
     # --- volumes -------------------------------------------------------------------------------------------
 
+    @verb("look at volume types")
+    def check_parameters(self, parameters: Mapping[str, str], *, pool: str | None = None) -> None:
+        self._pooling.check(parameters)
+        if pool is not None:
+            self._pooling.place(pool, parameters)
+
     @verb("create a volume")
     def create(self, request: CreateRequest) -> VolumeReport:
         return self._report(self._making.create(request, size_mib=self.capabilities.fit(request.size_mib)))

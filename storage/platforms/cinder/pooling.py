@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from storage.errors import Invalid, UnknownPool
-from storage.platforms.base import CreateRequest, PoolReport
+from storage.platforms.base import PoolReport
 from storage.platforms.cinder import records
 from storage.platforms.cinder.client import Client
 from storage.platforms.cinder.records import GIB_MIB, Json
@@ -41,7 +41,10 @@ class Pooling(Protocol):
 
     def pool_of(self, volume: Json) -> str: ...
 
-    def place(self, request: CreateRequest) -> Place:
+    def check(self, parameters: Mapping[str, str]) -> None:
+        """Raises Invalid for what goes with no pool, and asks Cinder nothing."""
+
+    def place(self, pool: str, parameters: Mapping[str, str]) -> Place:
         """Raises UnknownPool, and Invalid for parameters that do not go with the pool."""
 
 
@@ -66,15 +69,18 @@ class ByType:
     def pool_of(self, volume: Json) -> str:
         return f"{volume.get('availability_zone') or ''}/{volume.get('volume_type') or ''}"
 
-    def place(self, request: CreateRequest) -> Place:
-        zone, _, kind = request.pool.partition("/")
+    def check(self, parameters: Mapping[str, str]) -> None:
+        _only_type(parameters)
+
+    def place(self, pool: str, parameters: Mapping[str, str]) -> Place:
+        zone, _, kind = pool.partition("/")
         if not (zone and kind):
-            raise UnknownPool(pool=request.pool, platform=self._platform)
-        for key, value in request.parameters.items():
-            if key != TYPE or value != kind:
-                raise Invalid(
-                    field=f"parameters.{key}", value=value, reason=f"the pool says the volume type, {kind}; no parameter is needed"
-                )
+            raise UnknownPool(pool=pool, platform=self._platform)
+        _only_type(parameters)
+        wanted = parameters.get(TYPE, kind)
+        if wanted != kind:
+            reason = f"the pool says the volume type, {kind}; no parameter is needed"
+            raise Invalid(field=f"parameters.{TYPE}", value=wanted, reason=reason)
         return Place(volume_type=kind, zone=zone)
 
     def _zones(self) -> list[str]:
@@ -117,19 +123,20 @@ class ByBackend:
     def pool_of(self, volume: Json) -> str:
         return str(volume.get("os-vol-host-attr:host") or "")
 
-    def place(self, request: CreateRequest) -> Place:
-        pool = next((pool for pool in self._pools() if pool["name"] == request.pool), None)
-        if pool is None:
-            raise UnknownPool(pool=request.pool, platform=self._platform)
-        for key, value in request.parameters.items():
-            if key != TYPE:
-                raise Invalid(field=f"parameters.{key}", value=value, reason=f"Cinder's volumes have one parameter, {TYPE}")
-        wanted, leading = request.parameters.get(TYPE), self._types_to(pool)
+    def check(self, parameters: Mapping[str, str]) -> None:
+        _only_type(parameters)
+
+    def place(self, pool: str, parameters: Mapping[str, str]) -> Place:
+        found = next((one for one in self._pools() if one["name"] == pool), None)
+        if found is None:
+            raise UnknownPool(pool=pool, platform=self._platform)
+        _only_type(parameters)
+        wanted, leading = parameters.get(TYPE), self._types_to(found)
         chosen = wanted or (leading[0] if len(leading) == 1 else None)
         if chosen not in leading or chosen is None:
             reason = f"it must be one of the volume types that lead to this pool: {', '.join(leading) or 'there is none'}"
             raise Invalid(field=f"parameters.{TYPE}", value=wanted or "", reason=reason)
-        return Place(volume_type=chosen, host=request.pool)
+        return Place(volume_type=chosen, host=pool)
 
     def _pools(self) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = self._client.get("/scheduler-stats/get_pools", action="list the scheduler's pools", detail="true")[
@@ -149,6 +156,12 @@ class ByBackend:
         labels = {key: str(able[key]) for key in ("volume_backend_name", "storage_protocol", "vendor_name") if able.get(key)}
         foreign_mib = min(max(0, int(used * GIB_MIB) - ours_mib), capacity_mib)
         return PoolReport(name=name, capacity_mib=capacity_mib, foreign_mib=foreign_mib, region=self._region, labels=labels)
+
+
+def _only_type(parameters: Mapping[str, str]) -> None:
+    for key, value in parameters.items():
+        if key != TYPE:
+            raise Invalid(field=f"parameters.{key}", value=value, reason=f"Cinder's volumes have one parameter, {TYPE}")
 
 
 def _gib(said: object) -> float | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +35,10 @@ class Hooks:
     """Two nodes as the platform knows them: they must be there."""
     parameters: ClassVar[dict[str, str]] = {}
     """Parameters that a volume is made with."""
+    other_parameters: ClassVar[Sequence[Mapping[str, str]]] = ()
+    """More that a volume in `pool` may be made with, each by itself."""
+    wrong_parameters: ClassVar[Sequence[Mapping[str, str]]] = ()
+    """What `pool` refuses, each by itself, beside a parameter that there is not: values that a parameter cannot have."""
     has_data: ClassVar[bool] = True
     """Whether `write` and `read` work, so that the suite can look at what is on a volume."""
     secrets: ClassVar[tuple[str, ...]] = ()

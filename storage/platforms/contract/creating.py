@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from storage.errors import Invalid, PollyError, PoolFull, UnknownPool, UnknownVolume, VolumeInUse
 from storage.model import ExternalId
@@ -14,6 +16,7 @@ from storage.platforms.contract.arena import Arena, refused
 NOWHERE = ExternalId("no-such-volume")
 HOSTILE = ("", ".", "..", "../volume", "/etc/passwd", "a/b", "nul\0byte", "x" * 300, "--force", "vol-ö", "two\nlines")
 CREATORS = 4
+UNKNOWN = {"no-such-parameter": "1"}
 
 
 class CreateRules:
@@ -85,7 +88,25 @@ class CreateRules:
 
     def test_unknown_parameter_is_refused(self, arena: Arena) -> None:
         with refused(Invalid, "a parameter that the platform does not have is refused"):
-            arena.here.create(arena.request(parameters={"no-such-parameter": "1"}))
+            arena.here.create(arena.request(parameters=UNKNOWN))
+
+    def test_parameters_that_create_refuses_are_refused_before(self, arena: Arena) -> None:
+        for number, wrong in enumerate([UNKNOWN, *arena.case.wrong_parameters]):
+            request = arena.request(f"wrong-{number}", parameters=wrong)
+            at_last = _invalid(partial(arena.here.create, request))
+            before = _invalid(partial(arena.here.check_parameters, request.parameters, pool=request.pool))
+            assert at_last, f"a volume was made with the parameters {wrong}"
+            assert before == at_last, f"the parameters {wrong} are refused by create alone, or in other words"
+            assert str(before["field"]).startswith("parameters."), "a refusal names no parameter"
+        with refused(Invalid, "an unknown parameter is refused before the platform is asked"):
+            arena.here.check_parameters(UNKNOWN)
+
+    def test_parameters_that_create_takes_are_taken_before(self, arena: Arena) -> None:
+        for number, right in enumerate([{}, *arena.case.other_parameters]):
+            request = arena.request(f"right-{number}", parameters=right)
+            for pool in (None, request.pool):
+                arena.here.check_parameters(request.parameters, pool=pool)
+            arena.here.create(request)
 
     def test_full_pool_refuses_and_keeps_nothing(self, arena: Arena) -> None:
         size_mib = arena.fill()
@@ -207,6 +228,15 @@ class ExpandRules:
         arena.needs("expand_detached")
         with refused(UnknownVolume, "expanding a volume that is not there is refused"):
             arena.here.expand(NOWHERE, arena.case.size_mib)
+
+
+def _invalid(call: Callable[[], object]) -> Mapping[str, object] | None:
+    """What the call refuses as Invalid."""
+    try:
+        call()
+    except Invalid as error:
+        return error.fields
+    return None
 
 
 def _number_of(arena: Arena, token: str) -> int:

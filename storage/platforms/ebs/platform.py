@@ -16,7 +16,7 @@ from storage.platforms.base import (
     SnapshotReport,
     VolumeReport,
 )
-from storage.platforms.ebs import doctor
+from storage.platforms.ebs import doctor, volume_types
 from storage.platforms.ebs.attaching import Attaching
 from storage.platforms.ebs.client import Client, Clock
 from storage.platforms.ebs.copies import Copies
@@ -96,6 +96,9 @@ class EbsPlatform(Platform):
     def find(self, token: str) -> VolumeReport | None:
         found = self._making.find(token)
         return found.report() if found else None
+
+    def check_parameters(self, parameters: Mapping[str, str], *, pool: str | None = None) -> None:
+        volume_types.read(parameters)
 
     def create(self, request: CreateRequest) -> VolumeReport:
         return self._making.create(request, self.capabilities.fit)

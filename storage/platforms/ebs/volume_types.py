@@ -16,6 +16,7 @@ DEFAULT: Final = "gp3"
 MIB_S_PER_IOPS: Final = 0.25
 """How much throughput a gp3 volume may have for each of its IOPS."""
 BASELINE_IOPS: Final = 3000
+RATE: Final = "volumeInitializationRate"
 INITIALIZATION_MIB_S: Final = (100, 300)
 
 
@@ -52,20 +53,29 @@ def check_size(name: str, size_mib: int) -> None:
         )
 
 
-def settings(parameters: Mapping[str, str], size_mib: int, *, from_snapshot: bool) -> dict[str, Any]:
-    """CreateVolume's arguments from a profile's parameters. Raises Invalid, which names the parameter."""
+def read(parameters: Mapping[str, str]) -> dict[str, Any]:
+    """A profile's parameters, the type always among them. Raises Invalid for what no volume can have, naming the parameter."""
     for key in parameters.keys() - READERS.keys():
         raise Invalid(field=f"parameters.{key}", value=parameters[key], reason=f"the parameters are {', '.join(READERS)}")
-    read = {key: READERS[key](key, parameters[key]) for key in READERS if key in parameters}
-    name = read.setdefault("type", DEFAULT)
-    check_size(name, size_mib)
-    _check_iops(name, read.get("iops"), size_mib // MIB_PER_GIB)
-    _check_throughput(name, read.get("throughput"), read.get("iops", BASELINE_IOPS))
-    _check_rest(TYPES[name], name, read, from_snapshot)
-    return {"Size": size_mib // MIB_PER_GIB, **{ARGUMENTS[key]: value for key, value in read.items()}}
+    found = {key: READERS[key](key, parameters[key]) for key in READERS if key in parameters}
+    name = found.setdefault("type", DEFAULT)
+    _check_iops(name, found.get("iops"))
+    _check_throughput(name, found.get("throughput"), found.get("iops", BASELINE_IOPS))
+    _check_rest(TYPES[name], name, found)
+    return found
 
 
-def _check_iops(name: str, iops: int | None, size_gib: int) -> None:
+def settings(parameters: Mapping[str, str], size_mib: int, *, from_snapshot: bool) -> dict[str, Any]:
+    """CreateVolume's arguments from a profile's parameters. Raises Invalid, which names the parameter."""
+    found, size_gib = read(parameters), size_mib // MIB_PER_GIB
+    check_size(found["type"], size_mib)
+    _check_iops_of_size(found["type"], found.get("iops"), size_gib)
+    if not from_snapshot and (rate := found.get(RATE)) is not None:
+        raise Invalid(field=f"parameters.{RATE}", value=rate, reason="only a volume from a snapshot has one")
+    return {"Size": size_gib, **{ARGUMENTS[key]: value for key, value in found.items()}}
+
+
+def _check_iops(name: str, iops: int | None) -> None:
     kind = TYPES[name]
     if kind.iops is None:
         if iops is not None:
@@ -77,6 +87,12 @@ def _check_iops(name: str, iops: int | None, size_gib: int) -> None:
         return
     if not kind.iops[0] <= iops <= kind.iops[1]:
         raise Invalid(field="parameters.iops", value=iops, reason=f"type {name} has {kind.iops[0]} to {kind.iops[1]}")
+
+
+def _check_iops_of_size(name: str, iops: int | None, size_gib: int) -> None:
+    kind = TYPES[name]
+    if iops is None or kind.iops is None:
+        return
     most = max(kind.iops[0], kind.iops_per_gib * size_gib)
     if iops > most:
         raise Invalid(
@@ -99,18 +115,14 @@ def _check_throughput(name: str, throughput: int | None, iops: int) -> None:
         raise Invalid(field="parameters.throughput", value=throughput, reason=f"with {iops} IOPS it is at most {most} MiB/s, 0.25 for each")
 
 
-def _check_rest(kind: VolumeType, name: str, read: Mapping[str, Any], from_snapshot: bool) -> None:
-    if read.get("multiAttach") and not kind.multi_attach:
+def _check_rest(kind: VolumeType, name: str, found: Mapping[str, Any]) -> None:
+    if found.get("multiAttach") and not kind.multi_attach:
         raise Invalid(field="parameters.multiAttach", value="true", reason=f"type {name} is attached to one instance; io1 and io2 can more")
-    if read.get("kmsKeyId") and not read.get("encrypted"):
-        raise Invalid(field="parameters.kmsKeyId", value=read["kmsKeyId"], reason="it needs encrypted = true")
-    rate = read.get("volumeInitializationRate")
-    if rate is None:
-        return
-    if not from_snapshot:
-        raise Invalid(field="parameters.volumeInitializationRate", value=rate, reason="only a volume from a snapshot has one")
-    if not INITIALIZATION_MIB_S[0] <= rate <= INITIALIZATION_MIB_S[1]:
-        raise Invalid(field="parameters.volumeInitializationRate", value=rate, reason="it is 100 to 300 MiB/s")
+    if found.get("kmsKeyId") and not found.get("encrypted"):
+        raise Invalid(field="parameters.kmsKeyId", value=found["kmsKeyId"], reason="it needs encrypted = true")
+    rate = found.get(RATE)
+    if rate is not None and not INITIALIZATION_MIB_S[0] <= rate <= INITIALIZATION_MIB_S[1]:
+        raise Invalid(field=f"parameters.{RATE}", value=rate, reason="it is 100 to 300 MiB/s")
 
 
 def _type(key: str, text: str) -> str:
@@ -144,7 +156,7 @@ READERS: Final[Mapping[str, Callable[[str, str], Any]]] = {
     "encrypted": _truth,
     "kmsKeyId": _text,
     "multiAttach": _truth,
-    "volumeInitializationRate": _number,
+    RATE: _number,
 }
 ARGUMENTS: Final[Mapping[str, str]] = {
     "type": "VolumeType",
@@ -153,5 +165,5 @@ ARGUMENTS: Final[Mapping[str, str]] = {
     "encrypted": "Encrypted",
     "kmsKeyId": "KmsKeyId",
     "multiAttach": "MultiAttachEnabled",
-    "volumeInitializationRate": "VolumeInitializationRate",
+    RATE: "VolumeInitializationRate",
 }

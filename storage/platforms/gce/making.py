@@ -56,6 +56,18 @@ class Making:
             )
         return report
 
+    def check_parameters(self, parameters: Mapping[str, str], pool: str | None) -> None:
+        """Without a pool: the type that is asked for, or that takes most, says what is wrong."""
+        kinds = [TYPES[kind] for kind in self._options.types] if pool is None else [self._pool(pool)[1]]
+        refusals: dict[str, Invalid] = {}
+        for kind in kinds:
+            try:
+                _parameters(parameters, kind)
+            except Invalid as error:
+                refusals[kind.name] = error
+        if len(refusals) == len(kinds):
+            raise refusals.get(parameters.get("type", ""), next(iter(refusals.values())))
+
     def _pool(self, name: str) -> tuple[str, DiskType]:
         for zone in self._options.zones:
             for kind in self._options.types:

@@ -113,6 +113,9 @@ class GcePlatform(Platform):
         found = self._making.find(token)
         return volume_report(found) if found is not None else None
 
+    def check_parameters(self, parameters: Mapping[str, str], *, pool: str | None = None) -> None:
+        self._making.check_parameters(parameters, pool)
+
     @verb("create a volume")
     def create(self, request: CreateRequest) -> VolumeReport:
         return self._making.create(request, self.capabilities.fit)

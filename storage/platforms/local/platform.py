@@ -130,6 +130,10 @@ class LocalPlatform(Platform):
     def find(self, token: str) -> VolumeReport | None:
         return self._records.look(layout.volume_id(token)) if token else None
 
+    def check_parameters(self, parameters: Mapping[str, str], *, pool: str | None = None) -> None:
+        for parameter, value in parameters.items():
+            raise Invalid(field=f"parameters.{parameter}", value=value, reason="a local volume has no parameters")
+
     @verb("create a volume")
     def create(self, request: CreateRequest) -> VolumeReport:
         if made := self.find(request.token):
@@ -149,8 +153,7 @@ class LocalPlatform(Platform):
             raise Invalid(field="token", value=request.token, reason="a volume is created with an idempotency token")
         if request.pool not in self._options.pools:
             raise UnknownPool(pool=request.pool, platform=self._name)
-        for parameter, value in request.parameters.items():
-            raise Invalid(field=f"parameters.{parameter}", value=value, reason="a local volume has no parameters")
+        self.check_parameters(request.parameters)
         if request.source is not None:
             cloning.check(request, self.inspect(request.source), self.capabilities.fit(request.size_mib))
         return spot

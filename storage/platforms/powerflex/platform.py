@@ -124,6 +124,9 @@ class PowerFlexPlatform(Platform):
 
     # --- making and removing --------------------------------------------------------------------
 
+    def check_parameters(self, parameters: Mapping[str, str], *, pool: str | None = None) -> None:
+        read_parameters(parameters, is_copy=False)
+
     @verb("create a volume")
     def create(self, request: CreateRequest) -> VolumeReport:
         if not request.token:

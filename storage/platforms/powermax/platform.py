@@ -161,6 +161,7 @@ class PowerMaxPlatform(Platform):
     def create(self, request: CreateRequest) -> VolumeReport:
         if request.pool not in self._srps():
             raise UnknownPool(pool=request.pool, platform=self._name)
+        self.check_parameters(request.parameters)
         level, name = self._level(request.parameters), naming.volume_name(request.token)
         size_mib = self.capabilities.fit(request.size_mib)
         with LOCKS.hold(self._options.array, name):
@@ -170,10 +171,14 @@ class PowerMaxPlatform(Platform):
                 made = self._maker.make(name, size_mib, srp=request.pool, level=level)
         return self._report(made, token=request.token)
 
-    def _level(self, parameters: Mapping[str, str]) -> str:
+    def check_parameters(self, parameters: Mapping[str, str], *, pool: str | None = None) -> None:
         for parameter, value in parameters.items():
             if parameter != "service_level":
                 raise Invalid(field=f"parameters.{parameter}", value=value, reason="a volume of PowerMax has service_level only")
+        if pool is not None:
+            self._level(parameters)
+
+    def _level(self, parameters: Mapping[str, str]) -> str:
         level = parameters.get("service_level", self._options.service_level)
         if level not in (known := self._once("slo", "sloId")):
             raise Invalid(field="parameters.service_level", value=level, reason=f"the array has {', '.join(known)}")

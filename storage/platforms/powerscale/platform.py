@@ -153,12 +153,23 @@ class PowerScalePlatform(Platform):
 
     # --- create, delete, expand -----------------------------------------------------------------------
 
+    def check_parameters(self, parameters: Mapping[str, str], *, pool: str | None = None) -> None:
+        for key, value in parameters.items():
+            reason = f"the parameters are {', '.join(PARAMETERS)}" if key not in PARAMETERS else ""
+            if key == "shared" and value not in ("true", "false"):
+                reason = "it must be true or false"
+            elif key == "mode":
+                reason = is_mode(value)
+            if reason:
+                raise Invalid(field=f"parameters.{key}", value=value, reason=reason)
+
     @verb("create a volume")
     def create(self, request: CreateRequest) -> VolumeReport:
         """A folder, then its quota, then its home; whoever repeats it goes on where it was left."""
         if request.pool != self._options.access_zone:
             raise UnknownPool(pool=request.pool, platform=self._name)
-        home, mode = self._parameters(request)
+        self.check_parameters(request.parameters)
+        home, mode = Home(shared=request.parameters.get("shared") == "true"), request.parameters.get("mode", "")
         name, size_mib = naming.volume_name(request.token), ABILITIES.fit(request.size_mib)
         try:
             volume = self._volumes.get(name) or self._make(request, name, size_mib, mode)
@@ -179,17 +190,6 @@ class PowerScalePlatform(Platform):
                 self.delete(ExternalId(volume.name))
             raise
         return self._table.of(volume.path)
-
-    def _parameters(self, request: CreateRequest) -> tuple[Home, str]:
-        for key, value in request.parameters.items():
-            reason = f"the parameters are {', '.join(PARAMETERS)}" if key not in PARAMETERS else ""
-            if key == "shared" and value not in ("true", "false"):
-                reason = "it must be true or false"
-            elif key == "mode":
-                reason = is_mode(value)
-            if reason:
-                raise Invalid(field=f"parameters.{key}", value=value, reason=reason)
-        return Home(shared=request.parameters.get("shared") == "true"), request.parameters.get("mode", "")
 
     def _make(self, request: CreateRequest, name: str, size_mib: int, mode: str) -> Volume:
         snapshot = self._copyable(request.snapshot, size_mib) if request.snapshot is not None else None

@@ -114,6 +114,9 @@ class VirtualBoxPlatform(Platform):
     def _report(self, found: Found) -> VolumeReport:
         return self._media.report(found, zone=self._options.zone)
 
+    def check_parameters(self, parameters: Mapping[str, str], *, pool: str | None = None) -> None:
+        read_parameters(parameters)
+
     @verb("create a volume")
     def create(self, request: CreateRequest) -> VolumeReport:
         if made := self._media.find(request.token):

@@ -149,11 +149,14 @@ class XtremioPlatform(Platform):
 
     # --- create, delete, expand ---------------------------------------------------------------------------------
 
+    def check_parameters(self, parameters: Mapping[str, str], *, pool: str | None = None) -> None:
+        for parameter, value in parameters.items():
+            raise Invalid(field=f"parameters.{parameter}", value=value, reason="a volume of XtremIO has no parameters")
+
     def create(self, request: CreateRequest) -> VolumeReport:
         if request.pool != self._xms.cluster:
             raise UnknownPool(pool=request.pool, platform=self._name)
-        for parameter, value in request.parameters.items():
-            raise Invalid(field=f"parameters.{parameter}", value=value, reason="a volume of XtremIO has no parameters")
+        self.check_parameters(request.parameters)
         name, size_mib = naming.volume_name(request.token), self.capabilities.fit(request.size_mib)
         if made := self.find(request.token):
             return self._grown(made, size_mib) if request.snapshot else made

@@ -28,6 +28,8 @@ class TestGce(PlatformContract):
     size_mib = 10 * 1024
     many = 1000
     has_data = False
+    other_parameters = ({"type": "pd-balanced"},)
+    wrong_parameters = ({"provisionedIops": "3000"}, {"type": "pd-slow"})
     secrets: ClassVar[tuple[str, ...]] = ("PRIVATE KEY", "ya29.")
 
     @pytest.fixture

@@ -32,6 +32,8 @@ class PowerFlexContract(PlatformContract):
     pool = POOL
     nodes = NODES
     size_mib = GRANULE_MIB
+    other_parameters = ({"provisioning": "thick"},)
+    wrong_parameters = ({"provisioning": "thin "}, {"compression": "best"})
     secrets = (PASSWORD,)
     version: ClassVar[str]
 

@@ -31,6 +31,8 @@ class TestPowerMax(PlatformContract):
     pool = "SRP_1"
     nodes = NODES
     size_mib = SIZE_MIB
+    other_parameters = ({"service_level": "Gold"},)
+    wrong_parameters = ({"service_level": "Wooden"},)
     secrets = (PASSWORD,)
 
     @pytest.fixture

@@ -33,6 +33,8 @@ class TestPowerScale(PlatformContract):
     pool = "System"
     nodes = NODES
     size_mib = SIZE_MIB
+    other_parameters = ({"shared": "true", "mode": "0750"},)
+    wrong_parameters = ({"shared": "yes"}, {"mode": "rwx"})
     secrets = (PASSWORD,)
 
     @pytest.fixture
