@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from framework.config import parse_config
-from storage.errors import Invalid, PlatformError, PlatformUnavailable, PollyError, PoolFull, UnknownVolume, VolumeInUse
+from storage.errors import Invalid, NoSlot, PlatformError, PlatformUnavailable, PollyError, PoolFull, UnknownVolume, VolumeInUse
 from storage.model import ExternalId
 from storage.platforms.base import CreateRequest, Platform
 from storage.platforms.contract import PlatformContract
@@ -192,6 +192,17 @@ def test_snapshot_limits_are_a_full_pool(xms: XmsServer, xtremio: Platform) -> N
     xtremio.snapshot(volume, token="s1")
     with pytest.raises(PoolFull, match="too_many_snapshots_per_vol"):
         xtremio.snapshot(volume, token="s2")
+
+
+def test_a_group_that_may_have_no_more_volumes_has_no_slot(xms: XmsServer, xtremio: Platform) -> None:
+    first, second = (xtremio.create(request(token)).external_id for token in ("one", "two"))
+    xms.faults(most_maps=1)
+    xtremio.attach(first, NODES[0], epoch=1)
+    xtremio.attach(first, NODES[0], epoch=1)
+    with pytest.raises(NoSlot, match="has all 1 attach slots") as caught:
+        xtremio.attach(second, NODES[0], epoch=1)
+    assert caught.value.fields["reason"] == "too_many_objs"
+    assert xtremio.attach(second, NODES[1], epoch=1).external_id == second
 
 
 def test_an_array_that_stays_busy_is_unavailable(xms: XmsServer, xtremio: Platform) -> None:

@@ -60,7 +60,7 @@ class Array:
         for kind, rows in list(xms.xms_data.items()):
             xms.xms_data[kind] = Rows(rows)
         xms.xms_data["snapshot-sets"] = Rows()
-        self.faults: dict[str, Any] = {"most_objects": 8192, "most_snapshots": 512}
+        self.faults: dict[str, Any] = {"most_objects": 8192, "most_snapshots": 512, "most_maps": 16384}
 
     def spend(self, fault: str) -> bool:
         left = int(self.faults.get(fault, 0))
@@ -176,6 +176,8 @@ class Array:
         maps = [row for row in xms.xms_data["lun-maps"].values() if row["ig-name"] == group["name"]]
         if any(row["vol-name"] == volume["name"] for row in maps):
             raise Refusal("vol_ig_already_mapped")
+        if len(maps) >= int(self.faults["most_maps"]):
+            raise Refusal("too_many_objs")
         answer = self.plain("lun-maps", "POST", {"vol-id": volume["name"], "ig-id": group["name"]}, None, None)
         row = self.found("lun-maps", f"{volume['index']}_{group['index']}_1", None)
         taken = {other["lun"] for other in maps}

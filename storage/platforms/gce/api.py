@@ -17,6 +17,7 @@ from storage.platforms.gce.sdk import Clients, messages
 from storage.platforms.pacing import TokenBucket
 
 MOST_PER_PAGE: Final = 500
+NAMES_PER_CALL: Final = 50
 CALL_S: Final = 30.0
 """How long one call may take on the wire."""
 T = TypeVar("T")
@@ -89,6 +90,11 @@ class Api:
             if not token:
                 return
 
+    def disks_named(self, zone: str, names: Sequence[str]) -> list[Any]:
+        """Those disks of a zone that there are: one call for as many names as its address holds."""
+        parts = [names[start : start + NAMES_PER_CALL] for start in range(0, len(names), NAMES_PER_CALL)]
+        return [disk for part in parts for disk in self._named("disks", zone, part).values()]
+
     def insert_disk(self, zone: str, **fields: Any) -> None:
         kind = f"projects/{self._project}/zones/{zone}/diskTypes/{fields.pop('kind')}"
         self._change(zone, "disks", "insert", "InsertDiskRequest", disk_resource=messages().Disk(type_=kind, **fields))
@@ -111,6 +117,10 @@ class Api:
 
     def instance(self, place: Place) -> Any:
         return self._or_none(lambda: self._call("instances", "get", "GetInstanceRequest", zone=place.zone, instance=place.name))
+
+    def machine_type(self, zone: str, name: str) -> Any:
+        """None where the zone has none of that name."""
+        return self._or_none(lambda: self._call("machine_types", "get", "GetMachineTypeRequest", zone=zone, machine_type=name))
 
     def attach(self, node: Place, disk: Place, *, device_name: str, read_only: bool) -> None:
         """Never by force. The disk stays when the instance is deleted."""

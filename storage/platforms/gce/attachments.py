@@ -22,9 +22,11 @@ from storage.platforms.gce.records import COMING, LEAVING, holders, place_of
 
 DEVICE: Final = "/dev/disk/by-id/google-"
 MOST_DISKS: Final = 127
-"""How many disks an instance takes beside the one it boots from; fewer of some machine types."""
+"""How many disks an instance takes beside the one it boots from; fewer of some machine types, which `slots` asks Google for."""
 TRIES: Final = 10
 """How often labels that others change meanwhile are written anew."""
+PERSISTENT: Final = "PERSISTENT"
+"""An attached disk that is no local one of the machine's: these are what a machine type's number counts."""
 ENDED: Final = frozenset({"TERMINATED", "STOPPED"})
 """States of an instance in which no program of it runs or can go on. One that is suspended goes on where it was."""
 Change = Callable[[dict[str, str], Any], dict[str, str]]
@@ -247,6 +249,23 @@ class Attachments:
         if found is None:
             return f"project {self._options.project} has no instance {where}"
         return f"instance {where} is {found.status}" if last(found.status) in ENDED else None
+
+    def slots(self, node: str) -> int | None:
+        """How many of Polly's disks the instance can hold, those that it has included; None where Google does not say.
+
+        Its machine type tells how many disks it takes in all, the one it boots from and others' among them.
+        """
+        where = place(node)
+        if where is None or where.zone not in self._options.zones:
+            return None
+        found = self._api.instance(where)
+        kind = self._api.machine_type(where.zone, last(found.machine_type)) if found is not None else None
+        if found is None or kind is None or not kind.maximum_persistent_disks:
+            return None
+        sources = [place_of_link(entry.source) for entry in found.disks if entry.type_ == PERSISTENT]
+        names = [source.name for source in sources if source is not None and source.zone == where.zone]
+        ours = sum(tags.hold_key(node) in disk.labels for disk in self._api.disks_named(where.zone, names))
+        return max(0, int(kind.maximum_persistent_disks) - (len(sources) - ours))
 
 
 def _limit(fault: Fault) -> int:

@@ -88,6 +88,7 @@ def _rights(options: GceOptions, api: Api) -> Finding:
         lambda: api.snapshots(page_token="", most=1),
         lambda: api.delete_snapshot(nothing),
         lambda: api.instance(there),
+        lambda: api.machine_type(there.zone, nothing),
         lambda: api.attach(there, there, device_name=nothing, read_only=False),
         lambda: api.detach(there, nothing),
     )

@@ -70,6 +70,7 @@ class GcePlatform(Platform):
             identity="gce",
             parallel=8,
             sees_nodes=True,
+            counts_slots=True,
         )
 
     def settings(self) -> Mapping[str, str]:
@@ -162,6 +163,10 @@ class GcePlatform(Platform):
     def node_stopped(self, node: str) -> str | None:
         """What proves that nothing runs on the node any more; None if nothing does."""
         return self._attachments.node_stopped(node)
+
+    @verb("look at a node")
+    def node_slots(self, node: str) -> int | None:
+        return self._attachments.slots(node)
 
     # --- snapshots ---
 

@@ -6,10 +6,12 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from storage.errors import PlatformError
+from storage.errors import NoSlot, PlatformError
 from storage.platforms.xtremio.xms import NotThere, Object, Refused, Xms
 
 WWPN: Final = re.compile(r"(?:0x)?([0-9a-fA-F]{2}(?::?[0-9a-fA-F]{2}){7})")
+TOO_MANY: Final = "too_many"
+"""How the array's words for its limits begin, such as `too_many_objs`."""
 
 
 def port_addresses(node: str) -> list[str]:
@@ -77,10 +79,16 @@ class Hosts:
             yield str(found["vol-name"]), str(found["ig-name"])
 
     def map(self, volume: str, group: str) -> None:
-        """Mapped already is fine. Raises NotThere for an unknown volume."""
+        """Mapped already is fine. Raises NotThere for an unknown volume, NoSlot where the array lets the group have no more.
+
+        How many that are, the array does not tell beforehand, and it differs between its versions: what the group has now is it.
+        """
         try:
             self._xms.create("lun-maps", {"vol-id": volume, "ig-id": group}, action="map a volume")
         except Refused as error:
+            if error.words.startswith(TOO_MANY):
+                mapped = len(self._xms.all("lun-maps", f"ig-name:eq:{group}"))
+                raise NoSlot(node=group, slots=mapped, platform=self._platform, reason=error.words) from error
             if "already_mapped" not in error.words:
                 raise
 

@@ -19,8 +19,9 @@ from storage.node.identities import identify
 from storage.node.steps import Machine
 from storage.platforms.base import CreateRequest
 from storage.platforms.gce import GcePlatform
+from storage.platforms.gce.names import Place
 from tests.peers.gce import attaching
-from tests.peers.gce.cloud import ELSEWHERE, NODE, OTHER_ZONE, POOL, ZONE, Cloud
+from tests.peers.gce.cloud import ELSEWHERE, FAR_ZONE, NODE, OTHER_ZONE, POOL, ZONE, Cloud, add, create
 from tests.peers.gce.errors import ApiError, OperationError
 
 pytestmark = [pytest.mark.peer, pytest.mark.xdist_group("gce")]
@@ -94,6 +95,28 @@ def test_an_instance_that_has_all_the_disks_it_takes_has_no_slot(cloud: Cloud) -
         platform.attach(made[15], f"{ZONE}/small", epoch=1)
     assert "LIMIT_EXCEEDED" in refused.value.fields["reason"]
     assert len(cloud.entries(f"{ZONE}/small")) == 15
+
+
+def test_slots_are_those_of_the_machine_type_without_what_others_have_there(cloud: Cloud) -> None:
+    attaching.boot(cloud.world, ZONE, "small", "e2-micro")
+    add(cloud, ZONE, "by-hand")
+    platform, small = cloud.platform(), Place(ZONE, "small")
+    assert platform.node_slots(f"{ZONE}/node-a") == 127
+    assert platform.node_slots(str(small)) == 15, "a shared core has 16, one of them to boot from"
+    platform._api.attach(small, Place(ZONE, "by-hand"), device_name="data", read_only=False)
+    assert platform.node_slots(str(small)) == 14
+    ours = [create(platform, f"claim-{number}").external_id for number in range(14)]
+    for volume in ours:
+        platform.attach(volume, str(small), epoch=1)
+    assert platform.node_slots(str(small)) == 14
+    cloud.world.instances[str(small)]["disks"].append({"type": "SCRATCH", "deviceName": "local-ssd-0"})
+    assert platform.node_slots(str(small)) == 14, "a local disk of the machine counts as a persistent one"
+
+
+def test_slots_of_a_node_that_google_does_not_tell_are_not_known(cloud: Cloud, platform: GcePlatform) -> None:
+    attaching.boot(cloud.world, ZONE, "odd", "q9-standard-1")
+    for node in (f"{ZONE}/odd", f"{ZONE}/no-such-node", f"{FAR_ZONE}/node-a", "node-a"):
+        assert platform.node_slots(node) is None
 
 
 @pytest.mark.parametrize(

@@ -123,7 +123,12 @@ class World:
         """The instances that have the disk `zone/name`, each with its entry."""
         zone, _, name = disk.partition("/")
         ending = f"/zones/{zone}/disks/{name}"
-        return [(key, entry) for key, instance in self.instances.items() for entry in instance["disks"] if entry["source"].endswith(ending)]
+        return [
+            (key, entry)
+            for key, instance in self.instances.items()
+            for entry in instance["disks"]
+            if entry.get("source", "").endswith(ending)
+        ]
 
     def users(self, disk: str) -> list[str]:
         return [self.link("zones", *key.replace("/", "/instances/").split("/")) for key, _ in self.attachments(disk)]
