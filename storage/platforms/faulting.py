@@ -1,6 +1,7 @@
 """Faults at a chosen call: what a peer of an adapter's tests asks before it answers, and the rules of the contract arrange.
 
-Knows no platform and no peer. A peer asks `fate` once for each call that reaches it, sign-ins included, and does what that says.
+Knows no platform and no peer. A peer asks `fate` once for each call that reaches it, sign-ins included, and does what that says. Needs
+nothing but Python's own library, so that a peer in an environment of its own can use it, too.
 """
 
 from __future__ import annotations
@@ -8,9 +9,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from enum import Enum
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from storage.platforms.base import Platform
+if TYPE_CHECKING:
+    from storage.platforms.base import Platform
 
 
 class Fault(Enum):

@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote
 
+from storage.platforms.faulting import Fate, Faults
 from tests.peers import powerflex_shapes as shapes
 from tests.peers.certificates import certified
-from tests.peers.loopback import Asked, Reply, basic, served, written
+from tests.peers.loopback import Asked, Reply, basic, meeting, served, written
 from tests.peers.powerflex_array import Array, Refused, small_array
 
 USER: Final = "polly"
@@ -41,8 +42,8 @@ class Gateway:
     may_write: bool = True
     closed: bool = False
     """Logins are refused, and the tokens that there are no longer good."""
-    lose: str = ""
-    """The next answer to a path that ends so is lost: it is done, and the connection ends."""
+    faults: Faults = field(default_factory=Faults)
+    """What goes wrong on the wire."""
     refuse: list[Answer] = field(default_factory=list)
     """Answers that the next calls get instead of being done, logins left out."""
     refuse_logins: list[Answer] = field(default_factory=list)
@@ -266,18 +267,20 @@ ROUTES: Final[tuple[tuple[str, re.Pattern[str], Route], ...]] = tuple(
 # --- on the wire --------------------------------------------------------------------------------
 
 
+REFUSALS: Final = {Fate.THROTTLED: written(429, None), Fate.EXPIRED: written(401, _error(0, "Unauthorized", 401))}
+
+
 @contextmanager
 def serving(folder: Path, version: str) -> Iterator[Gateway]:
     """A gateway of this API version with a certificate of its own, whose authority is in `ca_file`."""
     ca_file = folder / f"powerflex-{version}.pem"
     gateway = Gateway(array=small_array(version), ca_file=str(ca_file))
 
+    def reply(asked: Asked) -> Reply:
+        return written(*gateway.answer(asked.method, asked.target, asked.authorization, asked.body))
+
     def answer(asked: Asked) -> Reply | None:
-        status, said = gateway.answer(asked.method, asked.target, asked.authorization, asked.body)
-        if gateway.lose and asked.target.endswith(gateway.lose) and asked.method == "POST":
-            gateway.lose = ""
-            return None
-        return written(status, said)
+        return meeting(gateway.faults.fate(f"{asked.method} {asked.target}"), asked, reply, REFUSALS)
 
     with served(answer, name=f"powerflex-{version}", tls=certified(ca_file)) as gateway.url:
         yield gateway

@@ -201,7 +201,7 @@ class InterruptedRules:
         at_every_call(
             arena,
             Verb(
-                prepare=lambda label: arena.token(f"snap-{label}"),
+                prepare=lambda label: arena.token(f"s-{label}"),
                 run=lambda here, token: here.snapshot(volume, token=token),
                 check=is_there_once,
                 undo=lambda token: arena.here.delete_snapshot(arena.here.snapshot(volume, token=token).external_id),
@@ -218,7 +218,7 @@ class InterruptedRules:
         at_every_call(
             arena,
             Verb(
-                prepare=lambda label: arena.here.snapshot(volume, token=arena.token(f"snap-{label}")).external_id,
+                prepare=lambda label: arena.here.snapshot(volume, token=arena.token(f"s-{label}")).external_id,
                 run=lambda here, snapshot: here.delete_snapshot(snapshot),
                 check=is_gone,
             ),

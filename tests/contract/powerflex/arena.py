@@ -10,6 +10,7 @@ import pytest
 
 from storage.errors import PollyError
 from storage.platforms.base import CreateRequest
+from storage.platforms.faulting import Faults
 from storage.platforms.powerflex.options import PowerFlexOptions
 from storage.platforms.powerflex.platform import PowerFlexPlatform
 from tests.peers.powerflex_array import Volume, small_array
@@ -25,7 +26,7 @@ GRANULE_MIB = 8192
 def renewed(gateway: Gateway) -> Gateway:
     """The same gateway before an array where nothing was ever done."""
     gateway.array = small_array(gateway.array.version)
-    gateway.password, gateway.may_write, gateway.closed, gateway.lose = PASSWORD, True, False, ""
+    gateway.password, gateway.may_write, gateway.closed, gateway.faults = PASSWORD, True, False, Faults()
     gateway.sessions.clear()
     gateway.calls.clear()
     gateway.refuse.clear()

@@ -2,30 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import ClassVar
 
 import pytest
 
 from storage.platforms.base import Attachment, Platform
 from storage.platforms.contract import Arena, PlatformContract
+from storage.platforms.faulting import Fault, Faults
 from tests.contract.powerflex.arena import GRANULE_MIB, NODES, POOL, POOL_ID, platform, renewed
 from tests.peers.powerflex_gateway import PASSWORD, Gateway
 
 pytestmark = [pytest.mark.peer, pytest.mark.xdist_group("powerflex")]
-
-BUSY = (500, {"message": "The system is busy. Retry later", "httpStatusCode": 500, "errorCode": 164})
-CALLS = {
-    "create": "types/Volume/instances",
-    "attach": "/addMappedSdc",
-    "detach": "/removeMappedSdc",
-    "delete": "/removeVolume",
-    "expand": "/setVolumeSize",
-    "snapshot": "/snapshotVolumes",
-    "delete_snapshot": "/removeVolume",
-}
-"""The call that does what a verb is for."""
 
 
 class PowerFlexContract(PlatformContract):
@@ -56,23 +43,12 @@ class PowerFlexContract(PlatformContract):
     def read(self, storage: Gateway, attachment: Attachment, length: int) -> bytes:
         return storage.array.volumes[attachment.external_id].data[:length]
 
-    @contextmanager
-    def losing(self, storage: Gateway, platform: Platform, verb: str) -> Iterator[Platform]:
-        storage.lose = CALLS[verb]
-        yield platform
-        assert not storage.lose, f"{verb} did not make its call"
+    def faults(self, storage: Gateway) -> Faults:
+        storage.faults = Faults(*Fault, codes={Fault.EXPIRED: "401"})
+        return storage.faults
 
-    @contextmanager
-    def throttling(self, storage: Gateway) -> Iterator[None]:
-        storage.refuse = [(429, None), (503, None), BUSY]
-        yield
-        assert not storage.refuse
-
-    @contextmanager
-    def expiring(self, storage: Gateway) -> Iterator[None]:
-        storage.closed = True
-        yield
-        storage.closed = False
+    def things(self, storage: Gateway, platform: Platform) -> list[str]:
+        return [f"{volume.id} {volume.name} of {volume.size_kb} KiB at {volume.mapped}" for volume in storage.array.volumes.values()]
 
 
 class TestPowerFlex3(PowerFlexContract):

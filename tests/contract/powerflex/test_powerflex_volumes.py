@@ -17,6 +17,7 @@ from storage.errors import (
 )
 from storage.model import ExternalId
 from storage.platforms.base import Platform
+from storage.platforms.faulting import Fault
 from storage.platforms.powerflex.array import LISTING_S
 from tests.contract.powerflex.arena import GRANULE_MIB, NODES, POOL, POOL_ID, SDCS, foreign, platform, refused, request
 from tests.peers.powerflex_array import GIB_KB, SYSTEM
@@ -174,7 +175,7 @@ def test_a_larger_copy_whose_growth_was_lost_grows_with_the_repeat(gateway: Gate
     snapshot = array.snapshot(array.create(request()).external_id, token="snap").external_id
     wanted = request("copy", size_mib=3 * GRANULE_MIB, snapshot=snapshot)
 
-    gateway.lose = "/snapshotVolumes"
+    gateway.faults.arrange(Fault.LOST, 3)  # after the looks for the copy and for its snapshot
     refused(lambda: array.create(wanted), PlatformUnavailable)
     found = array.find("copy")
     assert found
