@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from storage.platforms.faulting import Faults
 from tests.peers.powerscale_cluster import Cluster
 from tests.peers.powerscale_ifs import Refused
 from tests.peers.powerscale_platform import act
@@ -64,6 +65,8 @@ class OneFs:
     privileges: dict[str, str] = field(default_factory=dict)
     sessions: dict[str, str] = field(default_factory=dict)
     """Session to its token against forgery."""
+    faults: Faults = field(default_factory=Faults)
+    """What goes wrong on the wire."""
     lose: tuple[str, str] | None = None
     """The next answer to this method and a path that holds these words is lost: it is done, and the connection ends."""
     meet: list[tuple[str, str, Callable[[], object]]] = field(default_factory=list)

@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+from storage.platforms.faulting import Fate
 from tests.peers.certificates import certified
-from tests.peers.loopback import JSON, Asked, Reply, served, written
+from tests.peers.loopback import JSON, Asked, Reply, meeting, served, written
 from tests.peers.powerscale_cluster import Cluster
-from tests.peers.powerscale_ifs import Ifs
+from tests.peers.powerscale_ifs import Ifs, Refused
 from tests.peers.powerscale_onefs import OneFs
 from tests.peers.powerscale_shapes import PRIVILEGES
+
+EXPIRED: Final = Refused("AEC_UNAUTHORIZED", "Authorization required")
+REFUSALS: Final = {Fate.THROTTLED: written(429, None), Fate.EXPIRED: written(EXPIRED.status, EXPIRED.body)}
 
 
 @contextmanager
@@ -21,13 +25,16 @@ def serving(folder: Path) -> Iterator[OneFs]:
     ca_file = folder / "powerscale.pem"
     front = OneFs(cluster=Cluster(ifs=Ifs(folder=folder / "cluster")), ca_file=str(ca_file), privileges=dict(PRIVILEGES))
 
-    def answer(asked: Asked) -> Reply | None:
+    def reply(asked: Asked) -> Reply | None:
         status, said, more = front.answer(asked.method, asked.target, asked.headers, asked.sent)
         if asked.is_meant(front.lose):
             front.lose = None
             return None
         cookies = [("Set-Cookie", cookie) for cookie in more.get("Set-Cookie", "").splitlines()]
         return written(status, said.encode() if isinstance(said, str) else said, kind=_kind(said), headers=cookies)
+
+    def answer(asked: Asked) -> Reply | None:
+        return meeting(front.faults.fate(f"{asked.method} {asked.target.partition('?')[0]}"), asked, reply, REFUSALS)
 
     with served(answer, name="onefs", tls=certified(ca_file)) as front.url:
         yield front

@@ -122,10 +122,10 @@ class Attachments:
             if seen.held_by:
                 return None
             mark = seen.written.mark.fenced(epoch)
-            if mark == seen.written.mark:
-                return f"no export of {volume.path} names a node; epochs below {mark.floor} are refused"
             with suppress(Taken):
                 self._table.keep(volume.path, seen, seen.written.marked(mark), "fence a volume")
+                if mark == seen.written.mark:
+                    return f"no export of {volume.path} names a node; epochs below {mark.floor} are refused"
         raise self._overtaken("fence a volume")
 
     def record_birth(self, volume: Volume, birth: Birth, *, epoch: int) -> None:
@@ -136,10 +136,11 @@ class Attachments:
                 raise StaleEpoch(volume=volume.name, epoch=epoch, found=kept.epoch)
             if known not in (None, birth):
                 raise Conflict(what=f"the birth certificate of {volume.name}", expected=known, found=birth)
-            if known == birth:
-                return
+            wanted = seen.written if known == birth else kept.born(birth, volume.name)
             with suppress(Taken):
-                self._table.keep(volume.path, seen, kept.born(birth, volume.name), "store a birth certificate")
+                self._table.keep(volume.path, seen, wanted, "store a birth certificate")
+                if known == birth:
+                    return
         raise self._overtaken("store a birth certificate")
 
     # --- deleting -------------------------------------------------------------------------------------------

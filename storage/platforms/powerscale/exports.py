@@ -182,7 +182,8 @@ class ExportTable:
                 raise
 
     def keep(self, path: str, seen: Exports, wanted: Home, action: str) -> None:
-        """Lets the homes say what is wanted, which is no less than they said. Raises Taken where somebody else has done so meanwhile."""
+        """Lets the homes say what is wanted, which is no less than they said, and drops those that say nothing more, also where they say
+        it already and whoever wrote it was cut off. Raises Taken where somebody else has done so meanwhile."""
         if wanted != seen.written:
             seen = Exports(all=(*seen.all, self._make(path, seen.nobody, wanted, action)))
         self.drop(seen.outdated, action)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from storage.platforms.base import CreateRequest
+from storage.platforms.faulting import Faults
 from storage.platforms.options import read_options
 from storage.platforms.powerscale.options import PowerScaleOptions
 from storage.platforms.powerscale.platform import PowerScalePlatform
@@ -28,7 +29,7 @@ def renewed(front: OneFs) -> OneFs:
     front.cluster = Cluster(ifs=ifs, hosts={NODES[1]})
     ifs.make(BASE, recursive=True)
     front.user, front.password, front.page_size, front.latest, front.lose = USER, PASSWORD, 1000, LATEST, None
-    front.privileges = dict(PRIVILEGES)
+    front.faults, front.privileges = Faults(), dict(PRIVILEGES)
     for kept in (
         front.meet,
         front.sessions,

@@ -2,31 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from storage.platforms.base import Attachment, Platform
 from storage.platforms.contract import Arena, PlatformContract
+from storage.platforms.faulting import Fault, Faults
+from storage.platforms.powerscale.exports import NOBODY
 from tests.contract.powerscale.arena import NODES, SIZE_MIB, platform_on, renewed
 from tests.peers.powerscale_onefs import PASSWORD, OneFs
 
 pytestmark = [pytest.mark.peer, pytest.mark.xdist_group("powerscale")]
-
-CALLS = {
-    "create": ("POST", "/quota/quotas"),
-    "attach": ("POST", "/nfs/exports"),
-    "detach": ("DELETE", "/nfs/exports/"),
-    "delete": ("POST", "/job/jobs"),
-    "expand": ("PUT", "/quota/quotas/"),
-    "snapshot": ("POST", "/snapshot/snapshots"),
-    "delete_snapshot": ("DELETE", "/snapshot/snapshots/"),
-    "fence": ("POST", "/nfs/exports"),
-    "record_birth": ("POST", "/nfs/exports"),
-}
-"""The call that does what a verb is for."""
 
 
 class TestPowerScale(PlatformContract):
@@ -60,24 +47,19 @@ class TestPowerScale(PlatformContract):
         assert any(rights), "a volume is read that no node may mount"
         return place.read_bytes()[:length]
 
-    @contextmanager
-    def losing(self, storage: OneFs, platform: Platform, verb: str) -> Iterator[Platform]:
-        storage.lose = CALLS[verb]
-        yield platform
-        assert storage.lose is None, f"{verb} did not make its call"
+    def faults(self, storage: OneFs) -> Faults:
+        storage.faults = Faults(*Fault, codes={Fault.EXPIRED: "HTTP 401"})
+        return storage.faults
 
-    @contextmanager
-    def throttling(self, storage: OneFs) -> Iterator[None]:
-        storage.refuse = [(429, None), (503, {"errors": [{"code": "AEC_SERVICE_UNAVAILABLE", "message": "Too many requests"}]})]
-        yield
-        assert not storage.refuse
-
-    @contextmanager
-    def expiring(self, storage: OneFs) -> Iterator[None]:
-        storage.sessions.clear()
-        storage.password = "changed"
-        yield
-        storage.password = PASSWORD
+    def things(self, storage: OneFs, platform: Platform) -> list[str]:
+        """Of an export that nobody can mount its client and its marks change, so only that it is there counts."""
+        cluster = storage.cluster
+        cluster.finish_jobs()
+        folders = [str(place) for place in cluster.ifs.folder.rglob("*")]
+        quotas = [f"{one['path']}: {one['thresholds']['hard']} bytes" for one in cluster.quotas.values()]
+        clients = {key: [client for client in one["clients"] if client not in NOBODY] for key, one in cluster.exports.items()}
+        exports = [f"{one['paths']} to {clients[key] or 'nobody'}" for key, one in cluster.exports.items()]
+        return [*folders, *quotas, *exports, *cluster.snapshots]
 
 
 def _place(storage: OneFs, attachment: Attachment) -> tuple[Path, list[str]]:
