@@ -184,10 +184,16 @@ def _holders(volume: Volume, seen: VolumeReport, claims: Sequence[Claim], nodes:
         where = ", ".join(claim.holder.node for claim in mounted)
         yield _of(volume, DriftKind.NOT_HELD, ledger=f"mounted on {where}", found="held by nobody")
     expected = [name for claim in claims if (name := nodes.get(claim.holder.node))]
-    strangers = [holder for holder in seen.held_by if not any(name in holder for name in expected)]
+    strangers = [holder for holder in seen.held_by if not any(_is_at(holder, name) for name in expected)]
     if claims and len(expected) == len(claims) and strangers:
         known = ", ".join(sorted(set(expected)))
         yield _of(volume, DriftKind.HELD_ELSEWHERE, ledger=f"claimed for {known}", found=f"held by {', '.join(strangers)}")
+
+
+def _is_at(holder: str, name: str) -> bool:
+    """A node may be named by some of its initiators, in any order."""
+    known, wanted = holder.lower(), name.lower()
+    return wanted in known or set(wanted.split(",")) <= set(known.split(","))
 
 
 def _marks(volume: Volume, seen: VolumeReport, claims: Sequence[Claim]) -> Iterator[Drift]:

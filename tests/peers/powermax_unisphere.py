@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from storage.platforms.faulting import Faults
 from tests.peers import powermax_groups as groups
 from tests.peers import powermax_shapes as shapes
 from tests.peers.loopback import basic
@@ -56,6 +57,8 @@ class Unisphere:
     may_write: bool = True
     page_size: int = 1000
     job_looks: int = 1
+    faults: Faults = field(default_factory=Faults)
+    """What goes wrong on the wire."""
     lose: tuple[str, str] | None = None
     """The next answer to this method and a path that holds these words is lost: it is done, and the connection ends."""
     refuse: list[Answer] = field(default_factory=list)

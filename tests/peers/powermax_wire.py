@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
+from storage.platforms.faulting import Fate
 from tests.peers.certificates import certified
-from tests.peers.loopback import Asked, Reply, served, written
+from tests.peers.loopback import Asked, Reply, meeting, served, written
 from tests.peers.powermax_array import small_array
 from tests.peers.powermax_unisphere import Unisphere
+
+REFUSALS: Final = {Fate.THROTTLED: written(429, None), Fate.EXPIRED: written(401, {"message": "Unauthorized"})}
 
 
 @contextmanager
@@ -18,12 +22,15 @@ def serving(folder: Path) -> Iterator[Unisphere]:
     ca_file = folder / "powermax.pem"
     front = Unisphere(array=small_array(), ca_file=str(ca_file))
 
-    def answer(asked: Asked) -> Reply | None:
+    def reply(asked: Asked) -> Reply | None:
         status, said = front.answer(asked.method, asked.target, asked.authorization, asked.body)
         if asked.is_meant(front.lose):
             front.lose = None
             return None
         return written(status, said)
+
+    def answer(asked: Asked) -> Reply | None:
+        return meeting(front.faults.fate(f"{asked.method} {asked.target.partition('?')[0]}"), asked, reply, REFUSALS)
 
     with served(answer, name="unisphere", tls=certified(ca_file)) as front.url:
         yield front

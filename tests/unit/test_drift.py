@@ -102,6 +102,13 @@ def test_a_claim_that_is_on_its_way_is_no_drift() -> None:
         assert kinds(of_volume(VOLUME, replace(SEEN, epoch=2), [replace(CLAIM, state=state)], {}, marks=True)) == []
 
 
+def test_a_node_is_named_by_some_of_its_initiators_in_any_order() -> None:
+    held = replace(SEEN, held_by=("esx-1,21000024ff57b236,21000024ff57b237,21000024ff57b238",))
+    for name in ("21000024FF57B238,21000024ff57b236", "esx-1"):
+        assert kinds(of_volume(VOLUME, held, [CLAIM], {"S1": name}, marks=True)) == []
+    assert kinds(of_volume(VOLUME, held, [CLAIM], {"S1": "21000024ff57b236,2100000000000000"}, marks=True)) == [DriftKind.HELD_ELSEWHERE]
+
+
 def test_without_marks_and_names_nothing_is_said_of_them() -> None:
     bare = replace(SEEN, epoch=0, birth=None, held_by=("pid 17",))
     assert kinds(of_volume(VOLUME, bare, [CLAIM], {}, marks=False)) == []

@@ -8,7 +8,7 @@ background (`copy`), and is ended as soon as it is defined: from then on the vol
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -90,7 +90,6 @@ class Copies:
         for number in range(TRIES):
             found = self._volumes.named(name)
             if done := self._volumes.choose(found):
-                self._sweep(snapshot, found)
                 return done
             begun = [volume for volume in found if volume.is_copying]
             seen = {volume.groups: seen.get(volume.groups, 0) + 1 for volume in begun}
@@ -104,9 +103,10 @@ class Copies:
         raise PlatformUnavailable(platform=self._platform, action="copy a snapshot", reason=reason)
 
     def _begin(self, snapshot: Snapshot, name: str, size_mib: int, srp: str) -> Volume | None:
-        """In a group of its own: the number of a volume that goes is given again, but never in this group."""
+        """In a group of its own, which is made with it, so that neither is left without the other: the number of a volume that goes is
+        given again, but never in this group."""
         group = naming.copying_group(self._chance())
-        self._volumes.make_in(group, name, size_mib, srp="None", level=NO_LEVEL)
+        self._volumes.make_group(group, srp="None", level=NO_LEVEL, first=name, size_mib=size_mib)
         mine = next((volume for volume in self._volumes.named(name) if group in volume.groups), None)
         if mine is None:
             return None
@@ -157,16 +157,22 @@ class Copies:
                 return True
         return False
 
-    def _sweep(self, snapshot: Snapshot, found: Sequence[Volume]) -> None:
-        """What was taken out of its group by somebody who died before it was deleted."""
-        for volume in found:
+    def sweep(self, snapshot: Snapshot | None, name: str) -> None:
+        """What is left of a copy that is done: volumes that somebody has taken out of their group and not deleted, and groups that
+        nothing is in any more, for none is ever made without its volume."""
+        for volume in self._volumes.named(name):
             if not volume.groups:
                 with contextlib.suppress(Refused):
                     self._remove(snapshot, volume)
+        for group in filter(naming.is_copying, self._volumes.groups()):
+            if self._volumes.is_empty(group):
+                self._volumes.drop_group(group)
 
-    def _remove(self, snapshot: Snapshot, volume: Volume) -> None:
-        with contextlib.suppress(Refused):  # it is mostly not linked
-            self._act(snapshot, volume.device, "Unlink")
+    def _remove(self, snapshot: Snapshot | None, volume: Volume) -> None:
+        """A snapshot that is gone has no links."""
+        if snapshot is not None:
+            with contextlib.suppress(Refused):  # it is mostly not linked
+                self._act(snapshot, volume.device, "Unlink")
         self._volumes.remove(replace(volume, groups=()))
 
     def _await(self, snapshot: Snapshot, target: str) -> bool:

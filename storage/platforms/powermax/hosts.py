@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from itertools import islice
 from typing import Final
 
 from storage.errors import PlatformError, PlatformUnavailable
@@ -43,20 +44,20 @@ class Hosts:
 
     # --- which host -----------------------------------------------------------------------------
 
-    def find(self, node: str) -> str | None:
-        """The host that has one of the node's initiators, or is called like the node, or is what the node would be registered as."""
-        for initiator in initiators(node):
-            if _is_initiator(initiator) and (host := self._owner(initiator)):
-                return host
-        for name in (node, naming.host_name(node)):
-            if naming.HOST_NAME.fullmatch(name) and self._is_there(name):
-                return name
-        return None
+    def find(self, node: str) -> list[str]:
+        """The hosts that have the node's initiators, or the one that is called like the node, or is what it would be registered as."""
+        owners = (self._owner(initiator) for initiator in initiators(node) if _is_initiator(initiator))
+        if found := sorted(set(filter(None, owners))):
+            return found
+        names = (name for name in (node, naming.host_name(node)) if naming.HOST_NAME.fullmatch(name))
+        return list(islice((name for name in names if self._initiators_of(name) is not None), 1))
 
     def registered(self, node: str) -> str:
-        """The node's host, made if need be. Raises PlatformError where hosts are registered by hand and this one is not."""
+        """The node's host, made if need be. Raises PlatformError where hosts are registered by hand and this one is not, and for one
+        that others are in as well."""
         if found := self.find(node):
-            return found
+            self._refuse_shared(node, found)
+            return found[0]
         wanted = [one for one in initiators(node) if _is_initiator(one)]
         if not self._register or not wanted:
             reason = f"no host of the array has the initiator {node!r}: register the host, or set register_hosts"
@@ -68,9 +69,22 @@ class Hosts:
             if not error.says(IN_USE):
                 raise
             if found := self.find(node):  # another caller has made it in the same moment
-                return found
+                self._refuse_shared(node, found)
+                return found[0]
             raise
         return naming.host_name(node)
+
+    def _refuse_shared(self, node: str, hosts: list[str]) -> None:
+        """What a host is given, every initiator of it is given. A machine has one IQN unless the node's name says more; of its WWPNs the
+        node names those that are online."""
+        if len(hosts) > 1:
+            reason = f"the initiators {node} are in the hosts {', '.join(hosts)}: put them into one"
+            raise PlatformError(platform=self._platform, action="find a host", reason=reason)
+        wanted = initiators(node)
+        others = [one for one in self._initiators_of(hosts[0]) or () if one.startswith("iqn.") and one not in wanted]
+        if others and any(one.startswith("iqn.") for one in wanted):
+            reason = f"host {hosts[0]} has also {', '.join(others)}: give the node a host of its own, or name all of its initiators"
+            raise PlatformError(platform=self._platform, action="find a host", reason=reason)
 
     def _owner(self, initiator: str) -> str:
         """An initiator that has logged in stands in the list with the port before it, once for each port."""
@@ -84,17 +98,23 @@ class Hosts:
                 return str(host)
         return ""
 
-    def _is_there(self, host: str) -> bool:
+    def _initiators_of(self, host: str) -> list[str] | None:
+        """None where there is no such host."""
         try:
-            self._unisphere.get("look for a host", "host", host)
+            said = self._unisphere.get("look for a host", "host", host)
         except NotThere:
-            return False
-        return True
+            return None
+        return sorted(_initiator(str(one)) for one in said.get("initiator") or ())
+
+    def _called(self, host: str) -> str:
+        """What `attach` takes for it: its initiators, behind its name if that is not Polly's."""
+        named = [] if host.startswith(naming.REGISTERED) else [host]
+        return ",".join([*named, *(self._initiators_of(host) or ())]) or host
 
     # --- who has a volume -------------------------------------------------------------------------
 
     def holders(self, groups: tuple[str, ...], known: dict[str, tuple[str, ...]] | None = None) -> tuple[str, ...]:
-        """The hosts that reach a volume in these groups. `known` keeps what is found, for many volumes."""
+        """The hosts that reach a volume in these groups, as nodes are named. `known` keeps what is found, for many volumes."""
         seen = {} if known is None else known
         for group in groups:
             if group not in seen:
@@ -106,8 +126,10 @@ class Hosts:
             views = self._unisphere.get("look who has a volume", "storagegroup", group).get("maskingview") or ()
         except NotThere:
             return ()
-        found = tuple(host for view in views if (host := self._host_of(str(view))))
-        return found or ((group.removeprefix(naming.HOST),) if group.startswith(naming.HOST) else ())
+        hosts = [host for view in views if (host := self._host_of(str(view)))]
+        if not hosts and group.startswith(naming.HOST):
+            hosts = [group.removeprefix(naming.HOST)]
+        return tuple(map(self._called, hosts))
 
     def _host_of(self, view: str) -> str:
         try:
@@ -124,7 +146,7 @@ class Hosts:
         try:
             self._volumes.add(group, device, "attach a volume")
         except NotThere:
-            self._volumes.make_group(group, srp="None", level=NO_LEVEL, anchor=naming.anchor_name(host))
+            self._volumes.make_group(group, srp="None", level=NO_LEVEL, first=naming.anchor_name(host))
             self._volumes.add(group, device, "attach a volume")
 
     def take(self, device: str, host: str) -> None:

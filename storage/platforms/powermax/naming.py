@@ -24,6 +24,7 @@ INTERNAL: Final = (BEGUN, ANCHOR)
 POOL: Final = "polly-pool-"
 COPIES: Final = "polly-copying-"
 HOST: Final = "polly-host-"
+REGISTERED: Final = "polly-"
 PLAIN: Final = re.compile(r"(?!h-)[A-Za-z0-9_.-]{1,55}")
 SHORT: Final = re.compile(r"[A-Za-z0-9_-]{1,26}")
 SNAPSHOT: Final = re.compile(r"polly([puh])([A-Za-z0-9_-]{1,26})")
@@ -144,7 +145,7 @@ def host_group(host: str) -> str:
 
 def host_name(node: str) -> str:
     """What a node is registered as."""
-    return _fitting("polly-", node)
+    return _fitting(REGISTERED, node)
 
 
 def anchor_name(host: str) -> str:

@@ -185,9 +185,10 @@ class PowerMaxPlatform(Platform):
         return level
 
     def _copied(self, source: ExternalId, name: str, size_mib: int, srp: str, level: str) -> Volume:
-        made = self._volumes.choose(self._volumes.named(name))
+        made, snapshot = self._volumes.choose(self._volumes.named(name)), self._snapshot(source)
         if made is None:
-            snapshot = self._snapshot_or_refuse(source)
+            if snapshot is None:
+                raise UnknownSnapshot(snapshot=source)
             origin_mib = self.capabilities.fit(self._volumes.get(snapshot.device).size_mib)
             if size_mib < origin_mib:
                 raise Invalid(field="size_mib", value=size_mib, reason=f"snapshot {source} has {origin_mib} MiB")
@@ -197,6 +198,7 @@ class PowerMaxPlatform(Platform):
                 raise UnknownSnapshot(snapshot=source) from error
             except Refused as error:
                 raise self._volumes.full(error, srp, size_mib) from error
+        self._copies.sweep(snapshot, name)
         return self._grown(made, size_mib) if made.size_mib < size_mib else made
 
     def delete(self, external_id: ExternalId) -> None:
@@ -287,12 +289,12 @@ class PowerMaxPlatform(Platform):
         )
 
     def detach(self, external_id: ExternalId, node: str) -> None:
-        """`node` may also be the name of a host, as `held_by` tells it."""
+        """`node` may also be the name of a host."""
         try:
             volume = self._get(external_id)
         except UnknownVolume:
             return
-        if host := self._hosts.find(node):
+        for host in self._hosts.find(node):
             self._hosts.take(volume.device, host)
 
     # --- snapshots ------------------------------------------------------------------------------
@@ -341,18 +343,13 @@ class PowerMaxPlatform(Platform):
                 ) from error
             raise
 
-    def _snapshot_or_refuse(self, snapshot: ExternalId) -> Snapshot:
+    def _snapshot(self, snapshot: ExternalId) -> Snapshot | None:
         parsed = naming.parse_snapshot_id(snapshot)
-        found = self._copies.get(*parsed) if parsed else None
-        if found is None:
-            raise UnknownSnapshot(snapshot=snapshot)
-        return found
+        return self._copies.get(*parsed) if parsed else None
 
     def delete_snapshot(self, snapshot: ExternalId) -> None:
-        try:
-            self._copies.end(self._snapshot_or_refuse(snapshot))
-        except UnknownSnapshot:
-            return
+        if found := self._snapshot(snapshot):
+            self._copies.end(found)
 
     # --- itself ---------------------------------------------------------------------------------
 

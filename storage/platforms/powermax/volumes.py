@@ -165,9 +165,9 @@ class Volumes:
             return PoolFull(pool=srp, platform=self._platform, free_mib=0, size_mib=size_mib, reason=error.fields["reason"])
         return error
 
-    def make_group(self, group: str, *, srp: str, level: str, anchor: str = "") -> None:
-        """There already is fine. `anchor` names a smallest volume that comes with it."""
-        attributes = _attributes(anchor, GRANULE_MIB) if anchor else {"volume_size": "0", "capacityUnit": "GB", "num_of_vols": 0}
+    def make_group(self, group: str, *, srp: str, level: str, first: str = "", size_mib: int = GRANULE_MIB) -> None:
+        """There already is fine. `first` names a volume that comes with it, the smallest one unless `size_mib` says more."""
+        attributes = _attributes(first, size_mib) if first else {"volume_size": "0", "capacityUnit": "GB", "num_of_vols": 0}
         levels = {"sloId": level, "workloadSelection": "NONE", "volumeAttributes": [attributes]}
         body = {"storageGroupId": group, "srpId": srp, "emulation": "FBA", "sloBasedStorageGroupParam": [levels]}
         try:
@@ -180,6 +180,17 @@ class Volumes:
         """One that is empty. Gone already is fine, and so is one that the array keeps."""
         with contextlib.suppress(Refused):
             self._unisphere.change("drop a storage group", "DELETE", "storagegroup", group)
+
+    def groups(self) -> list[str]:
+        """The names of all storage groups."""
+        return [str(one) for one in self._unisphere.get("look for storage groups", "storagegroup").get("storageGroupId") or ()]
+
+    def is_empty(self, group: str) -> bool:
+        """Gone already is not empty."""
+        try:
+            return int(self._unisphere.get("look at a storage group", "storagegroup", group)["num_of_vols"]) == 0
+        except NotThere:
+            return False
 
     def add(self, group: str, device: str, action: str) -> None:
         """Raises NotThere for an unknown group or volume."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from storage.platforms.base import CreateRequest
+from storage.platforms.faulting import Faults
 from storage.platforms.options import read_options
 from storage.platforms.powermax.options import PowerMaxOptions
 from storage.platforms.powermax.platform import PowerMaxPlatform
@@ -23,6 +24,7 @@ def renewed(front: Unisphere) -> Unisphere:
     """The same Unisphere before an array where nothing was ever done."""
     front.array = small_array()
     front.version, front.closed, front.may_write, front.page_size, front.job_looks, front.lose = "V10.4.0.5", False, True, 1000, 1, None
+    front.faults = Faults()
     for kept in (front.refuse, front.fail_jobs, front.calls, front.jobs, front.iterators):
         kept.clear()
     return front

@@ -2,29 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import pytest
 
 from storage.platforms.base import Attachment, Platform
 from storage.platforms.contract import Arena, PlatformContract
+from storage.platforms.faulting import Fault, Faults
 from tests.contract.powermax.arena import NODES, SIZE_MIB, platform_on, renewed
 from tests.peers.powermax_unisphere import PASSWORD, Unisphere
 
 pytestmark = [pytest.mark.peer, pytest.mark.xdist_group("powermax")]
-
-CALLS = {
-    "create": ("PUT", "/storagegroup/polly-pool"),
-    "attach": ("PUT", "/storagegroup/polly-host"),
-    "detach": ("PUT", "/storagegroup/polly-host"),
-    "delete": ("DELETE", "/volume/"),
-    "expand": ("PUT", "/volume/"),
-    "snapshot": ("POST", "/snapshot/"),
-    "delete_snapshot": ("DELETE", "/snapshot/"),
-}
-"""The call that does what a verb is for."""
-LOCK = (500, {"message": "A problem occurred modifying the storage group resource: Unable to acquire the Symmetrix device lock"})
 
 
 class TestPowerMax(PlatformContract):
@@ -55,20 +41,12 @@ class TestPowerMax(PlatformContract):
     def read(self, storage: Unisphere, attachment: Attachment, length: int) -> bytes:
         return storage.array.volumes[attachment.external_id.partition("-")[0]].data[:length]
 
-    @contextmanager
-    def losing(self, storage: Unisphere, platform: Platform, verb: str) -> Iterator[Platform]:
-        storage.lose = CALLS[verb]
-        yield platform
-        assert storage.lose is None, f"{verb} did not make its call"
+    def faults(self, storage: Unisphere) -> Faults:
+        storage.faults = Faults(*Fault, codes={Fault.EXPIRED: "401"})
+        return storage.faults
 
-    @contextmanager
-    def throttling(self, storage: Unisphere) -> Iterator[None]:
-        storage.refuse = [(429, None), (503, None)]
-        yield
-        assert not storage.refuse
-
-    @contextmanager
-    def expiring(self, storage: Unisphere) -> Iterator[None]:
-        storage.closed = True
-        yield
-        storage.closed = False
+    def things(self, storage: Unisphere, platform: Platform) -> list[str]:
+        array = storage.array
+        volumes = [f"{one.id} {one.name} of {one.cylinders} cylinders in {array.groups_of(one.id)}" for one in array.volumes.values()]
+        snapshots = [f"{one.id} {one.name} of {one.source} to {one.links}" for one in array.snapshots.values()]
+        return [*volumes, *snapshots, *array.groups, *array.views, *array.hosts, *storage.iterators]

@@ -53,7 +53,7 @@ def test_an_unknown_node_is_registered_or_refused(front: Unisphere, adapter: Pow
     adapter.attach(volume, NODES[0], epoch=1)
     ((host, known),) = front.array.hosts.items()
     assert (host[:40], known) == ("polly-iqn_1993-08_org_debian_01_aaaaaaaa", [NODES[0]])
-    assert adapter.inspect(volume).held_by == (host,)
+    assert adapter.inspect(volume).held_by == (NODES[0],)
     by_hand.attach(volume, NODES[0], epoch=1)
     by_hand.detach(volume, host)
     assert adapter.inspect(volume).held_by == ()
@@ -64,7 +64,7 @@ def test_a_node_that_is_no_initiator_is_not_registered(front: Unisphere, adapter
         adapter.attach(volume, "agent-7", epoch=1)
     front.array.make_host("agent-7", ["iqn.1993-08.org.debian:01:cccc"])
     adapter.attach(volume, "agent-7", epoch=1)
-    assert adapter.inspect(volume).held_by == ("agent-7",)
+    assert adapter.inspect(volume).held_by == ("agent-7,iqn.1993-08.org.debian:01:cccc",)
 
 
 def test_a_host_that_an_operator_made_is_used_whether_it_has_logged_in_or_not(
@@ -75,7 +75,7 @@ def test_a_host_that_an_operator_made_is_used_whether_it_has_logged_in_or_not(
     front.array.logged_in.add(NODES[0])
     adapter.detach(volume, NODES[0])
     adapter.attach(volume, NODES[0].upper(), epoch=2)
-    assert adapter.inspect(volume).held_by == ("esx-1",)
+    assert adapter.inspect(volume).held_by == (f"esx-1,{NODES[0]}",)
     assert list(front.array.hosts) == ["esx-1"]
 
 
@@ -103,6 +103,29 @@ def test_fibre_channel_hosts_have_all_their_ports(front: Unisphere) -> None:
     fabric.detach(volume, "21000024ff57b237")
     assert fabric.inspect(volume).held_by == ()
     assert fabric.capabilities.identity == "fc"
+
+
+def test_a_host_that_others_are_in_as_well_gets_nothing(front: Unisphere, adapter: PowerMaxPlatform, volume: ExternalId) -> None:
+    """Both nodes would have what either is given."""
+    front.array.make_host("cluster", list(NODES))
+    with pytest.raises(PlatformError, match=f"host cluster has also {NODES[1]}: give the node a host of its own"):
+        adapter.attach(volume, NODES[0], epoch=1)
+    assert adapter.inspect(volume).held_by == ()
+    adapter.attach(volume, ",".join(NODES), epoch=1)
+    (held,) = adapter.inspect(volume).held_by
+    assert held == f"cluster,{','.join(NODES)}"
+    adapter.detach(volume, held)
+    assert adapter.inspect(volume).held_by == ()
+
+
+def test_a_node_whose_initiators_are_in_two_hosts_gets_nothing_and_is_taken_from_both(front: Unisphere, volume: ExternalId) -> None:
+    fabric, ports = platform_on(front, protocol="fc", port_group="polly-fc"), ("21000024ff57b236", "21000024ff57b237")
+    fabric.attach(volume, ports[0], epoch=1)
+    front.array.make_host("second", [ports[1]])
+    with pytest.raises(PlatformError, match="put them into one"):
+        fabric.attach(volume, ",".join(ports), epoch=1)
+    fabric.detach(volume, ",".join(ports))
+    assert fabric.inspect(volume).held_by == ()
 
 
 def test_initiators_are_written_as_the_array_writes_them() -> None:
@@ -219,7 +242,7 @@ def test_a_volume_that_somebody_maps_by_hand_is_seen_and_never_taken(
     for verb in (lambda: adapter.attach(volume, NODES[0], epoch=2), lambda: adapter.delete(volume)):
         with pytest.raises(VolumeInUse, match="someone"):
             verb()
-    assert adapter.inspect(volume).held_by == ("someone",)
+    assert adapter.inspect(volume).held_by == ("someone,iqn.1993-08.org.debian:01:dddd",)
     assert array.groups_of("00001") == ["by-hand", "polly-pool-SRP_1-Optimized-1"]
 
 
