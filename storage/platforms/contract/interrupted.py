@@ -104,12 +104,19 @@ class InterruptedRules:
         at_every_call(arena, _creating(arena))
 
     def test_copy_with_a_fault_at_every_call(self, arena: Arena) -> None:
-        arena.needs("snapshots", "clones")
+        arena.needs("snapshots", "restores")
         volume = arena.created()
         arena.write(arena.attach(volume), b"kept")
         arena.detach(volume)
         snapshot = arena.here.snapshot(volume, token=arena.token("snap")).external_id
         at_every_call(arena, _creating(arena, snapshot=snapshot, data=b"kept"))
+
+    def test_clone_with_a_fault_at_every_call(self, arena: Arena) -> None:
+        arena.needs("clones")
+        source = arena.created()
+        arena.write(arena.attach(source), b"kept")
+        arena.detach(source)
+        at_every_call(arena, _creating(arena, source=source, data=b"kept"))
 
     def test_delete_with_a_fault_at_every_call(self, arena: Arena) -> None:
         def is_gone(volume: ExternalId, answer: None) -> None:
@@ -246,7 +253,9 @@ class InterruptedRules:
         at_every_call(arena, Verb(prepare=lambda label: arena.restart(), run=lambda here, subject: look(here), check=is_the_same))
 
 
-def _creating(arena: Arena, *, snapshot: ExternalId | None = None, data: bytes = b"") -> Verb[CreateRequest, VolumeReport]:
+def _creating(
+    arena: Arena, *, snapshot: ExternalId | None = None, source: ExternalId | None = None, data: bytes = b""
+) -> Verb[CreateRequest, VolumeReport]:
     def is_there_once(request: CreateRequest, answer: VolumeReport) -> None:
         listed = [volume.external_id for volume in arena.volumes() if volume.token == request.token]
         assert listed == [answer.external_id], f"its token has made {listed}"
@@ -260,7 +269,7 @@ def _creating(arena: Arena, *, snapshot: ExternalId | None = None, data: bytes =
             arena.here.delete(made.external_id)
 
     return Verb(
-        prepare=lambda label: arena.request(label, snapshot=snapshot),
+        prepare=lambda label: arena.request(label, snapshot=snapshot, source=source),
         run=lambda here, request: here.create(request),
         check=is_there_once,
         undo=delete,

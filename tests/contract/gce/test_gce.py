@@ -13,7 +13,6 @@ import pytest
 from storage.platforms.base import Platform
 from storage.platforms.contract import PlatformContract
 from storage.platforms.faulting import Fault, Faults
-from storage.platforms.gce import GcePlatform
 from tests.peers.gce.cloud import ELSEWHERE, NODE, POOL, ZONE, Cloud, cloud_on
 from tests.peers.gce.server import Peer
 from tests.peers.gce.world import World
