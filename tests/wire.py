@@ -11,8 +11,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 
+from storage.platforms.faulting import Fate, Faults
+
 HOP_BY_HOP = frozenset({"connection", "keep-alive", "transfer-encoding", "content-length", "host"})
-CHANGING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 ANSWER_S = 130.0
 
 
@@ -24,14 +25,16 @@ class Refusal:
 
 
 class Wire:
-    """In front of a server on loopback: `url` is where it is reached instead. Safe for any number of clients."""
+    """In front of a server on loopback: `url` is where it is reached instead. Safe for any number of clients.
 
-    def __init__(self, port: int) -> None:
-        self._upstream = port
+    `refusals` are the server's words for fates that are refusals.
+    """
+
+    def __init__(self, port: int, refusals: Mapping[Fate, Refusal]) -> None:
+        self._upstream, self.refusals = port, refusals
         self._lock = threading.Lock()
-        self._losing = 0
-        self._spared = 0
         self._refusals: list[Refusal] = []
+        self.at_call = Faults()
         self.calls: Counter[str] = Counter()
         """By method and path, `GET /v3/volumes/detail`; what was refused here is not in it."""
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
@@ -47,20 +50,6 @@ class Wire:
         self._server.server_close()
 
     @contextlib.contextmanager
-    def losing(self, *, after: int = 0) -> Iterator[None]:
-        """The answer to the next call that changes something is lost: the server has done it, and the line goes dead.
-
-        `after`: so many such calls are answered first.
-        """
-        with self._lock:
-            self._losing, self._spared = 1, after
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._losing = self._spared = 0
-
-    @contextlib.contextmanager
     def refusing(self, *refusals: Refusal) -> Iterator[None]:
         """The next calls are refused here, one for each refusal."""
         with self._lock:
@@ -71,19 +60,9 @@ class Wire:
             with self._lock:
                 self._refusals = []
 
-    def _next_refusal(self) -> Refusal | None:
+    def _refusal(self, fate: Fate) -> Refusal | None:
         with self._lock:
-            return self._refusals.pop(0) if self._refusals else None
-
-    def _is_lost(self, method: str) -> bool:
-        with self._lock:
-            if not self._losing or method not in CHANGING:
-                return False
-            if self._spared:
-                self._spared -= 1
-                return False
-            self._losing = 0
-            return True
+            return self._refusals.pop(0) if self._refusals else self.refusals.get(fate)
 
     def _count(self, method: str, path: str) -> None:
         with self._lock:
@@ -101,22 +80,28 @@ class Wire:
 
             def pass_on(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                if refusal := wire._next_refusal():
+                fate = wire.at_call.fate(f"{self.command} {self.path.partition('?')[0]}")
+                if refusal := wire._refusal(fate):
                     self.answer(refusal.status, refusal.headers, refusal.body)
                     return
+                if fate is Fate.CUT:
+                    self.hang_up()
+                    return
                 wire._count(self.command, self.path)
-                is_lost = wire._is_lost(self.command)
                 upstream = http.client.HTTPConnection("127.0.0.1", wire._upstream, timeout=ANSWER_S)
                 with contextlib.closing(upstream):
                     headers = {name: value for name, value in self.headers.items() if name.lower() not in HOP_BY_HOP}
                     upstream.request(self.command, self.path, body, headers)
                     got = upstream.getresponse()
                     content = got.read()
-                if is_lost:
-                    self.close_connection = True
-                    self.connection.shutdown(2)
+                if fate is Fate.UNHEARD:
+                    self.hang_up()
                     return
                 self.answer(got.status, {name: value for name, value in got.headers.items() if name.lower() not in HOP_BY_HOP}, content)
+
+            def hang_up(self) -> None:
+                self.close_connection = True
+                self.connection.shutdown(2)
 
             def answer(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
                 self.send_response_only(status)

@@ -7,12 +7,11 @@ nothing but Python's own library, so that a peer in an environment of its own ca
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from enum import Enum
-from typing import TYPE_CHECKING, Final
+from typing import Final, TypeVar
 
-if TYPE_CHECKING:
-    from storage.platforms.base import Platform
+A = TypeVar("A")
 
 
 class Fault(Enum):
@@ -50,11 +49,12 @@ _FATES: Final = {
 class Faults:
     """What a peer can make go wrong, and when. Safe to use from many threads.
 
-    `kinds` are the faults that the peer can make. `codes` are the vendor's words that an error after a fault must have kept.
+    `kinds` are the faults that the peer can make. `midway` are those of them that are made at one call only, in the middle of a verb,
+    where each call costs too much time. `codes` are the vendor's words that an error after a fault must have kept.
     """
 
-    def __init__(self, *kinds: Fault, codes: Mapping[Fault, str] | None = None) -> None:
-        self.kinds = kinds
+    def __init__(self, *kinds: Fault, midway: Collection[Fault] = (), codes: Mapping[Fault, str] | None = None) -> None:
+        self.kinds, self.midway = kinds, midway
         self.codes = dict(codes or {})
         self._lock = threading.Lock()
         self._fault: Fault | None = None
@@ -62,7 +62,7 @@ class Faults:
 
     @property
     def calls(self) -> int:
-        """How many different calls there were since the last `arrange`: one that follows itself, as a look does, is one."""
+        """How many different calls there were since the last `arrange` or `heal`: one that follows itself, as a look does, is one."""
         return self._number
 
     @property
@@ -70,16 +70,14 @@ class Faults:
         """Whether the call that a fault was arranged for was made."""
         return self._fault is not None and self._number >= self._nth
 
-    def attempt(
-        self, platform: Platform, fault: Fault, nth: int, before: Callable[[Platform], object], run: Callable[[Platform], object]
-    ) -> None:
+    def attempt(self, platform: Platform, fault: Fault, nth: int, before: Callable[[Platform], object], run: Callable[[Platform], A]) -> A:
         """Does `before`, and then `run` with the fault at the nth call, in the process that meets it: here that of `platform`.
 
         Whoever is no more has raised PlatformUnavailable.
         """
         before(platform)
         self.arrange(fault, nth)
-        run(platform)
+        return run(platform)
 
     def arrange(self, fault: Fault, nth: int) -> None:
         """From now on: the fault at the nth call, counted from 1, until `heal`."""
@@ -89,7 +87,7 @@ class Faults:
     def heal(self) -> None:
         """All calls pass again."""
         with self._lock:
-            self._fault = None
+            self._fault, self._number, self._last = None, 0, ""
 
     def fate(self, call: str) -> Fate:
         """What the peer is to do with this call. `call` names it with what it is about, such as `DELETE /volumes/7`."""

@@ -20,6 +20,7 @@ from psycopg import sql
 
 from storage.platforms.cinder import CinderPlatform
 from storage.platforms.cinder.options import CinderOptions
+from storage.platforms.faulting import Fate, Fault, Faults
 from tests.peers import _openstack_files as files
 from tests.peers.openstack_services import OpenStack
 from tests.support import eventually
@@ -35,6 +36,10 @@ def _connector(host: str) -> str:
 NODES = (_connector("node-a"), _connector("node-b"))
 OFFSET = 1 << 20
 TOO_FAST = Refusal(status=429, body=b'{"overLimit": {"code": 429, "message": "This request was rate-limited."}}')
+NOT_LET_IN = Refusal(
+    status=401, body=b'{"error": {"code": 401, "title": "Unauthorized", "message": "The request requires authentication."}}'
+)
+REFUSALS = {Fate.THROTTLED: TOO_FAST, Fate.EXPIRED: NOT_LET_IN}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +74,7 @@ class Cloud:
 
     def __init__(self, openstack: OpenStack) -> None:
         self.openstack = openstack
-        self.cinder, self.nova = Wire(openstack.ports.cinder), Wire(openstack.ports.nova)
+        self.cinder, self.nova = Wire(openstack.ports.cinder, REFUSALS), Wire(openstack.ports.nova, REFUSALS)
         self.data = Data(share=openstack.files.share)
         self._wires = contextlib.ExitStack()
         self.clouds = openstack.files.root / f"wired-{os.getpid()}.yaml"
@@ -111,6 +116,13 @@ class Cloud:
             **more,
         }
         return CinderPlatform("cloud", CinderOptions(**options), poll_s=0.1, orphan_s=0.5, answer_s=answer_s, wait=wait)
+
+    def faults(self) -> Faults:
+        """Of both services, one after the other. Each call takes seconds, so that a dead process stands for replies that are lost."""
+        kinds = (Fault.DIED, Fault.THROTTLED, Fault.LOST, Fault.EXPIRED)
+        made = Faults(*kinds, midway=(Fault.LOST, Fault.EXPIRED), codes={Fault.EXPIRED: "HTTP 401"})
+        self.cinder.at_call = self.nova.at_call = made
+        return made
 
     def database(self) -> psycopg.Connection[Any]:
         """Cinder's own."""

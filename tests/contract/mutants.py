@@ -732,6 +732,15 @@ class GivesUpWhenThrottled(Mutant):
             yield storage
 
 
+@breaks("test_looks_at_nodes_with_a_fault_at_every_call")
+class TakesANodeOutOfReachForStopped(Mutant):
+    def node_stopped(self, node: str) -> str | None:
+        try:
+            return super().node_stopped(node)
+        except PlatformUnavailable as error:
+            return str(error)
+
+
 @breaks("test_expired_credentials_are_said_and_survived")
 class NeverLogsInAgain(Mutant):
     lost = False

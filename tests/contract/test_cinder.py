@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import ClassVar
 
@@ -12,7 +10,8 @@ import pytest
 from storage.platforms.base import Attachment, Platform
 from storage.platforms.cinder.options import BARE_METAL, NOVA
 from storage.platforms.contract import Arena, PlatformContract
-from tests.contract.cinder_cloud import NODES, POOL, TOO_FAST, Cloud
+from storage.platforms.faulting import Faults
+from tests.contract.cinder_cloud import NODES, POOL, Cloud
 from tests.peers import _openstack_files as files
 
 pytestmark = [pytest.mark.peer, pytest.mark.xdist_group("cinder")]
@@ -50,19 +49,8 @@ class OnCinder(PlatformContract):
     def read(self, storage: Cloud, attachment: Attachment, length: int) -> bytes:
         return storage.data.read(attachment.external_id, length)
 
-    @contextlib.contextmanager
-    def losing(self, storage: Cloud, platform: Platform, verb: str) -> Iterator[Platform]:
-        with (storage.nova if self._goes_through_nova(verb) else storage.cinder).losing():
-            yield platform
-
-    def throttling(self, storage: Cloud) -> AbstractContextManager[object]:
-        return storage.cinder.refusing(TOO_FAST, TOO_FAST)
-
-    def expiring(self, storage: Cloud) -> AbstractContextManager[object]:
-        return storage.expired()
-
-    def _goes_through_nova(self, verb: str) -> bool:
-        return self.way == NOVA and verb in ("attach", "detach")
+    def faults(self, storage: Cloud) -> Faults:
+        return storage.faults()
 
 
 class TestBareMetal(OnCinder):
@@ -74,9 +62,21 @@ class TestBareMetal(OnCinder):
 
 class TestThroughNova(OnCinder):
     way = NOVA
+    by_nova: ClassVar[bool]
+
+    @pytest.fixture
+    def storage(self, cinder: Cloud, request: pytest.FixtureRequest) -> Cloud:
+        type(self).by_nova = any(verb in request.node.name for verb in ("attach", "detach", "nodes"))
+        type(self).nodes = self.named(cinder)
+        cinder.forget()
+        return cinder
 
     def named(self, cloud: Cloud) -> tuple[str, str]:
         return cloud.servers
+
+    def faults(self, storage: Cloud) -> Faults:
+        """All else is tried on bare metal, and is the same here."""
+        return super().faults(storage) if self.by_nova else Faults()
 
     def stopping(self, storage: Cloud) -> AbstractContextManager[object]:
         return storage.stopped(storage.servers[1])

@@ -47,28 +47,39 @@ def at_every_call(arena: Arena, verb: Verb[S, A]) -> None:
     """The rule itself."""
     faults = arena.case.faults(arena.storage)
     if not faults.kinds:
-        arena.leave_out("has a peer that makes no faults")
-    subject = verb.prepare("undisturbed")
-    verb.before(arena.here, subject)
-    _finish(arena, verb, subject)
+        arena.leave_out("is tried with faults elsewhere, or has a peer that makes none")
+    middle = _undisturbed(arena, verb, faults) // 2 + 1
     before = Counter(arena.things())
     for fault in faults.kinds:
-        nth = 1
-        while _meets(arena, verb, faults, fault, nth):
+        for nth in itertools.count(middle if fault in faults.midway else 1):
+            met = _meets(arena, verb, faults, fault, nth)
             more, less = (Counter(arena.things()) - before, before - Counter(arena.things()))
             assert not more + less, f"{fault.value} at call {nth}: left behind is {[*more]}, and missing is {[*less]}"
-            nth += 1
-            if fault is Fault.THROTTLED:  # one run has met it at every call
-                break
+            assert met or nth > 1, f"{fault.value}: the verb makes no call that the peer sees"
             assert nth < MOST_CALLS, f"{fault.value}: the verb has made {nth} calls and does not end"
-        assert nth > 1, f"{fault.value}: the verb makes no call that the peer sees"
+            if not met or fault is Fault.THROTTLED or fault in faults.midway:  # one run is throttled at every call
+                break
+
+
+def _undisturbed(arena: Arena, verb: Verb[S, A], faults: Faults) -> int:
+    """Runs the verb once, and counts its calls."""
+    subject = verb.prepare("undisturbed")
+    verb.before(arena.here, subject)
+    faults.heal()
+    answer = verb.run(arena.here, subject)
+    calls = faults.calls
+    verb.check(subject, answer)
+    verb.undo(subject)
+    return calls
 
 
 def _meets(arena: Arena, verb: Verb[S, A], faults: Faults, fault: Fault, nth: int) -> bool:
     """Runs the verb with the fault at its nth call, and again without; whether it has met the fault."""
-    subject = verb.prepare(f"{fault.name.lower()}-{nth}")
+    subject, answers = verb.prepare(f"{fault.name.lower()}-{nth}"), []
     try:
-        faults.attempt(arena.here, fault, nth, lambda here: verb.before(here, subject), lambda here: verb.run(here, subject))
+        answers.append(
+            faults.attempt(arena.here, fault, nth, lambda here: verb.before(here, subject), lambda here: verb.run(here, subject))
+        )
     except Exception as error:
         _make_sure_it_is_said(error, faults, fault, nth)
     met = faults.met
@@ -78,9 +89,12 @@ def _meets(arena: Arena, verb: Verb[S, A], faults: Faults, fault: Fault, nth: in
     if fault is Fault.DIED:
         arena.restart()
     try:
-        _finish(arena, verb, subject)
+        answers.append(verb.run(arena.here, subject))
+        for answer in answers:
+            verb.check(subject, answer)
+        verb.undo(subject)
     except Exception as error:
-        raise AssertionError(f"{fault.value} at call {nth}: the repeat: {error}") from error
+        raise AssertionError(f"{fault.value} at call {nth}: {error}") from error
     return met
 
 
@@ -92,11 +106,6 @@ def _make_sure_it_is_said(error: Exception, faults: Faults, fault: Fault, nth: i
         raise AssertionError(f"{where}, or after it: {error}") from error
     if words not in str(error):
         raise AssertionError(f"{where}: {words} is not in: {error}") from error
-
-
-def _finish(arena: Arena, verb: Verb[S, A], subject: S) -> None:
-    verb.check(subject, verb.run(arena.here, subject))
-    verb.undo(subject)
 
 
 class InterruptedRules:
@@ -236,21 +245,30 @@ class InterruptedRules:
         volume = arena.created()
 
         def look(here: Platform) -> object:
-            able = here.capabilities
-            return (
-                here.inspect(volume),
-                here.find(arena.token("volume")),
-                here.volumes(),
-                [pool.name for pool in here.pools()],
-                here.snapshots() if able.snapshots else None,
-                here.node_stopped(arena.node) if able.sees_nodes else None,
-                here.node_slots(arena.node) if able.counts_slots else None,
-            )
+            found = (here.inspect(volume), here.find(arena.token("volume")), here.volumes(), [pool.name for pool in here.pools()])
+            return (*found, here.snapshots()) if here.capabilities.snapshots else found
 
-        def is_the_same(subject: None, answer: object) -> None:
-            assert answer == look(arena.there), "another adapter sees something else"
+        at_every_call(arena, _looking(arena, look))
 
-        at_every_call(arena, Verb(prepare=lambda label: arena.restart(), run=lambda here, subject: look(here), check=is_the_same))
+    def test_looks_at_nodes_with_a_fault_at_every_call(self, arena: Arena) -> None:
+        able = arena.here.capabilities
+        if not (able.sees_nodes or able.counts_slots):
+            arena.leave_out("sees no nodes")
+
+        def look(here: Platform) -> object:
+            stopped = [here.node_stopped(node) for node in arena.case.nodes] if able.sees_nodes else []
+            return (stopped, here.node_slots(arena.node)) if able.counts_slots else stopped
+
+        at_every_call(arena, _looking(arena, look))
+
+
+def _looking(arena: Arena, look: Callable[[Platform], object]) -> Verb[None, object]:
+    seen = look(arena.there)
+
+    def is_the_same(subject: None, answer: object) -> None:
+        assert answer == seen, f"it sees {answer}, and there is {seen}"
+
+    return Verb(prepare=lambda label: arena.restart(), run=lambda here, subject: look(here), check=is_the_same)
 
 
 def _creating(
@@ -259,7 +277,9 @@ def _creating(
     def is_there_once(request: CreateRequest, answer: VolumeReport) -> None:
         listed = [volume.external_id for volume in arena.volumes() if volume.token == request.token]
         assert listed == [answer.external_id], f"its token has made {listed}"
-        assert arena.there.find(request.token) == answer, "another volume is found by its token"
+        found = arena.there.find(request.token)
+        assert found, "no volume is found by its token"
+        assert (found.external_id, found.size_mib) == (answer.external_id, answer.size_mib), "another volume is found by its token"
         if data:
             assert arena.holds(arena.attach(answer.external_id), data), "it does not hold what its origin held"
             arena.detach(answer.external_id)
