@@ -4,21 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
 from storage.platforms.base import Platform
 from storage.platforms.contract import PlatformContract
+from storage.platforms.faulting import Faults
+from storage.platforms.local.layout import LOCKS
 from storage.platforms.registry import build
 from tests.contract.conftest import xfs
+from tests.contract.mortal import Mortal
+
+
+class OnThisMachine(PlatformContract):
+    format: ClassVar[str]
+
+    def make(self, storage: Path) -> Platform:
+        return build("local", "local", {"root": str(storage), "format": self.format})
+
+    def faults(self, storage: Path) -> Faults:
+        """Its storage is the machine's own: no reply is lost and no call refused, but the process may die at any of them."""
+        return Mortal(lambda: self.make(storage))
+
+    def things(self, storage: Path, platform: Platform) -> list[str]:
+        """Folders that volumes share stay, and so do locks."""
+        paths = [path for path in storage.rglob("*") if LOCKS not in path.parts]
+        return [str(path) for path in paths if path.is_file() or path.suffix == ".dir"]
 
 
 @pytest.mark.root
-class TestLocalImages(PlatformContract):
+class TestLocalImages(OnThisMachine):
     many = 100
-
-    def make(self, storage: Path) -> Platform:
-        return build("local", "local", {"root": str(storage)})
+    format = "image"
 
 
 @pytest.mark.root
@@ -34,8 +52,6 @@ class TestLocalImagesOnXfs(TestLocalImages):
         assert self.make(storage).capabilities.snapshot_attached
 
 
-class TestLocalFolders(PlatformContract):
+class TestLocalFolders(OnThisMachine):
     many = 300
-
-    def make(self, storage: Path) -> Platform:
-        return build("local", "local", {"root": str(storage), "format": "folder"})
+    format = "folder"

@@ -88,7 +88,7 @@ class Folder:
 
     def replace(self, name: str, content: bytes) -> None:
         """Puts a file in the place of an older one: after a power cut it is the old or the new one, whole. `sync` makes it the new."""
-        temporary = f".{name}.new"
+        temporary = temporary_name(name)
         self.write(temporary, content)
         os.rename(temporary, name, src_dir_fd=self.fd, dst_dir_fd=self.fd)
 
@@ -107,6 +107,11 @@ class Folder:
 
     def sync(self) -> None:
         os.fsync(self.fd)
+
+
+def temporary_name(name: str) -> str:
+    """What a file is called while it is written to take the place of this one."""
+    return f".{name}.new"
 
 
 def _component(name: str) -> str:

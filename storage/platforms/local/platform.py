@@ -195,6 +195,7 @@ class LocalPlatform(Platform):
             with self._records.known(external_id) as known:
                 pool = known.pool
         except UnknownVolume:
+            self._records.clear(layout.volume_spot(external_id))
             return
         with self._store.opened() as root, self._store.staging(root, pool) as stage, contextlib.suppress(UnknownVolume):
             self._take_away(external_id, stage)
@@ -206,7 +207,7 @@ class LocalPlatform(Platform):
                 raise VolumeInUse(volume=external_id, holder=", ".join(holders))
             data = known.stem + self._format.suffix
             known.folder.move(data, stage, data)
-            for name in (car_name(known.stem), *self._format.leftovers(known.stem)):
+            for name in self._records.beside(known.stem):
                 known.folder.remove(name)
             known.folder.sync()
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from storage.errors import PlatformError, UnknownVolume
 from storage.model import ExternalId
 from storage.platforms.base import VolumeReport
 from storage.platforms.local import layout
-from storage.platforms.local.folders import Folder, locked
+from storage.platforms.local.folders import Folder, locked, temporary_name
 from storage.platforms.local.formats import Format
 from storage.platforms.local.layout import Spot, car_name
 from storage.platforms.local.options import LocalOptions
@@ -65,6 +65,15 @@ class Records:
             path = found.folder.path / car_name(found.spot.stem)
             raise PlatformError(platform=self.platform, action=f"read {path}", reason="it is gone, and with it the volume's fencing epoch")
         return Known(root=root, pool=found.pool, folder=found.folder, stem=found.spot.stem, car=car or Sidecar())
+
+    def beside(self, stem: str) -> Sequence[str]:
+        """The names of all files of a thing but its data, also of one that a process has died over."""
+        return (car_name(stem), temporary_name(car_name(stem)), *self.format.leftovers(stem))
+
+    def clear(self, spot: Spot | None) -> None:
+        """Removes what a deletion that broke off has left of a thing of Polly's own whose data is gone."""
+        if spot and spot.own:
+            self.store.clear(spot, self.beside(spot.stem))
 
     def save(self, known: Known, car: Sidecar) -> None:
         """On disk once this returns."""

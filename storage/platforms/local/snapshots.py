@@ -123,8 +123,11 @@ class Snapshots:
         with store.guard(spot.shard) as root, store.find(root, spot) as found:
             if found is not None:
                 found.folder.remove(spot.stem + self.records.format.suffix)
-                found.folder.remove(car_name(spot.stem))
+                for name in self.records.beside(spot.stem):
+                    found.folder.remove(name)
                 found.folder.sync()
+                return
+        self.records.clear(spot)
 
     def restore(self, snapshot: ExternalId, stage: Folder, stem: str, size_mib: int) -> Birth | None:
         """Puts a copy on the stage as the data of a new volume. Returns the birth certificate of the filesystem on it.

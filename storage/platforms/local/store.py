@@ -11,7 +11,7 @@ import fcntl
 import os
 import stat
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -79,13 +79,31 @@ class Store:
             yield self._find(root, spot, opened) if spot else None
 
     def _find(self, root: Folder, spot: Spot, opened: contextlib.ExitStack) -> Found | None:
+        for pool, place in self._places(root, spot, opened):
+            if self.holds(place, spot.stem):
+                return Found(spot=spot, pool=pool, folder=place)
+        return None
+
+    def _places(self, root: Folder, spot: Spot, opened: contextlib.ExitStack) -> Iterator[tuple[str, Folder]]:
+        """The folder where the thing would be, in each pool that has it."""
         for pool in self.pools:
             place = root.sub_or_none(pool)
             for step in (layout.VOLUMES, spot.shard) if spot.own else ():
                 place = opened.enter_context(place).sub_or_none(step) if place else None
-            if place and self.holds(opened.enter_context(place), spot.stem):
-                return Found(spot=spot, pool=pool, folder=place)
-        return None
+            if place:
+                yield pool, opened.enter_context(place)
+
+    def clear(self, spot: Spot, names: Sequence[str]) -> None:
+        """Removes what a deletion that broke off has left: files of these names beside data that is gone, and all that was staged."""
+        with self.guard(spot.shard) as root, contextlib.ExitStack() as opened:
+            for _, place in self._places(root, spot, opened):
+                if not self.holds(place, spot.stem):
+                    for name in names:
+                        place.remove(name)
+        with self.opened() as root:
+            for pool in self.pools:
+                with contextlib.suppress(FileNotFoundError), root.sub(pool) as place, place.sub(layout.NEW) as new:
+                    _sweep(new)
 
     def holds(self, folder: Folder, stem: str) -> bool:
         """Whether the data of a thing is here, and is what it should be and no link."""
