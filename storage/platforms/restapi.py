@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -61,6 +62,37 @@ class Timing:
     """Calls that are under way at the same time, at most."""
 
 
+class Answer(dict[str, Any]):
+    """An object of an answer. What it lacks, or has only as null, where that is asked for by `[]` is PlatformUnavailable: it is another
+    version's, or not the array's at all. `get` is for what may be missing."""
+
+    def __init__(self, platform: str, action: str, said: Mapping[str, Any]) -> None:
+        super().__init__(said)
+        self._platform, self._action = platform, action
+
+    def __getitem__(self, key: str) -> Any:
+        if (found := self.get(key)) is None:
+            raise self.wrong(f"lacks {key!r}")
+        return found
+
+    def whole(self, key: str) -> int:
+        """A whole number, also where it is written as text."""
+        try:
+            return int(self[key])
+        except (TypeError, ValueError):
+            raise self.wrong(f"has {self[key]!r} as {key!r}, which is no number") from None
+
+    def objects(self, key: str) -> list[Answer]:
+        found = self[key]
+        if not isinstance(found, list) or not all(isinstance(one, Answer) for one in found):
+            raise self.wrong(f"has {found!r:.80} as {key!r}, which is no list of objects")
+        return found
+
+    def wrong(self, how: str) -> PlatformUnavailable:
+        """The error for one that is not as it must be."""
+        return PlatformUnavailable(platform=self._platform, action=self._action, reason=f"an object of its answer {how}")
+
+
 class RestApi:
     """Calls to one array. Threads may share it; the connection is made with the first call."""
 
@@ -110,6 +142,19 @@ class RestApi:
             self._timing.bucket.throttled()
             self._timing.wait(_asked_wait(answer))
         raise PlatformUnavailable(platform=self.platform, action=action, reason=f"it is too busy (HTTP {answer.status_code})")
+
+    def read(self, action: str, answer: httpx.Response) -> Answer:
+        """What an answer says; of one without a body nothing. Raises PlatformUnavailable for what is no JSON object: the array said
+        something else, or somebody else answered."""
+        if not answer.content.strip():
+            return Answer(self.platform, action, {})
+        try:
+            found = answer.json(object_hook=partial(Answer, self.platform, action))
+        except ValueError as error:
+            raise PlatformUnavailable(platform=self.platform, action=action, reason="its answer is not JSON") from error
+        if not isinstance(found, Answer):
+            raise PlatformUnavailable(platform=self.platform, action=action, reason="its answer is no JSON object")
+        return found
 
     def _ask(self, action: str, method: str, path: str, **more: Any) -> httpx.Response:
         try:

@@ -1,8 +1,9 @@
 """An XMS over HTTPS: Cinder's own in-memory one, behind a layer that refuses what a real array refuses, and can be told to fail.
 
-Run by the Python that has Cinder: `_xms_server.py PORT CERT KEY`. It knows nothing of Polly. A POST to /faults sets what goes
-wrong next: {"busy": N, "throttle": N, "lose": N, "locked_out": true, "most_objects": N, "most_snapshots": N}, {"reset": true}
-empties it.
+Run by the Python that has Cinder: `_xms_server.py PORT CERT KEY`. It knows nothing of Polly but its faults. A POST to /faults sets what
+goes wrong next: {"busy": N, "locked_out": true, "most_objects": N, "most_snapshots": N}, {"blind": true} to filters, {"say": [[STATUS,
+TEXT]]} instead of the next answers, {"arrange": [FAULT, N]} and {"heal": true} for a fault at the N-th call, {"reset": true} to empty
+all. It is answered with what calls there were, and all that is there.
 """
 
 from __future__ import annotations
@@ -28,12 +29,19 @@ objects.register_all()
 from cinder.tests.unit.volume.drivers.dell_emc import test_xtremio as xms  # noqa: E402  # it needs the objects above
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-from tests.peers.loopback import Asked, Reply, Server, written  # noqa: E402  # it is below no folder that this program looks in
+from storage.platforms.faulting import Fate, Fault, Faults  # noqa: E402  # it is below no folder that this program looks in
+from tests.peers.loopback import Asked, Reply, Server, meeting, written  # noqa: E402  # likewise
 
 USER, PASSWORD = "polly", "not-a-real-secret"
 PATH = re.compile(r"/api/json/(?:v2/)?types/([\w-]+)(?:/(\d+))?")
 UNITS = {"k": 1, "m": 1024, "g": 1024**2, "t": 1024**3}
 LARGEST_KIB = 256 * 1024**3
+LONGEST = 128
+NAMES = ("vol-name", "ig-name", "initiator-name", "name")
+REFUSALS = {
+    Fate.THROTTLED: written(400, {"message": "system_is_busy", "error_code": 400}),
+    Fate.EXPIRED: written(401, {"message": "unauthorized"}),
+}
 
 
 class Refusal(Exception):
@@ -62,6 +70,11 @@ class Array:
         xms.xms_data["snapshot-sets"] = Rows()
         self.faults: dict[str, Any] = {"most_objects": 8192, "most_snapshots": 512, "most_maps": 16384}
 
+    def things(self) -> list[str]:
+        rows = [(kind, row) for kind in ("volumes", "initiator-groups", "initiators", "lun-maps") for row in xms.xms_data[kind].values()]
+        seen = ("name", "vol-name", "ig-name", "port-address", "vol-size")
+        return sorted({f"{kind}: {[row.get(key) for key in seen]}" for kind, row in rows})
+
     def spend(self, fault: str) -> bool:
         left = int(self.faults.get(fault, 0))
         self.faults[fault] = max(0, left - 1)
@@ -71,6 +84,10 @@ class Array:
         name = query.get("name", [None])[0]
         if kind not in xms.xms_data and kind != "snapshots":
             raise Refusal("invalid_object_type")
+        for cluster in (*query.get("cluster-name", []), *filter(None, [body.get("cluster-id")])):
+            self.found("clusters", cluster, None)
+        if any(len(str(body.get(key, ""))) > LONGEST for key in NAMES):
+            raise Refusal("invalid_name_length")
         if method == "GET" and name is None and index is None:
             return self.listed("volumes" if kind == "snapshots" else kind, query)
         verb = getattr(self, f"{method.lower()}_{kind.replace('-', '_')}", None)
@@ -89,7 +106,7 @@ class Array:
             raise Refusal("invalid_object_type") from None
 
     def listed(self, kind: str, query: dict[str, list[str]]) -> Any:
-        wanted = [term.split(":", 2) for term in query.get("filter", [])]
+        wanted = [term.split(":", 2) for term in query.get("filter", []) if not self.faults.get("blind")]
         rows = [row for row in xms.xms_data[kind].values() if all(_says(row, field) == value for field, _, value in wanted)]
         if query.get("full") == ["1"]:
             return {kind: rows}
@@ -206,16 +223,25 @@ class Xms:
 
     def __init__(self) -> None:
         self.array = Array()
+        self.faults = Faults()
 
     def answer(self, asked: Asked) -> Reply | None:
         if asked.target == "/faults":
-            body = asked.body
-            self.array.reset() if body.pop("reset", False) else self.array.faults.update(body)
-            return written(200, {})
-        status, content = self.outcome(asked)
-        if status < 300 and self.array.spend("lose"):
-            return None
-        return written(status, content, again_s=0)
+            return self.told(asked.body)
+        url = urllib.parse.urlsplit(asked.target)
+        named = urllib.parse.parse_qs(url.query).get("name", [""])[0]
+        return meeting(self.faults.fate(f"{asked.method} {url.path} {named}"), asked, lambda it: written(*self.outcome(it)), REFUSALS)
+
+    def told(self, body: dict[str, Any]) -> Reply:
+        if body.pop("reset", False):
+            self.array.reset()
+            self.faults = Faults()
+        if arranged := body.pop("arrange", None):
+            self.faults.arrange(Fault[arranged[0]], arranged[1])
+        if body.pop("heal", False):
+            self.faults.heal()
+        self.array.faults.update(body)
+        return written(200, {"calls": self.faults.calls, "met": self.faults.met, "things": self.array.things()})
 
     def outcome(self, asked: Asked) -> tuple[int, Any]:
         url = urllib.parse.urlsplit(asked.target)
@@ -223,8 +249,9 @@ class Xms:
         with self.array.lock:
             if not self.is_allowed(asked):
                 return 401, {"message": "unauthorized"}
-            if self.array.spend("throttle"):
-                return 429, {"message": "too_many_requests"}
+            if said := self.array.faults.get("say"):
+                status, text = said.pop(0)
+                return status, text.encode()
             if self.array.spend("busy"):
                 return 400, {"message": "system_is_busy", "error_code": 400}
             if found is None:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import ssl
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import httpx
 import trustme
 
+from storage.platforms.faulting import Fault, Faults
 from tests.peers.venvs import venv
 from tests.ports import free_port
 
@@ -21,6 +23,28 @@ USER, PASSWORD = "polly", "not-a-real-secret"
 
 def install() -> None:
     venv("xtremio")
+
+
+class FarFaults(Faults):
+    """Faults that the server's own process keeps."""
+
+    def __init__(self, server: XmsServer, *kinds: Fault, codes: Mapping[Fault, str]) -> None:
+        super().__init__(*kinds, codes=codes)
+        self._server = server
+
+    @property
+    def calls(self) -> int:
+        return int(self._server.faults()["calls"])
+
+    @property
+    def met(self) -> bool:
+        return bool(self._server.faults()["met"])
+
+    def arrange(self, fault: Fault, nth: int) -> None:
+        self._server.faults(arrange=[fault.name, nth])
+
+    def heal(self) -> None:
+        self._server.faults(heal=True)
 
 
 class XmsServer:
@@ -55,9 +79,13 @@ class XmsServer:
             self._process.kill()
             self._process.communicate()
 
-    def faults(self, **faults: Any) -> None:
-        trusted = ssl.create_default_context(cafile=str(self.ca_file))
-        httpx.post(f"{self.url}/faults", json=faults, verify=trusted, trust_env=False).raise_for_status()
+    def faults(self, **faults: Any) -> Any:
+        """What calls there were, and all that is there."""
+        return self._teller().post("/faults", json=faults).raise_for_status().json()
+
+    @cache  # noqa: B019 - there is one server for a run
+    def _teller(self) -> httpx.Client:
+        return httpx.Client(base_url=self.url, verify=ssl.create_default_context(cafile=str(self.ca_file)), trust_env=False)
 
     @contextlib.contextmanager
     def failing(self, **faults: Any) -> Iterator[None]:

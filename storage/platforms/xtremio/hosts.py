@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from storage.errors import NoSlot, PlatformError
-from storage.platforms.xtremio.xms import NotThere, Object, Refused, Xms
+from storage.platforms.restapi import Answer
+from storage.platforms.xtremio import naming
+from storage.platforms.xtremio.xms import NotThere, Object, Refused, Xms, named
 
 WWPN: Final = re.compile(r"(?:0x)?([0-9a-fA-F]{2}(?::?[0-9a-fA-F]{2}){7})")
 TOO_MANY: Final = "too_many"
 """How the array's words for its limits begin, such as `too_many_objs`."""
+REGISTERED: Final = "polly-"
 
 
 def port_addresses(node: str) -> list[str]:
@@ -27,38 +32,71 @@ def _address(text: str) -> str:
     return ":".join(digits[at : at + 2] for at in range(0, 16, 2))
 
 
+def _as_node(address: str) -> str:
+    """An address as a node says it."""
+    return address.replace(":", "") if WWPN.fullmatch(address) else address
+
+
+def _registered(text: str) -> str:
+    """A name of Polly's for a host or an initiator; of two that are too long neither is taken for the other."""
+    name = REGISTERED + text
+    return name if len(name) <= naming.LONGEST else f"{name[: naming.LONGEST - 9]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
 class Hosts:
     """All methods raise PlatformUnavailable and Refused beside what they say."""
 
     def __init__(self, xms: Xms, platform: str, *, register: bool) -> None:
         self._xms, self._platform, self._register = xms, platform, register
 
-    def group(self, node: str) -> str | None:
-        """The initiator group that has the node's initiators, or that is called like the node; None if there is none."""
-        for address in port_addresses(node):
-            for initiator in self._xms.all("initiators", f"port-address:eq:{address}"):
-                return str(initiator["ig-id"][1])
+    def groups(self, node: str) -> list[str]:
+        """The initiator groups that have the node's initiators, or the one that is called like the node."""
+        if found := sorted({group for address in port_addresses(node) for group in self._groups_of(address)}):
+            return found
         try:
-            return str(self._xms.get("initiator-groups", node, action="look for a host")["name"])
+            return [str(self._xms.get("initiator-groups", node, action="look for a host")["name"])] if node else []
         except NotThere:
-            return None
+            return []
+
+    def _groups_of(self, address: str) -> Iterator[str]:
+        """Whatever the XMS makes of the filter: a volume must not go to another host."""
+        for initiator in self._xms.all("initiators", f"port-address:eq:{address}"):
+            if _address(str(initiator["port-address"])) == address:
+                yield named(initiator, "ig-id")
 
     def registered(self, node: str) -> str:
-        """The node's initiator group, made if need be. Raises PlatformError where hosts are registered by hand and this one is not."""
-        if found := self.group(node):
-            return found
-        if not self._register or not node:
-            reason = f"no initiator of the array has the address {node!r}: register the host, or set register_hosts"
-            raise PlatformError(platform=self._platform, action="find a host", reason=reason)
-        return self._make(node)
+        """The node's initiator group, made if need be. Raises PlatformError where hosts are registered by hand and this one is not, and
+        for one that others are in as well."""
+        found = self.groups(node)
+        if not found:
+            if not self._register or not port_addresses(node):
+                raise self._no_host(f"no initiator of the array has the address {node!r}: register the host, or set register_hosts")
+            self._make(node)
+            found = self.groups(node)
+        if len(found) != 1:
+            raise self._no_host(f"the initiators {node} are in the groups {', '.join(found) or '(none)'}: put them into one")
+        self._refuse_shared(node, found[0])
+        return found[0]
 
-    def _make(self, node: str) -> str:
+    def _refuse_shared(self, node: str, group: str) -> None:
+        """What a group is given, every initiator of it is given. A machine has one IQN unless the node's name says more; of its WWPNs the
+        node names those that are online."""
+        wanted = port_addresses(node)
+        if not any(one.startswith("iqn.") for one in wanted):
+            return
+        if others := [one for one in self._members()[group] if one.startswith("iqn.") and one not in wanted]:
+            reason = f"group {group} has also {', '.join(others)}: give the node a group of its own, or name all of its initiators"
+            raise self._no_host(reason)
+
+    def _no_host(self, reason: str) -> PlatformError:
+        return PlatformError(platform=self._platform, action="find a host", reason=reason)
+
+    def _make(self, node: str) -> None:
         addresses = port_addresses(node)
-        group = f"polly-{addresses[0]}"[:128]
+        group = _registered(addresses[0])
         self._once("initiator-groups", {"ig-name": group})
         for address in addresses:
-            self._once("initiators", {"initiator-name": f"polly-{address}"[:128], "ig-id": group, "port-address": address})
-        return group
+            self._once("initiators", {"initiator-name": _registered(address), "ig-id": group, "port-address": address})
 
     def _once(self, kind: str, values: Object) -> None:
         """Another caller may have made it in the same moment."""
@@ -70,13 +108,29 @@ class Hosts:
 
     # --- LUN maps -------------------------------------------------------------------------------------------
 
-    def maps_of(self, volume: str) -> list[Object]:
-        return self._xms.all("lun-maps", f"vol-name:eq:{volume}")
+    def maps_of(self, volume: str) -> list[Answer]:
+        """Whatever the XMS makes of the filter: no other volume is ever unmapped."""
+        return [found for found in self._xms.all("lun-maps", f"vol-name:eq:{volume}") if found["vol-name"] == volume]
 
-    def all_maps(self) -> Iterator[tuple[str, str]]:
-        """Volume and group of every LUN map."""
-        for found in self._xms.all("lun-maps", props=("vol-name", "ig-name")):
-            yield str(found["vol-name"]), str(found["ig-name"])
+    def all_maps(self) -> dict[str, list[str]]:
+        """The groups that each volume is mapped to."""
+        found: dict[str, list[str]] = defaultdict(list)
+        for one in self._xms.all("lun-maps", props=("vol-name", "ig-name")):
+            found[str(one["vol-name"])].append(str(one["ig-name"]))
+        return found
+
+    def called(self, groups: Iterable[str]) -> dict[str, str]:
+        """What `attach` takes for these groups: their initiators, behind the group's name if that is not Polly's."""
+        wanted = set(groups)
+        members = self._members() if wanted else {}
+        return {group: ",".join([*_theirs(group), *map(_as_node, members.get(group, ()))]) or group for group in wanted}
+
+    def _members(self) -> dict[str, list[str]]:
+        """The addresses in each group."""
+        found: dict[str, list[str]] = defaultdict(list)
+        for initiator in self._xms.all("initiators"):
+            found[named(initiator, "ig-id")].append(_address(str(initiator["port-address"])))
+        return defaultdict(list, {group: sorted(addresses) for group, addresses in found.items()})
 
     def map(self, volume: str, group: str) -> None:
         """Mapped already is fine. Raises NotThere for an unknown volume, NoSlot where the array lets the group have no more.
@@ -96,7 +150,7 @@ class Hosts:
         """Not mapped is fine."""
         for found in self.maps_of(volume):
             if found["ig-name"] == group:
-                self._drop(str(found["name"] if "name" in found else found["mapping-id"][1]))
+                self._drop(str(found.get("name") or named(found, "mapping-id")))
 
     def _drop(self, name: str) -> None:
         try:
@@ -105,5 +159,9 @@ class Hosts:
             return
 
 
-def holders(maps: Sequence[Object]) -> tuple[str, ...]:
-    return tuple(sorted({str(found["ig-name"]) for found in maps}))
+def _theirs(group: str) -> list[str]:
+    return [] if group.startswith(REGISTERED) else [group]
+
+
+def groups_in(maps: Iterable[Answer]) -> list[str]:
+    return sorted({str(found["ig-name"]) for found in maps})

@@ -1,6 +1,7 @@
 """How Polly's tokens stand in the array's names: it keeps nothing else with a volume. Both ways, without loss.
 
-A volume is `polly-TOKEN`, a snapshot `polly-snap-TOKEN`; a token with other characters than a name may have stands in hex.
+A volume is `polly-TOKEN`, a snapshot `polly-snap-TOKEN`; a token with other characters than a name may have stands in hex. A copy
+that has not got its name yet is `ORIGIN.polly-TOKEN` or `ORIGIN.polly-snap-TOKEN`, which is neither.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ LONGEST: Final = 128
 """Characters of a name."""
 VOLUME: Final = "polly-"
 SNAPSHOT: Final = "polly-snap-"
-PLAIN: Final = re.compile(r"(?!snap-|x-)[A-Za-z0-9._-]+")
+BEGUN: Final = ".polly-"
+PLAIN: Final = re.compile(r"(?!snap-|x-)(?!.*\.polly-)[A-Za-z0-9._-]+")
 HEX: Final = "x-"
 
 
@@ -28,17 +30,35 @@ def snapshot_name(token: str) -> str:
     return _name(SNAPSHOT, token)
 
 
+def begun_name(origin: str, name: str) -> str:
+    """What the array calls a copy until it is renamed."""
+    return f"{origin}.{name}"
+
+
+def is_begun(name: str) -> bool:
+    return BEGUN in name
+
+
+def is_snapshot(name: str) -> bool:
+    return name.startswith(SNAPSHOT) and not is_begun(name)
+
+
+def is_volume(name: str) -> bool:
+    """Whether it can be one, Polly's or another's."""
+    return 0 < len(name) <= LONGEST and not is_snapshot(name) and not is_begun(name)
+
+
+def is_ours(name: str) -> bool:
+    return name.startswith(VOLUME) or is_begun(name)
+
+
 def token_of_volume(name: str) -> str:
     """The token that a volume was made with; empty for one that Polly did not make."""
-    return "" if is_snapshot(name) else _token(VOLUME, name)
+    return _token(VOLUME, name) if is_volume(name) else ""
 
 
 def token_of_snapshot(name: str) -> str:
     return _token(SNAPSHOT, name)
-
-
-def is_snapshot(name: str) -> bool:
-    return name.startswith(SNAPSHOT)
 
 
 def _name(prefix: str, token: str) -> str:

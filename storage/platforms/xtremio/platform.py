@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import random
 import time
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
@@ -27,11 +26,11 @@ from storage.platforms.base import Attachment, Capabilities, CreateRequest, Find
 from storage.platforms.options import write_options
 from storage.platforms.pacing import TokenBucket
 from storage.platforms.passwords import exposed
-from storage.platforms.restapi import KEYS, RestApi, Timing
+from storage.platforms.restapi import KEYS, Answer, RestApi, Timing
 from storage.platforms.xtremio import naming
-from storage.platforms.xtremio.hosts import Hosts, holders
+from storage.platforms.xtremio.hosts import Hosts, groups_in
 from storage.platforms.xtremio.options import XtremioOptions
-from storage.platforms.xtremio.xms import NotThere, Object, Refused, Xms
+from storage.platforms.xtremio.xms import NotThere, Refused, Xms, named
 
 GIB: Final = 1024
 MOST_MIB: Final = 256 * 1024 * 1024
@@ -91,8 +90,8 @@ class XtremioPlatform(Platform):
     def pools(self) -> Sequence[PoolReport]:
         """Without capacity_mib the flash counts as it is; what data reduction gains is the operator's to promise, by `overcommit`."""
         cluster = self._xms.get("clusters", self._xms.cluster, action="look at the cluster")
-        capacity_mib = self._options.capacity_mib or _mib(cluster["ud-ssd-space"])
-        foreign_mib = sum(_mib(found["vol-size"]) for found in self._all_volumes() if not naming.token_of_volume(_name(found)))
+        capacity_mib = self._options.capacity_mib or _mib(cluster, "ud-ssd-space")
+        foreign_mib = sum(_mib(found) for found in self._all_volumes() if not naming.is_ours(_name(found)))
         return [
             PoolReport(
                 name=self._xms.cluster,
@@ -105,47 +104,62 @@ class XtremioPlatform(Platform):
 
     def volumes(self, *, after: str | None = None, limit: int = 1000) -> Page[VolumeReport]:
         """The XMS lists everything at once, so a part is cut from it; the order is that of the names."""
-        held: dict[str, list[str]] = defaultdict(list)
-        for volume, group in self._hosts.all_maps():
-            held[volume].append(group)
-        found = {_name(volume): volume for volume in self._all_volumes() if not naming.is_snapshot(_name(volume))}
+        maps = self._hosts.all_maps()
+        found = {_name(volume): volume for volume in self._all_volumes() if naming.is_volume(_name(volume))}
         names, last = _part(found, after, limit)
-        return Page(items=[self._report(found[name], tuple(sorted(held[name]))) for name in names], after=last)
+        called = self._hosts.called(group for name in names for group in maps[name])
+        held = {name: tuple(sorted(called[group] for group in maps[name])) for name in names}
+        return Page(items=[self._report(found[name], held[name]) for name in names], after=last)
 
-    def _all_volumes(self) -> list[Object]:
+    def _all_volumes(self) -> list[Answer]:
         return self._xms.all("volumes", props=VOLUME_PROPS)
 
     def inspect(self, external_id: ExternalId) -> VolumeReport:
         found = self._known(external_id)
-        return self._report(found, holders(self._hosts.maps_of(_name(found))))
+        return self._report(found, self._holders(_name(found)))
 
-    def _known(self, external_id: ExternalId) -> Object:
-        if not external_id or len(external_id) > naming.LONGEST or naming.is_snapshot(external_id):
+    def _holders(self, name: str) -> tuple[str, ...]:
+        return tuple(sorted(self._hosts.called(groups_in(self._hosts.maps_of(name))).values()))
+
+    def _known(self, external_id: ExternalId) -> Answer:
+        found = self._named(external_id) if naming.is_volume(external_id) else None
+        if found is None:
             raise UnknownVolume(volume=external_id)
-        try:
-            return self._xms.get("volumes", external_id, action="look at a volume")
-        except NotThere as error:
-            raise UnknownVolume(volume=external_id) from error
+        return found
 
-    def _report(self, volume: Object, held_by: tuple[str, ...]) -> VolumeReport:
+    def _named(self, name: str) -> Answer | None:
+        """A volume or a snapshot of this name, a copy that is begun as well."""
+        try:
+            found = self._xms.get("volumes", name, action="look at a volume")
+        except NotThere:
+            return None
+        if _name(found) != name:
+            raise found.wrong(f"is called {_name(found)!r} where {name!r} was asked for")
+        return found
+
+    def _report(self, volume: Answer, held_by: tuple[str, ...], *, token: str = "") -> VolumeReport:
+        """`token`: of a copy that has not got its name yet."""
         name = _name(volume)
         return VolumeReport(
             external_id=ExternalId(name),
             pool=self._xms.cluster,
-            size_mib=_mib(volume["vol-size"]),
+            size_mib=_mib(volume),
             serial=_serial(volume),
-            token=naming.token_of_volume(name),
+            token=naming.token_of_volume(name) or token,
             held_by=held_by,
             zone=self._options.zone,
         )
 
     def find(self, token: str) -> VolumeReport | None:
-        if not token:
-            return None
+        """Also a copy that has not got its name yet, so that it can be deleted."""
         try:
-            return self.inspect(ExternalId(naming.volume_name(token)))
-        except (UnknownVolume, Invalid):
+            name = naming.volume_name(token)
+        except Invalid:
             return None
+        if (found := self._named(name)) is not None:
+            return self._report(found, self._holders(name))
+        begun = (one for one in self._all_volumes() if _name(one).endswith(naming.begun_name("", name)))
+        return next((self._report(one, (), token=token) for one in begun), None)
 
     # --- create, delete, expand ---------------------------------------------------------------------------------
 
@@ -158,12 +172,13 @@ class XtremioPlatform(Platform):
             raise UnknownPool(pool=request.pool, platform=self._name)
         self.check_parameters(request.parameters)
         name, size_mib = naming.volume_name(request.token), self.capabilities.fit(request.size_mib)
-        if made := self.find(request.token):
-            return self._grown(made, size_mib) if request.snapshot else made
+        if self._named(name) is None:
+            if request.snapshot is not None:
+                self._clone(request.snapshot, name, size_mib)
+            else:
+                self._make(name, size_mib)
         if request.snapshot is not None:
-            self._clone(request.snapshot, name, size_mib)
-        else:
-            self._make(name, size_mib)
+            self._resize(name, size_mib)
         return self.inspect(ExternalId(name))
 
     def _make(self, name: str, size_mib: int) -> None:
@@ -175,18 +190,12 @@ class XtremioPlatform(Platform):
 
     def _clone(self, snapshot: ExternalId, name: str, size_mib: int) -> None:
         """A writable snapshot of the snapshot, which gets its name in a second step: one that waits for it is taken up."""
-        source = self._snapshot_or_refuse(snapshot)
-        if size_mib < _mib(source["vol-size"]):
-            raise Invalid(field="size_mib", value=size_mib, reason=f"snapshot {snapshot} has {_mib(source['vol-size'])} MiB")
+        source = self._named(snapshot) if naming.is_snapshot(snapshot) else None
+        if source is None:
+            raise UnknownSnapshot(snapshot=snapshot)
+        if size_mib < _mib(source):
+            raise Invalid(field="size_mib", value=size_mib, reason=f"snapshot {snapshot} has {_mib(source)} MiB")
         self._copy(_name(source), name, "regular", size_mib)
-        self._resize(name, size_mib)
-
-    def _grown(self, made: VolumeReport, size_mib: int) -> VolumeReport:
-        """A copy whose growing was cut off."""
-        if made.size_mib < size_mib:
-            self._resize(made.external_id, size_mib)
-            return self.inspect(made.external_id)
-        return made
 
     def _copy(self, source: str, name: str, kind: str, size_mib: int) -> None:
         values = {"volume-list": [source], "snapshot-set-name": f"{name}-set", "snap-suffix": name, "snapshot-type": kind}
@@ -195,20 +204,22 @@ class XtremioPlatform(Platform):
         except Refused as error:
             if "not_unique" not in error.words:
                 raise self._full(error, size_mib) from error
+        begun = naming.begun_name(source, name)
         try:
-            self._xms.change("volumes", f"{source}.{name}", {"vol-name": name}, action="name a copy")
-        except Refused as error:
-            if not isinstance(error, NotThere) and "not_unique" not in error.words:
-                raise
-            if not self._is_there(name):  # somebody with the same token has named it in the same moment
-                raise
-
-    def _is_there(self, name: str) -> bool:
-        try:
-            self._xms.get("volumes", name, action="look at a copy")
+            self._xms.change("volumes", begun, {"vol-name": name}, action="name a copy")
         except NotThere:
-            return False
-        return True
+            if self._named(name) is None:  # otherwise somebody with the same token has named it in the same moment
+                raise
+        except Refused as error:
+            if "not_unique" not in error.words:
+                raise
+            self._discard(begun)  # somebody with the same token has named another
+
+    def _discard(self, name: str) -> None:
+        try:
+            self._xms.delete("volumes", name, action="delete a volume")
+        except NotThere:
+            return
 
     def _full(self, error: Refused, size_mib: int) -> PollyError:
         if error.words in LIMITS:
@@ -216,36 +227,39 @@ class XtremioPlatform(Platform):
         return error
 
     def delete(self, external_id: ExternalId) -> None:
-        try:
-            name = _name(self._known(external_id))
-        except UnknownVolume:
+        """Also a copy that has not got its name yet."""
+        if not (naming.is_volume(external_id) or naming.is_begun(external_id)) or self._named(external_id) is None:
             return
-        self._refuse_mapped(name)
+        self._refuse_mapped(external_id)
         try:
-            self._xms.delete("volumes", name, action="delete a volume")
-        except NotThere:
-            return
+            self._discard(external_id)
         except Refused:
-            self._refuse_mapped(name)
+            self._refuse_mapped(external_id)
             raise
 
     def _refuse_mapped(self, name: str) -> None:
-        if held := holders(self._hosts.maps_of(name)):
+        if held := self._holders(name):
             raise VolumeInUse(volume=name, holder=", ".join(held))
 
     def expand(self, external_id: ExternalId, size_mib: int) -> VolumeReport:
-        wanted, now_mib = self.capabilities.fit(size_mib), _mib(self._known(external_id)["vol-size"])
+        wanted, now_mib = self.capabilities.fit(size_mib), _mib(self._known(external_id))
         if wanted < now_mib:
             raise Invalid(field="size_mib", value=size_mib, reason=f"volume {external_id} has {now_mib} MiB, and volumes never shrink")
         self._resize(external_id, wanted)
         return self.inspect(external_id)
 
     def _resize(self, name: str, size_mib: int) -> None:
-        if _mib(self._xms.get("volumes", name, action="look at a volume")["vol-size"]) < size_mib:
+        if self._size_mib(name) < size_mib:
             try:
                 self._xms.change("volumes", name, {"vol-size": _written(size_mib)}, action="expand a volume")
+            except NotThere as error:
+                raise UnknownVolume(volume=name) from error
             except Refused as error:
-                raise self._full(error, size_mib) from error
+                if self._size_mib(name) < size_mib:  # otherwise somebody has made it larger in the same moment
+                    raise self._full(error, size_mib) from error
+
+    def _size_mib(self, name: str) -> int:
+        return _mib(self._known(ExternalId(name)))
 
     # --- attach, detach -------------------------------------------------------------------------------------------
 
@@ -253,9 +267,8 @@ class XtremioPlatform(Platform):
         name = _name(self._known(external_id))
         group = self._hosts.registered(node)
         for _ in range(ATTACH_TRIES):
-            others = [holder for holder in holders(self._hosts.maps_of(name)) if holder != group]
-            if others:
-                raise VolumeInUse(volume=external_id, holder=", ".join(others))
+            if others := [other for other in groups_in(self._hosts.maps_of(name)) if other != group]:
+                raise VolumeInUse(volume=external_id, holder=", ".join(sorted(self._hosts.called(others).values())))
             if self._mapped_alone(external_id, group):
                 return self._attachment(external_id, group, read_only=read_only)
             self._wait(self._chance())
@@ -263,12 +276,12 @@ class XtremioPlatform(Platform):
 
     def _mapped_alone(self, external_id: ExternalId, group: str) -> bool:
         """Maps the volume and looks again: whoever sees another's map takes its own away, so that two never both stay."""
-        was_there = group in holders(self._hosts.maps_of(external_id))
+        was_there = group in groups_in(self._hosts.maps_of(external_id))
         try:
             self._hosts.map(external_id, group)
         except NotThere as error:
             raise UnknownVolume(volume=external_id) from error
-        if set(holders(self._hosts.maps_of(external_id))) == {group}:
+        if groups_in(self._hosts.maps_of(external_id)) == [group]:
             return True
         if not was_there:
             self._hosts.unmap(external_id, group)
@@ -276,8 +289,11 @@ class XtremioPlatform(Platform):
 
     def _attachment(self, external_id: ExternalId, group: str, *, read_only: bool) -> Attachment:
         """The array names a volume for the network, its NAA, with its first mapping; so it is read again."""
-        serial = _serial(self._xms.get("volumes", external_id, action="look at a volume"))
-        mapping = next(found for found in self._hosts.maps_of(external_id) if found["ig-name"] == group)
+        serial = _serial(self._known(external_id))
+        mapping = next((found for found in self._hosts.maps_of(external_id) if found["ig-name"] == group), None)
+        if mapping is None:
+            reason = f"somebody has taken volume {external_id} from {group} in the same moment"
+            raise PlatformUnavailable(platform=self._name, action="attach a volume", reason=reason)
         is_iscsi = self._options.protocol == "iscsi"
         return Attachment(
             external_id=external_id,
@@ -292,7 +308,7 @@ class XtremioPlatform(Platform):
         """`ADDRESS:PORT,IQN` of each portal, separated by blanks."""
         wanted = self._options.portals
         found = [portal for portal in self._xms.all("iscsi-portals") if not wanted or portal["name"] in wanted]
-        return " ".join(f"{portal['ip-addr'].partition('/')[0]}:{portal['ip-port']},{portal['port-address']}" for portal in found)
+        return " ".join(f"{_host(str(portal['ip-addr']))}:{portal['ip-port']},{portal['port-address']}" for portal in found)
 
     def detach(self, external_id: ExternalId, node: str) -> None:
         """`node` may also be the name of an initiator group, as `held_by` tells it."""
@@ -300,7 +316,7 @@ class XtremioPlatform(Platform):
             name = _name(self._known(external_id))
         except UnknownVolume:
             return
-        if group := self._hosts.group(node):
+        for group in self._hosts.groups(node):
             self._hosts.unmap(name, group)
 
     # --- snapshots --------------------------------------------------------------------------------------------------
@@ -313,30 +329,20 @@ class XtremioPlatform(Platform):
     def snapshot(self, external_id: ExternalId, *, token: str, name: str = "") -> SnapshotReport:
         source = self._known(external_id)
         wanted = naming.snapshot_name(token)
-        if not self._is_there(wanted):
-            self._copy(_name(source), wanted, "readonly", _mib(source["vol-size"]))
+        if self._named(wanted) is None:
+            self._copy(_name(source), wanted, "readonly", _mib(source))
         return _snapshot(self._xms.get("volumes", wanted, action="look at a snapshot"))
 
-    def _snapshot_or_refuse(self, snapshot: ExternalId) -> Object:
-        try:
-            if naming.is_snapshot(snapshot):
-                return self._xms.get("volumes", snapshot, action="look at a snapshot")
-        except NotThere as error:
-            raise UnknownSnapshot(snapshot=snapshot) from error
-        raise UnknownSnapshot(snapshot=snapshot)
-
     def delete_snapshot(self, snapshot: ExternalId) -> None:
-        try:
-            self._xms.delete("volumes", _name(self._snapshot_or_refuse(snapshot)), action="delete a snapshot")
-        except (UnknownSnapshot, NotThere):
-            return
+        if naming.is_snapshot(snapshot) and self._named(snapshot) is not None:
+            self._discard(snapshot)
 
     # --- the whole --------------------------------------------------------------------------------------------------
 
     def check(self) -> Sequence[Finding]:
         try:
             cluster = self._xms.get("clusters", self._xms.cluster, action="look at the cluster")
-            self._hosts.group("polly-doctor")
+            self._hosts.groups("polly-doctor")
             portals = self._portals() if self._options.protocol == "iscsi" else "-"
         except PlatformUnavailable as error:
             mend = "Check endpoint, ca_file, username and password_file, and that this machine reaches the XMS."
@@ -363,36 +369,42 @@ class XtremioPlatform(Platform):
         self._api.close()
 
 
-def _name(volume: Object) -> str:
-    return str(volume["vol-id"][1] if volume.get("name") is None else volume["name"])
+def _name(volume: Answer) -> str:
+    return str(volume.get("name") or named(volume, "vol-id"))
 
 
-def _mib(kib: object) -> int:
+def _mib(found: Answer, key: str = "vol-size") -> int:
     """The XMS writes sizes in KiB, as text. A part of a MiB that is there is not promised."""
-    return int(str(kib)) // 1024
+    return found.whole(key) // 1024
+
+
+def _host(address: str) -> str:
+    """The address of a portal, which has the length of its network behind it, as iscsiadm writes it."""
+    plain = address.partition("/")[0]
+    return f"[{plain}]" if ":" in plain else plain
 
 
 def _written(size_mib: int) -> str:
     return f"{size_mib // GIB}g"
 
 
-def _serial(volume: Object) -> str:
+def _serial(volume: Answer) -> str:
     """As Linux writes it; a volume that was never mapped has none yet, and its name stands for it."""
     naa = str(volume.get("naa-name") or "").lower()
     return f"naa.{naa}" if naa else _name(volume)
 
 
-def _snapshot(volume: Object) -> SnapshotReport:
-    ancestor: Sequence[object] = volume.get("ancestor-vol-id") or ()
+def _snapshot(volume: Answer) -> SnapshotReport:
+    ancestor = volume.get("ancestor-vol-id")
     return SnapshotReport(
         external_id=ExternalId(_name(volume)),
-        volume=ExternalId(str(ancestor[1]) if len(ancestor) > 1 else ""),
-        size_mib=_mib(volume["vol-size"]),
+        volume=ExternalId(named(volume, "ancestor-vol-id") if ancestor else ""),
+        size_mib=_mib(volume),
         token=naming.token_of_snapshot(_name(volume)),
     )
 
 
-def _part(found: Mapping[str, Object], after: str | None, limit: int) -> tuple[list[str], str | None]:
+def _part(found: Mapping[str, Answer], after: str | None, limit: int) -> tuple[list[str], str | None]:
     if limit < 1:
         raise Invalid(field="limit", value=limit, reason="a part has 1 item or more")
     names = sorted(name for name in found if after is None or name > after)

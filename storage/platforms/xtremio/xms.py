@@ -8,7 +8,7 @@ from typing import Any, Final
 import httpx
 
 from storage.errors import PlatformError, PlatformUnavailable
-from storage.platforms.restapi import RestApi
+from storage.platforms.restapi import Answer, RestApi
 
 TYPES: Final = "/api/json/v2/types"
 BUSY: Final = "system_is_busy"
@@ -40,19 +40,33 @@ class Xms:
     def cluster(self) -> str:
         """The cluster's name. Raises Refused where the block names none and there are several."""
         if not self._cluster:
-            names = [found["name"] for found in self._listed("clusters", {})]
+            names = [str(found["name"]) for found in self._listed("clusters", {})]
             if len(names) != 1:
                 reason = f"the XMS manages the clusters {', '.join(names) or '(none)'}; name one of them as `cluster`"
                 raise self._refusal("find its cluster", reason)
             self._cluster = names[0]
         return self._cluster
 
-    def get(self, kind: str, name: str, *, action: str) -> Object:
-        """Raises NotThere."""
-        found: Object = self._call(action, "GET", kind, params={"name": name, **self._here}).json()["content"]
-        return found
+    def get(self, kind: str, name: str, *, action: str) -> Answer:
+        """Raises NotThere, and PlatformUnavailable where the cluster itself is not there: then nothing can be said of what is in it."""
+        try:
+            content = self._call(action, "GET", kind, params={"name": name, **self._here})["content"]
+        except NotThere as error:
+            if kind != "clusters":
+                self._make_sure_of_cluster(action, error)
+            raise
+        if not isinstance(content, Answer):
+            raise PlatformUnavailable(platform=self._api.platform, action=action, reason=f"its answer has {content!r:.80} as 'content'")
+        return content
 
-    def all(self, kind: str, *filters: str, props: Sequence[str] = ()) -> list[Object]:
+    def _make_sure_of_cluster(self, action: str, error: NotThere) -> None:
+        try:
+            self.get("clusters", self.cluster, action=action)
+        except NotThere:
+            reason = f"the XMS has no cluster {self.cluster} ({error.words})"
+            raise PlatformUnavailable(platform=self._api.platform, action=action, reason=reason) from error
+
+    def all(self, kind: str, *filters: str, props: Sequence[str] = ()) -> list[Answer]:
         """All objects of a type that pass every filter, such as `vol-name:eq:polly-1`."""
         wanted: dict[str, Any] = {"full": 1, **self._here}
         if filters:
@@ -61,14 +75,12 @@ class Xms:
             wanted["prop"] = list(props)
         return self._listed(kind, wanted)
 
-    def _listed(self, kind: str, params: Mapping[str, Any]) -> list[Object]:
-        found: list[Object] = self._call(f"list its {kind}", "GET", kind, params=params).json().get(kind, [])
-        return found
+    def _listed(self, kind: str, params: Mapping[str, Any]) -> list[Answer]:
+        return self._call(f"list its {kind}", "GET", kind, params=params).objects(kind)
 
-    def create(self, kind: str, values: Object, *, action: str) -> str:
-        """The path of what was made, such as `snapshots/27`. Raises Refused."""
-        answer = self._call(action, "POST", kind, json={**values, "cluster-id": self.cluster}).json()
-        return "/".join(answer["links"][0]["href"].split("/")[-2:])
+    def create(self, kind: str, values: Object, *, action: str) -> None:
+        """Raises Refused."""
+        self._call(action, "POST", kind, json={**values, "cluster-id": self.cluster})
 
     def change(self, kind: str, name: str, values: Object, *, action: str) -> None:
         """Raises NotThere, Refused."""
@@ -82,12 +94,12 @@ class Xms:
     def _here(self) -> Mapping[str, str]:
         return {"cluster-name": self.cluster}
 
-    def _call(self, action: str, method: str, kind: str, *, params: Mapping[str, Any] | None = None, json: Any = None) -> httpx.Response:
+    def _call(self, action: str, method: str, kind: str, *, params: Mapping[str, Any] | None = None, json: Any = None) -> Answer:
         auth = (self._api.options.username, self._api.password())
         for _ in range(BUSY_TRIES):
             answer = self._api.call(action, method, f"{TYPES}/{kind}", params=params, json=json, auth=auth)
             if answer.is_success:
-                return answer
+                return self._api.read(action, answer)
             if _words(answer) != BUSY:
                 raise self._error(action, answer)
             self._wait(BUSY_WAIT_S)
@@ -106,6 +118,14 @@ class Xms:
     def _refusal(self, action: str, reason: str) -> Refused:
         kind = NotThere if reason.endswith("obj_not_found") else Refused
         return kind(platform=self._api.platform, action=action, reason=reason)
+
+
+def named(found: Answer, key: str) -> str:
+    """The name in a reference to another object: `[ID, NAME, INDEX]`."""
+    reference = found[key]
+    if not isinstance(reference, list) or len(reference) < 2:
+        raise found.wrong(f"has {reference!r:.80} as {key!r}, which is no reference")
+    return str(reference[1])
 
 
 def _words(answer: httpx.Response) -> str:

@@ -38,21 +38,6 @@ def test_a_copy_waits_until_its_quota_holds(front: OneFs, platform: PowerScalePl
     assert names(front, f"{BASE}/.polly/copies") == []
 
 
-@pytest.mark.parametrize(
-    "lost", [("PUT", "/.polly/copies"), ("PUT", "/copies/polly-copy"), ("POST", "/.polly/copies"), ("POST", "/quota/quotas")]
-)
-def test_whatever_answer_of_a_copy_is_lost_its_repeat_is_whole(front: OneFs, platform: PowerScalePlatform, lost: tuple[str, str]) -> None:
-    snapshot = taken(front, platform)
-    front.lose = lost
-    with pytest.raises(PlatformUnavailable):
-        platform.create(request("copy", snapshot=snapshot))
-    copy = platform.create(request("copy", snapshot=snapshot)).external_id
-    assert files(front, f"{BASE}/{copy}") == {"deep/file": "kept"}
-    platform.delete(copy)
-    front.cluster.finish_jobs()
-    assert (names(front, f"{BASE}/.polly/copies"), names(front, f"{BASE}/.polly/trash")) == ([], [])
-
-
 def test_creators_of_one_copy_at_once_make_one(front: OneFs, platform: PowerScalePlatform) -> None:
     snapshot = taken(front, platform)
     together = threading.Barrier(4)

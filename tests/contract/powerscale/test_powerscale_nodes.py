@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from storage.errors import Conflict, Invalid, PlatformUnavailable, StaleEpoch, UnknownVolume, VolumeInUse
+from storage.errors import Conflict, Invalid, StaleEpoch, UnknownVolume, VolumeInUse
 from storage.model import Birth, ExternalId
 from storage.platforms.powerscale.exports import NOBODY
 from storage.platforms.powerscale.platform import PowerScalePlatform
@@ -224,18 +224,6 @@ def test_a_detach_of_a_volume_that_is_gone_is_fine(platform: PowerScalePlatform,
     platform.detach(volume, A)
     with pytest.raises(UnknownVolume):
         platform.inspect(volume)
-
-
-def test_losing_the_answer_of_any_call_of_an_attach_is_made_good_by_its_repeat(front: OneFs, platform: PowerScalePlatform) -> None:
-    for number, lost in enumerate([("GET", EXPORTS), ("POST", EXPORTS), ("DELETE", EXPORTS)]):
-        volume = platform.create(request(f"lost-{number}")).external_id
-        front.lose = lost
-        with pytest.raises(PlatformUnavailable):
-            platform.attach(volume, A, epoch=2)
-        platform.attach(volume, A, epoch=2)
-        assert front.lose is None
-        assert (rights(front, volume, A), platform.inspect(volume).epoch) == (["rw"], 2)
-        assert len(exports_of(front, volume)) == 2
 
 
 def test_a_node_whose_export_others_take_away_meanwhile_comes_again(

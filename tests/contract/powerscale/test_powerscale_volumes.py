@@ -35,17 +35,6 @@ def test_a_volume_is_a_folder_with_a_hard_quota_of_its_size(front: OneFs, platfo
     assert front.cluster.ifs.child(front.cluster.ifs.known(quota["path"]))["mode"] == "0770"
 
 
-@pytest.mark.parametrize("lost", [("PUT", "/namespace"), ("POST", "/quota/quotas"), ("POST", "/nfs/exports"), ("GET", "/nfs/exports")])
-def test_whatever_answer_of_a_create_is_lost_its_repeat_goes_on(front: OneFs, platform: PowerScalePlatform, lost: tuple[str, str]) -> None:
-    front.lose = lost
-    with pytest.raises(PlatformUnavailable):
-        platform.create(request(parameters={"shared": "true"}))
-    platform.create(request(parameters={"shared": "true"}))
-    for epoch, node in enumerate(NODES, start=1):
-        platform.attach(ExternalId("polly-t1"), node, epoch=epoch)
-    assert (len(front.cluster.quotas), len(front.cluster.exports), names(front)) == (1, 3, ["polly-t1"])
-
-
 def test_tokens_that_no_name_can_hold_stand_in_hex_or_are_refused(platform: PowerScalePlatform) -> None:
     made = platform.create(request("a/b ü"))
     assert made.external_id == "polly-x-612f6220c3bc"
