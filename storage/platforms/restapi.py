@@ -82,7 +82,26 @@ class Answer(dict[str, Any]):
         except (TypeError, ValueError):
             raise self.wrong(f"has {self[key]!r} as {key!r}, which is no number") from None
 
-    def objects(self, key: str) -> list[Answer]:
+    def number(self, key: str, *, otherwise: float | None = None) -> float:
+        """`otherwise`: what it is where there is no such key."""
+        if otherwise is not None and self.get(key) is None:
+            return otherwise
+        try:
+            return float(self[key])
+        except (TypeError, ValueError):
+            raise self.wrong(f"has {self[key]!r} as {key!r}, which is no number") from None
+
+    def part(self, key: str) -> Answer:
+        """An object in this one."""
+        found = self[key]
+        if not isinstance(found, Answer):
+            raise self.wrong(f"has {found!r:.80} as {key!r}, which is no object")
+        return found
+
+    def objects(self, key: str, *, optional: bool = False) -> list[Answer]:
+        """`optional`: none where there is no such key."""
+        if optional and self.get(key) is None:
+            return []
         found = self[key]
         if not isinstance(found, list) or not all(isinstance(one, Answer) for one in found):
             raise self.wrong(f"has {found!r:.80} as {key!r}, which is no list of objects")

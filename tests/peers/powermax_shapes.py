@@ -143,10 +143,7 @@ def _state(link: Link) -> str:
 def snapshots(array: Array, key: str) -> dict[str, Any]:
     """What a volume is a source of, and a target of. Links come nearer to their end with each look."""
     sources = [_snapshot(array, one) for one in array.snapshots_of(key)]
-    targets = [
-        {"linkSourceName": one.source, "snapshotName": one.name, "snap_id": one.id, **_link(one.links[key], key)}
-        for one in array.links_to(key)
-    ]
+    targets = [{"linkSourceName": one.source, "state": _state(one.links[key]), "copy": one.links[key].copy} for one in array.links_to(key)]
     for snapshot in array.snapshots_of(key):
         for link in snapshot.links.values():
             link.looks_left -= 1

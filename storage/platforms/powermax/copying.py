@@ -16,6 +16,7 @@ from storage.errors import PlatformUnavailable
 from storage.platforms.powermax import naming
 from storage.platforms.powermax.unisphere import NO_MEMBER, NotThere, Object, Refused, Unisphere
 from storage.platforms.powermax.volumes import NO_LEVEL, Volume, Volumes
+from storage.platforms.restapi import Answer
 
 TRIES: Final = 20
 """How often a copy that somebody else has taken away is begun again."""
@@ -35,10 +36,11 @@ class Snapshot:
     created_at: float = 0.0
 
 
-def from_session(header: Object) -> Snapshot:
+def from_session(header: Answer) -> Snapshot:
     """As a list of volumes tells it."""
-    made_ms = float(header.get("timestamp") or 0)
-    return Snapshot(device=str(header["device"]), id=int(header["snapid"]), name=str(header["snapshotName"]), created_at=made_ms / 1000)
+    made_ms = header.number("timestamp", otherwise=0.0)
+    device, key, name = str(header["device"]), header.whole("snapid"), str(header["snapshotName"])
+    return Snapshot(device=device, id=key, name=name, created_at=made_ms / 1000)
 
 
 class Copies:
@@ -74,10 +76,13 @@ class Copies:
         except NotThere:
             return
 
-    def _said(self, device: str) -> list[Object]:
+    def _said(self, device: str, role: str = "snapshotSrcs") -> list[Answer]:
+        """What a volume is the source of, or by `snapshotLnks` the target."""
         path = ("volume", device, "snapshot")
         said = self._unisphere.get("look at snapshots", *path, category="replication", private=True)
-        return list(said.get("snapshotSrcs") or ())
+        if not said.keys() & {"snapshotSrcs", "snapshotLnks"}:
+            raise said.wrong("tells neither of snapshots nor of links")
+        return said.objects(role, optional=True)
 
     def _change(self, action: str, method: str, name: str, body: Object) -> None:
         self._unisphere.change(action, method, "snapshot", name, body=body, category="replication", private=True)
@@ -188,12 +193,19 @@ class Copies:
             waited_s, look_s = waited_s + look_s, min(2 * look_s, LONGEST_LOOK_S)
         return False
 
-    def _link(self, snapshot: Snapshot, target: str) -> Object | None:
+    def unlink(self, target: str) -> None:
+        """From whatever the volume is linked to; the array says of a target only which volume's snapshot that is."""
+        sources = {str(one["linkSourceName"]) for one in self._said(target, "snapshotLnks")}
+        for snapshot in [one for source in sources for one in self.of(source)]:
+            if self._link(snapshot, target):
+                self._act(snapshot, target, "Unlink")
+
+    def _link(self, snapshot: Snapshot, target: str) -> Answer | None:
         try:
             said = [one for one in self._said(snapshot.device) if _snapshot(snapshot.device, one).id == snapshot.id]
         except NotThere:
             return None
-        links: list[Object] = [link for one in said for link in one.get("linkedDevices") or ()]
+        links = [link for one in said for link in one.objects("linkedDevices", optional=True)]
         return next((link for link in links if link.get("targetDevice") == target), None)
 
     def _act(self, snapshot: Snapshot, target: str, action: str) -> None:
@@ -212,7 +224,7 @@ class Copies:
         self._change("copy a snapshot", "PUT", snapshot.name, body)
 
 
-def _snapshot(device: str, said: Object) -> Snapshot:
+def _snapshot(device: str, said: Answer) -> Snapshot:
     made_ms = said.get("timestamp")
     created_at = float(made_ms) / 1000 if isinstance(made_ms, (int, float)) else 0.0
-    return Snapshot(device=device, id=int(said["snap_id"]), name=str(said["snapshotName"]), created_at=created_at)
+    return Snapshot(device=device, id=said.whole("snap_id"), name=str(said["snapshotName"]), created_at=created_at)

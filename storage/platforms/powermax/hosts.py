@@ -7,14 +7,14 @@ a host holds a smallest volume of its own, its anchor, and group and view stay.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from itertools import islice
 from typing import Final
 
 from storage.errors import PlatformError, PlatformUnavailable
 from storage.platforms.powermax import naming
-from storage.platforms.powermax.unisphere import EXISTS, NotThere, Object, Refused, Unisphere
+from storage.platforms.powermax.unisphere import EXISTS, NotThere, Refused, Unisphere
 from storage.platforms.powermax.volumes import NO_LEVEL, Volumes
+from storage.platforms.restapi import Answer
 
 WWPN: Final = re.compile(r"(?:0x)?([0-9a-fA-F]{2}(?::?[0-9a-fA-F]{2}){7})")
 IN_USE: Final = ("already in use", "is in use by host", "already exists", "already a member")
@@ -164,11 +164,16 @@ class Hosts:
         if not rows:
             reason = f"masking view {view} does not show volume {device}"
             raise PlatformUnavailable(platform=self._platform, action="attach a volume", reason=reason)
-        return str(int(str(rows[0]["host_lun_address"]), 16))
+        try:
+            return str(int(str(rows[0]["host_lun_address"]), 16))
+        except ValueError:
+            raise rows[0].wrong(f"has {rows[0]['host_lun_address']!r} as a LUN") from None
 
-    def _connections(self, view: str, device: str) -> list[Object]:
+    def _connections(self, view: str, device: str) -> list[Answer]:
+        """Whatever Unisphere makes of the filter: those of this volume."""
         said = self._unisphere.get("look at a masking view", "maskingview", view, "connections", volume_id=device)
-        return [row for row in said.get("maskingViewConnection") or () if row.get("host_lun_address")]
+        rows = said.objects("maskingViewConnection", optional=True)
+        return [row for row in rows if row.get("host_lun_address") and row["volumeId"] == device]
 
     def _make_view(self, view: str, host: str) -> None:
         body = {
@@ -185,15 +190,14 @@ class Hosts:
 
     # --- ports ------------------------------------------------------------------------------------
 
-    def ports(self) -> list[Mapping[str, object]]:
+    def ports(self) -> list[Answer]:
         """The ports of the port group. Raises NotThere where there is none."""
-        keys = self._unisphere.get("look at the port group", "portgroup", self._port_group).get("symmetrixPortKey") or ()
+        said = self._unisphere.get("look at the port group", "portgroup", self._port_group)
+        keys = said.objects("symmetrixPortKey", optional=True)
         return [self._port(str(key["directorId"]), str(key["portId"]).rpartition(":")[2]) for key in keys]
 
-    def _port(self, director: str, number: str) -> Mapping[str, object]:
-        said = self._unisphere.get("look at a port", "director", director, "port", number, category="system")
-        port: Mapping[str, object] = said["symmetrixPort"]
-        return port
+    def _port(self, director: str, number: str) -> Answer:
+        return self._unisphere.get("look at a port", "director", director, "port", number, category="system").part("symmetrixPort")
 
     def portals(self) -> str:
         """`ADDRESS:PORT,IQN` of each iSCSI portal of the group, separated by blanks."""

@@ -63,6 +63,10 @@ def is_internal(name: str) -> bool:
     return name.startswith(INTERNAL)
 
 
+def is_anchor(name: str) -> bool:
+    return name.startswith(ANCHOR)
+
+
 def volume_id(device: str, name: str) -> ExternalId:
     return ExternalId(f"{device}-{name}" if name else device)
 

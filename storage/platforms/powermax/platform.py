@@ -92,8 +92,8 @@ class PowerMaxPlatform(Platform):
         return [self._pool(srp, listed) for srp in self._srps()]
 
     def _pool(self, srp: str, listed: Sequence[Volume]) -> PoolReport:
-        said = self._unisphere.get("look at a pool", "srp", srp).get("srp_capacity") or {}
-        capacity_mib = self._options.capacity_mib or int(float(said.get("usable_total_tb") or 0) * MIB_PER_TB)
+        said = self._unisphere.get("look at a pool", "srp", srp).part("srp_capacity")
+        capacity_mib = self._options.capacity_mib or int(said.number("usable_total_tb") * MIB_PER_TB)
         foreign_mib = sum(one.size_mib for one in listed if not naming.is_ours(one.name) and self._pool_of(one) == srp)
         return PoolReport(
             name=srp,
@@ -129,14 +129,20 @@ class PowerMaxPlatform(Platform):
 
     def _get(self, external_id: ExternalId) -> Volume:
         """Raises UnknownVolume, also where the device is another volume by now."""
+        found = self._left(external_id)
+        if found is None or found.is_copying or naming.is_internal(found.name):
+            raise UnknownVolume(volume=external_id)
+        return found
+
+    def _left(self, external_id: ExternalId) -> Volume | None:
+        """Also what a create has begun with. None where there is nothing, and where the device is another volume by now."""
         parsed = naming.parse_volume_id(external_id)
         try:
             found = self._volumes.get(parsed[0]) if parsed else None
-        except NotThere as error:
-            raise UnknownVolume(volume=external_id) from error
-        if found is None or found.id != external_id or found.is_copying or naming.is_internal(found.name):
-            raise UnknownVolume(volume=external_id)
-        return found
+        except NotThere:
+            self._unisphere.make_sure_of_array("look at a volume")
+            return None
+        return found if found and found.id == external_id and not naming.is_anchor(found.name) else None
 
     def _report(self, volume: Volume, *, token: str = "", known: dict[str, tuple[str, ...]] | None = None) -> VolumeReport:
         """`token`: what it was looked for with, where its name does not tell."""
@@ -151,9 +157,12 @@ class PowerMaxPlatform(Platform):
         )
 
     def find(self, token: str) -> VolumeReport | None:
-        """Also one that a delete has begun with, so that it can be ended."""
-        found = self._volumes.named(naming.volume_name(token)) if token else []
-        chosen = self._volumes.choose(found) or next((volume for volume in found if not volume.groups), None)
+        """Also one that a delete or a create has begun with, so that it can be deleted."""
+        if not token:
+            return None
+        name = naming.volume_name(token)
+        found = self._volumes.named(name)
+        chosen = self._volumes.choose(found) or next(iter(found or self._volumes.named(naming.begun_name(name))), None)
         return self._report(chosen, token=token) if chosen else None
 
     # --- create, delete, expand -----------------------------------------------------------------
@@ -202,18 +211,25 @@ class PowerMaxPlatform(Platform):
         return self._grown(made, size_mib) if made.size_mib < size_mib else made
 
     def delete(self, external_id: ExternalId) -> None:
-        try:
-            volume = self._get(external_id)
-        except UnknownVolume:
+        """Also what a create has begun with."""
+        volume = self._left(external_id)
+        if volume is None:
             return
         self._refuse_held(volume)
         if volume.is_source and (names := [one.name for one in self._copies.of(volume.device)]):
             raise HasSnapshots(volume=external_id, snapshots=", ".join(names))
         try:
+            if volume.is_copying or not volume.groups:
+                self._copies.unlink(volume.device)
             self._volumes.remove(volume)
+        except NotThere:
+            return
         except Refused:
-            self._refuse_held(volume)
+            if now := self._left(external_id):
+                self._refuse_held(now)
             raise
+        for group in filter(naming.is_copying, volume.groups):
+            self._volumes.drop_group(group)
 
     def _refuse_held(self, volume: Volume) -> None:
         if held := self._hosts.holders(volume.groups):

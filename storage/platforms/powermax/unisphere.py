@@ -17,7 +17,7 @@ from urllib.parse import quote
 import httpx
 
 from storage.errors import PlatformError, PlatformUnavailable
-from storage.platforms.restapi import RestApi
+from storage.platforms.restapi import Answer, RestApi
 
 logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for each call says nothing that an operator would want to have seen
 
@@ -71,13 +71,13 @@ class Unisphere:
         self._version = NEWER if number >= int(NEWER) else OLDER
         return said
 
-    def get(self, action: str, *path: str, category: str = "sloprovisioning", private: bool = False, **params: str) -> Object:
+    def get(self, action: str, *path: str, category: str = "sloprovisioning", private: bool = False, **params: str) -> Answer:
         """Raises NotThere."""
         return self._call(action, "GET", self._path(category, path, private=private), params=params or None)
 
     def change(
         self, action: str, method: str, *path: str, body: Object | None = None, category: str = "sloprovisioning", private: bool = False
-    ) -> Object:
+    ) -> Answer:
         """What the call, or the job that it began, ended with. Again while somebody else holds a lock. Raises NotThere, Refused."""
         for _ in range(LOCK_TRIES):
             try:
@@ -90,11 +90,11 @@ class Unisphere:
             self._wait(LOCK_WAIT_S)
         raise PlatformUnavailable(platform=self._api.platform, action=action, reason=f"{reason} ({LOCK_TRIES} times)")
 
-    def begin(self, action: str, method: str, *path: str, body: Object) -> Object:
+    def begin(self, action: str, method: str, *path: str, body: Object) -> Answer:
         """As `change`, as a job."""
         return self.change(action, method, *path, body={**body, **ASYNC})
 
-    def all(self, action: str, *path: str, private: bool = False, **params: str) -> list[Object]:
+    def all(self, action: str, *path: str, private: bool = False, **params: str) -> list[Answer]:
         """A whole list, page after page; from the start where its iterator has ended on the way."""
         for _ in range(LISTING_TRIES):
             first = self.get(action, *path, private=private, **params)
@@ -102,17 +102,25 @@ class Unisphere:
                 return list(self._pages(action, first))
         raise PlatformUnavailable(platform=self._api.platform, action=action, reason="its iterators end before they are read")
 
-    def _pages(self, action: str, first: Object) -> Iterator[Object]:
-        yield from first["resultList"]["result"]
-        count, size = int(first["count"]), int(first["maxPageSize"])
+    def _pages(self, action: str, first: Answer) -> Iterator[Answer]:
+        yield from first.part("resultList").objects("result")
+        count, size = first.whole("count"), max(1, first.whole("maxPageSize"))
         if count <= size:
             return
         iterator = f"{ROOT}/common/Iterator/{quote(str(first['id']), safe='')}"
         for begin in range(size + 1, count + 1, size):
             page = {"from": str(begin), "to": str(min(begin + size - 1, count))}
-            yield from self._call(action, "GET", f"{iterator}/page", params=page)["result"]
+            yield from self._call(action, "GET", f"{iterator}/page", params=page).objects("result")
         with contextlib.suppress(PlatformError):  # it ends by itself
             self._call(action, "DELETE", iterator)
+
+    def make_sure_of_array(self, action: str) -> None:
+        """Of an array that Unisphere does not know nothing can be said. Raises PlatformUnavailable."""
+        try:
+            self.get(action, category="system")
+        except NotThere as error:
+            reason = f"Unisphere does not know array {self._array} ({error.fields['reason']})"
+            raise PlatformUnavailable(platform=self._api.platform, action=action, reason=reason) from error
 
     def _path(self, category: str, path: tuple[str, ...], *, private: bool) -> str:
         if not self._version:
@@ -122,7 +130,7 @@ class Unisphere:
 
     # --- jobs ---------------------------------------------------------------------------------
 
-    def _ended(self, action: str, job: Object) -> Object:
+    def _ended(self, action: str, job: Answer) -> Answer:
         waited_s, look_s = 0.0, FIRST_LOOK_S
         while str(job.get("status", "")).lower() in UNFINISHED:
             if waited_s >= JOB_S:
@@ -139,16 +147,12 @@ class Unisphere:
 
     # --- one call -----------------------------------------------------------------------------
 
-    def _call(self, action: str, method: str, path: str, *, params: Mapping[str, str] | None = None, json: Any = None) -> Object:
+    def _call(self, action: str, method: str, path: str, *, params: Mapping[str, str] | None = None, json: Any = None) -> Answer:
         auth = (self._api.options.username, self._api.password())
         answer = self._api.call(action, method, path, params=params, json=json, headers={"Accept": "application/json"}, auth=auth)
         if not answer.is_success:
             raise self._error(action, answer)
-        try:
-            found: Object = answer.json() if answer.content.strip() else {}
-        except ValueError as error:
-            raise PlatformUnavailable(platform=self._api.platform, action=action, reason="its answer is not JSON") from error
-        return found
+        return self._api.read(action, answer)
 
     def _error(self, action: str, answer: httpx.Response) -> PlatformError:
         words, status = _words(answer), answer.status_code
@@ -157,9 +161,9 @@ class Unisphere:
             return PlatformUnavailable(platform=platform, action=action, reason=f"HTTP 401: Unisphere does not accept user {user}")
         if status == 403:
             return PlatformError(platform=platform, action=action, reason=f"HTTP 403: user {user} lacks the right to ({words})")
-        if not words and status >= 500:
+        if not words:
             return PlatformUnavailable(platform=platform, action=action, reason=f"HTTP {status}, without a word of the array's")
-        return self._refusal(action, words or f"HTTP {status}", is_missing=status == 404)
+        return self._refusal(action, words, is_missing=status == 404)
 
     def _refusal(self, action: str, reason: str, *, is_missing: bool = False) -> Refused:
         return (NotThere if is_missing else Refused)(platform=self._api.platform, action=action, reason=reason)

@@ -8,14 +8,15 @@ from __future__ import annotations
 import contextlib
 import re
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from storage.errors import Conflict, PoolFull
 from storage.model import ExternalId
 from storage.platforms.powermax import naming
 from storage.platforms.powermax.unisphere import EXISTS, FULL, GROUP_FULL, LOCKS, NO_MEMBER, NotThere, Object, Refused, Unisphere
+from storage.platforms.restapi import Answer
 
 CYLINDER_KIB: Final = 1920
 GRANULE_MIB: Final = 15
@@ -36,7 +37,7 @@ class Volume:
     is_source: bool = False
     """It has snapshots."""
     is_written: bool = False
-    sessions: tuple[Mapping[str, Any], ...] = ()
+    sessions: tuple[Answer, ...] = ()
     """Its snapshots, where a list has told them."""
     srp: str = ""
 
@@ -63,35 +64,36 @@ class Volume:
         return self.is_source or self.is_written or not all(naming.is_home(group) for group in self.groups)
 
 
-def _from_details(said: Object) -> Volume:
+def _from_details(said: Answer) -> Volume:
     return Volume(
         device=str(said["volumeId"]),
         name=str(said.get("volume_identifier") or ""),
-        cylinders=int(said["cap_cyl"]),
+        cylinders=said.whole("cap_cyl"),
         wwn=str((said.get("has_effective_wwn") and said.get("effective_wwn")) or said["wwn"]),
         groups=tuple(sorted(said.get("storageGroupId") or ())),
         is_source=str(said.get("snapvx_source")).lower() == "true",
-        is_written=float(said.get("allocated_percent") or 0) > 0,
+        is_written=said.number("allocated_percent", otherwise=0.0) > 0,
     )
 
 
-def _from_list(said: Object) -> Volume:
-    header, sessions = said["volumeHeader"], (said.get("timeFinderInfo") or {}).get("snapVXSession") or ()
+def _from_list(said: Answer) -> Volume:
+    header = said.part("volumeHeader")
+    sessions = said.part("timeFinderInfo").objects("snapVXSession", optional=True) if said.get("timeFinderInfo") else []
     name = str(header.get("userDefinedIdentifier") or "")
     return Volume(
         device=str(header["volumeId"]),
         name="" if name == "N/A" else name,
-        cylinders=int(float(header["capMB"]) * 1024 / CYLINDER_KIB + 0.3),  # its MB are rounded
+        cylinders=int(header.number("capMB") * 1024 / CYLINDER_KIB + 0.3),  # its MB are rounded
         wwn=str((header.get("hasEffectiveWWN") and header.get("effectiveWWN")) or header.get("wwn") or ""),
         groups=tuple(sorted(header.get("storageGroup") or ())),
-        sessions=tuple(one["snapshotHeader"] for session in sessions for one in session.get("srcSnapshotGenInfo") or ()),
+        sessions=tuple(one.part("snapshotHeader") for session in sessions for one in session.objects("srcSnapshotGenInfo", optional=True)),
         srp=str(header.get("SRP") or ""),
     )
 
 
-def _is_plain(said: Object) -> bool:
+def _is_plain(said: Answer) -> bool:
     """A thin volume of open systems, and none of the array's own."""
-    header = said["volumeHeader"]
+    header = said.part("volumeHeader")
     own = header.get("private") or header.get("system_resource") or header.get("encapsulated")
     return not own and header.get("configuration", "TDEV") == "TDEV" and header.get("emulationType", "FBA") == "FBA"
 
@@ -157,7 +159,7 @@ class Volumes:
             job = self._edit_or_make(group, "create a volume", body, srp=srp, level=level)
         except Refused as error:
             raise self.full(error, srp, size_mib) from error
-        told = [found[1] for task in job.get("task") or () if (found := MADE.search(str(task.get("description", ""))))]
+        told = [found[1] for task in job.objects("task", optional=True) if (found := MADE.search(str(task.get("description", ""))))]
         return told[0] if told else ""
 
     def full(self, error: Refused, srp: str, size_mib: int) -> Refused | PoolFull:
@@ -188,7 +190,7 @@ class Volumes:
     def is_empty(self, group: str) -> bool:
         """Gone already is not empty."""
         try:
-            return int(self._unisphere.get("look at a storage group", "storagegroup", group)["num_of_vols"]) == 0
+            return self._unisphere.get("look at a storage group", "storagegroup", group).whole("num_of_vols") == 0
         except NotThere:
             return False
 
@@ -233,22 +235,33 @@ class Volumes:
         self._unisphere.begin("expand a volume", "PUT", "volume", device, body={"editVolumeActionParam": body})
 
     def remove(self, volume: Volume) -> None:
-        """Out of its groups, and gone. Gone already is fine."""
-        for group in volume.groups:
-            self.take(group, volume.device, "delete a volume")
+        """Out of its groups, and gone. Gone already is fine. What is not deleted goes back where it was: one that somebody uses in the
+        same moment, and one that has got the number of this one meanwhile, for in no group it cannot be another's before it is gone."""
+        taken = [group for group in volume.groups if self.take(group, volume.device, "delete a volume")]
         try:
-            self._unisphere.change("delete a volume", "DELETE", "volume", volume.device)
+            if self.get(volume.device).name == volume.name:
+                self._unisphere.change("delete a volume", "DELETE", "volume", volume.device)
+            else:
+                self._put_back(taken, volume.device)
         except NotThere:
             return
+        except Refused:
+            self._put_back(taken, volume.device)
+            raise
 
-    def _edit_or_make(self, group: str, action: str, body: Object, *, srp: str, level: str) -> Object:
+    def _put_back(self, groups: Sequence[str], device: str) -> None:
+        for group in groups:
+            with contextlib.suppress(Refused):
+                self.add(group, device, "leave a volume where it was")
+
+    def _edit_or_make(self, group: str, action: str, body: Object, *, srp: str, level: str) -> Answer:
         try:
             return self._edit(group, action, body)
         except NotThere:
             self.make_group(group, srp=srp, level=level)
         return self._edit(group, action, body)
 
-    def _edit(self, group: str, action: str, body: Object) -> Object:
+    def _edit(self, group: str, action: str, body: Object) -> Answer:
         with LOCKS.hold(self._array, group):
             return self._unisphere.begin(action, "PUT", "storagegroup", group, body={"editStorageGroupActionParam": body})
 
