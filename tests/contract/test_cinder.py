@@ -10,6 +10,7 @@ import pytest
 from storage.platforms.base import Attachment, Platform
 from storage.platforms.cinder.options import BARE_METAL, NOVA
 from storage.platforms.contract import Arena, PlatformContract
+from storage.platforms.contract.copies import CloneRules
 from storage.platforms.faulting import Faults
 from tests.contract.cinder_cloud import NODES, POOL, Cloud
 from tests.peers import _openstack_files as files
@@ -70,6 +71,13 @@ class TestThroughNova(OnCinder):
         type(self).nodes = self.named(cinder)
         cinder.forget()
         return cinder
+
+    @pytest.fixture
+    def arena(self, request: pytest.FixtureRequest, storage: Cloud) -> Iterator[Arena]:
+        with self.opened(storage) as arena:
+            if request.function.__name__ in vars(CloneRules):
+                arena.leave_out("clones as it does for machines of their own, which is tried there")
+            yield arena
 
     def named(self, cloud: Cloud) -> tuple[str, str]:
         return cloud.servers

@@ -122,7 +122,7 @@ def test_the_password_is_in_a_file_or_the_environment(tmp_path: Path, monkeypatc
         ({"thick": "yes"}, False, "there is no such parameter; there are provisioning, compression"),
         ({"provisioning": "fat"}, False, "it must be thin or thick"),
         ({"compression": "much"}, False, "it must be none or normal"),
-        ({"provisioning": "thick"}, True, "a volume from a snapshot is thin"),
+        ({"provisioning": "thick"}, True, "a volume from a snapshot, or a clone, is thin"),
     ],
 )
 def test_wrong_parameters_are_refused(given: dict[str, str], is_copy: bool, right: str) -> None:

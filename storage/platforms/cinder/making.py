@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from storage.errors import Invalid, PlatformError, PlatformUnavailable, PollyError, PoolFull, UnknownPool, UnknownSnapshot
+from storage.errors import Invalid, PlatformError, PlatformUnavailable, PollyError, PoolFull, UnknownPool, UnknownSnapshot, UnknownVolume
 from storage.platforms.base import CreateRequest
 from storage.platforms.cinder import failures, records
 from storage.platforms.cinder.attaching import MULTI_ATTACH
 from storage.platforms.cinder.client import Client
+from storage.platforms.cinder.cloning import Cloning
 from storage.platforms.cinder.failures import Refusal
 from storage.platforms.cinder.pooling import Place, Pooling
 from storage.platforms.cinder.records import Json
@@ -26,9 +27,9 @@ FAILED: Final = frozenset({"error", "error_deleting", "error_restoring", "error_
 
 
 class Making:
-    def __init__(self, client: Client, volumes: Things, snapshots: Things, pooling: Pooling, *, platform: str) -> None:
+    def __init__(self, client: Client, volumes: Things, snapshots: Things, pooling: Pooling, cloning: Cloning, *, platform: str) -> None:
         self._client, self._volumes, self._snapshots = client, volumes, snapshots
-        self._pooling, self._platform = pooling, platform
+        self._pooling, self._cloning, self._platform = pooling, cloning, platform
 
     def found(self, token: str) -> Json | None:
         """The one volume of the token, for whoever asks and whenever."""
@@ -63,6 +64,16 @@ class Making:
         return self._earlier(request)
 
     def _make(self, request: CreateRequest, size_mib: int) -> Json:
+        if request.source is None:
+            return self._asked_for(request, size_mib, {})
+        source = self._cloning.source(request, size_mib)
+        made = self._asked_for(request, size_mib, {"source_volid": source["id"]})
+        if self._ready(made, request, size_mib) is not None and not self._cloning.was_left_alone(source):
+            self._volumes.delete(str(made["id"]))
+            raise self._cloning.torn(source)
+        return made
+
+    def _asked_for(self, request: CreateRequest, size_mib: int, origin: Mapping[str, object]) -> Json:
         place = self._pooling.place(request.pool, request.parameters)
         wanted: dict[str, object] = {
             "size": records.size_gib(size_mib),
@@ -70,6 +81,7 @@ class Making:
             "description": "made by Polly",
             "volume_type": place.volume_type,
             "metadata": records.new_metadata(request),
+            **origin,
         }
         if place.zone is not None:
             wanted["availability_zone"] = place.zone
@@ -128,6 +140,8 @@ class Making:
             return UnknownPool(pool=request.pool, platform=self._platform, reason=str(refusal))
         if refusal.status in (400, 404) and "snapshot" in said:
             return UnknownSnapshot(snapshot=request.snapshot, reason=str(refusal))
+        if refusal.status == 404 and request.source is not None:
+            return UnknownVolume(volume=request.source, reason=str(refusal))
         return refusal
 
 

@@ -51,6 +51,7 @@ class CinderOptions:
         None, says='how many volumes a node can hold; not given: 25 with attach = "nova", else no limit', check=_at_least_one
     )
     snapshot_in_use: bool = option(False, says="the backend can snapshot a volume in use as of one moment")
+    clone_in_use: bool = option(False, says="the backend can clone a volume in use as of one moment")
     extend_in_use: bool = option(False, says="the backend can extend a volume in use")
     calls_per_second: int = option(20, says="how many calls the API is asked in a second, at most", check=_at_least_one)
     wait_s: int = option(300, says="how many seconds a volume may take from one state to the next", check=_at_least_one)

@@ -18,6 +18,7 @@ from storage.platforms.cinder import connections, doctor, failures, records
 from storage.platforms.cinder.attaching import Attaching, Way
 from storage.platforms.cinder.bare_metal import BareMetal
 from storage.platforms.cinder.client import Client
+from storage.platforms.cinder.cloning import Cloning
 from storage.platforms.cinder.failures import Refusal, verb
 from storage.platforms.cinder.making import FAILED, Making
 from storage.platforms.cinder.options import BACKENDS, NOVA, CinderOptions
@@ -65,7 +66,8 @@ class CinderPlatform(Platform):
             else BareMetal(self._client, self._volumes, platform=name, orphan_s=orphan_s)
         )
         self._attaching = Attaching(name, self._volumes, self._way)
-        self._making = Making(self._client, self._volumes, self._snapshots, self._pooling, platform=name)
+        cloning = Cloning(self._volumes, self._report, platform=name, in_use=options.clone_in_use)
+        self._making = Making(self._client, self._volumes, self._snapshots, self._pooling, cloning, platform=name)
 
     @property
     def name(self) -> str:
@@ -78,6 +80,8 @@ class CinderPlatform(Platform):
             snapshots=True,
             snapshot_attached=options.snapshot_in_use,
             restores=True,
+            clones=True,
+            clone_attached=options.clone_in_use,
             expand_attached=options.extend_in_use,
             expand_detached=True,
             fences=True,

@@ -79,6 +79,8 @@ class Hooks:
     def losing(self, storage: Any, platform: Platform, verb: str) -> AbstractContextManager[Platform]:
         """The platform, whose next answer to `verb` is lost on the way: it was done, and PlatformUnavailable is raised.
 
+        `clone` is a create from another volume, for which some platforms have a call of its own.
+
         An adapter that speaks over a network should lose the answer there, not here.
         """
         return contextlib.nullcontext(LostReply(platform, verb))
@@ -182,7 +184,7 @@ class Arena:
             self.case.losing(self.storage, self.here, verb) as platform,
             refused(PlatformUnavailable, f"the lost reply of {verb} is reported"),
         ):
-            getattr(platform, verb)(*arguments, **options)
+            getattr(platform, "create" if verb == "clone" else verb)(*arguments, **options)
 
     def repeats(self) -> Iterator[str]:
         """First the same process repeats what it is in doubt about, then one that was started anew."""
@@ -230,7 +232,7 @@ class LostReply:
     """A platform whose next answer to one verb is lost."""
 
     def __init__(self, platform: Platform, verb: str) -> None:
-        self._platform, self._verb = platform, verb
+        self._platform, self._verb = platform, "create" if verb == "clone" else verb
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._platform, name)

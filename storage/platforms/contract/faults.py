@@ -28,7 +28,7 @@ class LostReplyRules:
         source = arena.created("source")
         for how in arena.repeats():
             request = arena.request(how, source=source)
-            arena.lose("create", request)
+            arena.lose("clone", request)
             arena.again(how)
             made = arena.here.create(request)
             there = [volume.external_id for volume in arena.volumes() if volume.token == request.token]

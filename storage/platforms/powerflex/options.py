@@ -90,7 +90,7 @@ def read_parameters(given: Mapping[str, str], *, is_copy: bool) -> Parameters:
         if value not in PARAMETERS[key]:
             raise Invalid(field=f"parameters.{key}", value=value, reason=f"it must be {' or '.join(PARAMETERS[key])}")
     if is_copy and given.get("provisioning") == "thick":
-        raise Invalid(field="parameters.provisioning", value="thick", reason="a volume from a snapshot is thin")
+        raise Invalid(field="parameters.provisioning", value="thick", reason="a volume from a snapshot, or a clone, is thin")
     compression = given.get("compression")
     return Parameters(
         provisioning=PROVISIONING[given.get("provisioning", "thin")],

@@ -22,6 +22,7 @@ from storage.errors import (
     VolumeInUse,
 )
 from storage.model import AccessMode, ExternalId, Page
+from storage.platforms import cloning
 from storage.platforms.base import Attachment, Capabilities, CreateRequest, Finding, Platform, PoolReport, SnapshotReport, VolumeReport
 from storage.platforms.options import write_options
 from storage.platforms.powerflex import doctor, names
@@ -40,6 +41,8 @@ ABILITIES: Final = Capabilities(
     snapshots=True,
     snapshot_attached=True,
     restores=True,
+    clones=True,
+    clone_attached=True,
     expand_attached=True,
     expand_detached=True,
     labels=False,
@@ -134,16 +137,16 @@ class PowerFlexPlatform(Platform):
         name = names.name_of(names.VOLUME, request.token)
         volume = self._array.named(name)
         made = volume or self._make(request, name)
-        if request.snapshot is not None and made.size_mib < ABILITIES.fit(request.size_mib):
+        if _is_copy(request) and made.size_mib < ABILITIES.fit(request.size_mib):
             made = self._grow_copy(made, ABILITIES.fit(request.size_mib), is_new=volume is None)
         return self._reports.volume(made, token=request.token)
 
     def _make(self, request: CreateRequest, name: str) -> Volume:
-        pool, parameters = self._pool(request.pool), read_parameters(request.parameters, is_copy=request.snapshot is not None)
+        pool, parameters = self._pool(request.pool), read_parameters(request.parameters, is_copy=_is_copy(request))
         size_mib = ABILITIES.fit(request.size_mib)
         try:
-            if request.snapshot is not None:
-                key = self._array.snapshot(self._copyable(request, pool).id, name)
+            if _is_copy(request):
+                key = self._array.snapshot(self._origin(request, pool).id, name)
             else:
                 key = self._array.create(pool, name, size_mib, parameters)
         except Refused as refused:
@@ -169,6 +172,14 @@ class PowerFlexPlatform(Platform):
             reason = "the pool has no zero padding, so a new volume may show old data; enable it there, or set allow_unpadded"
             raise Unsupported(platform=self._name, action=f"create a volume in pool {name}", reason=reason)
         return pool
+
+    def _origin(self, request: CreateRequest, pool: Pool) -> Volume:
+        """What is to be snapshotted: a snapshot of either is a volume like others, that a node may write to."""
+        if request.source is None:
+            return self._copyable(request, pool)
+        source = self._reports.known(request.source)
+        cloning.check(request, self._reports.volume(source), ABILITIES.fit(request.size_mib))
+        return source
 
     def _copyable(self, request: CreateRequest, pool: Pool) -> Volume:
         snapshot = self._reports.known_snapshot(request.snapshot or ExternalId(""))
@@ -305,3 +316,7 @@ class PowerFlexPlatform(Platform):
 
     def close(self) -> None:
         self._array.close()
+
+
+def _is_copy(request: CreateRequest) -> bool:
+    return request.snapshot is not None or request.source is not None

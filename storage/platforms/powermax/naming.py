@@ -27,6 +27,7 @@ HOST: Final = "polly-host-"
 REGISTERED: Final = "polly-"
 PLAIN: Final = re.compile(r"(?!h-)[A-Za-z0-9_.-]{1,55}")
 SHORT: Final = re.compile(r"[A-Za-z0-9_-]{1,26}")
+CLONE: Final = "pollyc"
 SNAPSHOT: Final = re.compile(r"polly([puh])([A-Za-z0-9_-]{1,26})")
 HOST_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 VOLUME_ID: Final = re.compile(r"([0-9A-F]{5})(?:-([\x20-\x7e]{1,64}))?")
@@ -105,6 +106,15 @@ def token_of_snapshot(name: str) -> str:
         return str(UUID(bytes=base64.b32decode(f"{found[2].upper()}======")))
     except ValueError:
         return ""
+
+
+def clone_name(token: str) -> str:
+    """The snapshot that a clone is copied from."""
+    return CLONE + _hash(token)
+
+
+def is_clone(name: str) -> bool:
+    return name.startswith(CLONE) and len(name) == len(clone_name(""))
 
 
 def snapshot_id(device: str, key: int, name: str) -> ExternalId:

@@ -13,10 +13,12 @@ from typing import Final
 
 from storage.errors import HasSnapshots, Invalid, NoSlot, PoolFull, UnknownPool, UnknownSnapshot, UnknownVolume, VolumeInUse
 from storage.model import ExternalId, Page
+from storage.platforms import cloning
 from storage.platforms.base import Attachment, Capabilities, CreateRequest, Finding, Platform, PoolReport, SnapshotReport, VolumeReport
 from storage.platforms.options import write_options
 from storage.platforms.pacing import TokenBucket
 from storage.platforms.powermax import doctor, naming
+from storage.platforms.powermax.cloning import Clones
 from storage.platforms.powermax.copying import Copies, Snapshot, from_session
 from storage.platforms.powermax.hosts import Hosts
 from storage.platforms.powermax.making import Maker
@@ -57,6 +59,7 @@ class PowerMaxPlatform(Platform):
         self._hosts = Hosts(self._unisphere, self._volumes, name, port_group=options.port_group, register=register)
         self._maker = Maker(self._volumes, name, wait, chance)
         self._copies = Copies(self._unisphere, self._volumes, name, wait, chance)
+        self._clones = Clones(copies=self._copies, volumes=self._volumes, platform=name)
         self._known: dict[str, tuple[str, ...]] = {}
 
     @property
@@ -69,6 +72,8 @@ class PowerMaxPlatform(Platform):
             snapshots=True,
             snapshot_attached=True,
             restores=True,
+            clones=True,
+            clone_attached=True,
             expand_attached=True,
             expand_detached=True,
             labels=False,
@@ -176,6 +181,8 @@ class PowerMaxPlatform(Platform):
         with LOCKS.hold(self._options.array, name):
             if request.snapshot is not None:
                 made = self._copied(request.snapshot, name, size_mib, request.pool, level)
+            elif request.source is not None:
+                made = self._cloned(request, request.source, name, size_mib, level)
             else:
                 made = self._maker.make(name, size_mib, srp=request.pool, level=level)
         return self._report(made, token=request.token)
@@ -210,13 +217,26 @@ class PowerMaxPlatform(Platform):
         self._copies.sweep(snapshot, name)
         return self._grown(made, size_mib) if made.size_mib < size_mib else made
 
+    def _cloned(self, request: CreateRequest, source: ExternalId, name: str, size_mib: int, level: str) -> Volume:
+        made = self._volumes.choose(self._volumes.named(name))
+        if made is None:
+            origin = self._get(source)
+            cloning.check(request, self._report(origin), size_mib)
+            try:
+                made = self._clones.make(origin, request.token, name, srp=request.pool, level=level)
+            except Refused as error:
+                raise self._volumes.full(error, request.pool, size_mib) from error
+        elif parsed := naming.parse_volume_id(source):
+            self._clones.tidy(parsed[0], request.token)
+        return self._grown(made, size_mib) if made.size_mib < size_mib else made
+
     def delete(self, external_id: ExternalId) -> None:
         """Also what a create has begun with."""
         volume = self._left(external_id)
         if volume is None:
             return
         self._refuse_held(volume)
-        if volume.is_source and (names := [one.name for one in self._copies.of(volume.device)]):
+        if volume.is_source and (names := self._clones.other_snapshots(volume)):
             raise HasSnapshots(volume=external_id, snapshots=", ".join(names))
         try:
             if volume.is_copying or not volume.groups:

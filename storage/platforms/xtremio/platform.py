@@ -22,6 +22,7 @@ from storage.errors import (
     VolumeInUse,
 )
 from storage.model import ExternalId, Page
+from storage.platforms import cloning
 from storage.platforms.base import Attachment, Capabilities, CreateRequest, Finding, Platform, PoolReport, SnapshotReport, VolumeReport
 from storage.platforms.options import write_options
 from storage.platforms.pacing import TokenBucket
@@ -71,6 +72,8 @@ class XtremioPlatform(Platform):
             snapshot_attached=True,
             snapshots_outlive=True,
             restores=True,
+            clones=True,
+            clone_attached=True,
             expand_attached=True,
             expand_detached=True,
             labels=False,
@@ -173,13 +176,28 @@ class XtremioPlatform(Platform):
         self.check_parameters(request.parameters)
         name, size_mib = naming.volume_name(request.token), self.capabilities.fit(request.size_mib)
         if self._named(name) is None:
-            if request.snapshot is not None:
-                self._clone(request.snapshot, name, size_mib)
-            else:
+            if (origin := self._origin(request, size_mib)) is None:
                 self._make(name, size_mib)
-        if request.snapshot is not None:
+            else:
+                self._copy(origin, name, "regular", size_mib)
+        if request.snapshot is not None or request.source is not None:
             self._resize(name, size_mib)
         return self.inspect(ExternalId(name))
+
+    def _origin(self, request: CreateRequest, size_mib: int) -> str | None:
+        """What a writable snapshot is to be made of, which gets its name in a second step: one that waits for it is taken up."""
+        if request.source is not None:
+            source = self.inspect(request.source)
+            cloning.check(request, source, size_mib)
+            return source.external_id
+        if request.snapshot is None:
+            return None
+        snapshot = self._named(request.snapshot) if naming.is_snapshot(request.snapshot) else None
+        if snapshot is None:
+            raise UnknownSnapshot(snapshot=request.snapshot)
+        if size_mib < _mib(snapshot):
+            raise Invalid(field="size_mib", value=size_mib, reason=f"snapshot {request.snapshot} has {_mib(snapshot)} MiB")
+        return _name(snapshot)
 
     def _make(self, name: str, size_mib: int) -> None:
         try:
@@ -187,15 +205,6 @@ class XtremioPlatform(Platform):
         except Refused as error:
             if error.words != "vol_obj_name_not_unique":
                 raise self._full(error, size_mib) from error
-
-    def _clone(self, snapshot: ExternalId, name: str, size_mib: int) -> None:
-        """A writable snapshot of the snapshot, which gets its name in a second step: one that waits for it is taken up."""
-        source = self._named(snapshot) if naming.is_snapshot(snapshot) else None
-        if source is None:
-            raise UnknownSnapshot(snapshot=snapshot)
-        if size_mib < _mib(source):
-            raise Invalid(field="size_mib", value=size_mib, reason=f"snapshot {snapshot} has {_mib(source)} MiB")
-        self._copy(_name(source), name, "regular", size_mib)
 
     def _copy(self, source: str, name: str, kind: str, size_mib: int) -> None:
         values = {"volume-list": [source], "snapshot-set-name": f"{name}-set", "snap-suffix": name, "snapshot-type": kind}
