@@ -14,6 +14,7 @@ LONGEST: Final = 200
 """OneFS' names have 255 characters; what is on its way gets some more."""
 VOLUME: Final = "polly-"
 SNAPSHOT: Final = "polly-snap-"
+CLONE: Final = "polly-clone-"
 ID: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 PLAIN: Final = re.compile(r"(?!x-)[A-Za-z0-9._-]+")
 HEX: Final = "x-"
@@ -39,6 +40,11 @@ def snapshot_name(token: str, size_mib: int) -> str:
     return f"{SNAPSHOT}{_written(token)}-{size_mib}"
 
 
+def clone_name(token: str) -> str:
+    """The snapshot that a clone is copied from. Raises Invalid for a token that no name can hold."""
+    return CLONE + _written(token)
+
+
 def of_snapshot(name: str) -> tuple[str, int] | None:
     """Token and size in MiB; None for a snapshot that is not Polly's."""
     token, _, size = name.removeprefix(SNAPSHOT).rpartition("-")
@@ -49,7 +55,7 @@ def of_snapshot(name: str) -> tuple[str, int] | None:
 
 def _written(token: str) -> str:
     name = token if PLAIN.fullmatch(token) else HEX + token.encode().hex()
-    if not token or len(name) > LONGEST - len(SNAPSHOT):
+    if not token or len(name) > LONGEST - len(CLONE):
         raise Invalid(field="token", value=token, reason=f"it must fit into a name of {LONGEST} characters")
     return name
 

@@ -10,6 +10,7 @@ from typing import Final
 
 from storage.errors import Invalid, PoolFull, UnknownPool, UnknownSnapshot, UnknownVolume
 from storage.model import AccessMode, Birth, ExternalId, Page
+from storage.platforms import cloning
 from storage.platforms.base import Attachment, Capabilities, CreateRequest, Finding, Platform, PoolReport, SnapshotReport, VolumeReport
 from storage.platforms.options import write_options
 from storage.platforms.pacing import TokenBucket
@@ -32,6 +33,8 @@ ABILITIES: Final = Capabilities(
     snapshot_attached=True,
     snapshots_outlive=True,
     restores=True,
+    clones=True,
+    clone_attached=True,
     expand_attached=True,
     expand_detached=True,
     fences=True,
@@ -147,7 +150,7 @@ class PowerScalePlatform(Platform):
             return self.inspect(ExternalId(name))
         except UnknownVolume:
             path = self._volumes.path(name)
-            if not self._folders.is_begun(name, path):
+            if not (self._folders.is_begun(name, path) or self._snapshots.is_for_clone(token)):
                 return None
         return self._report(Volume(name=name, path=path, quota="", hard_bytes=0, used_bytes=0, is_ready=False), Exports())
 
@@ -173,6 +176,8 @@ class PowerScalePlatform(Platform):
         name, size_mib = naming.volume_name(request.token), ABILITIES.fit(request.size_mib)
         try:
             volume = self._volumes.get(name) or self._make(request, name, size_mib, mode)
+            if request.source is not None:
+                self._snapshots.end_clone(request.token)
             volume = self._volumes.counted(volume)
             return self._report(volume, self._at_home(volume, home))
         except Full as error:
@@ -192,6 +197,8 @@ class PowerScalePlatform(Platform):
         return self._table.of(volume.path)
 
     def _make(self, request: CreateRequest, name: str, size_mib: int, mode: str) -> Volume:
+        if request.source is not None:
+            return self._clone(request, self.inspect(request.source), name, size_mib)
         snapshot = self._copyable(request.snapshot, size_mib) if request.snapshot is not None else None
         self._make_sure_of_room(size_mib)
         if snapshot is None:
@@ -203,6 +210,24 @@ class PowerScalePlatform(Platform):
                 if self._snapshots.get(snapshot.name) is None:
                     raise UnknownSnapshot(snapshot=snapshot.name) from error
                 raise
+        self._volumes.limit(name, size_mib)
+        return self._known(ExternalId(name))
+
+    def _clone(self, request: CreateRequest, source: VolumeReport, name: str, size_mib: int) -> Volume:
+        """Copied from a snapshot of its own, so that it is of one moment."""
+        cloning.check(request, source, size_mib)
+        self._make_sure_of_room(size_mib)
+        path = self._volumes.path(source.external_id)
+        try:
+            snapshot = self._snapshots.take_for_clone(path, request.token)
+            self._folders.copy(snapshot, path, name, self._volumes.path(name))
+        except NotThere as error:
+            if made := self._volumes.get(name):  # another with the same token was first, and has ended the snapshot
+                return made
+            raise UnknownVolume(volume=source.external_id) from error
+        except Full:
+            self._snapshots.end_clone(request.token)
+            raise
         self._volumes.limit(name, size_mib)
         return self._known(ExternalId(name))
 
@@ -239,6 +264,8 @@ class PowerScalePlatform(Platform):
         if had_home:
             self._attachments.forget(path)
         self._folders.empty(external_id)
+        if token := naming.token_of_volume(external_id):
+            self._snapshots.end_clone(token)
 
     @verb("expand a volume")
     def expand(self, external_id: ExternalId, size_mib: int) -> VolumeReport:

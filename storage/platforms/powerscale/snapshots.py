@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import Final
 
@@ -58,6 +59,25 @@ class Snapshots:
         """Gone already is fine."""
         if naming.of_snapshot(name) is not None:
             self._onefs.delete("delete a snapshot", f"{PATH}/{name}")
+
+    # --- for one clone, which nobody else is to see ---------------------------------------------------
+
+    def take_for_clone(self, path: str, token: str) -> str:
+        """Its name; there already is fine, and keeps the moment of the first try. Raises NotThere, Full."""
+        name = naming.clone_name(token)
+        with contextlib.suppress(Taken):
+            self._onefs.post("clone a volume", PATH, {"name": name, "path": path})
+        return name
+
+    def is_for_clone(self, token: str) -> bool:
+        try:
+            return bool(self._onefs.get("look for a volume", f"{PATH}/{naming.clone_name(token)}")["snapshots"])
+        except NotThere:
+            return False
+
+    def end_clone(self, token: str) -> None:
+        """Gone already is fine."""
+        self._onefs.delete("clone a volume", f"{PATH}/{naming.clone_name(token)}")
 
     def _snapshot(self, said: Object) -> Snapshot | None:
         name, path = str(said["name"]), str(said["path"]).rstrip("/")

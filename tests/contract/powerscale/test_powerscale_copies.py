@@ -137,3 +137,34 @@ def test_what_a_creator_that_gave_up_has_left_is_found_and_deleted(
         [],
         [],
     )
+
+
+# --- clones ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "lost",
+    [("POST", "/snapshot/snapshots"), ("PUT", "/copies/polly-twin"), ("POST", "/quota/quotas"), ("DELETE", "/snapshot/snapshots/")],
+)
+def test_whatever_answer_of_a_clone_is_lost_its_repeat_is_of_the_first_moment(
+    front: OneFs, platform: PowerScalePlatform, lost: tuple[str, str]
+) -> None:
+    source = platform.create(request("origin")).external_id
+    folder(front, f"{BASE}/{source}/deep", {"file": "kept"})
+    front.lose = lost
+    with pytest.raises(PlatformUnavailable):
+        platform.create(request("twin", source=source))
+    folder(front, f"{BASE}/{source}/deep", {"later": "not in it"})
+    twin = platform_on(front).create(request("twin", source=source)).external_id
+    assert files(front, f"{BASE}/{twin}") == {"deep/file": "kept"}
+    assert (platform.snapshots().items, list(front.cluster.snapshots)) == ([], [])
+
+
+def test_a_clone_that_was_given_up_is_found_and_deleted_with_its_snapshot(front: OneFs, platform: PowerScalePlatform) -> None:
+    source = platform.create(request("origin")).external_id
+    platform._snapshots.take_for_clone(f"{BASE}/{source}", "twin")
+    begun = platform.find("twin")
+    assert begun
+    platform.delete(begun.external_id)
+    assert platform.find("twin") is None
+    assert list(front.cluster.snapshots) == []
