@@ -21,6 +21,7 @@ pytestmark = [pytest.mark.peer, pytest.mark.xdist_group("virtualbox")]
 
 LOST_AT = {
     "create": "IMedium_moveTo",
+    "clone": "IMedium_moveTo",
     "attach": "IMachine_saveSettings",
     "detach": "IMachine_saveSettings",
     "delete": "IMedium_deleteStorage",

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from storage.errors import Invalid, UnknownPool, VolumeInUse
 from storage.model import Birth, ExternalId, Page
+from storage.platforms import cloning
 from storage.platforms.base import Attachment, Capabilities, CreateRequest, Finding, Platform, PoolReport, SnapshotReport, VolumeReport
 from storage.platforms.options import write_options
 from storage.platforms.virtualbox import doctor, layout
@@ -62,6 +63,7 @@ class VirtualBoxPlatform(Platform):
             snapshots=True,
             snapshots_outlive=True,
             restores=True,
+            clones=True,
             expand_detached=True,
             fences=True,
             marks=True,
@@ -136,7 +138,16 @@ class VirtualBoxPlatform(Platform):
             size_mib=size_mib,
             variant=VARIANTS[parameters.variant],
         )
+        if request.source is not None:
+            return self._cloning(plan, request, request.source), record
         return (plan, record) if request.snapshot is None else self._restoring(plan, record, request.snapshot)
+
+    def _cloning(self, plan: Plan, request: CreateRequest, source: ExternalId) -> Plan:
+        """While the copy is made VirtualBox keeps the medium from being written, as it does for a snapshot."""
+        origin = self._media.known(source)
+        cloning.check(request, self._report(origin), plan.size_mib)
+        cloning.refuse_attached(self._report(origin), platform=self._name)
+        return replace(plan, origin=origin.uuid, origin_mib=origin.medium.size_mib)
 
     def _restoring(self, plan: Plan, record: Record, snapshot: ExternalId) -> tuple[Plan, Record]:
         origin = self._snapshots.known(snapshot)
