@@ -60,7 +60,7 @@ class LoopPlatform(Platform):
 
     def __init__(self, folder: Path, *, device: str = "block", marks: bool = True) -> None:
         self.folder = folder
-        self._capabilities = Capabilities(marks=marks, device=device)
+        self._capabilities = Capabilities(marks=marks, device=device, clones=True)
         self.serial: str | None = None
         """A wrong serial to give, for a test of that."""
         self.says_mib: int | None = None

@@ -36,6 +36,11 @@ def filesystem_uuid(plan: VolumePlan) -> str:
     return str(uuid5(OURS, f"{plan.volume_id}/{plan.claim_id}"))
 
 
+def is_borrowed(plan: VolumePlan, uuid: str) -> bool:
+    """Whether the filesystem of a copy has the UUID of where it was copied from: Polly did not give it this one."""
+    return plan.is_copy and uuid != str(uuid5(OURS, f"{plan.volume_id}/{plan.token}"))
+
+
 def made_by(plan: VolumePlan, birth: Birth) -> bool:
     """Whether this very claim has made the filesystem of this birth certificate."""
     return plan.may_format and not plan.is_copy and birth.filesystem_uuid == filesystem_uuid(plan)

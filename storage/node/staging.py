@@ -203,7 +203,7 @@ class _Attempt:
         self._tell_birth(staged)
         self._check(verdict)
         self._grow(verdict, mounted=False)
-        self._mount()
+        self._mount(birth.filesystem_uuid)
         self._grow(verdict, mounted=True)
         return replace(staged, path=str(self.target), took_ms=dict(self.steps.took_ms))
 
@@ -236,8 +236,8 @@ class _Attempt:
         kind, run = filesystems.kind_of(self.filesystem), self.machine.run
         if verdict is Verdict.FORMAT:
             return self._format()
-        if self.was_mounted or verdict is Verdict.BORN:
-            return uuid
+        if self.was_mounted or verdict is Verdict.BORN or (verdict is Verdict.CLONE and self.read_only):
+            return uuid  # a reader leaves a copy as it came: its device may not even let itself be written
         with self.steps.step("fsck", device=self.device):
             if verdict is Verdict.CLONE:
                 return kind.identify(self.device, births.filesystem_uuid(self.plan), self.target, run)
@@ -272,10 +272,11 @@ class _Attempt:
             with self.steps.step("fsck", device=self.device):
                 filesystems.kind_of(self.filesystem).check(self.device, self.machine.run)
 
-    def _mount(self) -> None:
+    def _mount(self, uuid: str) -> None:
         chosen = options.check_mount(self.plan.mount_options)
-        # Readers of one volume may have a device each, on one node; xfs takes them for an accident otherwise.
-        chosen = chosen.also("nouuid") if self.read_only and self.filesystem == "xfs" else chosen
+        # xfs takes a second device of one UUID for an accident. Readers of one volume may have one each; a copy may have its origin's.
+        if self.filesystem == "xfs" and (self.read_only or births.is_borrowed(self.plan, uuid)):
+            chosen = chosen.also("nouuid")
         with self.steps.step("mount", device=self.device, target=str(self.target)):
             places.hold(self.target, self.machine.roots.proc)
             mounts.mount_device(self.device, self.filesystem, self.target, chosen, read_only=self.read_only, proc=self.machine.roots.proc)
@@ -309,7 +310,7 @@ class _Attempt:
                 self.plan, contents, known=self.known, serial=attachment.serial, device=attachment.device, filesystem=folders.FOLDER
             )
         uuid = contents.uuid
-        if verdict in (Verdict.FORMAT, Verdict.CLONE) or not uuid:
+        if verdict is Verdict.FORMAT or (verdict is Verdict.CLONE and not self.read_only) or not uuid:
             uuid = self._mark(folder)
         birth = self.known or Birth(serial=attachment.serial, filesystem=folders.FOLDER, filesystem_uuid=uuid)
         staged = Staged(

@@ -43,6 +43,26 @@ def test_planned_by_hand_it_takes_capacity_and_waits(ledger: Ledger) -> None:
     assert (event.actor, event.what, event.why) == ("operator:eve", "volume.planned", "100 MiB of pool p on local")
 
 
+def test_a_clone_begins_with_what_is_there_and_keeps_it_until_it_is_born(ledger: Ledger) -> None:
+    furnish(ledger)
+    with pytest.raises(Conflict, match="no such volume"), ledger.begin("op") as tx:
+        tx.plan(new("b", source=ExternalId("ext-a")), "r1")
+    make(ledger, "a")
+    source = ledger.volume("a").external_id
+    with ledger.begin("op") as tx:
+        planned = tx.plan(new("b", source=source), "r1")
+    assert (planned.source, ledger.volume("b")) == (source, planned)
+    with pytest.raises(Conflict, match="needed by no clone, found volume b"), ledger.begin("op") as tx:
+        tx.deleting(A)
+    with pytest.raises(Conflict, match="needed by no clone, found volume b"), ledger.begin("op") as tx:
+        tx.resize(A, 200)
+    with ledger.begin("op") as tx:
+        tx.unplan(VolumeId("v-b"))
+        tx.deleting(A)
+    with pytest.raises(Conflict, match="wanted AVAILABLE, found DELETING"), ledger.begin("op") as tx:
+        tx.plan(new("b", source=source), "r2")
+
+
 def test_a_plan_is_refused_by_name(ledger: Ledger) -> None:
     furnish(ledger, capacity_mib=150)
     with ledger.begin("op") as tx:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from storage.errors import NodeError, NotAsBorn, NotBlank, NotFormatted, UnsafePath
 from storage.model import Access, Birth, ExternalId, VolumePlan
@@ -129,6 +130,17 @@ def test_a_copy_of_a_snapshot_gets_a_mark_of_its_own(node: Node) -> None:
     copy = node.stage(plan("claim-5", snapshot=ExternalId("snap")))
 
     assert copy.birth.filesystem_uuid == filesystem_uuid(plan("claim-5")) != first.birth.filesystem_uuid
+
+
+def test_a_copy_that_is_read_first_keeps_the_mark_that_it_brought(node: Node) -> None:
+    first = node.stage(plan())
+    (node.platform.folder / "claim-5").mkdir()
+    (node.platform.folder / "claim-5" / ".polly-volume").write_text(f"{first.birth.filesystem_uuid}\n")
+
+    copy = node.stage(plan("claim-5", source=ExternalId("claim-1"), access=Access.RO))
+
+    assert copy.birth == replace(first.birth, serial=copy.birth.serial)
+    assert copy.birth.serial != first.birth.serial
 
 
 def test_without_root_it_is_linked_and_the_link_goes_again(node: Node) -> None:

@@ -9,12 +9,13 @@ import shutil
 import subprocess
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
 from storage.errors import BusyMount, DamagedFilesystem, NodeError, NotAsBorn, PlatformUnavailable
-from storage.model import Access, AccessMode, Birth, ExternalId
+from storage.model import Access, AccessMode, Birth, ExternalId, VolumeId
 from storage.node import filesystems, mountinfo
 from storage.node.births import filesystem_uuid
 from storage.node.commands import Output, run
@@ -175,6 +176,32 @@ def test_a_copy_of_a_volume_in_use_can_be_mounted_beside_it(node: Node, filesyst
     for staged in (copy, origin):
         node.unstage(staged)
     assert said_by_blkid(node.platform.image("claim-5")) == (filesystem, copy.birth.filesystem_uuid)
+
+
+@KINDS
+def test_a_copy_that_is_read_first_is_not_written_to_and_later_lies_beside_its_origin(node: Node, filesystem: str, size_mib: int) -> None:
+    first = node.stage(plan(filesystem=filesystem, size_mib=size_mib))
+    Path(first.path, "file").write_text("shared")
+    node.unstage(first)
+    shutil.copyfile(node.platform.image("claim-1"), node.platform.image("claim-5"))
+    origin = node.stage(again(first.birth, filesystem=filesystem, size_mib=size_mib))
+
+    wanted: dict[str, Any] = {
+        "source": ExternalId("claim-1"),
+        "volume_id": VolumeId("vol-2"),
+        "filesystem": filesystem,
+        "size_mib": size_mib,
+    }
+    reader = node.stage(plan("claim-5", access=Access.RO, **wanted))
+    assert Path(reader.path, "file").read_text() == "shared"
+    assert reader.birth == replace(origin.birth, serial=reader.birth.serial)
+    node.unstage(reader)
+    writer = node.stage(plan("claim-6", token="claim-5", external_id=ExternalId("claim-5"), birth=reader.birth, epoch=2, **wanted))
+    Path(writer.path, "file").write_text("mine")
+
+    assert Path(origin.path, "file").read_text() == "shared"
+    for staged in (writer, origin):
+        node.unstage(staged)
 
 
 @KINDS
