@@ -138,6 +138,7 @@ class TaskRun:
         )
         self.volumes.bring(user, deadline=deadline, check=self._check, ask=partial(self._ask, deadline=deadline))
         self._confirm_births(self.volumes, deadline)
+        self.volumes.mark_births(deadline=deadline, check=self._check)
         self.volumes.show(user)
 
     def _ask(self, volume: NodeVolume, *, deadline: Deadline) -> Delivery:

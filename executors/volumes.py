@@ -24,13 +24,14 @@ from storage.node.attacher import Attacher
 from storage.node.folders import FOLDER
 from storage.node.identities import identify
 from storage.node.journal import Journal
+from storage.node.marking import mark
 from storage.node.mountinfo import Mount
 from storage.node.pace import Deadline
 from storage.node.publishing import publish, unpublish
 from storage.node.releasing import sweep, unstage
 from storage.node.staged import Staged, may_be_held
 from storage.node.staging import stage
-from storage.node.steps import Machine
+from storage.node.steps import Machine, Steps
 from storage.node.targets import Target
 from storage.platforms import registry
 from storage.platforms.base import Platform
@@ -180,6 +181,22 @@ class Volumes:
             raise
         volume.held = True
         volume.took_ms |= volume.staged.took_ms
+
+    def mark_births(self, *, deadline: Deadline, check: Callable[[], None]) -> None:
+        """Keeps the birth certificates that the broker has confirmed with the volumes. Raises what their platforms raise."""
+        for volume in self.volumes:
+            if volume.staged and volume.tells_birth:
+                plan, steps = volume.plan, self._steps(volume.plan, deadline, check)
+                try:
+                    mark(volume.staged, self._attacher(plan), steps)
+                except PollyError as error:
+                    volume.error = error
+                    raise
+                volume.took_ms |= steps.took_ms
+
+    def _steps(self, plan: VolumePlan, deadline: Deadline, check: Callable[[], None]) -> Steps:
+        on_step = _once(plan, check)
+        return Steps(subject=plan.claim_id, journal=self._opened_journal(), on_step=on_step, pace=self._machine.pace, deadline=deadline)
 
     def _give(self, volume: NodeVolume, user: User) -> None:
         """A filesystem that this claim made belongs to the task's user; one that had an owner keeps it."""

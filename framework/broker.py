@@ -97,7 +97,7 @@ def run(options: BrokerOptions) -> None:
         make_driver = door.before(_driver_maker(options, config))
         engine = Engine(Parts(config=config, ledger=ledger, make_driver=make_driver, platforms=build_platforms(config), clock=clock))
         with quiet_start():
-            engine.start(who=f"process {os.getpid()} on {socket.gethostname()}")
+            engine.start(who=f"process {os.getpid()} on {socket.gethostname()}", restored=options.restored)
         try:
             _serve(engine, options, door.listener)
         finally:

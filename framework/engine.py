@@ -22,6 +22,7 @@ from framework.janitor import Janitor
 from framework.mesos.context import FRAMEWORK_ID, Calls, Context
 from framework.mesos.scheduler import Item, Scheduler
 from framework.mesos.tasks import scheduler_name
+from framework.restoring import catch_up
 from framework.settling import Settler
 from framework.verbs import fulfilled
 from framework.volumes import Volumes
@@ -177,8 +178,10 @@ class Engine:
         self.gave_up = ""
         self._stack = ExitStack()
 
-    def start(self, who: str) -> None:
-        """Raises AlreadyLed where another broker runs this framework on the same ledger."""
+    def start(self, who: str, *, restored: bool = False) -> None:
+        """Raises AlreadyLed where another broker runs this framework on the same ledger, and what a platform raises that cannot be listed
+        after the ledger was restored from a backup.
+        """
         with ExitStack() as stack:
             stack.enter_context(self.ledger.lead(self.name, who))
             with self.ledger.begin("broker") as tx:
@@ -188,6 +191,9 @@ class Engine:
             self.driver = self.parts.make_driver(self.ledger.setting(f"{self.name} {FRAMEWORK_ID}"), self.loop.post)
             self._assemble(self.driver)
             self.context.learn_node_names()
+            if restored:
+                self.janitor.sync_pools_now()
+                catch_up(self.ledger, self.platforms, self.parts.ids)
             self.scheduler.apps.take_up(self.ledger.restore(self.name), self.parts.clock())
             self.janitor.sync_pools_now()
             self.loop.start(self.scheduler.handle, self._tick, self._next_at)

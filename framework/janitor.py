@@ -12,9 +12,9 @@ from typing import Any, TypeVar
 
 from framework.config import Config
 from framework.pools import FullPools
-from framework.volumes import Volumes, growth_of
+from framework.volumes import Volumes, growth_of, refuse_born
 from framework.workers import Outcome, Workers
-from storage.errors import LedgerUnavailable, PollyError, VolumeInUse
+from storage.errors import BornElsewhere, LedgerUnavailable, PollyError, VolumeInUse
 from storage.filters import VolumeFilter
 from storage.inventory import Ledger, Orphan
 from storage.lifecycle import VolumeState
@@ -147,13 +147,16 @@ class Janitor:
         def job() -> None:
             found = platform.find(orphan.token)
             if found and ledger.volume_at(orphan.platform, found.external_id) is None:
+                refuse_born(platform, found)
                 _delete(platform, found)
 
         def done(outcome: Outcome[None]) -> None:
             self._busy.discard(orphan.token)
             if outcome.error is None and begun_at < orphan.keep_until:
                 self._retry[orphan.token] = (orphan.keep_until, 0.0)
-            elif outcome.error is None:
+            elif outcome.error is None or isinstance(outcome.error, BornElsewhere):
+                if outcome.error:
+                    logger.warning("orphan %s is left alone: %s %s", orphan.token, outcome.error, outcome.error.advice)
                 with self._ledger.begin(ACTOR) as tx:
                     tx.drop_orphan(orphan.platform, orphan.token)
             else:

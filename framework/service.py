@@ -32,6 +32,8 @@ class BrokerOptions(Struct, frozen=True, kw_only=True):
     port: int = 7070
     token: str | None = None
     """What every request must bear; None only where the API listens on loopback."""
+    restored: bool = False
+    """The ledger was restored from a backup: what it does not know is learnt from the platforms first."""
 
 
 class BrokerInfo(Struct, frozen=True, kw_only=True):

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from framework.config import Config
 from framework.workers import Outcome, Workers
 from storage.errors import (
+    BornElsewhere,
     Conflict,
     HasSnapshots,
     Invalid,
@@ -32,7 +33,7 @@ from storage.platforms.base import Platform
 T = TypeVar("T")
 Undo = Callable[[PollyError], None]
 
-REFUSALS = (Conflict, HasSnapshots, Invalid, PoolFull, StaleEpoch, UnknownSnapshot, UnknownVolume, Unsupported, VolumeInUse)
+REFUSALS = (BornElsewhere, Conflict, HasSnapshots, Invalid, PoolFull, StaleEpoch, UnknownSnapshot, UnknownVolume, Unsupported, VolumeInUse)
 """With these a platform says that it did nothing. After any other error nobody knows, and the intent stands."""
 
 

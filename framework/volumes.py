@@ -9,7 +9,7 @@ from framework.origins import Origin
 from framework.service import ImportOrder, VolumeOrder
 from framework.snapshots import Snapshots
 from framework.verbs import REFUSALS, fulfilled
-from storage.errors import Conflict, Invalid, NotOnPlatform, PollyError, PoolFull, UnknownVolume, Unsupported, VolumeInUse
+from storage.errors import BornElsewhere, Conflict, Invalid, NotOnPlatform, PollyError, PoolFull, UnknownVolume, Unsupported, VolumeInUse
 from storage.inventory import NewVolume
 from storage.lifecycle import VolumeState
 from storage.model import ExternalId, Pool, Profile, Volume, VolumeId
@@ -107,6 +107,8 @@ class Volumes(Snapshots):
 
         def job() -> None:
             try:
+                if volume.unborn:
+                    refuse_born(platform, platform.inspect(external_id))
                 platform.delete(external_id)
             except UnknownVolume:
                 return
@@ -203,6 +205,20 @@ class Volumes(Snapshots):
         doomed = any(orphan.token == report.token for orphan in self._ledger.orphans() if orphan.platform == platform)
         if report.token and doomed:
             raise Conflict(what=f"volume {report.external_id}", expected="nobody's", found="Polly's own, never born and to be deleted")
+
+
+def is_born(report: VolumeReport) -> bool:
+    """Whether the platform has the volume's own birth certificate; a copy may bear that of its origin."""
+    return report.birth is not None and report.birth.serial == report.serial
+
+
+def refuse_born(platform: Platform, unborn: VolumeReport) -> None:
+    """Raises BornElsewhere for a volume of which this ledger knows no birth, while the platform has its certificate.
+
+    That one is stored after the ledger's, so this ledger is older than the volume.
+    """
+    if is_born(unborn):
+        raise BornElsewhere(platform=platform.name, external_id=unborn.external_id)
 
 
 def growth_of(volume: Volume) -> str:

@@ -69,7 +69,7 @@ MEANINGS: Final[Mapping[DriftKind, Meaning]] = {
     DriftKind.NOT_HELD: Meaning(D, "Its task writes to nothing, or to something else: look at the task, and restart it."),
     DriftKind.HELD_ELSEWHERE: Meaning(D, "Somebody attached it by hand: find out who, before both write."),
     DriftKind.EPOCH_AHEAD: Meaning(
-        D, "Another ledger or an older backup of this one is in use: stop all brokers but one, and look at both."
+        D, "Another ledger is in use, or a backup of this one: stop all brokers but one. After a backup, start it once with --restored."
     ),
     DriftKind.EPOCH_BEHIND: Meaning(W, "The mark on the platform was changed by hand; an older holder would not be shut out."),
     DriftKind.BIRTH_DIFFERS: Meaning(D, "It was formatted or replaced outside of Polly: look at it before anything mounts it."),

@@ -242,6 +242,14 @@ class NodeError(PollyError):
     exit_code = 8
 
 
+class BornElsewhere(PollyError):
+    """Volume {external_id} of platform {platform} bears a birth certificate that this ledger does not have; nothing was deleted."""
+
+    status = 409
+    exit_code = 5
+    hint = "Was the ledger restored from an older backup? Start the broker once with --restored. Else look at the volume and import it."
+
+
 class DeviceNotFound(NodeError):
     """No device with serial {serial} came up on this node within {timeout_s} s."""
 
@@ -253,7 +261,10 @@ class WrongDevice(NodeError):
 class NotBlank(NodeError):
     """Device {device} was to be formatted but holds {found}; nothing was touched."""
 
-    hint = "Look at the device; a person must decide what becomes of the data on it."
+    hint = (
+        "Look at the device; a person must decide what becomes of the data on it. If the ledger was restored from an older backup, start "
+        "the broker once with --restored; what is not Polly's is taken over by: polly volume import"
+    )
 
 
 class NotFormatted(NodeError):

@@ -65,6 +65,7 @@ class Address(click.ParamType[tuple[str, int]]):
     help="Where the HTTP API answers; not on loopback only with a token.",
 )
 @click.option("--token-file", type=FILE, envvar="POLLY_TOKEN_FILE", show_envvar=True, help="Holds the token that every request must bear.")
+@click.option("--restored", is_flag=True, help="The ledger comes from a backup: learn from the platforms what it misses, then run.")
 def broker(
     master: str,
     roles: tuple[str, ...],
@@ -74,6 +75,7 @@ def broker(
     config: Path,
     listen: tuple[str, int],
     token_file: Path | None,
+    restored: bool,
 ) -> None:
     """Run the broker: Polly's framework on Mesos, and the HTTP API. Ctrl-C ends it; its tasks live on."""
     if bool(principal) != bool(secret_file):
@@ -92,6 +94,7 @@ def broker(
             host=listen[0],
             port=listen[1],
             token=read_token(token_file) if token_file else None,
+            restored=restored,
         )
     )
 

@@ -148,6 +148,25 @@ class Volumes(Placing):
         self.note("volume.adopted", volume_id=volume.volume_id, why=f"{volume.external_id} of {volume.platform} as {volume.name}")
         return adopted
 
+    def recall(self, volume_id: VolumeId, *, external_id: ExternalId, epoch: int, birth: Birth | None) -> None:
+        """What the platform knows of a volume and a ledger that was restored from a backup does not: its epoch, never lowered, and, of one
+        that is unborn here, where it is and its birth certificate. From then on it counts as an import: Polly never formats it.
+        """
+        volume = self._volume(volume_id)
+        if volume.unborn:
+            state = VolumeState.AVAILABLE.value if volume.state is VolumeState.PLANNED else volume.state.value
+            self._set(volume_id, external_id=external_id, token="", state=state)
+            if birth is not None:
+                self._set(volume_id, birth_serial=birth.serial, birth_filesystem=birth.filesystem, birth_uuid=birth.filesystem_uuid)
+            self.note(
+                "volume.recalled", volume_id=volume_id, why=f"unborn in a restored ledger, {external_id} of {volume.platform} in truth"
+            )
+        if epoch > volume.epoch:
+            self._set(volume_id, epoch=epoch)
+            self.note(
+                "volume.recalled", volume_id=volume_id, why=f"epoch {volume.epoch} in a restored ledger, {epoch} on {volume.platform}"
+            )
+
     def fault(self, volume_id: VolumeId, reason: str) -> None:
         """A person must look at it: nothing new claims it until it is mended. A live claim goes on."""
         self._volume(volume_id)

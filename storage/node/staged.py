@@ -32,10 +32,6 @@ OnBirth = Callable[[Staged], None]
 """Called with a birth certificate that the ledger may not have yet. Returns when it is stored, which may take long, or raises."""
 
 
-def stored_elsewhere(staged: Staged) -> None:
-    """For a caller that reads the birth certificate from what stage() returns."""
-
-
 def may_be_held(error: BaseException) -> bool:
     """Whether the node may still hold the volume that `stage` or `unstage` failed on with this error; in doubt it may."""
     return bool(error.fields.get("held", True)) if isinstance(error, PollyError) else True

@@ -30,8 +30,9 @@ from storage.node import attached, births, devices, filesystems, folders, mounti
 from storage.node.attacher import Attacher, obtain
 from storage.node.births import Verdict
 from storage.node.journal import Journal
+from storage.node.marking import mark
 from storage.node.pace import Deadline
-from storage.node.staged import OnBirth, Staged, stored_elsewhere
+from storage.node.staged import OnBirth, Staged
 from storage.node.steps import Machine, OnStep, Steps, ignore
 from storage.node.targets import Target
 from storage.node.transports import transport_of
@@ -53,11 +54,12 @@ def stage(
     deadline: Deadline,
     journal: Journal,
     on_step: OnStep = ignore,
-    on_birth: OnBirth = stored_elsewhere,
+    on_birth: OnBirth | None = None,
     machine: Machine | None = None,
 ) -> Staged:
     """Brings the volume to this node and mounts it at `staging_dir`/CLAIM. Staged already by this claim is fine.
 
+    Without `on_birth` the caller has the birth certificate stored that is returned, and then calls `mark`.
     Nothing begins after `deadline`. A failure is undone and raised as the PollyError that it is, with what went wrong
     while undoing in its notes; ask may_be_held(error). Raises LeaseExpired, NotBlank, NotAsBorn, NotFormatted,
     WrongDevice, DeviceNotFound, DeviceInUse, DamagedFilesystem, UnsafePath, NodeError, and what the platform raises.
@@ -81,7 +83,7 @@ class _Attempt:
     """One try to stage one volume, and what must be undone if it fails."""
 
     def __init__(
-        self, plan: VolumePlan, platform: Attacher, node: str, staging_dir: Path, steps: Steps, on_birth: OnBirth, machine: Machine
+        self, plan: VolumePlan, platform: Attacher, node: str, staging_dir: Path, steps: Steps, on_birth: OnBirth | None, machine: Machine
     ) -> None:
         self.plan, self.platform, self.node = plan, platform, node
         self.staging_dir, self.target = staging_dir, Target.below(staging_dir, plan.claim_id)
@@ -259,13 +261,10 @@ class _Attempt:
         return uuid
 
     def _tell_birth(self, staged: Staged) -> None:
-        """Stores a birth certificate with the platform and the broker, before the filesystem is first mounted."""
-        if self.plan.birth is not None:
-            return
-        with self.steps.step("birth", uuid=staged.birth.filesystem_uuid):
-            if self.platform.capabilities.marks and not self.read_only:
-                self.platform.record_birth(staged.external_id, staged.birth, epoch=self.plan.epoch)
+        """Has a birth certificate stored, and then kept with the volume, before the filesystem is first mounted."""
+        if self.plan.birth is None and self.on_birth is not None:
             self.on_birth(staged)
+            mark(staged, self.platform, self.steps)
 
     def _check(self, verdict: Verdict) -> None:
         if verdict in (Verdict.BORN, Verdict.ADOPT) and not (self.read_only or self.was_mounted):

@@ -88,6 +88,7 @@ def stage(plan: VolumePlan, capabilities: Capabilities, *, device_wait_s: float 
         staging_dir=STAGING,
         deadline=Deadline.of(60.0),
         journal=_journal(),
+        on_birth=lambda _: None,  # the caller has it from what is returned; so the platform bears it before the mount
         machine=_machine(device_wait_s, patience_s),
     )
 

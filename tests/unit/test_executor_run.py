@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import closing
 from importlib.metadata import version
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from executors.wire import FAILED, RELEASED, HostVolume, Launch
 from executors.zipapp import build
 from storage.lifecycle import ClaimState
 from storage.model import Access, Birth
+from storage.platforms import registry
 from tests.executing import Disk, Running, launch
 from tests.support import eventually
 
@@ -310,13 +312,20 @@ def test_the_data_is_there_for_the_next_claim_and_its_owner_stays(open_folder: P
 
 @pytest.mark.root
 def test_nothing_runs_before_the_broker_has_stored_the_birth(tmp_path: Path, disk: Disk) -> None:
-    with Running(tmp_path, births=False) as executor:
-        executor.launch(launch("echo ran", disk.plan(), disks=[disk]))
-        assert executor.reaches("TASK_STARTING", 3).volume.birth == executor.reaches("TASK_STARTING", 2).volume.birth
+    """And only then the volume bears its certificate: what bears one was never without data."""
+    plan = disk.plan()
+    with Running(tmp_path, births=False) as executor, closing(registry.build("rack", "local", disk.settings["rack"].settings)) as platform:
+        executor.launch(launch("echo ran", plan, disks=[disk]))
+        birth = executor.reaches("TASK_STARTING", 2).volume.birth
+        assert executor.reaches("TASK_STARTING", 3).volume.birth == birth
         assert "TASK_RUNNING" not in executor.states
+        made = platform.find(plan.token)
+        assert made is not None
+        assert (made.birth, birth is None) == (None, False)
         executor.answer()
         assert executor.ends().state == "TASK_FINISHED"
         assert executor.stdout == "ran\n"
+        assert platform.inspect(made.external_id).birth == birth
 
 
 @pytest.mark.root
@@ -466,7 +475,7 @@ def test_an_older_epoch_is_refused_by_the_volume_itself(tmp_path: Path, disk: Di
 
 
 @pytest.mark.root
-@pytest.mark.parametrize("step", ["create", "attach", "probe", "mkfs", "birth", "mount", "running"])
+@pytest.mark.parametrize("step", ["create", "attach", "probe", "mkfs", "mount", "running"])
 def test_sigkill_at_each_step_leaves_nothing_and_the_next_claim_goes_on(tmp_path: Path, disk: Disk, step: str) -> None:
     with Running(tmp_path, births=step == "running") as executor:
         executor.launch(launch("echo 1 >data/count; echo counted >&2; while :; do :; done", disk.plan(), disks=[disk]))

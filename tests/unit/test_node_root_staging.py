@@ -74,7 +74,7 @@ def test_a_volume_is_born_written_released_and_taken_up_again(node: Node, filesy
     assert is_sound(node.platform.image("claim-1"), filesystem)
 
 
-def test_the_birth_is_told_before_the_first_mount_and_stored_with_the_platform(node: Node) -> None:
+def test_the_birth_is_told_before_the_first_mount_and_kept_with_the_platform_once_it_was_told(node: Node) -> None:
     seen: list[tuple[bool, Birth | None]] = []
 
     def on_birth(staged: Staged) -> None:
@@ -83,7 +83,8 @@ def test_the_birth_is_told_before_the_first_mount_and_stored_with_the_platform(n
 
     staged = node.stage(plan(), on_birth=on_birth)
 
-    assert seen == [(False, staged.birth)]
+    assert seen == [(False, None)]
+    assert node.platform.inspect(staged.external_id).birth == staged.birth
     node.unstage(staged)
 
 
