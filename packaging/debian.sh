@@ -30,6 +30,8 @@ test|qemu-utils|program qemu-img|the tests against a real OpenStack
 test|qemu-system-x86|program qemu-system-x86_64|disks that come and go, and a kernel with an NFS client
 test|open-iscsi|program iscsiadm|LUNs of a real iSCSI target in a guest
 test|dmsetup|program dmsetup|maps of the device mapper in a guest
+test|multipath-tools|program multipathd|LUNs under real multipath maps in a guest
+test|udev|program udevadm|LUNs under real multipath maps in a guest
 TABLE
 }
 

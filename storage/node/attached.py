@@ -64,7 +64,7 @@ def of(staging_dir: Path, claim_id: ClaimId) -> Attachment | None:
     return record.attachment if record else None
 
 
-def has_others(staging_dir: Path, plan: VolumePlan) -> bool:
+def has_others(staging_dir: Path, plan: VolumePlan | Record) -> bool:
     """Whether another claim on the same volume is held on this node by a process that lives."""
     return any(
         record.volume_id == plan.volume_id and is_alive for record, is_alive in _all(staging_dir) if record.claim_id != plan.claim_id

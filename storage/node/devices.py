@@ -21,13 +21,13 @@ from pathlib import Path
 from typing import Final
 
 from storage.errors import DeviceInUse, DeviceNotFound, NodeError, UnsafePath, WrongDevice
-from storage.node import google_disks, multipath, scini, scsi
+from storage.node import google_disks, mapping, multipath, scini, scsi
 from storage.node.google_disks import IdentifyNamespace
+from storage.node.multipathd import Multipathd
 from storage.node.pace import Pace
 
 BLKGETSIZE64: Final = 0x80081272
 BLKFLSBUF: Final = 0x1261
-LOOP_SET_CAPACITY: Final = 0x4C07
 
 PLAIN_NAME: Final = re.compile(r"[A-Za-z0-9]+")
 XEN_NAME: Final = re.compile(r"xvd[a-z]{1,2}")
@@ -55,6 +55,7 @@ class Roots:
     sdc: scini.Sdc = field(default_factory=scini.Sdc)
     identify_namespace: IdentifyNamespace = google_disks.identify_namespace
     inquire: scsi.Inquire = scsi.inquire
+    multipathd: Multipathd = field(default_factory=Multipathd)
 
 
 # --- which device ----------------------------------------------------------------------------------------
@@ -71,6 +72,7 @@ def find(serial: str, *, hint: str = "", roots: Roots, pace: Pace, timeout_s: fl
     if not serial:
         raise WrongDevice(device=hint or "?", found="", expected="(none was given)")
     found: list[str] = []
+    end = pace.now() + timeout_s
 
     def came_up() -> bool:
         names = (name for name in _candidates(serial, hint, roots) if matches(serial, name, roots) and _is_itself(name, roots))
@@ -80,14 +82,14 @@ def find(serial: str, *, hint: str = "", roots: Roots, pace: Pace, timeout_s: fl
         return bool(found)
 
     if came_up():
-        return _whole(found[0], roots)
+        return _whole(found[0], roots, pace, timeout_s)
     if timeout_s > 0:
         # Where /sys may not be written, the device may still come by itself.
         with suppress(NodeError):
             rescan_hosts(roots)
         _look_again(roots)
     if pace.until(came_up, timeout_s=timeout_s):
-        return _whole(found[0], roots)
+        return _whole(found[0], roots, pace, max(0.0, end - pace.now()))
     stale = _resolve(Path(hint), roots) if hint else None
     if stale:
         raise WrongDevice(device=str(roots.dev / stale), found=" or ".join(serials(stale, roots)), expected=serial)
@@ -100,15 +102,26 @@ def _is_itself(name: str, roots: Roots) -> bool:
 
 def _look_again(roots: Roots) -> None:
     """What is waited for may have come up as a disk that the kernel takes for another."""
-    for name in _listed(roots.sys / "block"):
+    for name in listed(roots.sys / "block"):
         if PLAIN_NAME.fullmatch(name):
             with suppress(OSError):
                 scsi.look_again(roots.sys / "block" / name, roots.dev / name, roots.inquire)
 
 
-def _whole(name: str, roots: Roots) -> str:
+def _whole(name: str, roots: Roots, pace: Pace, timeout_s: float) -> str:
     """The device, or the multipath map that it is a path of."""
-    return str(roots.dev / (multipath.map_over(name, roots.sys) or name))
+    return str(roots.dev / mapping.over(name, roots, pace, timeout_s))
+
+
+def map_of(serial: str, roots: Roots) -> str:
+    """The multipath map of the volume with this serial, whether any of its paths still works or not; empty where there is none."""
+    return next((str(roots.dev / name) for name in multipath.maps(roots.sys) if serial in serials(name, roots)), "")
+
+
+def identity(name: str, roots: Roots) -> tuple[str, ...]:
+    """By what device `name` is known again under its name: a map by its uuid, whatever its paths lead to by now."""
+    uuid = multipath.uuid_of(name, roots.sys)
+    return (uuid,) if uuid else serials(name, roots)
 
 
 def serials(name: str, roots: Roots) -> tuple[str, ...]:
@@ -116,7 +129,7 @@ def serials(name: str, roots: Roots) -> tuple[str, ...]:
     if name.startswith(scini.DEVICES):
         return _told(name, roots)
     if multipath.is_map(name, roots.sys):
-        return next((serials(path, roots) for path in multipath.paths_of(name, roots.sys)), ())
+        return _of_map(name, roots)
     block = roots.sys / "block" / name
     if backing := _text(block / "loop" / "backing_file"):
         file = Path(backing.removesuffix(" (deleted)"))
@@ -124,6 +137,13 @@ def serials(name: str, roots: Roots) -> tuple[str, ...]:
     said = [_text(block / place) for place in ("serial", "device/serial", "wwid", "device/wwid")]
     said += [_page_80(block), _of_target(block, roots), google_disks.device_name(block, roots.dev / name, roots.identify_namespace)]
     return tuple(dict.fromkeys(serial for serial in said if serial))
+
+
+def _of_map(name: str, roots: Roots) -> tuple[str, ...]:
+    """What its uuid says, and the first of its paths that is not another volume's by now."""
+    own = multipath.wwid_of_map(name, roots.sys)
+    paths = (path for path in multipath.paths_of(name, roots.sys) if multipath.is_path_of(path, name, roots.sys))
+    return tuple(dict.fromkeys([*filter(None, [own]), *next((serials(path, roots) for path in paths), ())]))
 
 
 def matches(serial: str, name: str, roots: Roots) -> bool:
@@ -143,24 +163,30 @@ def _named_by_xen(hint: Path, roots: Roots) -> str | None:
 
 def _candidates(serial: str, hint: str, roots: Roots) -> Iterator[str]:
     if hint and (name := _resolve(Path(hint), roots)):
-        yield name
+        yield from _disks(name, roots)
     by_id = roots.dev / "disk" / "by-id"
-    for link in _listed(by_id):
+    for link in listed(by_id):
         with suppress(UnsafePath):
             if serial[:VIRTIO_SERIAL] in link and (name := _resolve(by_id / link, roots)):
-                yield name
-    for name in _listed(roots.sys / "block"):
+                yield from _disks(name, roots)
+    for name in listed(roots.sys / "block"):
         if PLAIN_NAME.fullmatch(name) and roots.is_block(roots.dev / name):
             yield name
 
 
+def _disks(name: str, roots: Roots) -> list[str]:
+    """Udev's links lead to the map, where there is one."""
+    return multipath.paths_of(name, roots.sys) if multipath.is_map(name, roots.sys) else [name]
+
+
 def _resolve(path: Path, roots: Roots) -> str | None:
-    """The plain name of the device that `path` leads to; None if it leads nowhere. Raises UnsafePath outside of /dev."""
+    """The plain name of the device or map that `path` leads to; None if it leads nowhere. Raises UnsafePath outside of /dev."""
     try:
         real = path.resolve(strict=True)
     except (OSError, RuntimeError):
         return None
-    if real.parent != roots.dev.resolve() or not PLAIN_NAME.fullmatch(real.name):
+    is_plain = PLAIN_NAME.fullmatch(real.name) or multipath.is_map(real.name, roots.sys)
+    if real.parent != roots.dev.resolve() or not is_plain:
         raise UnsafePath(path=str(path), reason=f"it leads to {real}, which is no plain device under {roots.dev}")
     if not roots.is_block(real):
         raise UnsafePath(path=str(path), reason="it is no block device")
@@ -196,22 +222,13 @@ def _text(file: Path) -> str:
     return ""
 
 
-def _listed(folder: Path) -> list[str]:
+def listed(folder: Path) -> list[str]:
     with suppress(OSError):
         return sorted(os.listdir(folder))
     return []
 
 
 # --- who else uses it --------------------------------------------------------------------------------------
-
-
-def refuse_held(device: str, roots: Roots, *, alone: bool) -> None:
-    """Raises DeviceInUse if another block device (dm, md, bcache) is built on this one; `alone`: or its disk is used by another path."""
-    name = Path(device).name
-    if alone and (used := [path for path in _paths(name, roots) if path != name and in_use(str(roots.dev / path))]):
-        raise DeviceInUse(device=device, holders=f"a mount or another program on {', '.join(used)}, another path to the same disk")
-    if held_by := _listed(roots.sys / "block" / Path(device).name / "holders"):
-        raise DeviceInUse(device=device, holders=", ".join(held_by))
 
 
 @contextmanager
@@ -246,18 +263,6 @@ def in_use(device: str) -> bool:
         return True
 
 
-def has_users(device: str, roots: Roots) -> bool:
-    """Whether the disk is in exclusive use by any of its paths: the kernel knows nothing of one user by another. Raises NodeError."""
-    return any(in_use(str(roots.dev / path)) for path in _paths(Path(device).name, roots))
-
-
-def _paths(name: str, roots: Roots) -> list[str]:
-    """The device itself, and where no map stands for them, all other paths to its disk."""
-    if multipath.is_map(name, roots.sys):
-        return [name]
-    return [name, *(path for path in multipath.siblings(name, roots.sys) if path != name and (roots.dev / path).exists())]
-
-
 def _open(device: str, flags: int) -> int:
     try:
         return os.open(device, flags | os.O_CLOEXEC | os.O_NOFOLLOW)
@@ -273,7 +278,7 @@ def _open(device: str, flags: int) -> int:
 def size_bytes(device: str) -> int:
     """The size of the device now, in bytes. Raises NodeError."""
     with shared(device) as fd:
-        answer = _ioctl(device, fd, BLKGETSIZE64, bytes(8))
+        answer = ioctl(device, fd, BLKGETSIZE64, bytes(8))
     size: int = struct.unpack("=Q", answer)[0]
     return size
 
@@ -281,53 +286,24 @@ def size_bytes(device: str) -> int:
 def flush(device: str) -> None:
     """Writes and forgets what the kernel has in buffers of the device. Raises NodeError."""
     with shared(device) as fd:
-        _ioctl(device, fd, BLKFLSBUF)
-
-
-def rescan_size(device: str, roots: Roots) -> None:
-    """Lets the kernel see that the device has grown; safe at any time. Raises NodeError."""
-    if Path(device).name.startswith(scini.DEVICES):
-        roots.sdc.rescan()
-    block = roots.sys / "block" / Path(device).name
-    if (block / "loop").is_dir():
-        with shared(device) as fd:
-            _ioctl(device, fd, LOOP_SET_CAPACITY)
-    disk = block / "device"  # of an NVMe disk with several paths it is the subsystem, and the controllers are in it
-    for verb in (disk / "rescan", disk / "rescan_controller", *sorted(disk.glob("nvme*/rescan_controller"))):
-        if verb.exists():
-            _write(verb, "1")
+        ioctl(device, fd, BLKFLSBUF)
 
 
 def rescan_hosts(roots: Roots) -> None:
     """Lets every SCSI host look for new disks; NVMe and virtio come by themselves. Raises NodeError."""
     hosts = roots.sys / "class" / "scsi_host"
-    for host in _listed(hosts):
-        _write(hosts / host / "scan", "- - -")
+    for host in listed(hosts):
+        write(hosts / host / "scan", "- - -")
 
 
-def forget(device: str, roots: Roots) -> None:
-    """Removes a SCSI disk with all its paths from the kernel, after its unmount and before its unmapping; nothing for other kinds.
-
-    A disk that is unmapped first stays as a ghost, which the next one under the same number is taken for. A multipath map goes with
-    its last path.
-    """
-    name = Path(device).name
-    paths = multipath.paths_of(name, roots.sys) if multipath.is_map(name, roots.sys) else multipath.siblings(name, roots.sys)
-    verbs = [verb for path in paths if (verb := roots.sys / "block" / path / "device" / "delete").exists()]
-    if verbs:
-        flush(device)
-    for verb in verbs:
-        _write(verb, "1")
-
-
-def _ioctl(device: str, fd: int, request: int, argument: bytes = b"") -> bytes:
+def ioctl(device: str, fd: int, request: int, argument: bytes = b"") -> bytes:
     try:
         return fcntl.ioctl(fd, request, argument)
     except OSError as error:
         raise NodeError(command=f"ioctl {request:#x}", target=device, reason=os.strerror(error.errno or 0)) from error
 
 
-def _write(file: Path, words: str) -> None:
+def write(file: Path, words: str) -> None:
     try:
         file.write_text(words)
     except OSError as error:

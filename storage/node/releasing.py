@@ -11,10 +11,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from storage.errors import BusyMount, DeviceNotFound, NodeError, PollyError, UnknownVolume, WrongDevice
 from storage.model import Access, ExternalId, VolumePlan
-from storage.node import attached, devices, mountinfo, mounts, nfs, places
+from storage.node import attached, devices, disks, mountinfo, mounts, nfs, places
 from storage.node.attacher import Attacher
 from storage.node.journal import Journal
 from storage.node.pace import Pace
@@ -22,6 +23,9 @@ from storage.node.steps import Machine, OnStep, Steps, ignore
 from storage.node.targets import Target
 from storage.node.transports import transport_of
 from storage.platforms.base import Attachment
+
+UNSTUCK_S: Final = 5.0
+"""How long the kernel may take to end a mount on a map that does not queue any more."""
 
 
 def unstage(
@@ -75,11 +79,11 @@ class Release:
     def device(self, external_id: ExternalId | None, attachment: Attachment | None = None) -> tuple[str, tuple[str, ...]]:
         """The device that is mounted at the target, or that the volume has on this node, for another claim too; empty if there is none.
 
-        With its serials, by which it is known again. Raises what the platform raises: a detach without knowing that could take the
+        With its identity, by which it is known again. Raises what the platform raises: a detach without knowing that could take the
         volume from another claim's task.
         """
         found = self._here(external_id, attachment or attached.of(self.staging_dir, self.plan.claim_id))
-        return found, _serials(found, self.machine)
+        return found, _identity(found, self.machine)
 
     def _here(self, external_id: ExternalId | None, attachment: Attachment | None) -> str:
         if found := mountinfo.at(str(self.target), self.machine.roots.proc):
@@ -105,10 +109,11 @@ class Release:
             gone = found is not None and found.source == device and not os.path.exists(device)
             # A disk that vanished under its mount has no node any more; then only the mount itself still says its number.
             number = found.device if found and gone else mounts.device_number(device) if device else None
-            mounts.unmount(target, device=number, timeout_s=self.timeout_s, force=force, pace=machine.pace, proc=machine.roots.proc)
+            with disks.unstuck(device, self.timeout_s / 2, machine.roots):
+                mounts.unmount(target, device=number, timeout_s=self.timeout_s, force=force, pace=machine.pace, proc=machine.roots.proc)
 
     def detach(self, external_id: ExternalId, device: str, seen: tuple[str, ...], attachment: Attachment | None = None) -> None:
-        """Disconnects and detaches the volume once its device, which had the serials `seen`, is in nobody's use.
+        """Disconnects and detaches the volume once its device, which had the identity `seen`, is in nobody's use.
 
         One that other claims on this node still use stays attached. Raises BusyMount, NodeError and what the platform raises.
         """
@@ -139,7 +144,8 @@ def sweep(staging_dir: Path, machine: Machine) -> None:
     for record in attached.left_behind(staging_dir):
         with suppress(PollyError), alone(staging_dir, record.volume_id, 0.0, machine.pace):
             device = _device_of(record.attachment.serial, machine, _name_of(record.attachment))
-            if device and not let_go(device, _serials(device, machine), machine, 0.0):
+            is_stuck = not attached.has_others(staging_dir, record) and disks.unstick(device, machine.roots)
+            if device and not let_go(device, _identity(device, machine), machine, UNSTUCK_S if is_stuck else 0.0):
                 continue
             if transport := transport_of(record.attachment):
                 transport.disconnect(record.attachment, machine)
@@ -194,33 +200,34 @@ def _device_of(serial: str, machine: Machine, hint: str) -> str:
     try:
         return devices.find(serial, hint=hint, roots=machine.roots, pace=machine.pace, timeout_s=0.0)
     except (DeviceNotFound, WrongDevice):
-        return ""
+        return devices.map_of(serial, machine.roots)
 
 
-def _serials(device: str, machine: Machine) -> tuple[str, ...]:
-    return devices.serials(Path(device).name, machine.roots) if device else ()
+def _identity(device: str, machine: Machine) -> tuple[str, ...]:
+    return devices.identity(Path(device).name, machine.roots) if device else ()
 
 
 def let_go(device: str, seen: tuple[str, ...], machine: Machine, timeout_s: float) -> bool:
-    """Whether nothing uses the device, which had the serials `seen`, waiting for that; its disk is then gone from the kernel.
+    """Whether nothing uses the device, which had the identity `seen`, waiting for that; its disk is then gone from the kernel.
 
     One that is gone, or has become another volume's, counts as let go, and nothing is done with it.
     """
 
     def is_free() -> bool:
         try:
-            return _is_anothers(device, seen, machine) or not devices.has_users(device, machine.roots)
+            return _is_anothers(device, seen, machine) or not disks.has_users(device, machine.roots)
         except PollyError:
             return not os.path.exists(device)
 
-    if not machine.pace.until(is_free, timeout_s=timeout_s, every_s=0.1):
-        return False
-    if _serials(device, machine) == seen:
-        devices.forget(device, machine.roots)
+    with disks.unstuck(device, timeout_s / 2, machine.roots):
+        if not machine.pace.until(is_free, timeout_s=timeout_s, every_s=0.1):
+            return False
+        if _identity(device, machine) == seen:
+            disks.forget(device, machine.roots)
     return True
 
 
 def _is_anothers(device: str, seen: tuple[str, ...], machine: Machine) -> bool:
     """A device that says nothing may still be the one that it was."""
-    now = _serials(device, machine)
+    now = _identity(device, machine)
     return bool(now) and now != seen

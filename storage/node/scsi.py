@@ -23,6 +23,8 @@ SIZE: Final = 4096
 TIMEOUT_MS: Final = 5_000
 PAGES: Final = {0x83: "vpd_pg83", 0x80: "vpd_pg80"}
 """The pages that say which disk it is, and where sysfs keeps them."""
+NOT_CONNECTED: Final = 0x20
+"""What the first byte of an answer is at least if nothing is behind the LUN."""
 RUNNING: Final = "running"
 """The state of a disk whose path works; one whose path does not is waited for by whoever asks it."""
 
@@ -88,7 +90,7 @@ def is_itself(block: Path, device: Path, ask: Inquire) -> bool:
 
     A disk that does not answer, or whose path does not work, is not.
     """
-    shown = {page: data for page, name in PAGES.items() if (data := _data(block / "device" / name))}
+    shown = _shown(block)
     if not shown:
         return True
     try:
@@ -97,10 +99,23 @@ def is_itself(block: Path, device: Path, ask: Inquire) -> bool:
         return False
 
 
+def is_anothers(block: Path, device: Path, ask: Inquire) -> bool:
+    """Whether the disk answers, and says that it is another one than sysfs says."""
+    try:
+        said = {page: (ask(device, page), data) for page, data in _shown(block).items()} if _runs(block) else {}
+    except OSError:
+        return False
+    return any(told[0] < NOT_CONNECTED and not _same(told, data) for told, data in said.values())
+
+
 def look_again(block: Path, device: Path, ask: Inquire) -> None:
     """Has the kernel read anew what the disk is, if it is not what sysfs says. Raises OSError."""
     if _runs(block) and not is_itself(block, device, ask):
         (block / "device" / "rescan").write_text("1")
+
+
+def _shown(block: Path) -> dict[int, bytes]:
+    return {page: data for page, name in PAGES.items() if (data := _data(block / "device" / name))}
 
 
 def _runs(block: Path) -> bool:

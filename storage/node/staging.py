@@ -26,7 +26,7 @@ from storage.errors import (
     VolumeInUse,
 )
 from storage.model import Access, AccessMode, Birth, ExternalId, VolumePlan
-from storage.node import attached, births, devices, filesystems, folders, mountinfo, mounts, nfs, options, places, releasing
+from storage.node import attached, births, devices, disks, filesystems, folders, mountinfo, mounts, nfs, options, places, releasing
 from storage.node.attacher import Attacher, obtain
 from storage.node.births import Verdict
 from storage.node.journal import Journal
@@ -169,7 +169,7 @@ class _Attempt:
             if self.kind == "block":
                 self.device = self._find_device(attachment)
                 self.opened.enter_context(devices.shared(self.device))
-                self.serials = devices.serials(Path(self.device).name, self.machine.roots)
+                self.serials = devices.identity(Path(self.device).name, self.machine.roots)
                 if not self.serials:
                     attached.keep(self.staging_dir, self.plan, attachment)  # by no more than its name it is found again
         return attachment
@@ -214,7 +214,7 @@ class _Attempt:
             found = mountinfo.at(str(self.target), self.machine.roots.proc)
             self.was_mounted = found is not None and found.device == mounts.device_number(self.device)
             alone = not (self.was_mounted or self.read_only)
-            devices.refuse_held(self.device, self.machine.roots, alone=alone)
+            disks.refuse_held(self.device, self.machine.roots, alone=alone)
             self._see_growth()
             contents = filesystems.look(self.device, alone=alone)
             verdict = births.judge(
@@ -231,7 +231,7 @@ class _Attempt:
 
     def _see_growth(self) -> None:
         if devices.size_bytes(self.device) < self.plan.size_mib * filesystems.MIB:
-            devices.rescan_size(self.device, self.machine.roots)
+            disks.rescan_size(self.device, self.machine.roots)
 
     def _prepare(self, verdict: Verdict, uuid: str) -> str:
         """Makes the filesystem, or makes sure that one of unknown history is whole. Returns its UUID."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -11,9 +11,9 @@ from msgspec.structs import replace
 from storage.errors import VolumeInUse
 from storage.model import ExternalId
 from storage.platforms.base import Attachment, VolumeReport
-from tests.guest import inside, lio
+from tests.guest import inside, lio, multipathing
 from tests.guest.cloud import Cloud
-from tests.peers.guest import Guest
+from tests.peers.guest import Call, Guest
 
 ENVIRONMENT: Final = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
 
@@ -22,6 +22,8 @@ class Array(Cloud):
     """Masking views of one initiator. What it shows is the lowest LUN that is free, as arrays do, so numbers are used again."""
 
     portals: Sequence[str] = lio.PORTALS[:1]
+    """What nodes are told to log in to."""
+    listens: Sequence[str] = lio.PORTALS[:1]
 
     def __init__(self, guest: Guest, folder: Path, *, kind: str = "virtio") -> None:
         super().__init__(guest, folder, kind=kind)
@@ -31,7 +33,7 @@ class Array(Cloud):
     def __enter__(self) -> Array:
         for module in lio.MODULES:
             self.guest.load(module)
-        self.guest.call(lio.start, self.portals)
+        self.guest.call(lio.start, self.listens)
         self._daemon = self.guest.begin(inside.program, ["iscsid", "--foreground"], ENVIRONMENT, "/run/iscsid.log")
         self._daemon.until("started")
         return self
@@ -46,7 +48,9 @@ class Array(Cloud):
     def attach(self, external_id: ExternalId, node: str, *, epoch: int, read_only: bool = False) -> Attachment:
         found = super().attach(external_id, node, epoch=epoch, read_only=read_only)
         portals = " ".join(f"{portal},{lio.TARGET}" for portal in self.portals)
-        return replace(found, serial=lio.serial_of(external_id), transport="iscsi", context={"portals": portals})
+        serial = lio.serial_of(external_id)
+        link = f"/dev/disk/by-id/wwn-0x{serial.removeprefix('naa.')}"
+        return replace(found, device=link, serial=serial, transport="iscsi", context={"portals": portals})
 
     def plug(self, external_id: str) -> None:
         under = f"under-{external_id[-12:]}"
@@ -66,7 +70,48 @@ class Array(Cloud):
 class TwoPortals(Array):
     """Each LUN is there twice, and no multipathd makes one of two."""
 
-    portals = lio.PORTALS
+    portals: Sequence[str] = lio.PORTALS
+    listens: Sequence[str] = lio.PORTALS
+
+
+class Mapped(TwoPortals):
+    """Two portals, one of them behind a relay that may fail, and a node with a real udevd and a real multipathd."""
+
+    configuration = ""
+    listens = lio.PORTALS[:1]
+
+    def __enter__(self) -> Mapped:
+        for module in multipathing.MODULES:
+            self.guest.load(module)
+        self._begun: list[Call[None]] = []
+        self._begin(*multipathing.UDEVD)
+        self.guest.call(multipathing.configure, self.configuration)
+        self.start_daemon()
+        super().__enter__()
+        self.relay = self.connected()
+        return self
+
+    def connected(self) -> Call[None]:
+        """The second portal is reached until what is returned is stopped."""
+        far, near = (tuple(portal.split(":")) for portal in self.portals)
+        relay = self.guest.begin(inside.relay, (near[0], int(near[1])), (far[0], int(far[1])))
+        relay.until("relaying")
+        return relay
+
+    def start_daemon(self) -> None:
+        self._begin(*multipathing.MULTIPATHD)
+        self.guest.call(multipathing.await_daemon)
+
+    def _begin(self, command: Sequence[str], environment: Mapping[str, str], log: str) -> None:
+        self._begun.append(call := self.guest.begin(inside.program, command, environment, log))
+        call.until("started")
+
+    def __exit__(self, *_: object) -> None:
+        super().__exit__()
+        self.guest.call(multipathing.shut_down)
+        for call in (self.relay, *self._begun):
+            call.stop()
+        self.guest.call(multipathing.await_end)
 
 
 class Fabric(Array):

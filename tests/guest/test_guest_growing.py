@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from collections.abc import Callable
 
@@ -9,7 +10,9 @@ import pytest
 
 from storage.model import ExternalId
 from storage.node import devices
+from tests.conftest import leave_out
 from tests.guest import inside, target
+from tests.guest.array import ENVIRONMENT
 from tests.guest.cloud import LINK, Cloud, Served
 from tests.nodes import plan
 from tests.peers.guest import Guest
@@ -71,12 +74,13 @@ class TwoPaths(Cloud):
         self.guest.run("dmsetup", "create", "lun", "--uuid", f"mpath-3{WWN:x}", "--noudevsync", "--table", table)
 
     def detach(self, external_id: ExternalId, node: str) -> None:
-        self.guest.run("dmsetup", "remove", "--noudevsync", "lun")
         for path in PATHS:
             self.guest.unplug(path)
 
 
 def test_two_paths_to_one_disk_are_used_by_their_map_and_go_together(guest: Guest, cloud_of: Callable[..., Cloud]) -> None:
+    if not shutil.which("multipath", path=ENVIRONMENT["PATH"]):
+        leave_out("needs multipath (Debian: multipath-tools)")
     cloud = cloud_of("scsi", TwoPaths)
     for module in ("dm-mod", "dm-multipath", "dm-round-robin"):
         guest.load(module)

@@ -23,7 +23,8 @@ MODULES: Final = (
     *("virtio_pci", "9pnet_virtio", "9p", "overlay", "virtio_console", "virtio_net", "virtio_blk", "virtio_scsi", "sd_mod", "nvme"),
     *("nvmet", "nvmet-tcp", "nvme-tcp", "target_core_mod", "target_core_iblock", "iscsi_target_mod", "iscsi_tcp"),
     *("ext4", "xfs", "crc32c_generic", "crc32c-intel", "nfs", "nfsv4", "loop"),
-    *("dm-mod", "dm-crypt", "dm-multipath", "dm-round-robin", "ecb", "xts", "aesni-intel", "af_alg", "algif_skcipher"),
+    *("dm-mod", "dm-multipath", "dm-round-robin", "dm-service-time", "scsi_dh_alua"),
+    *("dm-crypt", "ecb", "xts", "aesni-intel", "af_alg", "algif_skcipher"),
 )
 """What the tests of the guest use; what these need comes with them."""
 

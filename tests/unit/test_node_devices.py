@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from storage.errors import DeviceInUse, DeviceNotFound, NodeError, UnsafePath, WrongDevice
-from storage.node import devices, google_disks, scsi
+from storage.node import devices, disks, google_disks, scsi
 from storage.node.devices import Roots
 from storage.node.pace import Pace
 from tests.nodes import as_shown
@@ -359,11 +359,11 @@ def test_a_link_of_another_kind_does_not_stop_the_search(trees: Trees) -> None:
 
 def test_a_device_that_another_is_built_on_is_refused(trees: Trees) -> None:
     device = trees.device("sdb", serial="vol1")
-    devices.refuse_held(device, trees.roots, alone=True)
+    disks.refuse_held(device, trees.roots, alone=True)
     trees.sys("sdb", "holders/dm-3")
 
     with pytest.raises(DeviceInUse, match="in use by dm-3"):
-        devices.refuse_held(device, trees.roots, alone=True)
+        disks.refuse_held(device, trees.roots, alone=True)
 
 
 def test_rescans_write_what_the_kernel_wants_where_the_kind_has_it(trees: Trees) -> None:
@@ -374,7 +374,7 @@ def test_rescans_write_what_the_kernel_wants_where_the_kind_has_it(trees: Trees)
     paths = [trees.sys("nvme2n1", f"device/nvme{number}/rescan_controller") for number in (2, 3)]
 
     for device in (scsi, nvme, virtio, shared):
-        devices.rescan_size(device, trees.roots)
+        disks.rescan_size(device, trees.roots)
 
     assert [file.read_text() for file in (verb, controller, *paths)] == ["1"] * 4
 
@@ -398,8 +398,8 @@ def test_only_a_scsi_disk_is_forgotten(trees: Trees, monkeypatch: pytest.MonkeyP
     scsi, nvme = trees.device("sdb"), trees.device("nvme1n1")
     verb = trees.sys("sdb", "device/delete")
 
-    devices.forget(scsi, trees.roots)
-    devices.forget(nvme, trees.roots)
+    disks.forget(scsi, trees.roots)
+    disks.forget(nvme, trees.roots)
 
     assert (verb.read_text(), flushed) == ("1", [scsi])
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from storage.errors import DeviceInUse
-from storage.node import devices, mounts, releasing
+from storage.node import disks, mounts, releasing
 from storage.node.devices import Roots
 from storage.node.options import check_mount
 from storage.node.pace import Pace
@@ -77,9 +77,9 @@ def test_a_disk_that_is_mounted_by_one_path_is_given_to_nobody_by_another(machin
         disk(machine, path)
     with mounted(paths[0], tmp_path):
         with pytest.raises(DeviceInUse, match=f"{Path(paths[0]).name}, another path to the same disk"):
-            devices.refuse_held(paths[1], machine.roots, alone=True)
-        devices.refuse_held(paths[1], machine.roots, alone=False)
-    devices.refuse_held(paths[1], machine.roots, alone=True)
+            disks.refuse_held(paths[1], machine.roots, alone=True)
+        disks.refuse_held(paths[1], machine.roots, alone=False)
+    disks.refuse_held(paths[1], machine.roots, alone=True)
 
 
 def test_a_disk_that_is_mounted_by_one_path_is_not_forgotten_by_another(machine: Machine, paths: tuple[str, str], tmp_path: Path) -> None:

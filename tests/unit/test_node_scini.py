@@ -10,7 +10,7 @@ import pytest
 
 from storage.errors import DeviceNotFound, NodeError, WrongDevice
 from storage.model import ExternalId
-from storage.node import devices, identities
+from storage.node import devices, disks, identities
 from storage.node.commands import Output
 from storage.node.devices import Roots
 from storage.node.pace import Pace
@@ -205,6 +205,6 @@ def test_disconnecting_flushes_the_volumes_device_and_no_other(tool: Tool, monke
 def test_growth_is_seen_after_a_rescan(tool: Tool) -> None:
     tool.add("scinia", SERIAL)
 
-    devices.rescan_size(str(tool.roots.dev / "scinia"), tool.roots)
+    disks.rescan_size(str(tool.roots.dev / "scinia"), tool.roots)
 
     assert tool.asked == [("--rescan",)]

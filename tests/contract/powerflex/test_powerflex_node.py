@@ -17,7 +17,7 @@ import pytest
 
 from framework.ids import new_id
 from storage.errors import VolumeInUse
-from storage.node import commands, devices
+from storage.node import commands, devices, disks
 from storage.node.commands import Output
 from storage.node.devices import Roots
 from storage.node.scini import DRV_CFG, Sdc
@@ -179,6 +179,6 @@ def test_a_device_that_grows_while_it_is_there_is_seen_after_a_rescan(array: Pla
     array.expand(first.external_id, 2 * GRANULE_MIB)
 
     assert devices.size_bytes(first.device) == GRANULE_MIB << 20
-    devices.rescan_size(first.device, here.machine.roots)
+    disks.rescan_size(first.device, here.machine.roots)
     assert devices.size_bytes(first.device) == 2 * GRANULE_MIB << 20
     here.unstage(array, first)

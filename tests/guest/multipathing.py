@@ -1,0 +1,81 @@
+"""A real udevd and a real multipathd. All here runs in the guest."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from storage.node.multipathd import Multipathd
+from tests.support import eventually
+
+MODULES: Final = ("dm-mod", "dm-multipath", "dm-service-time", "scsi_dh_alua")
+TOOLS: Final = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
+UDEVD: Final = (["/lib/systemd/systemd-udevd"], TOOLS, "/run/udevd.log")
+MULTIPATHD: Final = (["multipathd", "-d", "-s"], TOOLS, "/run/multipathd.log")
+CONFIGURATION: Final = Path("/etc/multipath.conf")
+PID: Final = Path("/run/multipathd.pid")
+MEMORY: Final = Path("/etc/multipath")
+"""Which names it has seen and given, kept by the daemon from one start to the next."""
+
+
+def configure(text: str) -> None:
+    """What the daemon reads when it is started next; what it has kept of before is gone."""
+    CONFIGURATION.write_text(text)
+    MEMORY.mkdir(exist_ok=True)
+    for kept in MEMORY.iterdir():
+        kept.unlink()
+
+
+def await_daemon() -> None:
+    eventually(lambda: said("show", "daemon").endswith(("idle", "running")), 20, "multipathd")
+
+
+def said(*words: str) -> str:
+    return subprocess.run(["multipathd", *words], check=False, capture_output=True, text=True).stdout.strip()
+
+
+def kill_daemon() -> None:
+    os.kill(int(PID.read_text()), signal.SIGKILL)
+    eventually(lambda: not Multipathd().answers(), 10, "the death of multipathd")
+
+
+def shut_down() -> None:
+    """Both daemons are told to end, and their maps are gone."""
+    said("shutdown")
+    PID.unlink(missing_ok=True)
+    subprocess.run(["multipath", "-F"], check=False, capture_output=True)
+    subprocess.run(["udevadm", "control", "--exit"], check=True)
+
+
+def await_end() -> None:
+    eventually(lambda: not {"systemd-udevd", "multipathd"} & _running(), 20, "the end of udevd and multipathd")
+
+
+def paths() -> dict[str, str]:
+    """What the daemon thinks of each path under a map: `active` or `failed`."""
+    lines = (line.split() for line in said("show", "paths", "raw", "format", "%d %t").splitlines())
+    return {name: state for name, state in lines if state != "undef"}
+
+
+def maps() -> dict[str, str]:
+    """The maps that the kernel has: their names, and which devices they are."""
+    blocks = (block for block in Path("/sys/block").glob("dm-*") if (block / "dm" / "uuid").read_text().startswith("mpath-"))
+    return {(block / "dm" / "name").read_text().strip(): block.name for block in blocks}
+
+
+def disks() -> list[str]:
+    """All SCSI disks and all maps."""
+    return sorted(block.name for block in Path("/sys/block").iterdir() if block.name.startswith(("sd", "dm-")))
+
+
+def _running() -> set[str]:
+    """The names of all programs that run."""
+    found = set()
+    for file in Path("/proc").glob("[0-9]*/comm"):
+        with suppress(OSError):
+            found.add(file.read_text().strip())
+    return found
