@@ -11,9 +11,9 @@ from framework.failures import from_answer
 from framework.fetching import Fetcher, read_url
 from framework.records import plain, revive, revive_page
 from framework.service import BrokerInfo, DriftOrder, DriftReport, Explanation, ImportOrder, OfferView, VolumeOrder
-from framework.views import PAGE, AppView, EventFilter, PoolView
+from framework.views import PAGE, AppView, EventFilter, PlatformView, PoolView
 from storage.filters import ClaimFilter, VolumeFilter
-from storage.model import Claim, Event, Node, Page, Profile, Snapshot, Volume
+from storage.model import Claim, Event, Hearing, Node, Page, Profile, Snapshot, Volume
 from storage.platforms.base import Finding, VolumeReport
 
 T = TypeVar("T")
@@ -66,6 +66,9 @@ class BrokerClient:
 
     def pools(self, platform: str | None = None) -> list[PoolView]:
         return self._items(PoolView, "/v1/pools", {"platform": platform})
+
+    def hearings(self) -> list[Hearing]:
+        return [platform.hearing for platform in self._items(PlatformView, "/v1/platforms")]
 
     def profiles(self) -> list[Profile]:
         return self._items(Profile, "/v1/profiles")

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from framework import remedies
-from framework.doctor import of_platform, of_profiles, soundness
+from framework.doctor import of_platform, of_profiles, silences, soundness
 from framework.engine import Engine
 from framework.marathon.model import App
 from framework.mesos.asking import instance_key
@@ -189,6 +189,7 @@ class Desk:
                 mend="" if info.connected else "Check --master, and the broker's log for what the master says.",
             ),
             *soundness(self._engine.ledger.counters()),
+            *silences(self._engine.ledger.hearings()),
         ]
         for name, platform in self._engine.platforms.items():
             try:

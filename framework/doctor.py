@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import sys
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -17,7 +18,7 @@ from executors.wire import BROKER
 from framework.config import Config, check_against, load_config
 from framework.fitting import misfits, misfits_in
 from storage.errors import Invalid, PollyError
-from storage.model import Pool
+from storage.model import Hearing, Pool
 from storage.node.identities import HOSTNAME, identify
 from storage.node.steps import Machine
 from storage.node.transports import programs
@@ -154,6 +155,7 @@ def _ledger(database: str) -> Iterator[Finding]:
         with closing(open_ledger(database, read_only=True)) as ledger:
             yield _fine("ledger", f"{ledger.url} can be read")
             yield from soundness(ledger.counters())
+            yield from silences(ledger.hearings())
     except PollyError as error:
         yield _failed("ledger", error)
 
@@ -165,6 +167,15 @@ def soundness(counters: Mapping[str, int]) -> Iterator[Finding]:
         yield _wrong("ledger", f"{name}: {number}; it must be 0", "See: polly claim list, polly events")
     if not wrong:
         yield _fine("ledger", "nothing held twice, no claim lost or leaked, every sum right")
+
+
+def silences(hearings: Iterable[Hearing]) -> Iterator[Finding]:
+    """The platforms that a broker has asked in vain the last time."""
+    for hearing in hearings:
+        if hearing.silent_since:
+            since = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(hearing.silent_since))
+            message = f"the broker has asked it {hearing.looks} times in vain since {since}: {hearing.error}"
+            yield _wrong(f"platform {hearing.platform}", message, "Mend what the error says; the broker asks again by itself.")
 
 
 def of_platform(name: str, findings: Iterable[Finding]) -> Iterator[Finding]:

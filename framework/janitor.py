@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from framework.config import Config
 from framework.pools import FullPools
@@ -26,6 +26,10 @@ T = TypeVar("T")
 
 ACTOR = "broker"
 SYNC_POOLS_S = 30.0
+PATIENCE: Final = 3
+"""So often in a row a platform is asked for its pools in vain before nothing new is made there."""
+HUNG_S = 300.0
+"""How long a look at pools may take before each `SYNC_POOLS_S` more of it counts as one in vain."""
 FIRST_RETRY_S, LAST_RETRY_S = 1.0, 60.0
 """How long a failed call to a platform waits before it is made again, at first and at most."""
 
@@ -48,6 +52,8 @@ class Janitor:
         self._clock, self._full = clock, full
         self._look_at = dict.fromkeys(platforms, 0.0)
         """When each platform's pools are to be looked at, whatever they refuse."""
+        self._begun: dict[str, float] = {}
+        """When the looks began that are under way; one that waits for its turn has not."""
         self._busy: set[str] = set()
         self._retry: dict[str, tuple[float, float]] = {}
         """When to go on with what has failed, and how long it waited last; by the ids of volumes and snapshots, and by orphans' tokens."""
@@ -171,10 +177,25 @@ class Janitor:
         """Asks each platform for its pools' capacity, in workers: now and then, and at once when one of them refused a volume."""
         now = self._clock()
         for name, platform in self._platforms.items():
-            if self._pools_due_at(name) <= now:
+            if self._pools_due_at(name) > now:
+                continue
+            self._look_at[name] = now + SYNC_POOLS_S
+            if f"pools {name}" not in self._busy:
                 self._busy.add(f"pools {name}")
-                self._look_at[name] = now + SYNC_POOLS_S
-                self._workers.submit(name, f"pools {name}", platform.pools, self._looked(name, now))
+                self._workers.submit(name, f"pools {name}", partial(self._look, name, platform), self._looked(name, now))
+            elif (lasts_s := now - self._begun.get(name, now)) >= HUNG_S:
+                self._unheard(name, f"it was asked for its pools {lasts_s:.0f} s ago and has not answered yet")
+
+    def _look(self, name: str, platform: Platform) -> Sequence[PoolReport]:
+        """In a worker."""
+        self._begun[name] = self._clock()
+        return platform.pools()
+
+    def _unheard(self, name: str, error: str) -> None:
+        with self._ledger.begin(ACTOR) as tx:
+            is_silent = tx.unheard(name, error, patience=PATIENCE)
+        if is_silent:
+            logger.warning("platform %s was asked %d times in vain; nothing new is made there until it answers", name, PATIENCE)
 
     def pools_due_at(self) -> float:
         """When `look_at_pools` will next have something to ask."""
@@ -182,13 +203,14 @@ class Janitor:
 
     def _pools_due_at(self, name: str) -> float:
         if f"pools {name}" in self._busy:
-            return math.inf
+            return self._look_at[name]
         refused = self._full.look_at(name)
         return self._look_at[name] if refused is None else min(refused, self._look_at[name])
 
     def _looked(self, name: str, begun_at: float) -> Callable[[Outcome[Sequence[PoolReport]]], None]:
         def done(outcome: Outcome[Sequence[PoolReport]]) -> None:
             self._busy.discard(f"pools {name}")
+            self._begun.pop(name, None)
             try:
                 self.store_pools(name, outcome.get())
             except PollyError as error:
@@ -196,6 +218,7 @@ class Janitor:
                 if outcome.error is None:
                     raise
                 logger.warning("the pools of platform %s cannot be read: %s", name, error)
+                self._unheard(name, str(error))
             else:
                 self._full.looked(name, begun_at)
 
@@ -211,6 +234,7 @@ class Janitor:
                 raise
             except PollyError as error:
                 logger.warning("the pools of platform %s cannot be read yet: %s", name, error)
+                self._unheard(name, str(error))
 
     def store_pools(self, name: str, reports: Sequence[PoolReport]) -> None:
         """Takes over what a platform says of its pools, with what polly.toml says of them."""

@@ -11,7 +11,7 @@ from framework.views import PAGE, AppView, EventFilter, PoolView, TaskView, with
 from storage.errors import Invalid, UnknownApp, UnknownClaim, UnknownPlatform
 from storage.filters import ClaimFilter, VolumeFilter
 from storage.inventory import Ledger, Placement, PoolUse, Workload
-from storage.model import Claim, ClaimId, Event, Node, Page, PlacementId, Pool, Profile, Snapshot, Volume, VolumeId
+from storage.model import Claim, ClaimId, Event, Hearing, Node, Page, PlacementId, Pool, Profile, Snapshot, Volume, VolumeId
 from storage.platforms.base import VolumeReport
 
 
@@ -42,6 +42,9 @@ class LedgerSource:
         held = {(use.platform, use.pool): use for use in self._ledger.in_use()}
         views = (_pool_view(pool, held.get((pool.platform, pool.name))) for pool in pools)
         return sorted(views, key=lambda view: (view.pool.platform, view.pool.name))
+
+    def hearings(self) -> list[Hearing]:
+        return self._ledger.hearings()
 
     def profiles(self) -> list[Profile]:
         return sorted(self._ledger.profiles(), key=lambda profile: profile.name)

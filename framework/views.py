@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar
 
 from framework.mesos.instances import Phase
 from storage.filters import ClaimFilter, VolumeFilter
-from storage.model import Claim, Event, Node, Page, Pool, Profile, Snapshot, Volume
+from storage.model import Claim, Event, Hearing, Node, Page, Pool, Profile, Snapshot, Volume
 from storage.platforms.base import VolumeReport
 
 T = TypeVar("T")
@@ -117,6 +117,7 @@ class PlatformView:
     claims: int
     online: bool
     """All its pools are."""
+    hearing: Hearing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,6 +140,9 @@ class Source(Protocol):
 
     def pools(self, platform: str | None = None) -> Sequence[PoolView]:
         """Raises UnknownPlatform for one that has no pool."""
+
+    def hearings(self) -> Sequence[Hearing]:
+        """Of every platform that a broker has asked for its pools, one without a pool too."""
 
     def profiles(self) -> Sequence[Profile]: ...
 
@@ -182,15 +186,16 @@ def _status(app: AppView, *, deleting: bool, delayed: int) -> AppStatus:
     return AppStatus.RUNNING if app.instances else AppStatus.SUSPENDED
 
 
-def platforms(pools: Iterable[PoolView]) -> list[PlatformView]:
-    """The platforms that these pools belong to, added up."""
-    found: dict[str, list[PoolView]] = {}
+def platforms(pools: Iterable[PoolView], hearings: Iterable[Hearing]) -> list[PlatformView]:
+    """The platforms that these pools belong to, added up, and those that do not answer and have none."""
+    heard = {hearing.platform: hearing for hearing in hearings}
+    found: dict[str, list[PoolView]] = {name: [] for name, hearing in heard.items() if not hearing.heard_at}
     for view in pools:
         found.setdefault(view.pool.platform, []).append(view)
-    return [_platform_view(name, views) for name, views in found.items()]
+    return [_platform_view(name, views, heard.get(name) or Hearing(platform=name)) for name, views in sorted(found.items())]
 
 
-def _platform_view(name: str, views: Sequence[PoolView]) -> PlatformView:
+def _platform_view(name: str, views: Sequence[PoolView], hearing: Hearing) -> PlatformView:
     return PlatformView(
         name=name,
         pools=len(views),
@@ -199,7 +204,8 @@ def _platform_view(name: str, views: Sequence[PoolView]) -> PlatformView:
         free_mib=sum(view.free_mib for view in views),
         claimed_mib=sum(view.claimed_mib for view in views),
         claims=sum(view.claims for view in views),
-        online=all(view.pool.online for view in views),
+        online=bool(views) and all(view.pool.online for view in views),
+        hearing=hearing,
     )
 
 

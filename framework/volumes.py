@@ -9,7 +9,18 @@ from framework.origins import Origin
 from framework.service import ImportOrder, VolumeOrder
 from framework.snapshots import Snapshots
 from framework.verbs import REFUSALS, fulfilled
-from storage.errors import BornElsewhere, Conflict, Invalid, NotOnPlatform, PollyError, PoolFull, UnknownVolume, Unsupported, VolumeInUse
+from storage.errors import (
+    BornElsewhere,
+    Conflict,
+    Invalid,
+    NotOnPlatform,
+    PlatformUnavailable,
+    PollyError,
+    PoolFull,
+    UnknownVolume,
+    Unsupported,
+    VolumeInUse,
+)
 from storage.inventory import NewVolume
 from storage.lifecycle import VolumeState
 from storage.model import ExternalId, Pool, Profile, Volume, VolumeId
@@ -68,7 +79,12 @@ class Volumes(Snapshots):
         qualified = [pool for pool in pools if profile.qualifies(pool)]
         if not qualified:
             raise Invalid(field="profile", value=profile.name, reason=self._unqualified(origin, pools))
-        best = max(qualified, key=lambda pool: (pool.free_mib, pool.platform, pool.name))
+        awake = [pool for pool in qualified if pool.online]
+        if not awake:
+            best = max(qualified, key=lambda pool: (pool.silent_since, pool.platform, pool.name))
+            reason = best.silence or f"its pool {best.name} is not reported any more"
+            raise PlatformUnavailable(platform=best.platform, action=f"make a volume in pool {best.name}", reason=reason)
+        best = max(awake, key=lambda pool: (pool.free_mib, pool.platform, pool.name))
         if best.free_mib < size_mib:
             raise PoolFull(pool=best.name, platform=best.platform, free_mib=best.free_mib, size_mib=size_mib)
         return best

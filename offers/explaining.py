@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
@@ -135,6 +136,21 @@ def _pool_full(ask: Ask, room: Room, index: int) -> str:
     )
 
 
+def _pool_offline(ask: Ask, room: Room, index: int) -> str:
+    volume = ask.volumes[index]
+    wanted, vantage = Wanted(volume.size_mib, volume.profile, volume.platforms), room.agent.vantage
+    pools = [stock.pool for stock in vantage.pools if wanted.qualifies(stock)]
+    silent = {pool.platform: pool for pool in pools if pool.silent_since}
+    gone = [f"{pool.platform}/{pool.name}" for pool in pools if not (pool.online or pool.silent_since)]
+    said = [f"platform {name} has not answered since {_instant(pool.silent_since)}: {pool.silence}" for name, pool in silent.items()]
+    said += [f"pool {', '.join(gone)} is not reported by its platform any more"] if gone else []
+    return f"{_named(ask, index)} cannot be made: {'; '.join(said)}"
+
+
+def _instant(at: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(at))
+
+
 def _slots(ask: Ask, room: Room, index: int) -> str:
     full = ", ".join(platform for platform, left in room.agent.slots.items() if left <= 0) or "its platforms"
     return f"{room.agent.hostname} has too few attach slots left for {_named(ask, index)} on {full}"
@@ -167,6 +183,7 @@ _ABOUT_VOLUMES: Mapping[Refusal, Callable[[Ask, Room, int], str]] = {
     Refusal.PLATFORM: _platform,
     Refusal.ZONE: _zone,
     Refusal.NO_POOL: _no_pool,
+    Refusal.POOL_OFFLINE: _pool_offline,
     Refusal.POOL_FULL: _pool_full,
     Refusal.SLOTS: _slots,
 }

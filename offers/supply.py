@@ -110,7 +110,7 @@ class Vantage:
         refusals = [self.refuses_pool(stock.pool) for stock, _ in sized]
         near = tuple(option for option, refusal in zip(sized, refusals, strict=True) if refusal is None)
         if near:
-            return near
+            return tuple(option for option in near if option[0].pool.online) or Refusal.POOL_OFFLINE
         return Refusal.ZONE if Refusal.ZONE in refusals else Refusal.PLATFORM
 
 

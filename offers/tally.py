@@ -27,6 +27,7 @@ class Refusal(StrEnum):
     PLATFORM = "PLATFORM"
     ZONE = "ZONE"
     NO_POOL = "NO_POOL"
+    POOL_OFFLINE = "POOL_OFFLINE"
     POOL_FULL = "POOL_FULL"
     SLOTS = "SLOTS"
     CPUS = "CPUS"
@@ -51,6 +52,7 @@ _WORDS: Mapping[Refusal, str] = {
     Refusal.PLATFORM: "out of the platform's reach",
     Refusal.ZONE: "in the wrong zone",
     Refusal.NO_POOL: "but no pool qualifies",
+    Refusal.POOL_OFFLINE: "but the platform does not answer or has no such pool any more",
     Refusal.POOL_FULL: "but the pools are too full",
     Refusal.SLOTS: "with no attach slot left",
     Refusal.CPUS: "with too few cpus",

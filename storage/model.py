@@ -85,7 +85,17 @@ class Pool(Struct, frozen=True, kw_only=True, gc=False):
     """Empty: reachable from everywhere."""
     labels: Mapping[str, str] = {}
     online: bool = True
+    """Reported by its platform, and that answers: otherwise no new volume is made in it."""
     seen_at: float = 0.0
+    silent_since: float = 0.0
+    """Since when its platform does not answer, where that is why it is offline."""
+    silence: str = ""
+    """What was heard instead, such as a refused connection."""
+
+    @property
+    def state(self) -> str:
+        """`online`, `silent` (its platform does not answer) or `offline` (its platform does not report it)."""
+        return "online" if self.online else "silent" if self.silent_since else "offline"
 
     @property
     def limit_mib(self) -> int:
@@ -94,6 +104,20 @@ class Pool(Struct, frozen=True, kw_only=True, gc=False):
     @property
     def free_mib(self) -> int:
         return max(0, self.limit_mib - self.provisioned_mib) if self.online else 0
+
+
+class Hearing(Struct, frozen=True, kw_only=True):
+    """When a platform answered last, and since when it does not."""
+
+    platform: str
+    heard_at: float = 0.0
+    """0: never."""
+    silent_since: float = 0.0
+    """When it was first asked in vain since then; 0: it answers."""
+    looks: int = 0
+    """How often in a row it was asked in vain."""
+    error: str = ""
+    """What came of it the last time."""
 
 
 class Profile(Struct, frozen=True, kw_only=True):

@@ -36,7 +36,7 @@ from sqlalchemy import (
 from storage.lifecycle import ClaimState, VolumeState
 from storage.model import Access, AccessMode
 
-REVISION: Final = "0005"
+REVISION: Final = "0006"
 """The newest migration; a ledger at this revision needs no Alembic to be opened."""
 VERSION_TABLE: Final = "ledger_version"
 
@@ -128,6 +128,18 @@ pools = Table(
     CheckConstraint("limit_mib >= 0", name="limit"),
 )
 """`limit_mib` is Pool.limit_mib as it was when the pool was last seen: what the guarded UPDATE compares with."""
+
+hearings = Table(
+    "hearings",
+    metadata,
+    _key("platform", primary_key=True),
+    _at("heard_at"),
+    _at("silent_since"),
+    Column("looks", Integer, nullable=False),
+    _text("error"),
+    sqlite_with_rowid=False,
+)
+"""One row for each platform that was ever asked for its pools; storage.model.Hearing says what is in it."""
 
 profiles = Table("profiles", metadata, _key("name", primary_key=True), _text("body"))
 

@@ -9,7 +9,7 @@ from typing import Final
 from framework.cli.words import count, moment, span
 from framework.service import Explanation, WaitingInstance
 
-POOLS_WANTING: Final = frozenset({"NO_POOL", "POOL_FULL"})
+POOLS_WANTING: Final = frozenset({"NO_POOL", "POOL_OFFLINE", "POOL_FULL"})
 MOST_GROUPS: Final = 10
 """Reasons that are shown of one app."""
 MOST_RANGES: Final = 8

@@ -10,7 +10,7 @@ import click
 from framework.cli.completing import PLATFORMS, ZONES
 from framework.cli.options import reads
 from framework.cli.output import Column, Output
-from framework.cli.words import age, labels, size
+from framework.cli.words import age, clean, instant, labels, size
 from framework.views import PlatformView, PoolView, Source, platforms
 from storage.model import Node, Profile
 
@@ -28,13 +28,33 @@ NO_NODES = "No node is known. Agents are noted as they are offered or run a task
 def inventory(platform: str | None, zone: str | None, source: Source, out: Output) -> None:
     """Show platforms and pools: capacity, what is provisioned, what is free, what live claims hold."""
     pools = [view for view in source.pools(platform) if zone is None or view.pool.zone == zone]
+    heard = [hearing for hearing in source.hearings() if platform in (None, hearing.platform) and (zone is None or hearing.heard_at)]
+    found = platforms(pools, heard)
     if not out.for_people:
-        out.record({"platforms": platforms(pools), "pools": pools}, lambda: ())
+        out.record({"platforms": found, "pools": pools}, lambda: ())
         return
-    if pools:
-        out.table(_platform_columns(), [platforms(pools)], empty="")
+    if found:
+        out.table(_platform_columns(), [found], empty="")
         click.echo()
     out.table(_pool_columns(), [pools], empty=NO_POOLS)
+    for sentence in filter(None, (_silence(view, time.time()) for view in found)):
+        click.echo(f"\n{sentence}")
+
+
+def _silence(view: PlatformView, now: float) -> str:
+    """A sentence about a platform that does not answer; empty for one that does."""
+    hearing = view.hearing
+    if not hearing.silent_since:
+        return ""
+    since, error = f"since {instant(hearing.silent_since)}, for {age(hearing.silent_since, now)}", clean(hearing.error)
+    made = "It is asked again." if view.online else "Nothing new is made there until it does."
+    return f"Platform {view.name} has not answered {since}: {error} {made}"
+
+
+def _platform_state(view: PlatformView) -> str:
+    if view.online:
+        return "online"
+    return "silent" if view.hearing.silent_since else "partly offline"
 
 
 def _platform_columns() -> list[Column[PlatformView]]:
@@ -46,7 +66,7 @@ def _platform_columns() -> list[Column[PlatformView]]:
         Column("FREE", lambda view: size(view.free_mib), right=True),
         Column("CLAIMED", lambda view: size(view.claimed_mib), right=True, rank=1),
         Column("CLAIMS", lambda view: str(view.claims), right=True, rank=3),
-        Column("STATE", lambda view: "online" if view.online else "partly offline"),
+        Column("STATE", _platform_state),
     ]
 
 
@@ -62,7 +82,7 @@ def _pool_columns() -> list[Column[PoolView]]:
         Column("FREE", lambda view: size(view.free_mib), right=True),
         Column("CLAIMED", lambda view: size(view.claimed_mib), right=True, rank=2),
         Column("CLAIMS", lambda view: str(view.claims), right=True, rank=3),
-        Column("STATE", lambda view: "online" if view.pool.online else "offline"),
+        Column("STATE", lambda view: view.pool.state),
         Column("LABELS", lambda view: labels(dict(view.pool.labels)), rank=8),
     ]
 

@@ -120,7 +120,7 @@ class OfferCycle:
         config, platforms = self.context.config, self.context.platforms
         views = {name: _platform_view(config.platforms[name].keys, name, it.capabilities) for name, it in platforms.items()}
         return StorageView(
-            pools=tuple(self.context.full.bounded(pool) for pool in self.context.ledger.pools()),
+            pools=tuple(self.context.full.bounded(pool) for pool in self.context.ledger.pools() if pool.platform in platforms),
             platforms=views,
             slots=self._free_slots(views),
             profiles=tuple(config.profiles.values()),

@@ -22,7 +22,7 @@ S = TypeVar("S", ClaimState, VolumeState)
 
 @router.get("/platforms")
 def list_platforms(polly: Polly) -> Response:
-    return listed(platforms(polly.source.pools()))
+    return listed(platforms(polly.source.pools(), polly.source.hearings()))
 
 
 @router.get("/pools")

@@ -16,8 +16,12 @@ from typing import Any, Final
 import msgspec
 
 NUMBERS: Final = {
-    **dict.fromkeys(("number", "size_mib", "seat", "epoch", "claims", "slot", "used", "slots", "freed", "grown", "instances"), "bigint"),
-    **dict.fromkeys(("at", "since", "keep_until", "lease_until", "created_at", "updated_at", "seen_at"), "double precision"),
+    **dict.fromkeys(
+        ("number", "size_mib", "seat", "epoch", "claims", "slot", "used", "slots", "freed", "grown", "instances", "looks"), "bigint"
+    ),
+    **dict.fromkeys(
+        ("at", "since", "keep_until", "lease_until", "created_at", "updated_at", "seen_at", "heard_at", "silent_since"), "double precision"
+    ),
 }
 """The PostgreSQL type of each name that is not text."""
 CHUNKS: Final = (500, 60, 8, 1)

@@ -22,6 +22,7 @@ from storage.model import (
     ClaimId,
     Event,
     ExternalId,
+    Hearing,
     Node,
     Page,
     PlacementId,
@@ -54,9 +55,15 @@ class Reads:
         return found[0].value if found else None
 
     def pools(self, platform: str | None = None) -> list[Pool]:
-        table = schema.pools
-        statement = select(table).order_by(table.c.platform, table.c.name)
+        table, hearings = schema.pools, schema.hearings
+        heard = table.outerjoin(hearings, hearings.c.platform == table.c.platform)
+        statement = select(table, hearings.c.silent_since, hearings.c.error).select_from(heard).order_by(table.c.platform, table.c.name)
         return [rows.pool(row) for row in self._all(_with(statement, table, platform=platform))]
+
+    def hearings(self) -> list[Hearing]:
+        """Of every platform that was ever asked for its pools."""
+        table = schema.hearings
+        return [rows.hearing(row) for row in self._all(select(table).order_by(table.c.platform))]
 
     def profiles(self) -> list[Profile]:
         table = schema.profiles

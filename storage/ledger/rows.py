@@ -19,6 +19,7 @@ from storage.model import (
     Birth,
     Claim,
     Event,
+    Hearing,
     Holder,
     Node,
     Pool,
@@ -170,6 +171,7 @@ def workload(row: Any) -> Workload:
 
 
 def pool(row: Any) -> Pool:
+    """Of the pool's columns, with those of its platform's hearing, which may be NULL."""
     return Pool(
         platform=row.platform,
         name=row.name,
@@ -183,7 +185,13 @@ def pool(row: Any) -> Pool:
         labels=unpacked(row.labels),
         online=bool(row.online),
         seen_at=row.seen_at,
+        silent_since=0.0 if row.online else row.silent_since or 0.0,
+        silence="" if row.online else row.error or "",
     )
+
+
+def hearing(row: Any) -> Hearing:
+    return Hearing(platform=row.platform, heard_at=row.heard_at, silent_since=row.silent_since, looks=row.looks, error=row.error)
 
 
 def profile(body: str) -> Profile:

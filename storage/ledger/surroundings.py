@@ -14,7 +14,7 @@ from storage.ledger import rows
 from storage.ledger.bulk import Batch, Lookup, insert
 from storage.ledger.records import Placement, Workload
 from storage.ledger.writer import Writer
-from storage.model import Node, NodeId, PlacementId, Pool, Profile, WorkloadId
+from storage.model import Hearing, Node, NodeId, PlacementId, Pool, Profile, WorkloadId
 from storage.platforms.base import PoolReport
 
 
@@ -47,6 +47,7 @@ NO_LIMIT: Final = Batch(
     "UPDATE node_slots SET slots = NULL {from} WHERE node_slots.scheduler = :scheduler AND node_slots.node_id = :node_id",
     ("scheduler", "node_id"),
 )
+PUT_HEARING: Final = _upsert("hearings", ("platform",), ("heard_at", "silent_since", "looks", "error"))
 PUT_SETTING: Final = _upsert("settings", ("key",), ("value",))
 PUT_PROFILE: Final = _upsert("profiles", ("name",), ("body",))
 
@@ -147,11 +148,12 @@ class Surroundings(Writer):
     ) -> None:
         """Takes over what a platform says of its pools; `reserve_mib` and `overcommit` are by the pool's name.
 
-        A pool that is not reported any more goes offline, its volumes stay.
+        A pool that is not reported any more goes offline, its volumes stay. The platform was heard.
         """
         table = schema.pools
         stored = self.session.all(select(table).where(table.c.platform == platform).order_by(table.c.name).with_for_update())
         before = {row.name: row for row in stored}
+        self._heard(platform, was_silent=not any(row.online for row in stored))
         for report in sorted(reports, key=lambda report: report.name):
             pool = _reported(platform, report, (reserve_mib or {}).get(report.name, 0), (overcommit or {}).get(report.name, 1.0), self.now)
             self._put_pool(pool, before.pop(report.name, None))
@@ -159,6 +161,34 @@ class Surroundings(Writer):
             if row.online:
                 self.session.execute(update(table).where(table.c.platform == platform, table.c.name == row.name).values(online=False))
                 self.note("pool.offline", why=f"{row.name} of {platform} is not reported any more")
+
+    def unheard(self, platform: str, error: str, *, patience: int) -> bool:
+        """The platform was asked for its pools in vain. So often in a row, and its pools go offline until it answers again.
+
+        What is there stays: volumes, claims, and what the pools have provisioned. Whether they have gone offline just now.
+        """
+        before = self._hearing(platform)
+        looks, since = before.looks + 1, before.silent_since or self.now
+        self.session.run(PUT_HEARING, [(platform, before.heard_at, since, looks, error)])
+        if looks < patience:
+            return False
+        table = schema.pools
+        self.session.execute(update(table).where(table.c.platform == platform, table.c.online).values(online=False))
+        if looks == patience:
+            self.note("platform.silent", why=f"{platform} was asked {looks} times in vain: {error}")
+        return looks == patience
+
+    def _heard(self, platform: str, *, was_silent: bool) -> None:
+        before = self._hearing(platform)
+        if before.looks and was_silent:
+            self.note("platform.heard", why=f"{platform} answers again, after {before.looks} times in vain")
+        self.session.run(PUT_HEARING, [(platform, self.now, 0.0, 0, "")])
+
+    def _hearing(self, platform: str) -> Hearing:
+        """As it was before, and locked until the end of the transaction."""
+        table = schema.hearings
+        row = self.session.first(select(table).where(table.c.platform == platform).with_for_update())
+        return rows.hearing(row) if row else Hearing(platform=platform)
 
     def _put_pool(self, pool: Pool, before: Any) -> None:
         table = schema.pools

@@ -197,6 +197,7 @@ def storages(draw: st.DrawFn) -> StorageView:
             capacity_mib=draw(st.integers(2, 24)),
             zone=draw(st.sampled_from(["", "", *ZONES])),
             labels=draw(st.sampled_from([{}, {"tier": "x"}])),
+            online=draw(st.sampled_from([True, True, True, False])),
         )
         for number in range(draw(st.integers(1, 5)))
     ]

@@ -27,7 +27,7 @@ def test_what_claims_hold_of_each_pool(ledger: Ledger) -> None:
     assert ledger.in_use() == [PoolUse(platform="local", pool="main", claims=1, volumes_mib=64)]
     (view,) = LedgerSource(ledger).pools()
     assert (view.claimed_mib, view.claims, view.free_mib) == (64, 1, 10_240 - 64 - 2048)
-    (platform,) = platforms([view])
+    (platform,) = platforms([view], ledger.hearings())
     assert (platform.name, platform.pools, platform.claimed_mib, platform.online) == ("local", 1, 64, True)
 
 
