@@ -9,21 +9,18 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from msgspec.json import encode
+
 from framework.marathon.model import App
 
 _LONGEST: Final = 512
 _LABEL: Final = "MARATHON_APP_LABEL_"
 
 
-def task_environment(app: App, *, task_id: str, host: str, ports: Sequence[int]) -> dict[str, str]:
-    """All variables of one task. `ports` are the host ports it got, in the order of the app's port definitions."""
-    return Environment(app).of_task(task_id, host, ports)
-
-
 class Environment:
-    """The variables of an app's tasks; what all of them share is made once."""
+    """The variables of an app's tasks as a JSON object; what all of them share is written once."""
 
-    __slots__ = ("_env", "_names", "_shared")
+    __slots__ = ("_env", "_foot", "_head", "_host", "_id", "_names", "_ports")
 
     def __init__(self, app: App) -> None:
         about = {
@@ -34,15 +31,26 @@ class Environment:
             "MARATHON_APP_RESOURCE_DISK": str(app.disk_mib),
             "MARATHON_APP_RESOURCE_GPUS": str(app.gpus),
         }
-        self._shared = about | _labels(app.labels)
-        self._names = [(port.port, f"PORT_{_variable(port.name)}" if port.name else "") for port in app.ports]
         self._env = app.env
+        self._head = self._members(about | _labels(app.labels))
+        self._foot = encode(app.env)[1:]
+        self._id, self._host = (b"" if name in app.env else b'"%s":' % name.encode() for name in ("MESOS_TASK_ID", "HOST"))
+        self._names = [(port.port, f"PORT_{_variable(port.name)}" if port.name else "") for port in app.ports]
+        self._ports: dict[tuple[int, ...], bytes] = {}
 
-    def of_task(self, task_id: str, host: str, ports: Sequence[int]) -> dict[str, str]:
-        """`ports` are the host ports that the task got, in the order of the app's port definitions."""
-        return {**self._shared, "MESOS_TASK_ID": task_id, "HOST": host, **self._ports(ports), **self._env}
+    def of_task(self, task_id: bytes, host: bytes, ports: tuple[int, ...]) -> bytes:
+        """`task_id` and `host` are JSON; `ports` the host ports that the task got, in the order of the app's port definitions."""
+        given = self._ports.get(ports)
+        if given is None:
+            given = self._ports[ports] = self._members(self._of_ports(ports))
+        parts = (self._head, self._id and self._id + task_id, self._host and self._host + host, given)
+        return b"{" + b",".join([part for part in parts if part]) + (b"," if self._env else b"") + self._foot
 
-    def _ports(self, given: Sequence[int]) -> dict[str, str]:
+    def _members(self, variables: Mapping[str, str]) -> bytes:
+        """Without those that the app's own `env` has."""
+        return encode({name: value for name, value in variables.items() if name not in self._env})[1:-1]
+
+    def _of_ports(self, given: Sequence[int]) -> dict[str, str]:
         """PORT, PORT0.., PORTS, and PORT_ with the number asked for (where one was) or given, and with the name."""
         if not given:
             return {}

@@ -1,36 +1,11 @@
-"""Mesos' TaskInfo as records: what all tasks of an app share is JSON already. Knows how it is written, not what goes in."""
+"""Mesos' TaskInfos on their way into an ACCEPT: JSON already, since what all tasks of an app share is written once."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from msgspec import Raw, Struct, json
-
-from offers.records import Value
-
-Json = dict[str, Any]
-
-
-class ExecutorInfo(Struct, frozen=True, kw_only=True, gc=False):
-    type: Literal["CUSTOM"] = "CUSTOM"
-    executor_id: Value
-    framework_id: Raw
-    name: str
-    command: Raw
-    shutdown_grace_period: Raw
-    resources: tuple[Json, ...]
-
-
-class TaskInfo(Struct, frozen=True, kw_only=True, gc=False):
-    name: str
-    task_id: Value
-    agent_id: Value
-    resources: tuple[Json, ...]
-    executor: ExecutorInfo
-    data: bytes
-    """Travels in base64."""
-    kill_policy: Raw
-    labels: Raw
 
 
 class TaskInfos(Struct, frozen=True, gc=False):
@@ -45,11 +20,11 @@ class LaunchOperation(Struct, frozen=True, kw_only=True, gc=False):
     launch: TaskInfos
 
 
-def raw(content: Any) -> Raw:
-    """Encoded once, to be written into many messages as it is."""
-    return Raw(json.encode(content))
+def members(content: Mapping[str, Any] | Struct) -> bytes:
+    """What stands between the braces of a JSON object."""
+    return json.encode(content)[1:-1]
 
 
-def span(seconds: float) -> Raw:
+def span(seconds: float) -> dict[str, int]:
     """Mesos' DurationInfo."""
-    return raw({"nanoseconds": int(seconds * 1e9)})
+    return {"nanoseconds": int(seconds * 1e9)}

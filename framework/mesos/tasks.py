@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+from binascii import b2a_base64
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import msgspec
-from msgspec import Raw
+from msgspec import Raw, json
 from msgspec.structs import replace
 
-from executors.wire import HostVolume, Launch, PlatformSettings, encode
+from executors.wire import HostVolume, Launch, PlatformSettings
 from framework.config import Config
 from framework.marathon.environment import Environment
 from framework.marathon.model import App
 from framework.mesos.asking import Need
 from framework.mesos.instances import Phase, Task, TaskRecord
-from framework.mesos.taskinfo import ExecutorInfo, TaskInfo, raw, span
+from framework.mesos.taskinfo import members, span
 from offers.matching import ChosenVolume, Match
-from offers.records import Offer, Value
+from offers.records import Offer
 from storage.inventory import ClaimRequest, NewVolume, Placement, PlaceRequest
 from storage.lifecycle import VolumeState
 from storage.model import Access, AccessMode, Claim, ClaimId, NodeId, PlacementId, Volume, VolumeId, VolumePlan
@@ -100,10 +100,10 @@ def place_request(
 
 
 def encode_record(record: TaskRecord) -> str:
-    return msgspec.json.encode(record).decode()
+    return json.encode(record).decode()
 
 
-_decode_record = msgspec.json.Decoder(TaskRecord).decode
+_decode_record = json.Decoder(TaskRecord).decode
 
 
 def decode_record(data: str) -> TaskRecord:
@@ -171,76 +171,74 @@ def plan_of(claim: Claim, volume: Volume, need: Need) -> VolumePlan:
 
 
 class Recipe:
-    """How the tasks of one app are launched; what all of them share is made once."""
+    """How the tasks of one app are launched; what all of them share is written once."""
 
-    __slots__ = (
-        "_command",
-        "_config",
-        "_environment",
-        "_executor_name",
-        "_framework_id",
-        "_grace_s",
-        "_host_volumes",
-        "_id",
-        "_kill_policy",
-        "_labels",
-        "_settings",
-        "_shutdown_grace",
-        "app",
-    )
+    __slots__ = ("_environment", "_executor", "_foot", "_head", "_launch", "_launches", "_settings")
 
     def __init__(self, app: App, config: Config, settings: Mapping[str, PlatformSettings], framework_id: str) -> None:
-        self.app, self._config, self._settings = app, config, settings
+        self._settings = settings
         self._environment = Environment(app)
-        self._grace_s = app.kill_grace_s if app.kill_grace_s is not None else DEFAULT_GRACE_S
-        self._host_volumes = tuple(
-            HostVolume(host_path=v.host_path, container_path=v.container_path, read_only=v.access is Access.RO) for v in app.host_volumes
-        )
-        self._id = app.app_id.strip("/").replace("/", ".")
-        self._executor_name = f"Polly executor of {app.app_id}"
-        self._kill_policy = raw({"grace_period": span(self._grace_s)})
-        self._labels = raw({"labels": [{"key": key, "value": value} for key, value in app.labels.items()]})
-        self._framework_id = raw({"value": framework_id})
-        self._command = raw(_executor_command(config))
-        self._shutdown_grace = span(self._grace_s + 10)
-
-    def task_info(self, match: Match, task: Task, plans: Sequence[VolumePlan]) -> Raw:
-        """The Mesos v1 TaskInfo as JSON, with an executor of the task's own. The volumes are in `data` only: Mesos did not offer them."""
-        task_id = Value(task.task_id)
-        executor = ExecutorInfo(
-            executor_id=task_id,
-            framework_id=self._framework_id,
-            name=self._executor_name,
-            command=self._command,
-            shutdown_grace_period=self._shutdown_grace,
-            resources=match.executor_resources,
-        )
-        info = TaskInfo(
-            name=self._id,
-            task_id=task_id,
-            agent_id=Value(task.agent_id),
-            resources=match.resources,
-            executor=executor,
-            data=encode(self._launch(task, plans)),
-            kill_policy=self._kill_policy,
-            labels=self._labels,
-        )
-        return raw(info)
-
-    def _launch(self, task: Task, plans: Sequence[VolumePlan]) -> Launch:
-        app, record = self.app, task.record
-        return Launch(
-            node=record.hostname,
+        grace_s = app.kill_grace_s if app.kill_grace_s is not None else DEFAULT_GRACE_S
+        self._head = members({"name": app.app_id.strip("/").replace("/", ".")})
+        executor: dict[str, Any] = {
+            "type": "CUSTOM",
+            "framework_id": {"value": framework_id},
+            "name": f"Polly executor of {app.app_id}",
+            "command": _executor_command(config),
+            "shutdown_grace_period": span(grace_s + 10),
+        }
+        self._executor = members(executor)
+        labels = [{"key": key, "value": value} for key, value in app.labels.items()]
+        self._foot = members({"kill_policy": {"grace_period": span(grace_s)}, "labels": {"labels": labels}})
+        self._launch = Launch(
             cmd=app.cmd,
             args=app.args,
             user=app.user,
-            env=self._environment.of_task(task.task_id, record.hostname, record.ports),
-            kill_grace_s=self._grace_s,
-            lease_s=self._config.claims.lease_s,
-            volumes=tuple(plans),
-            host_volumes=self._host_volumes,
-            platforms={plan.platform: self._settings[plan.platform] for plan in plans},
+            kill_grace_s=grace_s,
+            lease_s=config.claims.lease_s,
+            host_volumes=tuple(
+                HostVolume(host_path=v.host_path, container_path=v.container_path, read_only=v.access is Access.RO)
+                for v in app.host_volumes
+            ),
         )
+        self._launches: dict[tuple[str, ...], bytes] = {}
+        """What the launches of tasks with volumes of these platforms share."""
+
+    def task_info(self, match: Match, task: Task, plans: Sequence[VolumePlan]) -> Raw:
+        """The Mesos v1 TaskInfo as JSON, with an executor of the task's own. The volumes are in `data` only: Mesos did not offer them."""
+        task_id, agent_id = json.encode(task.task_id), json.encode(task.agent_id)
+        return Raw(
+            b'{%b,"task_id":{"value":%b},"agent_id":{"value":%b},"resources":%b,'
+            b'"executor":{%b,"executor_id":{"value":%b},"resources":%b},"data":"%b",%b}'
+            % (
+                self._head,
+                task_id,
+                agent_id,
+                json.encode(match.resources),
+                self._executor,
+                task_id,
+                json.encode(match.executor_resources),
+                b2a_base64(self._launch_of(task_id, task.record, plans), newline=False),
+                self._foot,
+            )
+        )
+
+    def _launch_of(self, task_id: bytes, record: TaskRecord, plans: Sequence[VolumePlan]) -> bytes:
+        """executors.wire.Launch, as JSON."""
+        node = json.encode(record.hostname)
+        return b'{%b,"node":%b,"env":%b,"volumes":%b}' % (
+            self._shared(tuple([plan.platform for plan in plans])),
+            node,
+            self._environment.of_task(task_id, node, record.ports),
+            json.encode(plans),
+        )
+
+    def _shared(self, platforms: tuple[str, ...]) -> bytes:
+        shared = self._launches.get(platforms)
+        if shared is None:
+            shared = members(replace(self._launch, platforms={name: self._settings[name] for name in platforms}))
+            self._launches[platforms] = shared
+        return shared
 
 
 def _executor_command(config: Config) -> dict[str, Any]:

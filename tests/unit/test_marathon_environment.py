@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from framework.marathon.environment import task_environment
+import json
+
+from framework.marathon.environment import Environment
 from framework.marathon.ids import app_of, task_id, timestamp, volume_name
 from framework.marathon.reading import read_app
 
@@ -11,7 +13,14 @@ UUID = "c6ba8ab0-4a3d-11e8-bac9-0242ac110002"
 
 def environment(ports: tuple[int, ...] = (), **fields: object) -> dict[str, str]:
     app = read_app({"id": "/shop/db", "cmd": "x", "version": "2015-02-03T12:30:00.000Z", **fields})
-    return task_environment(app, task_id="t", host="agent1", ports=ports)
+    found: dict[str, str] = json.loads(Environment(app).of_task(b'"t"', b'"agent1"', ports), object_pairs_hook=_once)
+    return found
+
+
+def _once(members: list[tuple[str, str]]) -> dict[str, str]:
+    """An object that names no member twice, of which readers would take one or the other."""
+    assert len({name for name, _ in members}) == len(members)
+    return dict(members)
 
 
 def test_who_it_is_and_what_it_may_use() -> None:
