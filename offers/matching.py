@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import msgspec
-
 from offers.ask import Ask, Peer, VolumeAsk
 from offers.explaining import Explainer
 from offers.feasibility import Given, Likeness, Peers, Shape
-from offers.planning import ChosenVolume as ChosenVolume
+from offers.matches import ChosenVolume as ChosenVolume
+from offers.matches import Match as Match
 from offers.ranking import Place, Shelves
 from offers.records import Offer
 from offers.resources import Json, accepts, carve, take_ports
@@ -23,23 +22,6 @@ from offers.supply import Option, Stock, Supply
 from offers.tally import Tallies, Tally
 from offers.view import NO_STORAGE, StorageView
 from storage.model import Volume, WorkloadId
-
-
-class Match(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """One task and its place."""
-
-    ask: Ask
-    agent_id: str
-    hostname: str
-    offer_ids: tuple[str, ...]
-    """All offers of this agent and role: matches with the same offers belong in one ACCEPT."""
-    resources: tuple[Json, ...]
-    """For TaskInfo.resources, as Mesos writes them, reservations kept."""
-    executor_resources: tuple[Json, ...]
-    ports: tuple[int, ...]
-    """One for each port wanted, in order."""
-    volumes: tuple[ChosenVolume, ...]
-    """One for each volume asked for, in order."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,25 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-import msgspec
-
 from offers.supply import Held, Need, Option, Stock, Vantage, Wanted
 from offers.tally import Refusal
-from storage.model import Volume
-
-
-class ChosenVolume(msgspec.Struct, frozen=True, gc=False):
-    """Where one volume of a task comes from."""
-
-    container_path: str
-    existing: Volume | None
-    """None: to be made in `pool`."""
-    platform: str
-    pool: str
-    size_mib: int
-    region: str = ""
-    zone: str = ""
-    """Where the pool is, and so the volume for ever; empty: reached from everywhere."""
 
 
 class Plan(NamedTuple):

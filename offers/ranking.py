@@ -12,7 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from offers.feasibility import Shape
-from offers.planning import ChosenVolume, NoPlan, Plan, plan
+from offers.matches import ChosenVolume
+from offers.planning import NoPlan, Plan, plan
 from offers.rooms import Agent, Entry, Room
 from offers.supply import Supply, Vantage
 

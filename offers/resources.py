@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
-import msgspec
-
 from offers.records import UNRESERVED, Offer, Reservation, Resource
 
 Json = dict[str, Any]
@@ -92,19 +90,16 @@ def amount(resource: Resource) -> int:
     return int(scalar.value * 1000 + 0.5) if scalar is not None else 0  # to_milli, without the call
 
 
-class Lot(msgspec.Struct, gc=False):
+class Lot:
     """What is left of one scalar resource under one reservation, in thousandths."""
 
-    kind: Resource
-    reserved: str
-    left: int
-    _stamp: Json | None = None
-    _written: dict[int, Json] = {}
-    """The amounts given so far as Mesos writes them: tasks that get the same share one record."""
+    __slots__ = ("_stamp", "_written", "kind", "left", "reserved")
 
-    @classmethod
-    def of(cls, kind: Resource) -> Lot:
-        return cls(kind, reserved_for(kind), amount(kind))
+    def __init__(self, kind: Resource) -> None:
+        self.kind, self.reserved, self.left = kind, reserved_for(kind), amount(kind)
+        self._stamp: Json | None = None
+        self._written: dict[int, Json] = {}
+        """The amounts given so far as Mesos writes them: tasks that get the same share one record."""
 
     def add(self, resource: Resource) -> None:
         self.left += amount(resource)
@@ -120,20 +115,16 @@ class Lot(msgspec.Struct, gc=False):
         return written
 
 
-class PortLot(msgspec.Struct, gc=False):
+class PortLot:
     """The ports left under one reservation: sorted ranges that neither touch nor overlap."""
 
-    kind: Resource
-    reserved: str
-    left: int = 0
-    ranges: list[tuple[int, int]] = []
-    _stamp: Json | None = None
+    __slots__ = ("_stamp", "kind", "left", "ranges", "reserved")
 
-    @classmethod
-    def of(cls, kind: Resource) -> PortLot:
-        lot = cls(kind, reserved_for(kind))
-        lot.add(kind)
-        return lot
+    def __init__(self, kind: Resource) -> None:
+        self.kind, self.reserved, self.left = kind, reserved_for(kind), 0
+        self.ranges: list[tuple[int, int]] = []
+        self._stamp: Json | None = None
+        self.add(kind)
 
     def add(self, resource: Resource) -> None:
         if resource.ranges is not None:
@@ -221,7 +212,7 @@ def _add(lots: list[L], make: type[L], resource: Resource) -> None:
         if kind.reservations == resource.reservations and kind.role == resource.role and kind.reservation == resource.reservation:
             lot.add(resource)
             return
-    lots.append(make.of(resource))
+    lots.append(make(resource))
 
 
 def _particular(lot: Lot | PortLot) -> tuple[bool, int, str]:

@@ -56,7 +56,7 @@ def test_a_scalar_as_text_has_three_decimals_at_most_and_is_near(value: float) -
 @given(st.lists(st.integers(1, 5000), min_size=1, max_size=4), st.data())
 def test_what_is_carved_and_what_is_left_add_up_to_what_was_there(lots: list[int], data: st.DataObject) -> None:
     wanted = data.draw(st.integers(0, sum(lots)))
-    made = [Lot.of(line(scalar("cpus", from_milli(left)))) for left in lots]
+    made = [Lot(line(scalar("cpus", from_milli(left)))) for left in lots]
     taken: list[Json] = []
     carve(made, wanted, None, "polly", taken)
     assert sum(amounts(taken).values()) == wanted
@@ -72,7 +72,7 @@ def test_ports_are_given_once_each_out_of_what_was_there(parts: list[list[tuple[
     for part in parts:
         own = numbers(part) - there
         there |= own
-        lots.append(PortLot.of(line(ports(*merged([(port, port) for port in own])))))
+        lots.append(PortLot(line(ports(*merged([(port, port) for port in own])))))
     exact = data.draw(st.sets(st.sampled_from(sorted(there)), max_size=2)) if there else set()
     free = data.draw(st.integers(0, len(there) - len(exact)))
     wanted = data.draw(st.permutations([*exact, *[0] * free]))

@@ -74,7 +74,7 @@ def test_ranges_are_merged_where_they_touch_or_overlap() -> None:
 
 
 def port_lot(*ranges: tuple[int, int]) -> PortLot:
-    return PortLot.of(resource(ports(*ranges)))
+    return PortLot(resource(ports(*ranges)))
 
 
 def test_a_port_is_taken_out_of_the_middle_of_a_range() -> None:
