@@ -8,7 +8,7 @@ others wait; on PostgreSQL writers meet only at the rows that they share.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from storage.errors import PollyError
@@ -17,6 +17,7 @@ from storage.ledger.engine import Database
 from storage.ledger.leadership import check_terms, led
 from storage.ledger.migrate import prepare
 from storage.ledger.overview import Overview
+from storage.ledger.placing import as_placed
 from storage.ledger.records import (
     ClaimRequest,
     NewVolume,
@@ -52,6 +53,10 @@ __all__ = [
 ]
 
 
+WORTH_A_THREAD = 16
+"""So many placements are stored while the caller works on; fewer take less time than to hand them to a thread."""
+
+
 def open_ledger(url: str, *, clock: Callable[[], float] = time.time, read_only: bool = False) -> Ledger:
     """Opens the ledger at `sqlite:///FILE` or `postgresql://USER:PASSWORD@HOST/DATABASE`, and makes or migrates it if need be.
 
@@ -84,18 +89,37 @@ class Ledger(Overview, SightingReads):
         return self._database.shown
 
     @contextmanager
-    def begin(self, actor: str) -> Iterator[Transaction]:
+    def begin(self, actor: str, *, now: float | None = None) -> Iterator[Transaction]:
         """One transaction: committed when the block ends, rolled back whole on any exception or refusal.
 
-        `actor` is who does it, for the event log. Every line and instant of it is the clock's at its beginning. It is not
+        `actor` is who does it, for the event log. Every line and instant of it is `now`, or the clock's at its beginning. It is not
         nested: a second one inside waits for the first and fails. Raises LedgerUnavailable, and AlreadyLed in a process
         whose leadership has gone to another.
         """
         with self._database.writing() as session:
             check_terms(session, self._terms)
-            transaction = Transaction(session, actor=actor, now=self._clock())
+            transaction = Transaction(session, actor=actor, now=self._clock() if now is None else now)
             yield transaction
             transaction.flush()
+
+    def place(self, actor: str, requests: Sequence[PlaceRequest], meanwhile: Callable[[Sequence[Placed]], None]) -> list[Placed | Refused]:
+        """Places tasks in a transaction of their own: see Transaction.place and `begin`.
+
+        `meanwhile` is given what becomes of them if nothing is refused, and may make of it what nobody sees before this has
+        returned. Where it is worth a thread, the database works in the meantime.
+        """
+        now = self._clock()
+        expected = [as_placed(request, now) for request in requests]
+
+        def store() -> list[Placed | Refused]:
+            with self.begin(actor, now=now) as transaction:
+                return transaction.place(requests, expected)
+
+        if len(requests) >= WORTH_A_THREAD:
+            return self._database.beside.run(store, lambda: meanwhile(expected))
+        outcomes = store()
+        meanwhile(expected)
+        return outcomes
 
     @contextmanager
     def lead(self, scheduler: str, who: str) -> Iterator[None]:

@@ -40,11 +40,12 @@ def new(name: str, *, size_mib: int = 100, mode: AccessMode = AccessMode.SINGLE_
 
 
 def fresh(claim: str, volume: NewVolume, access: Access = Access.RW) -> ClaimRequest:
-    return ClaimRequest(claim_id=ClaimId(claim), volume_id=volume.volume_id, access=access, new=volume)
+    return ClaimRequest(claim_id=ClaimId(claim), volume_id=volume.volume_id, platform=volume.platform, access=access, new=volume)
 
 
-def old(claim: str, name: str, epoch: int, access: Access = Access.RW, *, renew: bool = False) -> ClaimRequest:
-    return ClaimRequest(claim_id=ClaimId(claim), volume_id=VolumeId(f"v-{name}"), access=access, epoch=epoch, renew=renew)
+def old(claim: str, name: str, epoch: int, access: Access = Access.RW, *, renew: bool = False, platform: str = "local") -> ClaimRequest:
+    volume_id = VolumeId(f"v-{name}")
+    return ClaimRequest(claim_id=ClaimId(claim), volume_id=volume_id, platform=platform, access=access, epoch=epoch, renew=renew)
 
 
 def task(name: str, *claims: ClaimRequest, node: str = "node1", scheduler: str = SCHEDULER) -> PlaceRequest:

@@ -50,11 +50,11 @@ class ShakyLedger(Ledger):
     """So many of the next transactions are stored, and fail all the same."""
 
     @contextmanager
-    def begin(self, actor: str) -> Iterator[Transaction]:
+    def begin(self, actor: str, *, now: float | None = None) -> Iterator[Transaction]:
         if self.fails_before > 0:
             self.fails_before -= 1
             raise LedgerUnavailable(url=self.url, reason="the disk is full")
-        with super().begin(actor) as transaction:
+        with super().begin(actor, now=now) as transaction:
             yield transaction
         if self.fails_after > 0:
             self.fails_after -= 1

@@ -20,9 +20,6 @@ from offers.records import Offer
 from storage.inventory import Placed, PlaceRequest, Refused
 from storage.model import WorkloadId
 
-WORTH_A_THREAD = 16
-"""So many launches are made while their claims are committed; fewer take less time than to hand the commit to a thread."""
-
 
 @dataclass(slots=True)
 class Wish:
@@ -60,24 +57,20 @@ class Round:
         if self._context.settler.is_asking:
             matches = [found for found in matches if not self._must_wait(found)]
         wanted = [self._request(found) for found in matches]
-        launches: list[Launch] = []
-        with self._context.ledger.begin("broker") as tx:
-            outcomes = tx.place([request for request, _ in wanted])
-            granted = [
-                (found, request, record, outcome)
-                for found, (request, record), outcome in zip(matches, wanted, outcomes, strict=True)
-                if isinstance(outcome, Placed)
-            ]
-            if len(granted) >= WORTH_A_THREAD:
-                tx.meanwhile(lambda: launches.extend(starmap(self._launch, granted)))
-        if not launches:
-            launches.extend(starmap(self._launch, granted))
-        for launch in launches:
-            self._context.forget(launch.task.volumes.values())
-            self._context.picture.add_task(launch.task)
-        for found, outcome in zip(matches, outcomes, strict=True):
+        made: list[Launch] = []
+
+        def launch(placed: Sequence[Placed]) -> None:
+            made.extend(starmap(self._launch, zip(matches, wanted, placed, strict=True)))
+
+        outcomes = self._context.ledger.place("broker", [request for request, _ in wanted], launch)
+        launches = []
+        for found, one, outcome in zip(matches, made, outcomes, strict=True):
             if isinstance(outcome, Refused):
                 self._refused(self._wishes[found.ask.key], outcome)
+                continue
+            launches.append(one)
+            self._context.forget(one.task.volumes.values())
+            self._context.picture.add_task(one.task)
         return launches
 
     def _must_wait(self, found: Match) -> bool:
@@ -108,12 +101,12 @@ class Round:
         story.warning("refused  %s: %s", wish.ask.key, outcome.error)
         self._context.forget_needs(wish.state, wish.waiting)
 
-    def _launch(self, found: Match, request: PlaceRequest, record: TaskRecord, placed: Placed) -> Launch:
-        """Changes nothing that others see: the claims may not be committed yet."""
-        wish = self._wishes[found.ask.key]
+    def _launch(self, found: Match, wanted: tuple[PlaceRequest, TaskRecord], placed: Placed) -> Launch:
+        """Changes nothing that others see: the claims are not committed yet, and may be refused."""
+        wish, (request, record) = self._wishes[found.ask.key], wanted
         volumes, plans = [], []
-        for wanted, claim, chosen in zip(request.claims, placed.claims, found.volumes, strict=True):
-            volume = claimed_volume(wanted, claim, chosen.existing, self._now)
+        for asked, claim, chosen in zip(request.claims, placed.claims, found.volumes, strict=True):
+            volume = claimed_volume(asked, claim, chosen.existing, self._now)
             volumes.append(volume)
             plans.append(plan_of(claim, volume, wish.needs[chosen.container_path]))
         task = new_task(request, record, placed.claims, volumes)

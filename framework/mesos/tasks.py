@@ -34,7 +34,13 @@ def _claim_request(chosen: ChosenVolume, need: Need, app: App, ids: Callable[[],
     claim_id = ClaimId(ids())
     if volume := chosen.existing:
         return ClaimRequest(
-            claim_id=claim_id, volume_id=volume.volume_id, access=need.access, epoch=volume.epoch, new=None, renew=volume.unborn
+            claim_id=claim_id,
+            volume_id=volume.volume_id,
+            platform=volume.platform,
+            access=need.access,
+            epoch=volume.epoch,
+            new=None,
+            renew=volume.unborn,
         )
     volume_id = VolumeId(ids())
     new = NewVolume(
@@ -52,7 +58,7 @@ def _claim_request(chosen: ChosenVolume, need: Need, app: App, ids: Callable[[],
         zone=chosen.zone,
         labels=need.profile.labels,
     )
-    return ClaimRequest(claim_id=claim_id, volume_id=volume_id, access=need.access, epoch=0, new=new)
+    return ClaimRequest(claim_id=claim_id, volume_id=volume_id, platform=new.platform, access=need.access, epoch=0, new=new)
 
 
 def _access_mode(need: Need) -> AccessMode:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -20,8 +20,8 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.pool import QueuePool
 
 from storage.errors import Conflict, Invalid, LedgerUnavailable, PollyError
+from storage.ledger.beside import Beside
 from storage.ledger.bulk import Batch, Lookup
-from storage.ledger.committing import Committer
 
 BUSY_S: Final = 10
 """How long a writer waits for another process that writes."""
@@ -56,7 +56,7 @@ class Database:
             reader = _postgresql_engine(self.url, "REPEATABLE READ", "plan_cache_mode = force_custom_plan")
             self.reader = reader.execution_options(postgresql_readonly=True)
         self._driver: Any = self.writer.dialect.loaded_dbapi
-        self._committer = Committer()
+        self.beside = Beside()
         self.errors: tuple[type[Exception], ...] = (exc.SQLAlchemyError, self._driver.Error)
 
     @contextmanager
@@ -77,12 +77,10 @@ class Database:
     def _session(self, engine: Engine) -> Iterator[Session]:
         with self.translated(), engine.connect() as connection:
             try:
-                with connection.begin() as transaction, closing(Session(self, connection)) as session:
+                with connection.begin(), closing(Session(self, connection)) as session:
                     yield session
                     if session.failed:
                         raise session.failed
-                    if session.meanwhile:
-                        self._committer.commit(transaction.commit, session.meanwhile)
             except Exception as error:
                 if isinstance(error, (*self.errors, LedgerUnavailable)):
                     connection.invalidate()
@@ -124,7 +122,7 @@ class Database:
             with suppress(PollyError), self.writing() as session:
                 session.connection.exec_driver_sql("PRAGMA analysis_limit = 400")
                 session.connection.exec_driver_sql("PRAGMA optimize")
-        self._committer.close()
+        self.beside.close()
         self.writer.dispose()
         self.reader.dispose()
 
@@ -135,7 +133,7 @@ class Session:
     Once something has `failed` outside a savepoint, the transaction is not committed, even if the caller swallows the error.
     """
 
-    __slots__ = ("_cursor", "_database", "_saved", "connection", "failed", "is_sqlite", "meanwhile")
+    __slots__ = ("_cursor", "_database", "_saved", "connection", "failed", "is_sqlite")
 
     def __init__(self, database: Database, connection: Connection) -> None:
         self._database = database
@@ -144,8 +142,6 @@ class Session:
         self._cursor: Any = connection.connection.cursor()
         self.is_sqlite = database.is_sqlite
         self.failed: PollyError | None = None
-        self.meanwhile: Callable[[], None] | None = None
-        """What the caller does while this is committed."""
 
     def close(self) -> None:
         """A statement that an error's traceback keeps alive would keep its connection, and so the file, open."""
@@ -163,6 +159,8 @@ class Session:
             return 0
         try:
             if self.is_sqlite:
+                if at_once := batch.sqlite_at_once(rows):
+                    return int(self._cursor.execute(*at_once).rowcount)
                 return int(self._cursor.executemany(batch.sqlite, rows).rowcount)
             return int(self._cursor.execute(batch.postgresql, (batch.document(rows),)).rowcount)
         except self._database.errors as error:
@@ -177,6 +175,11 @@ class Session:
         except self._database.errors as error:
             self._raise(error)
         return found
+
+    def lock(self, lookup: Lookup, keys: Sequence[str]) -> None:
+        """Locks the rows that a lookup finds for these keys. On SQLite the whole ledger is the transaction's already."""
+        if keys and not self.is_sqlite:
+            self.find(lookup, keys)
 
     def execute(self, statement: Executable) -> int:
         """Runs a statement; the number of rows that it changed."""

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
+from storage import schema
 from storage.errors import Conflict
 from storage.ledger import rows
 from storage.ledger.bulk import Batch, Lookup, insert
@@ -19,9 +20,9 @@ from storage.ledger.records import ClaimRequest, NewVolume, Placed, PlaceRequest
 from storage.ledger.refusals import reason_of
 from storage.ledger.writer import Writer
 from storage.lifecycle import QUIET_AFTER_LEASES, ClaimState
-from storage.model import Access, AccessMode, Claim, Holder
+from storage.model import Claim, Holder
 
-KNOWN: Final = Lookup("SELECT volume_id, number, platform, access_mode FROM volumes WHERE volume_id {among} ORDER BY volume_id {lock}")
+HELD: Final = Lookup("SELECT count(*) FROM (SELECT 1 FROM volumes WHERE volume_id {among} ORDER BY volume_id {lock}) AS held")
 TAKE_ROOM: Final = Batch(
     "UPDATE pools SET provisioned_mib = pools.provisioned_mib + :size_mib {from} WHERE pools.platform = :platform AND pools.name = :pool "
     "AND pools.online AND pools.provisioned_mib + :size_mib <= pools.limit_mib",
@@ -34,21 +35,21 @@ TAKE_SLOTS: Final = insert(
     "WHERE node_slots.slots IS NULL OR node_slots.used + excluded.used <= node_slots.slots",
 )
 RAISE_EPOCH: Final = Batch(
-    "UPDATE volumes SET epoch = volumes.epoch + 1 {from} WHERE volumes.number = :number AND volumes.epoch = :epoch "
+    "UPDATE volumes SET epoch = volumes.epoch + 1 {from} WHERE volumes.volume_id = :volume_id AND volumes.epoch = :epoch "
     "AND volumes.state = 'AVAILABLE' AND (volumes.birth_uuid IS NOT NULL OR volumes.token = '')",
-    ("number", "epoch"),
+    ("volume_id", "epoch"),
 )
 ORPHAN: Final = Batch(
     "INSERT INTO orphans (platform, token, external_id, since, keep_until) SELECT volumes.platform, volumes.token, volumes.external_id, "
-    ":since, CASE WHEN volumes.epoch = 0 THEN 0 ELSE :keep_until END FROM volumes{and} WHERE volumes.number = :number",
-    ("number", "since", "keep_until"),
+    ":since, CASE WHEN volumes.epoch = 0 THEN 0 ELSE :keep_until END FROM {with}volumes WHERE volumes.volume_id = :volume_id",
+    ("volume_id", "since", "keep_until"),
 )
 RENEW: Final = Batch(
     "UPDATE volumes SET epoch = volumes.epoch + 1, token = :claim_id, external_id = NULL, state = 'PLANNED' {from} "
-    "WHERE volumes.number = :number AND volumes.epoch = :epoch AND volumes.state IN ('PLANNED', 'AVAILABLE') "
+    "WHERE volumes.volume_id = :volume_id AND volumes.epoch = :epoch AND volumes.state IN ('PLANNED', 'AVAILABLE') "
     "AND volumes.birth_uuid IS NULL AND volumes.token <> '' "
     "AND NOT EXISTS (SELECT 1 FROM claims WHERE claims.volume_id = volumes.volume_id)",
-    ("number", "epoch", "claim_id"),
+    ("volume_id", "epoch", "claim_id"),
 )
 PLAN: Final = insert(
     "volumes",
@@ -74,31 +75,22 @@ PLAN: Final = insert(
     fixed={"state": "'PLANNED'", "reason": "''"},
 )
 LABEL: Final = Batch(
-    "INSERT INTO volume_labels (key, value, number) SELECT :key, :value, volumes.number FROM volumes{and} "
+    "INSERT INTO volume_labels (key, value, number) SELECT :key, :value, volumes.number FROM {with}volumes "
     "WHERE volumes.volume_id = :volume_id",
     ("volume_id", "key", "value"),
 )
 PLACE: Final = insert(
     "placements",
     ("placement_id", "scheduler", "workload_id", "slot", "node_id", "state", "data", "claims", "created_at", "updated_at"),
+    long="data",
 )
-CLAIM: Final = insert(
-    "claims",
-    (
-        "volume_id",
-        "seat",
-        "claim_id",
-        "platform",
-        "mode",
-        "scheduler",
-        "placement_id",
-        "node_id",
-        "epoch",
-        "access",
-        "lease_until",
-        "since",
-    ),
-    fixed={"state": "'RESERVED'", "reason": "''"},
+_SEAT: Final = schema.SEAT.replace("mode", "volumes.access_mode").replace("access =", ":access =").replace("ELSE epoch", "ELSE :epoch")
+CLAIM: Final = Batch(
+    "INSERT INTO claims (volume_id, seat, claim_id, platform, mode, scheduler, placement_id, node_id, epoch, access, state, lease_until, "
+    "reason, since) SELECT volumes.volume_id, {seat}, :claim_id, volumes.platform, volumes.access_mode, :scheduler, :placement_id, "
+    ":node_id, :epoch, :access, 'RESERVED', :lease_until, '', :since FROM {with}volumes "
+    "WHERE volumes.volume_id = :volume_id AND volumes.platform = :platform".replace("{seat}", _SEAT),
+    ("volume_id", "claim_id", "platform", "scheduler", "placement_id", "node_id", "epoch", "access", "lease_until", "since"),
 )
 
 
@@ -106,64 +98,63 @@ class Unfit(Exception):
     """A guard of a batch did not hold; which of its tasks is to blame is not known."""
 
 
-_SOLE: Final = frozenset({str(AccessMode.SINGLE_NODE_WRITER), str(AccessMode.SINGLE_NODE_READER_ONLY)})
-_ONE_WRITER: Final = str(AccessMode.MULTI_NODE_SINGLE_WRITER)
-
-
-def seat(mode: str, access: Access, epoch: int) -> int:
-    """Where a claim sits on its volume: 0 excludes every other claim on 0. The schema's CHECK says the same."""
-    if mode in _SOLE:
-        return 0
-    return 0 if mode == _ONE_WRITER and access is Access.RW else epoch
+def as_placed(request: PlaceRequest, now: float) -> Placed:
+    """What becomes of a request that is not refused in a transaction of this instant."""
+    placement = request.placement
+    holder = Holder(scheduler=placement.scheduler, placement=placement.placement_id, node=placement.node)
+    lease_until = now + request.lease_s
+    claims = [
+        Claim(
+            claim_id=asked.claim_id,
+            volume_id=asked.volume_id,
+            holder=holder,
+            epoch=1 if asked.new else asked.epoch + 1,
+            access=asked.access,
+            state=ClaimState.RESERVED,
+            lease_until=lease_until,
+            since=now,
+        )
+        for asked in request.claims
+    ]
+    return Placed(placement_id=placement.placement_id, claims=tuple(claims))
 
 
 class Placing(Writer):
     """The part of a transaction that places tasks."""
 
-    def place(self, requests: Sequence[PlaceRequest]) -> list[Placed | Refused]:
+    def place(self, requests: Sequence[PlaceRequest], expected: Sequence[Placed] | None = None) -> list[Placed | Refused]:
         """Places each task with all its claims, or refuses it alone with the reason; the answers are in the requests' order.
 
-        A refusal is an answer, not an error: the transaction goes on.
+        A refusal is an answer, not an error: the transaction goes on. `expected` are the answers without one, where they are known.
         """
         if not requests:
             return []
+        if expected is None:
+            expected = [as_placed(request, self.now) for request in requests]
         with suppress(Unfit, Conflict), self.session.savepoint():
-            placed = self._place_all(requests)
+            self._place_all(requests)
             self._log(requests)
-            return placed
-        return self._place_halves(requests)
-
-    def _place_halves(self, requests: Sequence[PlaceRequest]) -> list[Placed | Refused]:
+            return list(expected)
         if len(requests) == 1:
             return [Refused(placement_id=requests[0].placement.placement_id, error=reason_of(self.session, requests[0]))]
         half = len(requests) // 2
-        return self.place(requests[:half]) + self.place(requests[half:])
+        return self.place(requests[:half], expected[:half]) + self.place(requests[half:], expected[half:])
 
-    def _place_all(self, requests: Sequence[PlaceRequest]) -> list[Placed | Refused]:
+    def _place_all(self, requests: Sequence[PlaceRequest]) -> None:
         if any(_doubled(request) for request in requests):
             raise Unfit
         held = [claim for request in requests for claim in request.claims if claim.new is None]
         made = [(claim.new, claim.claim_id, 1) for request in requests for claim in request.claims if claim.new is not None]
-        known = self._known(held)
+        self.session.lock(HELD, sorted({claim.volume_id for claim in held}))
         self.take_room([new for new, _, _ in made])
-        self._take_slots(requests, known)
+        self._take_slots(requests)
         quiet_at = self.now + QUIET_AFTER_LEASES * max((request.lease_s for request in requests), default=0.0)
-        self._raise_epochs(held, known, quiet_at)
+        self._raise_epochs(held, quiet_at)
         self.plan_all(made)
         self.session.run(PLACE, [_placement_row(request) for request in requests])
-        claims: list[tuple[Any, ...]] = []
-        placed: list[Placed | Refused] = [self._placed(request, known, claims) for request in requests]
-        claims.sort()
-        self.session.run(CLAIM, claims)
-        return placed
-
-    def _known(self, claims: Iterable[ClaimRequest]) -> dict[str, tuple[int, str, str]]:
-        """Number, platform and access mode of the volumes that exist, which are locked from here on."""
-        wanted = {claim.volume_id for claim in claims}
-        found = self.session.find(KNOWN, sorted(wanted))
-        if len(found) != len(wanted):
+        claims = sorted([row for request in requests for row in self._claim_rows(request)])
+        if self.session.run(CLAIM, claims) != len(claims):
             raise Unfit
-        return {row[0]: (row[1], row[2], row[3]) for row in found}
 
     def take_room(self, volumes: Iterable[NewVolume]) -> None:
         """Takes the volumes' capacity from their pools. Raises Unfit."""
@@ -174,27 +165,24 @@ class Placing(Writer):
         if self.session.run(TAKE_ROOM, taken) != len(taken):
             raise Unfit
 
-    def _take_slots(self, requests: Iterable[PlaceRequest], known: dict[str, tuple[int, str, str]]) -> None:
+    def _take_slots(self, requests: Iterable[PlaceRequest]) -> None:
         needed = Counter(
-            (request.placement.scheduler, request.placement.node, claim.new.platform if claim.new else known[claim.volume_id][1])
-            for request in requests
-            for claim in request.claims
+            (request.placement.scheduler, request.placement.node, claim.platform) for request in requests for claim in request.claims
         )
         taken = sorted((*key, used) for key, used in needed.items())
         if self.session.run(TAKE_SLOTS, taken) != len(taken):
             raise Unfit
 
-    def _raise_epochs(self, claims: Iterable[ClaimRequest], known: dict[str, tuple[int, str, str]], quiet_at: float) -> None:
+    def _raise_epochs(self, claims: Iterable[ClaimRequest], quiet_at: float) -> None:
         """From `quiet_at` on nobody makes anything for the claims that were before."""
         held, unborn = [], []
         for claim in claims:
-            number = known[claim.volume_id][0]
             if claim.renew:
-                unborn.append((number, claim.epoch, claim.claim_id))
+                unborn.append((claim.volume_id, claim.epoch, claim.claim_id))
             else:
-                held.append((number, claim.epoch))
+                held.append((claim.volume_id, claim.epoch))
         if unborn:
-            self.session.run(ORPHAN, [(number, self.now, quiet_at) for number, _, _ in unborn])
+            self.session.run(ORPHAN, [(volume_id, self.now, quiet_at) for volume_id, _, _ in unborn])
         if self.session.run(RAISE_EPOCH, sorted(held)) != len(held) or self.session.run(RENEW, sorted(unborn)) != len(unborn):
             raise Unfit
 
@@ -229,44 +217,24 @@ class Placing(Writer):
             new.snapshot,
         )
 
-    def _placed(self, request: PlaceRequest, known: dict[str, tuple[int, str, str]], into: list[tuple[Any, ...]]) -> Placed:
-        placement, lease_until = request.placement, self.now + request.lease_s
+    def _claim_rows(self, request: PlaceRequest) -> list[tuple[Any, ...]]:
+        placement, lease_until, now = request.placement, self.now + request.lease_s, self.now
         scheduler, node, placement_id = placement.scheduler, placement.node, placement.placement_id
-        holder = Holder(scheduler=scheduler, placement=placement_id, node=node)
-        claims = []
-        for asked in request.claims:
-            new, volume_id, access, claim_id = asked.new, asked.volume_id, asked.access, asked.claim_id
-            _, platform, mode = known[volume_id] if new is None else (0, new.platform, new.access_mode._value_)
-            epoch = 1 if new else asked.epoch + 1
-            into.append(
-                (
-                    volume_id,
-                    seat(mode, access, epoch),
-                    claim_id,
-                    platform,
-                    mode,
-                    scheduler,
-                    placement_id,
-                    node,
-                    epoch,
-                    access._value_,
-                    lease_until,
-                    self.now,
-                )
+        return [
+            (
+                asked.volume_id,
+                asked.claim_id,
+                asked.platform,
+                scheduler,
+                placement_id,
+                node,
+                1 if asked.new else asked.epoch + 1,
+                asked.access._value_,
+                lease_until,
+                now,
             )
-            claims.append(
-                Claim(
-                    claim_id=claim_id,
-                    volume_id=volume_id,
-                    holder=holder,
-                    epoch=epoch,
-                    access=access,
-                    state=ClaimState.RESERVED,
-                    lease_until=lease_until,
-                    since=self.now,
-                )
-            )
-        return Placed(placement_id=placement_id, claims=tuple(claims))
+            for asked in request.claims
+        ]
 
     def _log(self, requests: Iterable[PlaceRequest]) -> None:
         self._lines.extend(

@@ -37,6 +37,8 @@ class ClaimRequest(Struct, frozen=True, kw_only=True, gc=False):
 
     claim_id: ClaimId
     volume_id: VolumeId
+    platform: str
+    """The volume's."""
     access: Access
     epoch: int = 0
     """The volume's epoch as last read; the claim gets the next one. 0 for a new volume."""

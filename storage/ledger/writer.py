@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Final, NoReturn
 
 from storage.errors import Conflict, PollyError, UnknownPool, UnknownVolume
@@ -41,10 +40,6 @@ class Writer:
     ) -> None:
         """A line in the event log, written with the transaction."""
         self._lines.append((self.now, self.actor, what, volume_id, claim_id, placement_id, why))
-
-    def meanwhile(self, work: Callable[[], None]) -> None:
-        """Does the work while the transaction is committed. What it makes must not be used before that has succeeded."""
-        self.session.meanwhile = work
 
     def flush(self) -> None:
         """Writes the lines, in their order; the last act of the transaction."""

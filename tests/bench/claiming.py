@@ -54,7 +54,9 @@ class Claimer:
             node=NodeId(f"agent-{volume % NODES}"),
             state="LAUNCHED",
         )
-        claim = ClaimRequest(claim_id=ClaimId(f"claim-{name}"), volume_id=VolumeId(volume_id(volume)), access=Access.RW, epoch=epoch)
+        claim = ClaimRequest(
+            claim_id=ClaimId(f"claim-{name}"), volume_id=VolumeId(volume_id(volume)), platform="disks", access=Access.RW, epoch=epoch
+        )
         return PlaceRequest(placement=placement, claims=(claim,), lease_s=60.0)
 
     def _place(self, task: PlaceRequest) -> Claim:

@@ -60,9 +60,9 @@ def arm(trap: Trap) -> None:
     begin = Ledger.begin
 
     @contextlib.contextmanager
-    def trapped(self: Ledger, actor: str) -> Iterator[Transaction]:
+    def trapped(self: Ledger, actor: str, *, now: float | None = None) -> Iterator[Transaction]:
         done.clear()
-        with begin(self, actor) as tx:
+        with begin(self, actor, now=now) as tx:
             yield tx
             for verb in done:
                 trap.passing("before", verb)

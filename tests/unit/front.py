@@ -102,7 +102,7 @@ def fill(ledger: Ledger) -> None:
             owner="/counter",
             zone="z1",
         )
-        claim = ClaimRequest(claim_id=ClaimId("c1"), volume_id=VolumeId("v1"), access=Access.RW, epoch=0, new=new)
+        claim = ClaimRequest(claim_id=ClaimId("c1"), volume_id=VolumeId("v1"), platform=new.platform, access=Access.RW, epoch=0, new=new)
         (placed,) = tx.place([PlaceRequest(placement=placement(), claims=(claim,), lease_s=60)])
         assert not hasattr(placed, "error"), placed
         tx.created(VolumeId("v1"), token="c1", external_id=ExternalId("x1"), size_mib=64)

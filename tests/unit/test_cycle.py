@@ -12,11 +12,10 @@ from framework.mesos.cycle import BUSY_REFUSE_S, IDLE_REFUSE_S
 from framework.mesos.errors import CallInDoubt, CallRefused
 from framework.mesos.events import Disconnected, Failed, Offers, Rescinded
 from framework.mesos.instances import Phase
-from framework.mesos.launches import WORTH_A_THREAD
 from framework.service import VolumeOrder
 from offers.tally import Refusal
 from storage.errors import PoolFull
-from storage.inventory import NewVolume
+from storage.inventory import WORTH_A_THREAD, NewVolume
 from storage.model import VolumeId
 from storage.platforms.base import PoolReport
 from tests.ledgers import Clock
@@ -34,7 +33,7 @@ def test_a_claim_is_committed_before_its_launch(stage: Stage) -> None:
     assert [plan.claim_id for plan in stage.plans(task)] == list(task.claims)
 
 
-def test_launches_that_are_made_while_their_claims_are_committed_are_sent_afterwards(stage: Stage) -> None:
+def test_launches_that_are_made_while_their_claims_are_stored_are_sent_afterwards(stage: Stage) -> None:
     seen = []
     stage.driver.on_accept = lambda _: seen.append(len(stage.ledger.claims().items))
     tasks = stage.run(agents=("a1", "a2"), instances=2 * WORTH_A_THREAD - 2, cpus=0.1)

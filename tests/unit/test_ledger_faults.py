@@ -7,14 +7,14 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from sqlalchemy import insert, text
 
 from storage.errors import AlreadyLed, Conflict, LedgerUnavailable
-from storage.inventory import Ledger, Release, Transaction, open_ledger
+from storage.inventory import WORTH_A_THREAD, Ledger, Placed, PlaceRequest, Refused, Release, open_ledger
 from storage.lifecycle import ClaimState
 from storage.model import Access, AccessMode, ClaimId, VolumeId
 from storage.schema import claims as claims_table
@@ -302,63 +302,69 @@ def test_a_claimed_volume_cannot_be_deleted_by_anyone(ledger: Ledger) -> None:
         session.execute(text("DELETE FROM volumes"))
 
 
-# --- a commit with work meanwhile ------------------------------------------------------------------
+# --- placing with work meanwhile -------------------------------------------------------------------
 
 
 def claim_ids(ledger: Ledger) -> list[str]:
-    return [claim.claim_id for claim in ledger.claims().items]
+    return sorted(claim.claim_id for claim in ledger.claims(limit=500).items)
 
 
-def place_one(ledger: Ledger, number: int, *more: Callable[[Transaction], object]) -> None:
-    """Places a task with one new volume, and does more in the same transaction."""
-    with ledger.begin("broker") as tx:
-        tx.place([task(f"t{number}", fresh(f"c{number}", new(f"n{number}")))])
-        for do in more:
-            do(tx)
+def wanted(first: int = 0, count: int = WORTH_A_THREAD) -> list[PlaceRequest]:
+    """Tasks t0, t1, ... with a new volume each."""
+    return [task(f"t{it}", fresh(f"c{it}", new(f"n{it}", size_mib=1))) for it in range(first, first + count)]
+
+
+WRONG_AT_THE_COMMIT = {
+    "SQLite": "CREATE TRIGGER wrong AFTER INSERT ON claims BEGIN INSERT INTO children VALUES (new.claim_id); END",
+    "PostgreSQL": "ALTER TABLE claims ADD FOREIGN KEY (claim_id) REFERENCES parents (id) DEFERRABLE INITIALLY DEFERRED",
+}
 
 
 def fail(*_: object) -> None:
     raise ZeroDivisionError
 
 
-def test_work_is_done_once_while_a_transaction_is_committed(ledger: Ledger) -> None:
+@pytest.mark.parametrize("count", [1, WORTH_A_THREAD])
+def test_work_is_done_once_while_tasks_are_placed_and_is_told_what_is_placed(ledger: Ledger, count: int) -> None:
     furnish(ledger)
-    done: list[str] = []
-    place_one(ledger, 1, lambda tx: tx.meanwhile(lambda: done.append("the work")))
-    assert (done, claim_ids(ledger)) == (["the work"], ["c1"])
-    assert ledger.events(newest_first=True).items[0].what == "claim.reserved"
+    told: list[Placed] = []
+    assert ledger.place("broker", wanted(count=count), told.extend) == told
+    assert sorted(claim.claim_id for one in told for claim in one.claims) == claim_ids(ledger)
+    assert {claim.volume_id: [claim] for one in told for claim in one.claims} == ledger.claims_on(
+        [VolumeId(f"v-n{it}") for it in range(count)]
+    )
     assert_sound(ledger)
 
 
-def test_of_a_transaction_that_is_rolled_back_no_work_is_done(ledger: Ledger) -> None:
-    furnish(ledger)
-    done: list[str] = []
-    with pytest.raises(ZeroDivisionError):
-        place_one(ledger, 1, lambda tx: tx.meanwhile(lambda: done.append("the work")), fail)
-    assert (done, claim_ids(ledger)) == ([], [])
+def test_of_tasks_some_of_which_are_refused_the_others_are_placed_as_was_told(ledger: Ledger) -> None:
+    furnish(ledger, capacity_mib=WORTH_A_THREAD - 2)
+    told: list[Placed] = []
+    outcomes = ledger.place("broker", wanted(), told.extend)
+    assert outcomes[:-2] == told[:-2]
+    assert [type(outcome) for outcome in outcomes[-2:]] == [Refused, Refused]
+    assert len(claim_ids(ledger)) == WORTH_A_THREAD - 2
+    assert_sound(ledger)
 
 
 def test_work_that_fails_takes_no_commit_back_and_leaves_the_connection_fit(ledger: Ledger) -> None:
     furnish(ledger)
     with pytest.raises(ZeroDivisionError):
-        place_one(ledger, 1, lambda tx: tx.meanwhile(fail))
-    assert claim_ids(ledger) == ["c1"]
-    place_one(ledger, 2)
-    assert sorted(claim_ids(ledger)) == ["c1", "c2"]
+        ledger.place("broker", wanted(), fail)
+    assert len(claim_ids(ledger)) == WORTH_A_THREAD
+    ledger.place("broker", wanted(WORTH_A_THREAD, 1), list[Placed]().extend)
+    assert len(claim_ids(ledger)) == WORTH_A_THREAD + 1
 
 
 def test_a_commit_that_fails_beside_its_work_is_told_and_stores_nothing(ledger: Ledger) -> None:
     furnish(ledger)
     with ledger._database.writing() as session:
-        session.execute(text("CREATE TABLE parents (id INTEGER PRIMARY KEY)"))
-        session.execute(text("CREATE TABLE children (id INTEGER REFERENCES parents (id) DEFERRABLE INITIALLY DEFERRED)"))
-    wrong_at_the_commit = text("INSERT INTO children VALUES (1)")
-    done: list[str] = []
+        session.execute(text("CREATE TABLE parents (id TEXT PRIMARY KEY)"))
+        session.execute(text("CREATE TABLE children (id TEXT REFERENCES parents (id) DEFERRABLE INITIALLY DEFERRED)"))
+        session.execute(text(WRONG_AT_THE_COMMIT["SQLite" if session.is_sqlite else "PostgreSQL"]))
+    told: list[Placed] = []
     with pytest.raises(Conflict):
-        place_one(ledger, 1, lambda tx: tx.session.execute(wrong_at_the_commit), lambda tx: tx.meanwhile(lambda: done.append("the work")))
-    assert (done, claim_ids(ledger)) == (["the work"], [])
-    place_one(ledger, 1)
-    assert claim_ids(ledger) == ["c1"]
+        ledger.place("broker", wanted(), told.extend)
+    assert (len(told), claim_ids(ledger)) == (WORTH_A_THREAD, [])
 
 
 # --- a full disk ----------------------------------------------------------------------------------
