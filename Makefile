@@ -8,13 +8,17 @@ VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/ready
 HTTP_PARSER := $(shell find packaging/http-parser -name '*.py' -o -name '*.toml')
+COMPILED := .bench/venv/ready
+COMPILED_OF := pyproject.toml packaging/compiling.py $(shell find framework offers storage executors -name '*.py')
+# Safe: what is installed comes before the sources in the working directory.
+COMPILED_PY := env PYTHONSAFEPATH=1 .bench/venv/bin/python
 JOBS ?= 2
 TESTS ?= tests
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Executors start in half the time where compiled modules may be kept.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup debian debian-demo mesos mesos-all peers check test test-quick test-peers test-cluster demo bench dist clean
+.PHONY: help setup debian debian-demo mesos mesos-all peers check test test-quick test-compiled test-peers test-cluster demo bench dist clean
 
 help: ## this list
 	@awk -F ':[^#]*## ' '/^[a-z-]+:[^#]*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,7 +64,7 @@ check: setup ## format, lint, types and layers
 	@echo "Checking the types" && $(VENV)/bin/mypy
 	@echo "Checking the layers" && $(VENV)/bin/lint-imports --no-cache --no-logo
 
-test: setup debian mesos-all peers test-quick test-peers test-cluster ## the whole suite, with all that it needs
+test: setup debian mesos-all peers test-quick test-compiled test-peers test-cluster ## the whole suite, with all that it needs
 
 test-quick: setup ## only what needs no Mesos and no platform's peer
 	@echo "Running the unit, property and contract tests, $(JOBS) at a time"
@@ -77,8 +81,25 @@ test-cluster: setup ## only what runs on a real Mesos with the local platform
 demo: debian-demo mesos ## a stateful app on a real Mesos survives its agent (ONCE=1: end by itself)
 	@exec $(PY) examples/demo.py $(if $(ONCE),--once)
 
-bench: setup mesos ## measure (ONLY=P1: this alone; OUT=FILE: JSON too)
-	@exec $(PY) -m tests.bench $(if $(ONLY),--only $(ONLY)) $(if $(OUT),-o $(OUT))
+$(COMPILED): $(READY) $(COMPILED_OF)
+	@echo "Building the wheel, with compiled modules"
+	@rm -rf .bench/wheel && $(PY) -m build -q --wheel --no-isolation --outdir .bench/wheel . >/dev/null
+	@$(PY) -m venv --clear --without-pip .bench/venv
+	@$(PY) -m pip --python .bench/venv/bin/python install -qq --no-deps .bench/wheel/*.whl
+	@# What else it needs comes from .venv, and tests from here, both after what is installed.
+	@for venv in .venv .bench/venv; do $$venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'; done | \
+	    { read -r ours; read -r its; printf '%s\n' "$$ours" "$(CURDIR)" > "$$its/beside.pth"; }
+	@touch $@
+
+test-compiled: $(COMPILED) ## what matching and the cycle do on the wheel's compiled modules: the same as on plain ones
+	@echo "Running the tests of offers and of the cycle on compiled modules"
+	@$(COMPILED_PY) -m pytest --import-mode=append tests/unit/test_offers* tests/property/test_offers* tests/unit/test_cycle.py
+	@# One seed for both: a set's words come in the order of its hashes.
+	@export PYTHONHASHSEED=0; plain=$$($(PY) -m tests.compiled plain); compiled=$$($(COMPILED_PY) -m tests.compiled compiled); \
+	if [ "$$plain" != "$$compiled" ]; then echo "Plain and compiled modules match differently: $$plain, $$compiled" >&2; exit 1; fi
+
+bench: $(COMPILED) mesos ## measure the wheel as it is built (ONLY=P1: this alone; OUT=FILE: JSON too)
+	@exec $(COMPILED_PY) -m tests.bench $(if $(ONLY),--only $(ONLY)) $(if $(OUT),-o $(OUT))
 
 dist: setup ## build wheels and source archives, and try them in an empty environment with a third party's adapter
 	@rm -rf dist && echo "Building the distributions"

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 from msgspec.structs import replace
 
 from executors.wire import BROKER
+from framework.build import is_compiled
 from framework.config import Config, check_against, load_config
 from framework.fitting import misfits, misfits_in
 from storage.errors import Invalid, PollyError
@@ -58,7 +59,8 @@ def _failed(subject: str, error: PollyError) -> Finding:
 
 
 def _python() -> Finding:
-    return _fine("python", f"{'.'.join(map(str, sys.version_info[:3]))} in {sys.prefix}")
+    built = "compiled" if is_compiled() else "not compiled, so placing takes longer; a wheel built with a C compiler has them compiled"
+    return _fine("python", f"{'.'.join(map(str, sys.version_info[:3]))} in {sys.prefix}; the hot modules are {built}")
 
 
 def _node() -> Iterator[Finding]:

@@ -103,8 +103,18 @@ def _forget_stdout() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def _tell_version(context: click.Context, _: click.Parameter, asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        from framework.build import is_compiled
+
+        click.echo(f"polly, version {version('polly-broker')}, {'compiled' if is_compiled() else 'plain Python'}")
+        context.exit()
+
+
 @click.group(cls=Root, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.version_option(package_name="polly-broker", prog_name="polly")
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_tell_version, help="Show the version and exit.")
 def root() -> None:
     """Persistent volumes from any storage platform, for Apache Mesos.
 

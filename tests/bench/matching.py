@@ -13,9 +13,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from offers.ask import Ask, PortAsk, VolumeAsk
-from offers.matching import match
+from offers.matching import Matching, match
 from offers.overlay import overlays
-from offers.records import decode_offers
+from offers.records import Offer, decode_offers
 from offers.view import PlatformView, Reach, StorageView
 from storage.lifecycle import VolumeState
 from storage.model import Pool, Profile, Volume, VolumeId, WorkloadId
@@ -92,7 +92,7 @@ def _ask(app: int, number: int) -> Ask:
     )
 
 
-def ours(data: bytes, asks: Sequence[Ask], view: StorageView) -> object:
+def ours(data: bytes, asks: Sequence[Ask], view: StorageView) -> tuple[Sequence[Offer], Matching]:
     """All that the broker does with an OFFERS event before it asks the ledger."""
     offers = decode_offers(data)
     return offers, match(asks, offers, view)

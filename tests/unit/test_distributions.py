@@ -10,8 +10,10 @@ from tests.wheels import build_wheel
 PROJECT = Path(__file__).parents[2]
 
 
-def contents(source: Path, target: Path) -> dict[str, bytes]:
-    build_wheel(source, target)
+def contents(source: Path, target: Path, said: list[str] | None = None) -> dict[str, bytes]:
+    words = build_wheel(source, target)
+    if said is not None:
+        said.append(words)
     with zipfile.ZipFile(next(target.glob("*.whl"))) as wheel:
         return {name: wheel.read(name) for name in wheel.namelist()}
 
@@ -24,6 +26,13 @@ def test_pollys_wheel_holds_its_types_its_migrations_and_its_commands(tmp_path: 
     assert "polly = framework.cli:main" in commands
     assert "polly-executor = executors.main:main" in commands
     assert not any(name.startswith(("tests/", "examples/", "packaging/")) for name in files)
+
+
+def test_without_a_c_compiler_pollys_wheel_is_plain_python_and_its_build_says_so(tmp_path: Path) -> None:
+    said: list[str] = []
+    assert not any(name.endswith(".so") for name in contents(PROJECT, tmp_path, said))
+    assert next(tmp_path.glob("*.whl")).name.endswith("-py3-none-any.whl")
+    assert "there is no C compiler /none/cc" in "".join(said)
 
 
 def test_http_parsers_wheel_holds_its_module_its_types_and_its_version(tmp_path: Path) -> None:
