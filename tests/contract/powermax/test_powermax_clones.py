@@ -6,28 +6,10 @@ import pytest
 
 from storage.errors import PoolFull, VolumeInUse
 from storage.platforms.powermax.platform import PowerMaxPlatform
-from tests.contract.powermax.arena import SIZE_MIB, platform_on, request
-from tests.contract.powermax.test_powermax_volumes import until_done
+from tests.contract.powermax.arena import SIZE_MIB, request
 from tests.peers.powermax_unisphere import Unisphere
 
 pytestmark = [pytest.mark.peer, pytest.mark.xdist_group("powermax")]
-CALLS = (("POST", "/snapshot/"), ("PUT", "/snapshot/"), ("DELETE", "/snapshot/"), ("PUT", "/storagegroup/"), ("GET", "/snapshot"))
-
-
-@pytest.mark.parametrize("call", CALLS)
-def test_a_lost_answer_to_any_call_of_a_clone_leaves_one_clone_and_no_snapshot(front: Unisphere, call: tuple[str, str]) -> None:
-    adapter = platform_on(front)
-    source = adapter.create(request())
-    front.array.volumes["00001"].data = b"kept"
-
-    def lose(number: int) -> None:
-        front.lose = call if number < 2 else None
-
-    clone = until_done(lambda: platform_on(front).create(request("t2", source=source.external_id)), lose)
-
-    assert {volume.external_id for volume in adapter.volumes().items} == {source.external_id, clone.external_id}
-    assert front.array.volumes[clone.external_id.partition("-")[0]].data == b"kept"
-    assert not front.array.snapshots
 
 
 def test_what_a_dead_cloner_left_keeps_nobody_from_deleting_the_source(front: Unisphere, adapter: PowerMaxPlatform) -> None:
