@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -13,7 +14,7 @@ from storage.errors import PlatformError, PlatformUnavailable, PollyError
 from storage.platforms.base import CreateRequest
 from storage.platforms.cinder import CinderPlatform
 from storage.platforms.cinder.options import BARE_METAL, NOVA, CinderOptions
-from tests.contract.cinder_cloud import POOL, Cloud
+from tests.contract.cinder_cloud import NODES, POOL, Cloud
 from tests.peers import _openstack_files as files
 from tests.support import eventually
 from tests.wire import Refusal
@@ -159,3 +160,36 @@ def test_the_doctor_says_which_service_does_not_answer(cinder: Cloud, tmp_path: 
     findings = cinder.platform(NOVA, clouds_file=dead).check()
 
     assert {finding.subject for finding in findings if not finding.ok} == {"servers", "Nova"}
+
+
+# --- what somebody does meanwhile -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("moment", ["asked for", "made"])
+def test_a_copy_during_which_its_source_was_attached_is_thrown_away(
+    cinder: Cloud, bare: CinderPlatform, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """Cinder may refuse it itself, where the backend looks before it copies."""
+    source = bare.create(CreateRequest(pool=POOL, size_mib=1024, token=f"source {moment} {os.getpid()}")).external_id
+    wanted = CreateRequest(pool=POOL, size_mib=1024, token=f"torn {moment} {os.getpid()}", source=source)
+    where, name = (bare._client, "ask") if moment == "asked for" else (bare._making, "_ready")
+    call = getattr(where, name)
+
+    def call_and_attach(*arguments: Any, **more: Any) -> Any:
+        answer = call(*arguments, **more)
+        if name == "_ready" or arguments == ("POST", "/volumes"):
+            monkeypatch.undo()
+            other = cinder.platform(BARE_METAL)
+            other.attach(source, NODES[0], epoch=1)
+            other.detach(source, NODES[0])
+            other.close()
+        return answer
+
+    monkeypatch.setattr(where, name, call_and_attach)
+    with pytest.raises(PlatformUnavailable, match="was attached while Cinder copied it, so the copy was thrown away"):
+        bare.create(wanted)
+    assert bare.find(wanted.token) is None
+    clone = bare.create(wanted)
+    assert clone.token == wanted.token
+    for volume in (clone.external_id, source):
+        bare.delete(volume)

@@ -27,6 +27,7 @@ def _credentials(monkeypatch: pytest.MonkeyPatch) -> None:
 
 class TestEbs(PlatformContract):
     pool = ec2.ZONE
+    other_pool = "us-east-1b"
     size_mib = 1024
     has_data = False
     other_parameters = ({"type": "gp2"}, {"throughput": "250"})

@@ -55,3 +55,8 @@ class TestLocalImagesOnXfs(TestLocalImages):
 class TestLocalFolders(OnThisMachine):
     many = 300
     format = "folder"
+    other_pool = "second"
+
+    def make(self, storage: Path) -> Platform:
+        (storage / self.other_pool).mkdir(exist_ok=True)
+        return build("local", "local", {"root": str(storage), "format": self.format, "pools": ["default", self.other_pool]})

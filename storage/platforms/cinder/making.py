@@ -20,7 +20,7 @@ from storage.platforms.cinder.pooling import Place, Pooling
 from storage.platforms.cinder.records import Json
 from storage.platforms.cinder.things import Things
 
-NO_ROOM: Final = ("_003", "_006")
+NO_BACKEND, NO_QUOTA = "_003", "_006"
 """How the events end by which Cinder says that no backend had room, or that a quota was full."""
 ACTION: Final = "create a volume"
 FAILED: Final = frozenset({"error", "error_deleting", "error_restoring", "error_managing"})
@@ -68,7 +68,13 @@ class Making:
             return self._asked_for(request, size_mib, {})
         source = self._cloning.source(request, size_mib)
         made = self._asked_for(request, size_mib, {"source_volid": source["id"]})
-        if self._ready(made, request, size_mib) is not None and not self._cloning.was_left_alone(source):
+        try:
+            ready = self._ready(made, request, size_mib)
+        except PlatformError as error:
+            if self._cloning.was_left_alone(source):
+                raise
+            raise self._cloning.torn(source) from error
+        if ready is not None and not self._cloning.was_left_alone(source):
             self._volumes.delete(str(made["id"]))
             raise self._cloning.torn(source)
         return made
@@ -127,7 +133,9 @@ class Making:
         return ""
 
     def _failed(self, why: str, request: CreateRequest, size_mib: int) -> PollyError:
-        if why.partition(":")[0].endswith(NO_ROOM):
+        event = why.partition(":")[0]
+        # A clone has its source's backend; that there is no other is what Cinder says whatever that one has refused.
+        if event.endswith(NO_QUOTA) or (event.endswith(NO_BACKEND) and request.source is None):
             return PoolFull(platform=self._platform, pool=request.pool, free_mib=0, size_mib=size_mib, reason=why)
         return PlatformError(platform=self._platform, action=ACTION, reason=why)
 

@@ -17,6 +17,7 @@ pytestmark = [pytest.mark.peer, pytest.mark.xdist_group("powerflex")]
 
 class PowerFlexContract(PlatformContract):
     pool = POOL
+    other_pool = "domain1/slow"
     nodes = NODES
     size_mib = GRANULE_MIB
     other_parameters = ({"provisioning": "thick"},)
