@@ -113,6 +113,7 @@ def test_apps_explanation_and_offers(http: TestClient, broker: FakeBroker) -> No
 
 def test_orders_are_passed_on(http: TestClient, broker: FakeBroker) -> None:
     assert http.post("/v1/volumes", json={"name": "a", "profile": "fast", "size_mib": 64}).status_code == 201
+    assert http.post("/v1/volumes", json={"name": "c", "profile": "fast", "source": "a"}).status_code == 201
     http.post("/v1/imports", json={"platform": "local", "external_id": "x", "name": "b", "profile": "fast"})
     http.post("/v1/volumes/%2Fcounter%230%2Fdata/size", json={"size_mib": 128})
     http.post("/v1/volumes/v1/snapshots", json={"name": "s"})
@@ -122,6 +123,7 @@ def test_orders_are_passed_on(http: TestClient, broker: FakeBroker) -> None:
     jane = "operator:jane"
     assert broker.calls == [
         ("create", VolumeOrder(name="a", profile="fast", size_mib=64), jane),
+        ("create", VolumeOrder(name="c", profile="fast", source="a"), jane),
         ("import", ImportOrder(platform="local", external_id="x", name="b", profile="fast"), jane),
         ("expand", "/counter#0/data", 128, jane),
         ("snapshot", "v1", "s", jane),

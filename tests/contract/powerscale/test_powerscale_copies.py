@@ -12,6 +12,7 @@ from storage.errors import (
     PlatformUnavailable,
     PoolFull,
     UnknownSnapshot,
+    Unsupported,
 )
 from storage.model import ExternalId
 from storage.platforms.powerscale.platform import PowerScalePlatform
@@ -168,3 +169,14 @@ def test_a_clone_that_was_given_up_is_found_and_deleted_with_its_snapshot(front:
     platform.delete(begun.external_id)
     assert platform.find("twin") is None
     assert list(front.cluster.snapshots) == []
+
+
+def test_without_the_licence_for_snapshots_all_else_goes_on(front: OneFs, platform: PowerScalePlatform) -> None:
+    front.cluster.licensed.discard("SnapshotIQ")
+    assert platform.find("origin") is None
+    source = platform.create(request("origin")).external_id
+    with pytest.raises(Unsupported, match="SnapshotIQ"):
+        platform.create(request("twin", source=source))
+    assert platform.find("twin") is None
+    platform.delete(source)
+    assert platform.find("origin") is None
