@@ -6,6 +6,7 @@ Everything here is read only, and every list that can be long comes in pages. Kn
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -106,7 +107,7 @@ class PoolView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlatformView:
-    """What a platform's pools add up to."""
+    """What a platform's pools add up to; a room that several of them share counts once."""
 
     name: str
     pools: int
@@ -199,14 +200,25 @@ def _platform_view(name: str, views: Sequence[PoolView], hearing: Hearing) -> Pl
     return PlatformView(
         name=name,
         pools=len(views),
-        capacity_mib=sum(view.pool.capacity_mib for view in views),
+        capacity_mib=_once(views, lambda view: view.pool.capacity_mib, lambda pool: pool.room_capacity_mib),
         provisioned_mib=sum(view.pool.provisioned_mib for view in views),
-        free_mib=sum(view.free_mib for view in views),
+        free_mib=_once(views, lambda view: view.free_mib, lambda pool: pool.room_free_mib),
         claimed_mib=sum(view.claimed_mib for view in views),
         claims=sum(view.claims for view in views),
         online=bool(views) and all(view.pool.online for view in views),
         hearing=hearing,
     )
+
+
+def _once(views: Sequence[PoolView], own: Callable[[PoolView], int], shared: Callable[[Pool], int]) -> int:
+    """The sum over the pools, those of one room together with no more than the room has."""
+    total, sums, rooms = 0, Counter[str](), {view.pool.room: shared(view.pool) for view in views if view.pool.room}
+    for view in views:
+        if view.pool.room:
+            sums[view.pool.room] += own(view)
+        else:
+            total += own(view)
+    return total + sum(min(sums[room], most) for room, most in rooms.items())
 
 
 def pages(ask: Callable[[str | None, int], Page[T]], *, after: str | None = None, limit: int | None = None) -> Iterator[Page[T]]:

@@ -6,7 +6,7 @@ tightest pool first and remembers dead ends; it is meant for the handful of volu
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from offers.supply import Held, Need, Option, Stock, Vantage, Wanted
@@ -85,7 +85,7 @@ def _place(wishes: list[tuple[int, tuple[Option, ...]]], left: dict[str, int]) -
         return NOTHING_NEEDED
     wishes.sort(key=lambda wish: -max(size for _, size in wish[1]))
     stocks = {id(stock): stock for _, options in wishes for stock, _ in options}
-    search = _Search([options for _, options in wishes], {key: stock.free_mib for key, stock in stocks.items()}, left)
+    search = _Search([options for _, options in wishes], stocks.values(), left)
     if not search.fits(0):
         return NoPlan(_why_not(wishes, stocks, search), wishes[0][0])
     chosen = sorted(zip((index for index, _ in wishes), search.path, strict=True), key=lambda pair: pair[0])
@@ -95,15 +95,18 @@ def _place(wishes: list[tuple[int, tuple[Option, ...]]], left: dict[str, int]) -
 
 def _why_not(wishes: Sequence[tuple[int, tuple[Option, ...]]], stocks: Mapping[int, Stock], search: _Search) -> Refusal:
     """SLOTS if the volumes would fit had the agent slots without end."""
-    endless = _Search(search.wishes, {key: stock.free_mib for key, stock in stocks.items()}, {})
+    endless = _Search(search.wishes, stocks.values(), {})
     return Refusal.SLOTS if search.slots and endless.fits(0) else Refusal.POOL_FULL
 
 
 class _Search:
     """Depth first over the volumes, the largest first; `path` is the way that fits."""
 
-    def __init__(self, wishes: Sequence[tuple[Option, ...]], free: dict[int, int], slots: dict[str, int]) -> None:
-        self.wishes, self.free, self.slots = wishes, free, slots
+    def __init__(self, wishes: Sequence[tuple[Option, ...]], stocks: Iterable[Stock], slots: dict[str, int]) -> None:
+        self.wishes, self.slots = wishes, slots
+        self.free = {id(stock): stock.free_mib for stock in stocks}
+        self.shared = {id(stock.shared): stock.shared.free_mib for stock in stocks if stock.shared is not None}
+        """What is free of the rooms that the stocks share; it follows from `free`, so no state needs to name it."""
         self.path: list[Option] = []
         self._dead: set[tuple[int, tuple[int, ...], tuple[int, ...]]] = set()
 
@@ -120,7 +123,9 @@ class _Search:
         return False
 
     def _left_over(self, option: Option) -> int:
-        return self.free[id(option[0])] - option[1]
+        stock, size = option
+        left = self.free[id(stock)] - size
+        return left if stock.shared is None else min(left, self.shared[id(stock.shared)] - size)
 
     def _room_for(self, option: Option) -> bool:
         return self._left_over(option) >= 0 and self.slots.get(option[0].platform, 1) > 0
@@ -137,5 +142,7 @@ class _Search:
 
     def _move(self, stock: Stock, size: int, slots: int) -> None:
         self.free[id(stock)] -= size
+        if stock.shared is not None:
+            self.shared[id(stock.shared)] -= size
         if stock.platform in self.slots:
             self.slots[stock.platform] -= slots

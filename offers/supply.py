@@ -15,20 +15,46 @@ from storage.model import Pool, Profile
 
 
 class Stock:
-    """A pool and what is still free of it."""
+    """A pool and what is still free of it, in the room that it shares too."""
 
-    __slots__ = ("free_mib", "name", "platform", "pool", "seen_from", "view")
+    __slots__ = ("free_mib", "name", "platform", "pool", "seen_from", "shared", "view")
 
     def __init__(self, pool: Pool, view: PlatformView) -> None:
         self.pool, self.view = pool, view
         self.platform, self.name = pool.platform, pool.name
         self.free_mib = pool.free_mib
         self.seen_from: list[Vantage] = []
+        self.shared: Shared | None = None
+
+    def take(self, size_mib: int) -> None:
+        self._left(self.free_mib - size_mib)
+        if self.shared is not None:
+            self.shared.take(size_mib)
+
+    def _left(self, free_mib: int) -> None:
+        self.free_mib = free_mib
+        for vantage in self.seen_from:
+            vantage.version += 1
+
+    def bound(self, free_mib: int) -> None:
+        """No more than this is free of it any more."""
+        if self.free_mib > free_mib:
+            self._left(free_mib)
+
+
+class Shared:
+    """A room that several pools share, and what is still free of it."""
+
+    __slots__ = ("free_mib", "stocks")
+
+    def __init__(self, free_mib: int) -> None:
+        self.free_mib = free_mib
+        self.stocks: list[Stock] = []
 
     def take(self, size_mib: int) -> None:
         self.free_mib -= size_mib
-        for vantage in self.seen_from:
-            vantage.version += 1
+        for stock in self.stocks:
+            stock.bound(self.free_mib)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -120,11 +146,19 @@ class Supply:
     def __init__(self, storage: StorageView) -> None:
         ordered = sorted(storage.pools, key=lambda pool: (pool.platform, pool.name))
         self.stocks = tuple(Stock(pool, storage.platform(pool.platform)) for pool in ordered)
+        self._share()
         self._rules = [
             (name, view.reach.field, re.compile(view.reach.pattern)) for name, view in sorted(storage.platforms.items()) if view.reach
         ]
         self._vantages: dict[tuple[str, str, frozenset[str]], Vantage] = {}
         self._by_fields: dict[tuple[str | None, ...], Vantage] = {}
+
+    def _share(self) -> None:
+        rooms: dict[tuple[str, str], Shared] = {}
+        for stock in self.stocks:
+            if stock.pool.room:
+                stock.shared = rooms.setdefault((stock.platform, stock.pool.room), Shared(stock.pool.room_free_mib))
+                stock.shared.stocks.append(stock)
 
     def vantage(self, agent: Agent) -> Vantage:
         """The same one for all agents that see the same."""

@@ -92,6 +92,14 @@ class Pool(Struct, frozen=True, kw_only=True, gc=False):
     silence: str = ""
     """What was heard instead, such as a refused connection."""
 
+    room: str = ""
+    """What it shares with those pools of its platform that name the same; empty: nothing."""
+    room_capacity_mib: int = 0
+    room_foreign_mib: int = 0
+    """What others use of the room's capacity, as the platform last reported it."""
+    room_provisioned_mib: int = 0
+    """What `provisioned_mib` of all pools of the room add up to."""
+
     @property
     def state(self) -> str:
         """`online`, `silent` (its platform does not answer) or `offline` (its platform does not report it)."""
@@ -102,8 +110,18 @@ class Pool(Struct, frozen=True, kw_only=True, gc=False):
         return max(0, int((self.capacity_mib - self.foreign_mib - self.reserve_mib) * self.overcommit))
 
     @property
+    def room_limit_mib(self) -> int:
+        """How much the pools of the room may provision together: reserve and overcommit count for it as for one pool."""
+        return max(0, int((self.room_capacity_mib - self.room_foreign_mib - self.reserve_mib) * self.overcommit))
+
+    @property
+    def room_free_mib(self) -> int:
+        return max(0, self.room_limit_mib - self.room_provisioned_mib)
+
+    @property
     def free_mib(self) -> int:
-        return max(0, self.limit_mib - self.provisioned_mib) if self.online else 0
+        own_mib = max(0, self.limit_mib - self.provisioned_mib) if self.online else 0
+        return min(own_mib, self.room_free_mib) if self.room else own_mib
 
 
 class Hearing(Struct, frozen=True, kw_only=True):

@@ -36,7 +36,7 @@ from sqlalchemy import (
 from storage.lifecycle import ClaimState, VolumeState
 from storage.model import Access, AccessMode
 
-REVISION: Final = "0006"
+REVISION: Final = "0007"
 """The newest migration; a ledger at this revision needs no Alembic to be opened."""
 VERSION_TABLE: Final = "ledger_version"
 
@@ -124,10 +124,15 @@ pools = Table(
     _text("labels"),
     Column("online", Boolean, nullable=False),
     _at("seen_at"),
+    Column("room", Text, nullable=False, server_default=""),
+    Column("room_capacity_mib", BigInteger, nullable=False, server_default="0"),
+    Column("room_foreign_mib", BigInteger, nullable=False, server_default="0"),
+    Column("room_limit_mib", BigInteger, nullable=False, server_default="0"),
     CheckConstraint("provisioned_mib >= 0", name="provisioned"),
     CheckConstraint("limit_mib >= 0", name="limit"),
 )
-"""`limit_mib` is Pool.limit_mib as it was when the pool was last seen: what the guarded UPDATE compares with."""
+"""`limit_mib` is Pool.limit_mib as it was when the pool was last seen: what the guarded UPDATE compares with. `room_limit_mib` is the
+same of the room that it shares with those pools of its platform that have the same `room`; empty: it shares none."""
 
 hearings = Table(
     "hearings",

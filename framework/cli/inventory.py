@@ -83,6 +83,7 @@ def _pool_columns() -> list[Column[PoolView]]:
         Column("CLAIMED", lambda view: size(view.claimed_mib), right=True, rank=2),
         Column("CLAIMS", lambda view: str(view.claims), right=True, rank=3),
         Column("STATE", lambda view: view.pool.state),
+        Column("ROOM", lambda view: view.pool.room, rank=4),
         Column("LABELS", lambda view: labels(dict(view.pool.labels)), rank=8),
     ]
 

@@ -8,7 +8,7 @@ for its reason. A batch without a conflict costs one pass.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -18,6 +18,7 @@ from storage.ledger import rows
 from storage.ledger.bulk import Batch, Lookup, insert
 from storage.ledger.records import ClaimRequest, NewVolume, Placed, PlaceRequest, Refused
 from storage.ledger.refusals import reason_of
+from storage.ledger.rooms import rooms_of
 from storage.ledger.writer import Writer
 from storage.lifecycle import QUIET_AFTER_LEASES, ClaimState
 from storage.model import Claim, Holder
@@ -161,9 +162,15 @@ class Placing(Writer):
         sizes: Counter[tuple[str, str]] = Counter()
         for new in volumes:
             sizes[new.platform, new.pool] += new.size_mib
-        taken = sorted((platform, pool, size_mib) for (platform, pool), size_mib in sizes.items())
-        if self.session.run(TAKE_ROOM, taken) != len(taken):
+        if not self.take(sizes):
             raise Unfit
+
+    def take(self, sizes: Mapping[tuple[str, str], int]) -> bool:
+        """Takes so many MiB from each pool, by platform and name. Where there is too little, all of it is to be undone."""
+        if any(size_mib > free_mib for free_mib, size_mib in rooms_of(self.session, sizes).values()):
+            return False
+        taken = sorted((platform, pool, size_mib) for (platform, pool), size_mib in sizes.items())
+        return self.session.run(TAKE_ROOM, taken) == len(taken)
 
     def _take_slots(self, requests: Iterable[PlaceRequest]) -> None:
         needed = Counter(

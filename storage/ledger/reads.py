@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, Final, TypeVar
 
@@ -58,7 +58,12 @@ class Reads:
         table, hearings = schema.pools, schema.hearings
         heard = table.outerjoin(hearings, hearings.c.platform == table.c.platform)
         statement = select(table, hearings.c.silent_since, hearings.c.error).select_from(heard).order_by(table.c.platform, table.c.name)
-        return [rows.pool(row) for row in self._all(_with(statement, table, platform=platform))]
+        found = self._all(_with(statement, table, platform=platform))
+        rooms: Counter[tuple[str, str]] = Counter()
+        for row in found:
+            if row.room:
+                rooms[row.platform, row.room] += row.provisioned_mib
+        return [rows.pool(row, rooms[row.platform, row.room]) for row in found]
 
     def hearings(self) -> list[Hearing]:
         """Of every platform that was ever asked for its pools."""

@@ -22,6 +22,7 @@ from storage.errors import (
 from storage.ledger import rows
 from storage.ledger.engine import Session
 from storage.ledger.records import ClaimRequest, NewVolume, PlaceRequest
+from storage.ledger.rooms import rooms_of
 from storage.ledger.writer import LIVE, VOLUMES
 from storage.lifecycle import VolumeState
 from storage.model import Access, AccessMode, Claim, Volume, VolumeId
@@ -111,6 +112,9 @@ def no_room(session: Session, volumes: Iterable[NewVolume]) -> Iterator[PollyErr
         elif not row.online or row.provisioned_mib + size_mib > row.limit_mib:
             free_mib = max(0, row.limit_mib - row.provisioned_mib) if row.online else 0
             yield PoolFull(platform=platform, pool=pool, free_mib=free_mib, size_mib=size_mib)
+    for (platform, room), (free_mib, size_mib) in rooms_of(session, sizes).items():
+        if size_mib > free_mib:
+            yield PoolFull(platform=platform, pool=room, free_mib=max(0, free_mib), size_mib=size_mib)
 
 
 def _no_slot(session: Session, request: PlaceRequest, volumes: dict[VolumeId, Volume]) -> Iterator[PollyError]:

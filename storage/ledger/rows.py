@@ -170,7 +170,7 @@ def workload(row: Any) -> Workload:
     )
 
 
-def pool(row: Any) -> Pool:
+def pool(row: Any, room_provisioned_mib: int) -> Pool:
     """Of the pool's columns, with those of its platform's hearing, which may be NULL."""
     return Pool(
         platform=row.platform,
@@ -187,6 +187,10 @@ def pool(row: Any) -> Pool:
         seen_at=row.seen_at,
         silent_since=0.0 if row.online else row.silent_since or 0.0,
         silence="" if row.online else row.error or "",
+        room=row.room,
+        room_capacity_mib=row.room_capacity_mib,
+        room_foreign_mib=row.room_foreign_mib,
+        room_provisioned_mib=room_provisioned_mib,
     )
 
 

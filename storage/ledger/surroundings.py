@@ -203,6 +203,10 @@ class Surroundings(Writer):
             "labels": rows.packed(pool.labels),
             "online": True,
             "seen_at": pool.seen_at,
+            "room": pool.room,
+            "room_capacity_mib": pool.room_capacity_mib,
+            "room_foreign_mib": pool.room_foreign_mib,
+            "room_limit_mib": pool.room_limit_mib,
         }
         if before is None:
             new = {"platform": pool.platform, "name": pool.name, "provisioned_mib": 0}
@@ -240,4 +244,7 @@ def _reported(platform: str, report: PoolReport, reserve_mib: int, overcommit: f
         zone=report.zone,
         labels=report.labels,
         seen_at=now,
+        room=report.room.name if report.room else "",
+        room_capacity_mib=report.room.capacity_mib if report.room else 0,
+        room_foreign_mib=report.room.foreign_mib if report.room else 0,
     )

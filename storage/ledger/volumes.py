@@ -13,7 +13,7 @@ from storage import schema
 from storage.errors import AlreadyExists, Conflict, HasSnapshots, Invalid, PollyError, VolumeInUse
 from storage.ledger import rows
 from storage.ledger.bulk import Batch, insert
-from storage.ledger.placing import LABEL, TAKE_ROOM, Placing
+from storage.ledger.placing import LABEL, Placing
 from storage.ledger.records import NewVolume
 from storage.ledger.refusals import names_taken, no_room
 from storage.ledger.writer import LIVE, VOLUMES
@@ -80,7 +80,7 @@ class Volumes(Placing):
         if not token:
             self._fail(Invalid(field="token", value=token, reason="a volume to be made needs one"))
         self._first(names_taken(self.session, [new]))
-        if self.session.run(TAKE_ROOM, [(new.platform, new.pool, new.size_mib)]) != 1:
+        if not self.take({(new.platform, new.pool): new.size_mib}):
             self._first(no_room(self.session, [new]))
         self.plan_all([(new, token, 0)])
         if new.source is not None:
@@ -216,7 +216,7 @@ class Volumes(Placing):
             self._fail(Invalid(field="size_mib", value=size_mib, reason=f"the volume has {volume.size_mib} MiB and never shrinks"))
         if grown_mib:
             self._refuse_heirs(volume)
-            if self.session.run(TAKE_ROOM, [(volume.platform, volume.pool, grown_mib)]) != 1:
+            if not self.take({(volume.platform, volume.pool): grown_mib}):
                 more = NewVolume(volume_id=volume_id, name=volume.name, platform=volume.platform, pool=volume.pool, size_mib=grown_mib)
                 self._first(no_room(self.session, [more]))
             self._set(volume_id, size_mib=size_mib)

@@ -69,11 +69,24 @@ class Capabilities(Struct, frozen=True, kw_only=True):
         return wanted
 
 
+class Room(Struct, frozen=True, kw_only=True):
+    """What several pools of one platform draw on together, such as a project's quota or a filesystem."""
+
+    name: str
+    """The same in each pool that shares it, and of no other room of the platform."""
+    capacity_mib: int
+    foreign_mib: int = 0
+    """Used by others than Polly's volumes in any of these pools."""
+
+
 class PoolReport(Struct, frozen=True, kw_only=True):
     name: str
     capacity_mib: int
+    """Its own; what it shares with others is counted once, as `room` says."""
     foreign_mib: int = 0
     """Used by others than Polly's volumes."""
+    room: Room | None = None
+    """What bounds it together with the other pools that name the same room; None: it shares none."""
     region: str = ""
     zone: str = ""
     labels: Mapping[str, str] = {}

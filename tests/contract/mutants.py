@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from storage.errors import HasSnapshots, PlatformUnavailable, PoolFull, UnknownVolume
 from storage.model import Birth, ExternalId, Page
-from storage.platforms.base import Attachment, Capabilities, CreateRequest, Finding, PoolReport, SnapshotReport, VolumeReport
+from storage.platforms.base import Attachment, Capabilities, CreateRequest, Finding, PoolReport, Room, SnapshotReport, VolumeReport
 from storage.platforms.faulting import Fate
 from storage.platforms.marks import Mark
 from storage.platforms.testing import ABILITIES, MemoryPlatform, MemoryStorage, MemoryVolume
@@ -145,6 +145,17 @@ class KeepsWhatDidNotFit(Mutant):
 class HasNoCapacity(Mutant):
     def pools(self) -> Sequence[PoolReport]:
         return [PoolReport(name="default", capacity_mib=0)]
+
+
+@breaks("test_pools_of_one_room_agree_on_it")
+class CountsOthersPoolByPool(Mutant):
+    def pools(self) -> Sequence[PoolReport]:
+        used = {
+            name: sum(one.size_mib for one in self.storage.volumes.values() if one.request.pool != name) for name in ("default", "other")
+        }
+        return [
+            PoolReport(name=name, capacity_mib=8192, room=Room(name="r", capacity_mib=8192, foreign_mib=mib)) for name, mib in used.items()
+        ]
 
 
 # --- deleting and listing ----------------------------------------------------------------------

@@ -87,15 +87,19 @@ def test_ports_are_given_once_each_out_of_what_was_there(parts: list[list[tuple[
 
 @quick
 @given(
-    st.lists(st.tuples(st.sampled_from(["a", "b"]), st.integers(1, 12)), min_size=1, max_size=4),
+    st.lists(st.tuples(st.sampled_from(["a", "b"]), st.integers(1, 12), st.sampled_from(["", "r"])), min_size=1, max_size=4),
+    st.integers(0, 16),
     st.lists(st.tuples(st.integers(1, 8), st.sampled_from([(), ("a",), ("b",)])), min_size=1, max_size=4),
     st.dictionaries(st.sampled_from(["a", "b"]), st.integers(0, 3)),
     st.sampled_from([1, 3]),
 )
 def test_a_plan_is_found_whenever_there_is_one(
-    pools: list[tuple[str, int]], wishes: list[tuple[int, tuple[str, ...]]], slots: dict[str, int], grain: int
+    pools: list[tuple[str, int, str]], room_mib: int, wishes: list[tuple[int, tuple[str, ...]]], slots: dict[str, int], grain: int
 ) -> None:
-    made = tuple(Pool(platform=platform, name=f"p{number}", capacity_mib=size) for number, (platform, size) in enumerate(pools))
+    made = tuple(
+        Pool(platform=platform, name=f"p{number}", capacity_mib=size, room=room, room_capacity_mib=room_mib)
+        for number, (platform, size, room) in enumerate(pools)
+    )
     view = StorageView(pools=made, platforms={"a": PlatformView(name="a", granularity_mib=grain)})
     vantage = Supply(view).vantage(Agent(simple("1")))
     needs = [Wanted(size, None, platforms) for size, platforms in wishes]
@@ -107,10 +111,12 @@ def test_a_plan_is_found_whenever_there_is_one(
 
 
 def fits(view: StorageView, needs: list[Wanted], way: tuple[Pool, ...], slots: dict[str, int]) -> bool:
-    free = {pool.name: pool.free_mib for pool in way}
+    free = {("", pool.name): pool.free_mib for pool in way}
+    free |= {(pool.platform, pool.room): pool.room_free_mib for pool in way if pool.room}
     left = dict(slots)
     for need, pool in zip(needs, way, strict=True):
-        free[pool.name] -= view.platform(pool.platform).rounded_mib(need.size_mib)
+        for key in [("", pool.name), (pool.platform, pool.room)][: 2 if pool.room else 1]:
+            free[key] -= view.platform(pool.platform).rounded_mib(need.size_mib)
         left[pool.platform] = left.get(pool.platform, 99) - 1
         if need.platforms and pool.platform not in need.platforms:
             return False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
@@ -192,9 +192,13 @@ def ask_like(draw: st.DrawFn) -> Ask:
 
 @st.composite
 def storages(draw: st.DrawFn) -> StorageView:
+    room_mib = draw(st.integers(0, 30))
+    """Of the room that some pools of ebs share, and as much of one of nfs'."""
     pools = [
         Pool(
             platform=draw(st.sampled_from(["ebs", "nfs"])),
+            room=draw(st.sampled_from(["", "", "r"])),
+            room_capacity_mib=room_mib,
             name=f"p{number}",
             capacity_mib=draw(st.integers(2, 24)),
             zone=draw(st.sampled_from(["", "", *ZONES])),
@@ -334,9 +338,20 @@ def check_volumes(world: World, made: Matching) -> None:
                 assert not wish.platforms or chosen.platform in wish.platforms
                 assert wish.profile is None or (wish.profile.qualifies(pool) and one.ask.role in (wish.profile.roles or [one.ask.role]))
                 assert wish.profile is None or chosen.size_mib <= (wish.profile.max_mib or chosen.size_mib)
-    assert all(free[key].free_mib >= much for key, much in taken.items())
+    assert not too_much(world.storage, taken)
     assert all(slots[key] <= slots_of(world.storage, key) for key in slots)
     assert all(may_share(wishes) for wishes in holders.values())
+
+
+def too_much(storage: StorageView, taken: Mapping[tuple[str, str], int]) -> bool:
+    """Whether a pool, or a room that pools share, has less than what is taken of it, by platform and pool."""
+    rooms: Counter[tuple[str, str]] = Counter()
+    for pool in storage.pools:
+        much = taken.get((pool.platform, pool.name), 0)
+        rooms[pool.platform, pool.room] += much if pool.room else 0
+        if much > pool.free_mib or (pool.room and rooms[pool.platform, pool.room] > pool.room_free_mib):
+            return True
+    return False
 
 
 def reaches(storage: StorageView, platform: str, offer: Offer) -> bool:
@@ -435,22 +450,22 @@ def volumes_fit(world: World, made: Matching, waiting: Ask, offer: Offer) -> boo
 
 
 def ways_fit(world: World, given_out: Sequence[Any], waiting: Ask, offer: Offer, way: Sequence[tuple[VolumeAsk, Pool]]) -> bool:
-    free = Counter({(pool.platform, pool.name): pool.free_mib for pool in world.storage.pools})
+    taken: Counter[tuple[str, str]] = Counter()
     used: Counter[str] = Counter(chosen.platform for agent, _, chosen in given_out if agent == offer.agent_id)
     used.update(wish.existing.platform for wish in waiting.volumes if wish.existing)
     for _, wish, chosen in given_out:
         if not wish.existing:
-            free[chosen.platform, chosen.pool] -= chosen.size_mib
+            taken[chosen.platform, chosen.pool] += chosen.size_mib
     for wish, pool in way:
         platform = world.storage.platform(pool.platform)
         size = platform.rounded_mib(max(wish.size_mib, wish.profile.min_mib if wish.profile else 1))
-        free[pool.platform, pool.name] -= size
+        taken[pool.platform, pool.name] += size
         used[pool.platform] += 1
         allowed = not wish.platforms or pool.platform in wish.platforms
         suits = wish.profile is None or (wish.profile.qualifies(pool) and size <= (wish.profile.max_mib or size))
         if not (allowed and suits and pool.zone in ("", offer.zone) and reaches(world.storage, pool.platform, offer)):
             return False
-    return min(free.values(), default=0) >= 0 and all(
+    return not too_much(world.storage, taken) and all(
         much <= slots_of(world.storage, (offer.agent_id, name)) for name, much in used.items()
     )
 
@@ -508,9 +523,15 @@ def after(storage: StorageView, made: Matching) -> StorageView:
             limit = slots_of(StorageView(platforms=storage.platforms, slots=slots), (one.agent_id, chosen.platform))
             slots[one.agent_id, chosen.platform] = limit - 1
             if chosen.existing is None:
-                pool = pools[chosen.platform, chosen.pool]
-                pools[chosen.platform, chosen.pool] = structs.replace(pool, provisioned_mib=pool.provisioned_mib + chosen.size_mib)
+                pools = {key: holding(pool, pools[chosen.platform, chosen.pool], chosen.size_mib) for key, pool in pools.items()}
     return replace(storage, pools=tuple(pools.values()), slots=slots)
+
+
+def holding(pool: Pool, taker: Pool, size_mib: int) -> Pool:
+    """The pool once as much is provisioned in another, or in itself."""
+    own = size_mib if pool is taker else 0
+    shared = size_mib if pool.room and (pool.platform, pool.room) == (taker.platform, taker.room) else 0
+    return structs.replace(pool, provisioned_mib=pool.provisioned_mib + own, room_provisioned_mib=pool.room_provisioned_mib + shared)
 
 
 def blocked(wish: VolumeAsk, held: Sequence[VolumeAsk]) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from offers.ask import Ask, Constraint, Peer, PortAsk, VolumeAsk
 from offers.matching import Match, match
@@ -370,3 +371,18 @@ def test_equal_tasks_share_a_tally_and_tasks_with_volumes_do_not() -> None:
     assert tallies["/app#0"] is tallies["/app#1"]
     assert "v1" in tallies["/db#1"].examples[Refusal.ZONE]
     assert len(tallies) == 4
+
+
+def test_pools_that_share_a_room_give_no_more_of_it_than_there_is() -> None:
+    first = Pool(platform="ebs", name="a", capacity_mib=100, zone="z1", room="quota", room_capacity_mib=100)
+    pools = (first, structs.replace(first, name="b", zone="z2"))
+    offers = [simple("one", zone="z1"), simple("two", zone="z2")]
+    asks = [ask(f"/app#{number}", volumes=(new_volume(40),)) for number in range(3)]
+    made = match(asks, offers, StorageView(pools=pools), {})
+    assert [chosen.size_mib for one in made.matches for chosen in one.volumes] == [40, 40]
+    assert made.tallies["/app#2"].counts == {Refusal.POOL_FULL: 2}
+    assert "has 20 MiB free" in made.tallies["/app#2"].examples[Refusal.POOL_FULL]
+    together = StorageView(pools=(first, structs.replace(first, name="b")))
+    for size_mib, fits in ((50, True), (51, False)):
+        made = match([ask(volumes=(new_volume(size_mib), new_volume(size_mib)))], offers, together, {})
+        assert bool(made.matches) is fits

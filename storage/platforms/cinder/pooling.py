@@ -1,6 +1,6 @@
 """What the pools of a cloud are: volume types in availability zones for everybody, the scheduler's pools for administrators.
 
-Of the first the quota is the capacity, and types without a quota of their own share the project's. Of the second the backend
+Of the first the quota is the capacity: a type's own, if it has one, in the project's, which all of them share. Of the second the backend
 says it; one that says `infinite` or `unknown` has no end here.
 """
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from storage.errors import Invalid, UnknownPool
-from storage.platforms.base import PoolReport
+from storage.platforms.base import PoolReport, Room
 from storage.platforms.cinder import records
 from storage.platforms.cinder.client import Client
 from storage.platforms.cinder.records import GIB_MIB, Json
@@ -63,7 +63,7 @@ class ByType:
         ours = Counter[str]()
         for volume in volumes:
             if records.token(volume):
-                ours[str(volume.get("volume_type"))] += int(volume["size"])
+                ours[self.pool_of(volume)] += int(volume["size"])
         return [self._report(zone, kind, quota, ours) for zone in self._zones() for kind in sorted(types)]
 
     def pool_of(self, volume: Json) -> str:
@@ -88,21 +88,31 @@ class ByType:
         return sorted(one["zoneName"] for one in found if one["zoneState"]["available"])
 
     def _report(self, zone: str, kind: str, quota: Mapping[str, Any], ours: Counter[str]) -> PoolReport:
-        """The narrower of the project's quota and the type's."""
-        limits = [quota[name] for name in ("gigabytes", f"gigabytes_{kind}") if name in quota]
-        capped = [one for one in limits if one["limit"] >= 0]
-        own = sum(ours.values()) if f"gigabytes_{kind}" not in quota or quota[f"gigabytes_{kind}"]["limit"] < 0 else ours[kind]
-        tightest = min(capped, key=lambda one: int(one["limit"]) - int(one["in_use"]), default=None)
-        capacity = int(tightest["limit"]) * GIB_MIB if tightest else ENDLESS_MIB
-        foreign = (int(tightest["in_use"]) + int(tightest.get("reserved") or 0) - own) * GIB_MIB if tightest else 0
+        """Its own is what the type's quota has, and its room the project's; each stands for the other where that has no limit."""
+        name = f"{zone}/{kind}"
+        of_type = sum(size for pool, size in ours.items() if pool.partition("/")[2] == kind)
+        typed = _room(f"gigabytes_{kind}", quota, of_type)
+        room = _room("gigabytes", quota, ours.total()) or typed
+        own = _room(f"gigabytes_{kind}", quota, ours[name]) or room
         return PoolReport(
-            name=f"{zone}/{kind}",
-            capacity_mib=max(1, capacity),
-            foreign_mib=min(max(0, foreign), max(1, capacity)),
+            name=name,
+            capacity_mib=own.capacity_mib if own else ENDLESS_MIB,
+            foreign_mib=own.foreign_mib if own else 0,
             region=self._region,
             zone=zone if self._zone_bound else "",
             labels={"volume_type": kind, "availability_zone": zone},
+            room=room,
         )
+
+
+def _room(name: str, quota: Mapping[str, Any], ours_gib: int) -> Room | None:
+    """What a quota leaves, Polly's own volumes aside; None where there is none, or it has no limit."""
+    found = quota.get(name)
+    if found is None or found["limit"] < 0:
+        return None
+    capacity_mib = max(1, int(found["limit"]) * GIB_MIB)
+    foreign_mib = (int(found["in_use"]) + int(found.get("reserved") or 0) - ours_gib) * GIB_MIB
+    return Room(name=name, capacity_mib=capacity_mib, foreign_mib=min(max(0, foreign_mib), capacity_mib))
 
 
 class ByBackend:

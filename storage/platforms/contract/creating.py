@@ -10,7 +10,7 @@ from functools import partial
 
 from storage.errors import Invalid, PollyError, PoolFull, UnknownPool, UnknownVolume, VolumeInUse
 from storage.model import ExternalId
-from storage.platforms.base import CreateRequest, VolumeReport
+from storage.platforms.base import CreateRequest, Room, VolumeReport
 from storage.platforms.contract.arena import Arena, refused
 
 NOWHERE = ExternalId("no-such-volume")
@@ -118,6 +118,17 @@ class CreateRules:
         pools = {pool.name: pool for pool in arena.here.pools()}
         assert arena.case.pool in pools, f"there is no pool {arena.case.pool}"
         assert all(0 <= pool.foreign_mib <= pool.capacity_mib > 0 for pool in pools.values()), "a pool's capacity makes no sense"
+
+    def test_pools_of_one_room_agree_on_it(self, arena: Arena) -> None:
+        before = {pool.room.name: pool.room for pool in arena.here.pools() if pool.room}
+        made = arena.create()
+        rooms: dict[str, Room] = {}
+        for room in filter(None, (pool.room for pool in arena.there.pools())):
+            assert rooms.setdefault(room.name, room) == room, "pools of one room tell different things of it"
+            assert 0 <= room.foreign_mib <= room.capacity_mib > 0, "a room's capacity makes no sense"
+        for name in before.keys() & rooms.keys():
+            grown_mib = rooms[name].foreign_mib - before[name].foreign_mib
+            assert grown_mib < made.size_mib, "a volume of Polly's counts as another's in its room"
 
 
 class DeleteRules:

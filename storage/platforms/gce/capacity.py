@@ -1,6 +1,6 @@
 """How much the pools hold: what the region's quota gives, less what others use of it; or what the operator says.
 
-All pools of one region that count for one quota share it, so what Polly has in the others is foreign to each.
+All pools of one region that count for one quota share it: it is their room.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
-from storage.platforms.base import PoolReport
+from storage.platforms.base import PoolReport, Room
 from storage.platforms.gce import tags
 from storage.platforms.gce.api import Api
 from storage.platforms.gce.kinds import GIB_IN_MIB, TYPES
@@ -26,26 +26,30 @@ def pools(options: GceOptions, api: Api) -> Sequence[PoolReport]:
     if options.capacity_mib is not None:
         return [_report(zone, kind, options.capacity_mib, 0) for zone in options.zones for kind in options.types]
     quotas = {region: api.quotas(region) for region in dict.fromkeys(map(region_of, options.zones))}
-    ours: Counter[str] = Counter()
+    ours: Counter[tuple[str, str]] = Counter()
     for disk in api.all_disks(f"labels.{tags.OURS} = {tags.MADE}"):
-        ours[pool_name(place_of(disk).zone, kind_of(disk))] += disk.size_gb
+        if kind_of(disk) in options.types and place_of(disk).zone in options.zones:
+            ours[region_of(place_of(disk).zone), TYPES[kind_of(disk)].quota] += disk.size_gb
     reports = []
     for zone in options.zones:
         for kind in options.types:
-            limit, usage = quotas[region_of(zone)].get(TYPES[kind].quota, (0, 0))
+            region, quota = region_of(zone), TYPES[kind].quota
+            limit, usage = quotas[region].get(quota, (0, 0))
             if limit > 0:
-                foreign = max(0, usage - ours[pool_name(zone, kind)])
-                reports.append(_report(zone, kind, limit * GIB_IN_MIB, foreign * GIB_IN_MIB))
+                foreign_mib = max(0, usage - ours[region, quota]) * GIB_IN_MIB
+                reports.append(_report(zone, kind, limit * GIB_IN_MIB, foreign_mib, f"{region} {quota}"))
     return reports
 
 
-def _report(zone: str, kind: str, capacity_mib: int, foreign_mib: int) -> PoolReport:
+def _report(zone: str, kind: str, capacity_mib: int, foreign_mib: int, quota: str = "") -> PoolReport:
     capacity_mib = min(capacity_mib, MOST_MIB)
+    foreign_mib = min(foreign_mib, capacity_mib)
     return PoolReport(
         name=pool_name(zone, kind),
         capacity_mib=capacity_mib,
-        foreign_mib=min(foreign_mib, capacity_mib),
+        foreign_mib=foreign_mib,
         region=region_of(zone),
         zone=zone,
         labels={"type": kind},
+        room=Room(name=quota, capacity_mib=capacity_mib, foreign_mib=foreign_mib) if quota else None,
     )

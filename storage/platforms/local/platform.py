@@ -24,6 +24,7 @@ from storage.platforms.base import (
     Finding,
     Platform,
     PoolReport,
+    Room,
     SnapshotReport,
     VolumeReport,
 )
@@ -97,21 +98,24 @@ class LocalPlatform(Platform):
     def pools(self) -> Sequence[PoolReport]:
         """A pool whose folder is missing is left out. Reads the size of every file: for now and then, not for each offer."""
         with self._store.opened() as root:
-            reports = [self._pool(root, pool) for pool in self._options.pools]
-        return [report for report in reports if report]
+            spaces = {pool: found for pool in self._options.pools if (found := self._space(root, pool))}
+        return [self._pool(pool, found, space.shared(found, spaces.values())) for pool, found in spaces.items()]
 
-    def _pool(self, root: Folder, pool: str) -> PoolReport | None:
+    def _space(self, root: Folder, pool: str) -> space.Space | None:
         folder = self._store.pool(root, pool)
         if folder is None:
             return None
         with folder:
-            room = space.room(folder, self._format.suffix, self._options.capacity_mib)
+            return space.look(folder, self._format.suffix, self._options.capacity_mib)
+
+    def _pool(self, pool: str, found: space.Space, room: Room | None) -> PoolReport:
         return PoolReport(
             name=pool,
-            capacity_mib=room.capacity_mib,
-            foreign_mib=room.foreign_mib,
+            capacity_mib=found.capacity_mib,
+            foreign_mib=found.foreign_mib,
             region=self._options.region,
             zone=self._options.zone,
+            room=room,
         )
 
     @verb("list its volumes")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from storage.platforms.base import Room
 from storage.platforms.local import layout
 from storage.platforms.local.folders import Folder
 
@@ -18,7 +19,7 @@ _BLOCK: Final = 512
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Room:
+class Space:
     """A pool as it is now, in MiB."""
 
     capacity_mib: int
@@ -27,21 +28,47 @@ class Room:
     """Of the capacity, what is not there for volumes: other files, snapshots, the filesystem's own reserve."""
     free_mib: int
     """What a new volume could be filled with at this moment."""
+    device: int
+    """Of its filesystem, as st_dev says it."""
+    disk_mib: int
+    """What the filesystem has."""
+    others_mib: int
+    """What is not free there, this pool's volumes aside."""
+    volumes_mib: int
+    """What this pool's volumes take there."""
 
 
-def room(pool: Folder, suffix: str, cap_mib: int | None) -> Room:
+def shared(pool: Space, pools: Iterable[Space]) -> Room | None:
+    """The filesystem that several of the pools are on; None where it is this one's alone."""
+    beside = [one for one in pools if one.device == pool.device]
+    if len(beside) < 2:
+        return None
+    foreign_mib = pool.others_mib + pool.volumes_mib - sum(one.volumes_mib for one in beside)
+    name = f"filesystem {os.major(pool.device)}:{os.minor(pool.device)}"
+    return Room(name=name, capacity_mib=pool.disk_mib, foreign_mib=min(max(0, foreign_mib), pool.disk_mib))
+
+
+def look(pool: Folder, suffix: str, cap_mib: int | None) -> Space:
     """Reads the size of every file of the pool: for reports, not for each call."""
     volumes, snapshots = _allocated(pool, suffix)
-    free = _free(pool)
-    capacity = cap_mib * MIB if cap_mib is not None else _size(pool)
+    free, size = _free(pool), _size(pool)
+    capacity = cap_mib * MIB if cap_mib is not None else size
     foreign = max(snapshots, capacity - free - volumes) if cap_mib is not None else capacity - free - volumes
     left = min(free, capacity - volumes - snapshots)
-    return Room(capacity_mib=capacity // MIB, foreign_mib=-(-max(0, foreign) // MIB), free_mib=max(0, left) // MIB)
+    return Space(
+        capacity_mib=capacity // MIB,
+        foreign_mib=-(-max(0, foreign) // MIB),
+        free_mib=max(0, left) // MIB,
+        device=os.fstat(pool.fd).st_dev,
+        disk_mib=size // MIB,
+        others_mib=-(-max(0, size - free - volumes) // MIB),
+        volumes_mib=volumes // MIB,
+    )
 
 
 def free_mib(pool: Folder, suffix: str, cap_mib: int | None) -> int:
     """What a new volume could be filled with; only a cap makes this read the pool."""
-    return _free(pool) // MIB if cap_mib is None else room(pool, suffix, cap_mib).free_mib
+    return _free(pool) // MIB if cap_mib is None else look(pool, suffix, cap_mib).free_mib
 
 
 def _free(folder: Folder) -> int:

@@ -17,6 +17,7 @@ from storage.errors import (
     PoolFull,
 )
 from storage.model import AccessMode, ExternalId
+from storage.platforms.base import Room
 from storage.platforms.gce import GcePlatform
 from storage.platforms.gce.names import disk_name
 from tests.peers.gce.cloud import FAR_ZONE, NODE, OTHER_ZONE, POOL, ZONE, Cloud, add, cloud_on, create
@@ -41,14 +42,19 @@ def test_each_zone_has_a_pool_for_each_type(platform: GcePlatform) -> None:
     }
 
 
-def test_what_others_use_of_a_quota_is_foreign_and_so_is_what_its_other_pools_have(cloud: Cloud, platform: GcePlatform) -> None:
+def test_what_others_use_of_a_quota_is_foreign_and_what_its_pools_have_is_not(cloud: Cloud, platform: GcePlatform) -> None:
     create(platform, "one", size_mib=100 * GIB)
     create(platform, "two", size_mib=30 * GIB, pool=f"{OTHER_ZONE}.pd-balanced")
     add(cloud, ZONE, "by-hand")
     cloud.world.foreign_gb = 7
 
-    foreign = {pool.name: pool.foreign_mib // GIB for pool in platform.pools() if pool.labels["type"] == "pd-balanced"}
-    assert foreign == {POOL: 30 + 10 + 7, f"{OTHER_ZONE}.pd-balanced": 100 + 10 + 7}
+    pools = [pool for pool in platform.pools() if pool.labels["type"] == "pd-balanced"]
+    assert {pool.name: pool.foreign_mib // GIB for pool in pools} == {POOL: 17, f"{OTHER_ZONE}.pd-balanced": 17}
+    room = Room(name="europe-west4 SSD_TOTAL_GB", capacity_mib=40960 * GIB, foreign_mib=17 * GIB)
+    assert [pool.room for pool in pools] == [room, room]
+    assert {pool.room.name for pool in platform.pools() if pool.room} == {room.name, "europe-west4 DISKS_TOTAL_GB"}
+    (alone,) = cloud.platform(zones=(ZONE,), types=("pd-ssd",)).pools()
+    assert alone.foreign_mib == (100 + 30 + 10 + 7) * GIB, "what no pool of the platform holds is another's"
 
 
 def test_the_operators_word_on_capacity_wins_over_the_quota(cloud: Cloud) -> None:
