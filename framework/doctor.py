@@ -20,7 +20,9 @@ from framework.config import Config, check_against, load_config
 from framework.fitting import misfits, misfits_in
 from storage.errors import Invalid, PollyError
 from storage.model import Hearing, Pool
+from storage.node.devices import Roots
 from storage.node.identities import HOSTNAME, identify
+from storage.node.multipath_findings import multipath_findings
 from storage.node.steps import Machine
 from storage.node.transports import programs
 from storage.platforms.base import Capabilities, Finding, Platform
@@ -89,6 +91,8 @@ def of_node(name: str, able: Capabilities) -> Iterator[Finding]:
         for transport in able.transports:
             if needed := programs(transport):
                 yield _programs(subject, needed, f"for {transport}")
+        if able.scsi_disk:
+            yield from of_platform(name, multipath_findings(able.scsi_disk, Roots()))
         if able.device == "nfs":
             yield _programs(subject, NFS_PROGRAMS, "to mount NFS exports")
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from storage.errors import NodeError
 from storage.node import commands
 from storage.node.commands import Output, Run
 
@@ -20,8 +21,9 @@ SOCKET: Final = re.compile(r" (?:@/org/kernel/linux/storage/multipathd|/run/mult
 PIDS: Final = ("multipathd.pid", "multipathd/multipathd.pid")
 DISK: Final = re.compile(r"(?:sd|dasd)[a-z]+|nvme[0-9]+n[0-9]+")
 """What the daemon, and udev for it, look at at all."""
-GREEDY: Final = re.compile(r'^\s*find_multipaths\s+"(?:off|no)"', re.MULTILINE)
-"""The setting by which the daemon claims every disk, while `multipath -c` answers as if it were strict."""
+SETTING: Final = re.compile(r'^\s*([a-z_]+)\s+"?([^"\n]*)"?$', re.MULTILINE)
+GREEDY: Final = ("off", "no")
+"""The values of find_multipaths by which the daemon claims every disk, while `multipath -c` answers as if it were strict."""
 TOOL_S: Final = 30.0
 
 
@@ -55,9 +57,14 @@ class Multipathd:
         """Whether it has made a map over this path, or is going to."""
         if self._ask(["multipath", "-c", device], ok=(0, 1)).code == 0:
             return True
-        if not GREEDY.search(self._ask(["multipathd", "show", "config", "local"]).out):
+        if not self.settings("find_multipaths") & {*GREEDY}:
             return False
         return Path(device).name in self._ask(["multipathd", "show", "paths", "raw", "format", "%d"]).out.split()
+
+    def settings(self, name: str) -> set[str]:
+        """The values that a setting has, in general and for the kinds of disks that are here."""
+        said = self._ask(["multipathd", "show", "config", "local"]).out
+        return {found[2].strip() for found in SETTING.finditer(said) if found[1] == name}
 
     def resize(self, name: str) -> None:
         """Gives the map the size that all its paths have by now."""
@@ -74,4 +81,7 @@ class Multipathd:
         self._ask(["multipath", "-f", name])
 
     def _ask(self, command: list[str], *, ok: Collection[int] = (0,)) -> Output:
-        return self.run(command, ok=ok, timeout_s=TOOL_S)
+        try:
+            return self.run(command, ok=ok, timeout_s=TOOL_S)
+        except NodeError as error:
+            raise NodeError(command=command[0], target=" ".join(command[1:]), reason=error.fields["reason"]) from error

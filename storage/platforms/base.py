@@ -50,6 +50,8 @@ class Capabilities(Struct, frozen=True, kw_only=True):
     """How a node learns what the platform calls it: a module of storage.node.identities, such as `ec2`; `hostname`: as Mesos says."""
     transports: tuple[str, ...] = ()
     """What its attachments may name as their transport: modules of storage.node.transports. For `polly doctor`."""
+    scsi_disk: tuple[str, str] | None = None
+    """The vendor and the product that its disks give over SCSI, where a node sees each by several paths. For `polly doctor`."""
     parallel: int = 4
     """How many calls the platform takes at a time from one broker."""
     held_by_process: bool = False

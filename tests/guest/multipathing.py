@@ -9,6 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from storage.node.devices import Roots
+from storage.node.multipath_findings import multipath_findings
 from storage.node.multipathd import Multipathd
 from tests.support import eventually
 
@@ -53,6 +55,11 @@ def shut_down() -> None:
 
 def await_end() -> None:
     eventually(lambda: not {"systemd-udevd", "multipathd"} & _running(), 20, "the end of udevd and multipathd")
+
+
+def findings() -> list[str]:
+    """What `polly doctor` would have mended on this node."""
+    return [finding.message for finding in multipath_findings(("LIO-ORG", "IBLOCK"), Roots()) if not finding.ok]
 
 
 def paths() -> dict[str, str]:

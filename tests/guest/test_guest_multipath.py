@@ -169,10 +169,21 @@ def test_a_map_that_something_is_built_on_is_refused(array_with: Callable[[str],
     assert left(array) == []
 
 
-@pytest.mark.parametrize("configuration", [ADVISED + BLACKLIST, ADVISED.replace("yes", "strict", 1)], ids=["blacklisted", "strict"])
-def test_a_disk_that_the_daemon_does_not_claim_is_used_by_a_path(array_with: Callable[[str], Mapped], configuration: str) -> None:
+@pytest.mark.parametrize(
+    ("configuration", "advice"),
+    [
+        (ADVISED + BLACKLIST, ["it does not claim sda, sdb"]),
+        (ADVISED.replace("yes", "strict", 1), ["it makes maps of no disk that it has not had one of before", "it does not claim sda, sdb"]),
+    ],
+    ids=["blacklisted", "strict"],
+)
+def test_a_disk_that_the_daemon_does_not_claim_is_used_by_a_path_and_the_doctor_says_so(
+    array_with: Callable[[str], Mapped], configuration: str, advice: list[str]
+) -> None:
     array = array_with(configuration)
     assert array.stage(plan(VOLUME)).device in ("/dev/sda", "/dev/sdb")
+    said = array.guest.call(multipathing.findings)
+    assert [message[: len(words)] for message, words in zip(said, advice, strict=True)] == advice
     array.unstage(plan(VOLUME))
     assert left(array) == []
 

@@ -9,6 +9,7 @@ import pytest
 
 from storage.errors import DeviceInUse, NodeError
 from storage.node import devices
+from storage.node.multipath_findings import multipath_findings
 from storage.node.pace import Pace
 from tests.unit.test_node_devices import FakeTime
 from tests.unit.test_node_multipath import OTHER, SERIAL, Node, disk, map_over
@@ -123,3 +124,56 @@ def test_the_map_of_another_volume_that_is_still_used_is_an_error(node: Node) ->
     node.answers["multipath -f"] = 1
     with pytest.raises(DeviceInUse, match=r"mpatha \(dm-0\), the map of another volume that had this LUN before"):
         found(node)
+
+
+# --- what polly doctor says ------------------------------------------------------------------------------------
+
+ARRAY = ("XtremIO", "XtremApp")
+
+
+def findings(node: Node, config: str) -> list[tuple[bool, str]]:
+    """Of a node with two disks of the array's."""
+    for name in ("sda", "sdb"):
+        for file, word in zip(("vendor", "model"), ARRAY, strict=True):
+            (node.roots.sys / "block" / name / "device" / file).write_text(f"{word}  \n")
+    node.answers["multipathd show config"] = config
+    return [(finding.ok, finding.message) for finding in multipath_findings(ARRAY, node.roots)]
+
+
+def test_the_doctor_is_content_where_the_daemon_claims_the_arrays_disks(node: Node) -> None:
+    config = 'defaults {\n\tfind_multipaths "on"\n}\ndevices {\n\tdevice {\n\t\tno_path_retry 12\n\t}\n}\n'
+    assert findings(node, config) == [(True, "it runs, and puts maps over the array's disks")]
+
+
+@pytest.mark.parametrize(
+    ("config", "claims", "message"),
+    [
+        ('\tfind_multipaths "strict"\n', True, "it makes maps of no disk that it has not had one of before"),
+        ('\tfind_multipaths "on"\n', False, "it does not claim sda, sdb, disks of the array"),
+        ('\tno_path_retry "queue"\n', True, "a map without any path queues for ever"),
+    ],
+)
+def test_the_doctor_says_what_an_operator_must_mend(node: Node, config: str, claims: bool, message: str) -> None:
+    node.answers[ASKS] = int(not claims)
+    ((ok, said),) = findings(node, config)
+    assert not ok
+    assert said.startswith(message)
+
+
+def test_the_doctor_asks_of_no_disk_that_has_its_map_or_is_not_the_arrays(node: Node) -> None:
+    node.answers[ASKS] = 1
+    map_over(node.roots, "dm-0", "sda", "sdb")
+    disk(node.roots, "sdc", OTHER)
+    assert findings(node, '\tfind_multipaths "on"\n')[0][0]
+    assert ASKS not in " ".join(node.ran)
+
+
+def test_the_doctor_says_that_a_daemon_does_not_answer_or_is_not_here(node: Node) -> None:
+    node.answers["multipathd show config"] = 1
+    ((ok, said),) = ((finding.ok, finding.message) for finding in multipath_findings(ARRAY, node.roots))
+    assert (ok, said) == (False, "multipathd failed on show config local: exit code 1.")
+    node.sockets.write_text("")
+    (node.root / "run/multipathd.pid").unlink()
+    ((ok, said),) = ((finding.ok, finding.message) for finding in multipath_findings(ARRAY, node.roots))
+    assert ok
+    assert said.startswith("it does not run here")

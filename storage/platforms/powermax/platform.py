@@ -83,6 +83,7 @@ class PowerMaxPlatform(Platform):
             slots_per_node=SLOTS,
             identity=self._options.protocol,
             transports=("iscsi",) if self._options.protocol == "iscsi" else (),
+            scsi_disk=("EMC", "SYMMETRIX"),
             parallel=PARALLEL,
         )
 

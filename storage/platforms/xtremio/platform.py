@@ -82,6 +82,7 @@ class XtremioPlatform(Platform):
             granularity_mib=GIB,
             identity=self._options.protocol,
             transports=("iscsi",) if self._options.protocol == "iscsi" else (),
+            scsi_disk=("XtremIO", "XtremApp"),
             parallel=PARALLEL,
         )
 
