@@ -236,5 +236,5 @@ def _refusals(tally: Tally) -> tuple[RefusalCount, ...]:
 
 
 def _offer_view(seen: Seen, resources: Sequence[Mapping[str, Any]]) -> OfferView:
-    offer = msgspec.to_builtins(seen.offer)
+    offer = msgspec.json.decode(msgspec.json.encode(seen.offer))
     return OfferView(offer=offer, overlay=tuple(resources), received_at=seen.at, fate=seen.fate, tasks=seen.tasks)

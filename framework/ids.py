@@ -7,22 +7,23 @@ import time
 
 _VARIANT = "89ab"
 _AT_ONCE = 256
-_chances: list[str] = []
-"""Random digits for the next ids, asked of the system for many at once. Threads share it: each takes its own from the end."""
-os.register_at_fork(after_in_child=_chances.clear)
+_tails: list[str] = []
+"""The parts of the next ids that are random, made for many at once. Threads share it: each takes its own from the end."""
+os.register_at_fork(after_in_child=_tails.clear)
 
 
 def new_id() -> str:
     """A new id, such as `0198c2f0-7d3a-7c21-9f04-5b6e7a8c9d10`."""
     at = f"{time.time_ns() // 1_000_000:012x}"
-    tail = _chance()
-    return f"{at[:8]}-{at[8:]}-7{tail[:3]}-{_VARIANT[int(tail[18], 16) & 3]}{tail[3:6]}-{tail[6:18]}"
+    return f"{at[:8]}-{at[8:]}-{_tail()}"
 
 
-def _chance() -> str:
+def _tail() -> str:
     try:
-        return _chances.pop()
+        return _tails.pop()
     except IndexError:
         digits = os.urandom(10 * _AT_ONCE).hex()
-        _chances.extend([digits[start : start + 20] for start in range(20, len(digits), 20)])
-        return digits[:20]
+        chances = [digits[start : start + 20] for start in range(0, len(digits), 20)]
+        made = [f"7{chance[:3]}-{_VARIANT[int(chance[18], 16) & 3]}{chance[3:6]}-{chance[6:18]}" for chance in chances]
+        _tails.extend(made[1:])
+        return made[0]

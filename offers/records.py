@@ -117,7 +117,8 @@ class Offer(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     agent: Value = msgspec.field(name="agent_id")
     hostname: str
     resources: tuple[Resource, ...] = ()
-    attributes: tuple[Attribute, ...] = ()
+    attributes_json: msgspec.Raw = msgspec.field(name="attributes", default=msgspec.Raw(b"[]"))
+    """As they came: most offers are placed on, or passed over, without a look at them."""
     domain: Domain = NOWHERE
     allocation_info: AllocationInfo = AllocationInfo()
     executors: tuple[Value, ...] = msgspec.field(name="executor_ids", default=())
@@ -149,6 +150,14 @@ class Offer(msgspec.Struct, frozen=True, gc=False, kw_only=True):
         return self.domain.fault_domain.zone.name
 
     @property
+    def attributes(self) -> tuple[Attribute, ...]:
+        """What the agent says of itself, read anew each time. Raises Invalid."""
+        try:
+            return _attributes.decode(self.attributes_json)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise Invalid(field=f"attributes of offer {self.id}", value=bytes(self.attributes_json)[:80], reason=str(error)) from error
+
+    @property
     def executor_ids(self) -> tuple[str, ...]:
         return tuple(executor.value for executor in self.executors)
 
@@ -166,6 +175,7 @@ class _Event(msgspec.Struct, frozen=True, gc=False):
     offers: _Offers | list[Offer] = _Offers()
 
 
+_attributes = msgspec.json.Decoder(tuple[Attribute, ...])
 _event = msgspec.json.Decoder(_Event)
 _list = msgspec.json.Decoder(list[Offer])
 

@@ -48,9 +48,15 @@ class OfferCycle:
     def run(self, events: Iterable[bytes], rescinded: frozenset[str]) -> None:
         """One round over all OFFERS events that are at hand."""
         now = self.context.clock()
-        decoded = [(data, _decoded(data)) for data in events]
-        offers = [offer for _, some in decoded for offer in some if offer.id not in rescinded]
-        seen = self.latest.note(offers, [data for data, some in decoded if some], now)
+        offers: list[Offer] = []
+        good: list[bytes] = []
+        for data in events:
+            if some := _decoded(data):
+                good.append(data)
+                offers += [offer for offer in some if offer.offer.value not in rescinded]
+            some = ()  # so that `offers` alone holds them: the round gives them up as soon as it can
+        offer_ids = [offer.offer.value for offer in offers]
+        seen = self.latest.note(offers, good, now)
         busy = True  # a ledger that does not answer must not cost a long filter: what waits is not known
         try:
             self.context.keep_id()
@@ -60,7 +66,7 @@ class OfferCycle:
             if wishes and offers and not self.context.in_doubt:
                 seen.used = self._place(wishes, offers, now)
         finally:
-            self._decline(list(dict.fromkeys(offer.id for offer in offers if offer.id not in seen.used)), busy=busy)
+            self._decline([offer_id for offer_id in dict.fromkeys(offer_ids) if offer_id not in seen.used], busy=busy)
 
     def forget_agent(self, agent_id: str) -> None:
         self.latest.forget_agent(agent_id)
@@ -136,19 +142,21 @@ class OfferCycle:
                     free[key] = (free[key] if key in free else limits[key[1]]) - 1
         return free
 
-    def _place(self, wishes: Sequence[Wish], offers: Sequence[Offer], now: float) -> Mapping[str, tuple[str, ...]]:
-        """Returns the offers that were accepted, each with the tasks that were launched on it."""
-        storage = self.storage_view()
+    def _place(self, wishes: Sequence[Wish], offers: list[Offer], now: float) -> Mapping[str, tuple[str, ...]]:
+        """Returns the offers that were accepted, each with the tasks that were launched on it. Those that are no longer needed go."""
+        storage, seen = self.storage_view(), len(offers)
         choosy = {wish.ask.workload for wish in wishes if wish.ask.constraints}
         matching = match([wish.ask for wish in wishes], offers, storage, self.context.picture.peers(choosy))
         by_key = {wish.ask.key: wish for wish in wishes}
         for key in matching.tallies:
             by_key[key].waiting.tallies = matching.tallies
-            by_key[key].waiting.offers_seen += len(offers)
-        if not matching.matches:
+            by_key[key].waiting.offers_seen += seen
+        matches = matching.matches
+        del matching  # it knows all offers
+        if not matches:
             return {}
-        launches = Round(self.context, by_key, offers, now).claim(matching.matches)
-        tell_round(launches, offers, storage)
+        launches = Round(self.context, by_key, offers, now).claim(matches)
+        tell_round(launches, offers, seen, storage)
         return self._accept(launches)
 
     def _accept(self, launches: Sequence[Launch]) -> Mapping[str, tuple[str, ...]]:

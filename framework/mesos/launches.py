@@ -44,10 +44,9 @@ class Launch:
 class Round:
     """One round's launches; what tasks of one app, or of one agent, share is made once."""
 
-    def __init__(self, context: Context, wishes: Mapping[str, Wish], offers: Sequence[Offer], now: float) -> None:
+    def __init__(self, context: Context, wishes: Mapping[str, Wish], offers: list[Offer], now: float) -> None:
         """`wishes` by their asks' keys."""
-        self._context, self._wishes, self._now = context, wishes, now
-        self._offers = {offer.agent_id: offer for offer in offers}
+        self._context, self._wishes, self._now, self._offers = context, wishes, now, offers
         self._attributes: dict[str, Mapping[str, str]] = {}
         self._recipes: dict[WorkloadId, Recipe] = {}
         self._settings, self._by_broker = context.platform_settings(), context.by_broker
@@ -56,11 +55,17 @@ class Round:
         """What the ledger grants, committed. Why it refuses the others is noted on those who wait for them."""
         if self._context.settler.is_asking:
             matches = [found for found in matches if not self._must_wait(found)]
-        wanted = [self._request(found) for found in matches]
+        used = {found.agent_id for found in matches}
+        # The memory of the others is given back while the ledger stores: they are most, and each is a hundred records.
+        others = [offer for offer in self._offers if offer.agent.value not in used]
+        self._offers[:] = [offer for offer in self._offers if offer.agent.value in used]
+        on = {offer.agent.value: offer for offer in self._offers}
+        wanted = [self._request(found, on[found.agent_id]) for found in matches]
         made: list[Launch] = []
 
         def launch(placed: Sequence[Placed]) -> None:
             made.extend(starmap(self._launch, zip(matches, wanted, placed, strict=True)))
+            others.clear()
 
         outcomes = self._context.ledger.place("broker", [request for request, _ in wanted], launch)
         launches = []
@@ -82,11 +87,10 @@ class Round:
         self._wishes[found.ask.key].waiting.blocked = f"volume {leaving.name} is just being detached from {found.hostname}"
         return True
 
-    def _request(self, found: Match) -> tuple[PlaceRequest, TaskRecord]:
+    def _request(self, found: Match, offer: Offer) -> tuple[PlaceRequest, TaskRecord]:
         context, wish = self._context, self._wishes[found.ask.key]
         app = wish.state.app
         claims = claim_requests(found, wish.needs, app, context.ids)
-        offer = self._offers[found.agent_id]
         record = new_record(found, offer, self._attributes_of(offer), wish.state.version, claims, self._now, self._by_broker)
         run, lease_s = task_id(app.app_id, context.ids()), context.config.claims.lease_s
         return place_request(found, wish.waiting.slot, run, record, claims, context.scheduler, lease_s), record

@@ -15,14 +15,14 @@ ONE_BY_ONE = 20
 """So many launches of one round are told one by one."""
 
 
-def tell_round(launches: Sequence[Launch], offers: Sequence[Offer], storage: StorageView) -> None:
-    """The offers that were used, with their overlays, and the claims that were made on them."""
+def tell_round(launches: Sequence[Launch], offers: Sequence[Offer], seen: int, storage: StorageView) -> None:
+    """The offers that were used of so many seen, with their overlays, and the claims that were made on them."""
     if not launches or not story.isEnabledFor(logging.INFO):
         return
     used = {launch.match.agent_id for launch in launches}
     if len(launches) > ONE_BY_ONE:
         claims = sum(len(launch.task.claims) for launch in launches)
-        story.info("claim    %d volumes reserved for %d tasks on %d of %d agents", claims, len(launches), len(used), len(offers))
+        story.info("claim    %d volumes reserved for %d tasks on %d of %d agents", claims, len(launches), len(used), seen)
         return
     _tell_offers([offer for offer in offers if offer.agent_id in used], storage)
     for launch in launches:

@@ -38,7 +38,16 @@ def test_a_real_event_is_read_whole() -> None:
 def test_what_an_event_holds_is_read_without_the_event() -> None:
     whole = json.loads(EVENT)
     inner: list[Any] = [whole["offers"], whole["offers"]["offers"], {"offers": whole["offers"]["offers"]}]
-    assert [decode_offers(json.dumps(form).encode()) for form in inner] == [decode_offers(EVENT)] * 3
+    assert [decode_offers(json.dumps(form).encode()) for form in inner] == [decode_offers(json.dumps(whole).encode())] * 3
+
+
+def test_attributes_are_read_when_they_are_asked_for() -> None:
+    raw = json.loads(EVENT)["offers"]["offers"][0]
+    del raw["attributes"]
+    assert decode_offers(json.dumps([raw]).encode())[0].attributes == ()
+    (offer,) = decode_offers(json.dumps([raw | {"attributes": [{"type": "TEXT"}]}]).encode())
+    with pytest.raises(Invalid, match=r"attributes of offer .*-O0 is .*name"):
+        _ = offer.attributes
 
 
 def test_an_event_without_offers_has_none() -> None:
