@@ -51,8 +51,8 @@ def check(options: PowerScaleOptions, onefs: OneFs) -> list[Finding]:
 
 
 def _rights(options: PowerScaleOptions, onefs: OneFs) -> Iterator[Finding]:
-    token = onefs.get("look at the user's rights", "auth/id")["ntoken"]
-    held = {str(one["id"]): _may_write(one) for one in token.get("privilege") or ()}
+    token = onefs.get("look at the user's rights", "auth/id").part("ntoken")
+    held = {str(one["id"]): _may_write(one) for one in token.objects("privilege", optional=True)}
     lacks = [f"{name} (write)" for name in WRITE if not held.get(name)] + [f"{name} (read)" for name in READ if name not in held]
     message = f"the user lacks {', '.join(lacks)}" if lacks else "the user has the rights that Polly needs"
     yield _judged(not lacks, options.username, message, "Give the user's role these privileges.")
@@ -68,10 +68,13 @@ def _may_write(privilege: object) -> bool:
 def _zone(options: PowerScaleOptions, onefs: OneFs) -> Iterator[Finding]:
     subject = f"access zone {options.access_zone}"
     try:
-        path = str(onefs.get("look at the access zone", f"zones/{options.access_zone}")["zones"][0]["path"]).rstrip("/")
+        zones = onefs.get("look at the access zone", f"zones/{options.access_zone}").objects("zones")
     except NotThere:
+        zones = []
+    if not zones:
         yield Finding(ok=False, subject=subject, message="there is no such access zone", mend="Make it, or name another as `access_zone`.")
         return
+    path = str(zones[0]["path"]).rstrip("/")
     inside = f"{options.base_path}/".startswith(f"{path}/")
     message = f"its root is {path}, and the base path is {'' if inside else 'not '}below it"
     yield _judged(inside, subject, message, "Name a base path of this zone.")
@@ -85,7 +88,7 @@ def _base(options: PowerScaleOptions, onefs: OneFs) -> Iterator[Finding]:
 
 def _licenses(options: PowerScaleOptions, onefs: OneFs) -> Iterator[Finding]:
     for name in LICENSES:
-        said = onefs.get("look at licences", f"license/licenses/{name}")["licenses"]
+        said = onefs.get("look at licences", f"license/licenses/{name}").objects("licenses")
         status = str(said[0]["status"]) if said else "Unlicensed"
         yield _judged(status not in DEAD, name, f"its licence is {status}", "Activate the licence on the cluster.")
 

@@ -21,7 +21,8 @@ import msgspec
 from storage.errors import Invalid
 from storage.model import Birth
 from storage.platforms.marks import Mark
-from storage.platforms.powerscale.onefs import Object, OneFs, Taken
+from storage.platforms.powerscale.onefs import OneFs, Taken
+from storage.platforms.restapi import Answer
 
 PATH: Final = "protocols/nfs/exports"
 NOBODY: Final = tuple(f"192.0.2.{number}" for number in range(1, 255))
@@ -195,7 +196,7 @@ class ExportTable:
     def _make(self, path: str, client: str, home: Home, action: str) -> Export:
         body = {"paths": [path], "clients": [client], "read_only": True, "description": _text(HOME, home)}
         made = self._onefs.post(action, PATH, body, zone=self._zone)
-        return Export(id=int(made["id"]), path=path, clients=(client,), home=home)
+        return Export(id=made.whole("id"), path=path, clients=(client,), home=home)
 
     def announce(self, path: str, hold: Hold) -> None:
         """Lets the node mount the volume, as root. Raises Taken where it has an export already."""
@@ -222,7 +223,7 @@ def _text(prefix: str, kept: Home | Hold) -> str:
     return text
 
 
-def _gathered(found: Sequence[Object]) -> dict[str, Exports]:
+def _gathered(found: Sequence[Answer]) -> dict[str, Exports]:
     by_path: dict[str, list[Export]] = {}
     for one in found:
         for path in one["paths"]:
@@ -230,8 +231,8 @@ def _gathered(found: Sequence[Object]) -> dict[str, Exports]:
     return {path: Exports(all=tuple(exports)) for path, exports in by_path.items()}
 
 
-def _export(one: Object, path: str) -> Export:
-    number, text = int(one["id"]), str(one.get("description") or "")
+def _export(one: Answer, path: str) -> Export:
+    number, text = one.whole("id"), str(one.get("description") or "")
     clients = tuple(str(client) for client in one.get("clients") or ())
     home = hold = None
     with suppress(msgspec.DecodeError):  # which somebody else has written

@@ -73,8 +73,8 @@ class Folders:
             return
         try:
             body = {"type": "TreeDelete", "allow_dup": True, "paths": paths}
-            job = self._onefs.post("delete a volume", "job/jobs", body)["id"]
-            said = self._onefs.get("delete a volume", f"job/jobs/{job}")["jobs"]
+            job = self._onefs.post("delete a volume", "job/jobs", body).whole("id")
+            said = self._onefs.get("delete a volume", f"job/jobs/{job}").objects("jobs")
         except NotThere:
             return  # another has removed them, or the job is done and forgotten
         state = str(said[0]["state"]).lower() if said else "done"

@@ -15,7 +15,7 @@ from urllib.parse import quote
 import httpx
 
 from storage.errors import Conflict, Invalid, PlatformError, PlatformUnavailable, PollyError, Unsupported
-from storage.platforms.restapi import RestApi
+from storage.platforms.restapi import Answer, RestApi
 from storage.platforms.verbs import verbs
 
 PAPI: Final = "/platform/12"
@@ -98,10 +98,10 @@ class OneFs:
 
     # --- the platform API -------------------------------------------------------------------------
 
-    def get(self, action: str, path: str, /, **params: Any) -> Object:
+    def get(self, action: str, path: str, /, **params: Any) -> Answer:
         return self._call(action, "GET", f"{PAPI}/{path}", params=params)
 
-    def post(self, action: str, path: str, body: Object, /, **params: Any) -> Object:
+    def post(self, action: str, path: str, body: Object, /, **params: Any) -> Answer:
         return self._call(action, "POST", f"{PAPI}/{path}", params=params, json=body)
 
     def put(self, action: str, path: str, body: Object, /, **params: Any) -> None:
@@ -112,35 +112,35 @@ class OneFs:
         with contextlib.suppress(NotThere):
             self._call(action, "DELETE", f"{PAPI}/{path}", params=params)
 
-    def all(self, action: str, path: str, kind: str, /, **params: Any) -> list[Object]:
+    def all(self, action: str, path: str, kind: str, /, **params: Any) -> list[Answer]:
         return self._all(action, f"{PAPI}/{path}", kind, params)
 
-    def _all(self, action: str, path: str, kind: str, params: Mapping[str, Any]) -> list[Object]:
+    def _all(self, action: str, path: str, kind: str, params: Mapping[str, Any]) -> list[Answer]:
         """A list to its end; begun anew where OneFS has forgotten in the middle of it how it goes on."""
         for _ in range(TRIES - 1):
             with contextlib.suppress(Forgotten):
                 return list(self._pages(action, path, kind, params))
         return list(self._pages(action, path, kind, params))
 
-    def _pages(self, action: str, path: str, kind: str, params: Mapping[str, Any]) -> Iterator[Object]:
+    def _pages(self, action: str, path: str, kind: str, params: Mapping[str, Any]) -> Iterator[Answer]:
         wanted: Mapping[str, Any] = {**params, "limit": PAGE}
         while True:
             said = self._call(action, "GET", path, params=wanted)
-            yield from said[kind]
+            yield from said.objects(kind)
             if not said.get("resume"):
                 return
             wanted = {"resume": said["resume"]}
 
     def latest(self) -> int:
         """The newest version of the platform API."""
-        said = self._call("look at the API", "GET", "/platform/latest")
-        return int(said["latest"])
+        return self._call("look at the API", "GET", "/platform/latest").whole("latest")
 
     # --- the namespace ----------------------------------------------------------------------------------
 
     def is_there(self, action: str, path: str) -> bool:
+        """By its metadata: a HEAD of what is not there has no body, and so no word of OneFS'."""
         try:
-            self._call(action, "HEAD", f"/namespace{quote(path)}")
+            self._call(action, "GET", f"/namespace{quote(path)}", params={"metadata": "true"}).objects("attrs")
         except NotThere:
             return False
         return True
@@ -167,13 +167,13 @@ class OneFs:
         headers = {"x-isi-ifs-copy-source": f"/namespace{quote(source)}", "x-isi-ifs-mode-mask": "preserve"}
         said = self._call(action, "PUT", f"/namespace{quote(target)}", headers=headers, answer_s=answer_s)
         if said.get("success") is False:
-            failures = [str(one.get("message", "")) for one in said.get("copy_errors") or ()]
+            failures = [str(one.get("message", "")) for one in said.objects("copy_errors", optional=True)]
             reason = f"{len(failures)} files were not copied, the first of them: {''.join(failures[:1]) or 'it does not say why'}"
             raise (Full if _has(NO_ROOM, reason) else Refused)(action=action, reason=reason)
 
     # --- one call ---------------------------------------------------------------------------------------
 
-    def _call(self, action: str, method: str, path: str, **more: Any) -> Object:
+    def _call(self, action: str, method: str, path: str, **more: Any) -> Answer:
         session = self._logged_in(action)
         for _ in range(TRIES):
             answer = self._ask(action, method, path, session, more)
@@ -182,7 +182,7 @@ class OneFs:
                 answer = self._ask(action, method, path, session, more)
             if not answer.is_success:
                 raise self._error(action, answer)
-            said = self._read(action, answer)
+            said = self._api.read(action, answer)
             if _said(said).code != "AEC_TRANSIENT":
                 return said
             self._wait(AGAIN_S)
@@ -191,13 +191,6 @@ class OneFs:
     def _ask(self, action: str, method: str, path: str, session: Mapping[str, str], more: Mapping[str, Any]) -> httpx.Response:
         headers = {**session, **more.get("headers", {})}
         return self._api.call(action, method, path, **{**more, "headers": headers})
-
-    def _read(self, action: str, answer: httpx.Response) -> Object:
-        try:
-            found: Object = answer.json() if answer.content.strip() else {}
-        except ValueError as error:
-            raise PlatformUnavailable(platform=self.platform, action=action, reason="its answer is not JSON") from error
-        return found
 
     def _logged_in(self, action: str, instead_of: Mapping[str, str] | None = None) -> Mapping[str, str]:
         """The session's headers; a new one in place of `instead_of`, which only the first who notices begins."""
@@ -232,6 +225,8 @@ class OneFs:
     def _error(self, action: str, answer: httpx.Response) -> PollyError | Refused:
         said, status, platform = _words(answer), answer.status_code, self.platform
         code, reason = said.code or _usual(status), said.reason or f"HTTP {status}"
+        if not code and not said.message:
+            return PlatformUnavailable(platform=platform, action=action, reason=f"HTTP {status}, without a word of OneFS'")
         if code in TAKEN or _has(IN_THE_WAY, said.message):
             return Taken(action=action, reason=reason)
         if code in WRONG:
@@ -256,9 +251,8 @@ def _has(sentences: tuple[str, ...], text: str) -> bool:
 
 
 def _usual(status: int) -> str:
-    """What a status stands for that comes without a code."""
-    usual = {401: "AEC_UNAUTHORIZED", 403: "AEC_FORBIDDEN", 404: "AEC_NOT_FOUND", 409: "AEC_CONFLICT", 412: "AEC_PRE_CONDITION_FAILED"}
-    return usual.get(status, "")
+    """What a status stands for that comes without a code. That something is not there, or there already, only OneFS itself can say."""
+    return {401: "AEC_UNAUTHORIZED", 403: "AEC_FORBIDDEN"}.get(status, "")
 
 
 def _is_over(answer: httpx.Response) -> bool:

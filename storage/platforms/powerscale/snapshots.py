@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from storage.platforms.powerscale import naming
-from storage.platforms.powerscale.onefs import NotThere, Object, OneFs, Taken
+from storage.platforms.powerscale.onefs import NotThere, OneFs, Taken
+from storage.platforms.restapi import Answer
 
 PATH: Final = "snapshot/snapshots"
 
@@ -32,15 +33,16 @@ class Snapshots:
         if naming.of_snapshot(name) is None:
             return None
         try:
-            said = self._onefs.get("look at a snapshot", f"{PATH}/{name}")["snapshots"]
+            said = self._onefs.get("look at a snapshot", f"{PATH}/{name}").objects("snapshots")
         except NotThere:
             return None
-        return self._snapshot(said[0]) if said else None
+        return next((mine for one in said if (mine := self._snapshot(one)) is not None and mine.name == name), None)
 
     def all(self) -> list[Snapshot]:
         """Polly's own, in the order of their names."""
         found = self._onefs.all("list its snapshots", PATH, "snapshots")
-        return sorted((mine for one in found if (mine := self._snapshot(one)) is not None), key=lambda one: one.name)
+        mine = {one.name: one for one in map(self._snapshot, found) if one is not None}  # a list that changes may tell one twice
+        return [mine[name] for name in sorted(mine)]
 
     def take(self, path: str, token: str, size_mib: int) -> Snapshot:
         """A new one, or that which this token has made before, when the volume may have had another size. Raises NotThere, Full."""
@@ -71,7 +73,7 @@ class Snapshots:
 
     def is_for_clone(self, token: str) -> bool:
         try:
-            return bool(self._onefs.get("look for a volume", f"{PATH}/{naming.clone_name(token)}")["snapshots"])
+            return bool(self._onefs.get("look for a volume", f"{PATH}/{naming.clone_name(token)}").objects("snapshots"))
         except NotThere:
             return False
 
@@ -79,9 +81,9 @@ class Snapshots:
         """Gone already is fine."""
         self._onefs.delete("clone a volume", f"{PATH}/{naming.clone_name(token)}")
 
-    def _snapshot(self, said: Object) -> Snapshot | None:
+    def _snapshot(self, said: Answer) -> Snapshot | None:
         name, path = str(said["name"]), str(said["path"]).rstrip("/")
         parts = naming.of_snapshot(name)
         if parts is None or path.rpartition("/")[0] != self._base:
             return None
-        return Snapshot(name=name, path=path, token=parts[0], size_mib=parts[1], created_at=float(said.get("created") or 0))
+        return Snapshot(name=name, path=path, token=parts[0], size_mib=parts[1], created_at=said.number("created", otherwise=0.0))

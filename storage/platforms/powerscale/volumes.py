@@ -8,8 +8,9 @@ from typing import Final
 
 from storage.errors import PlatformUnavailable
 from storage.platforms.powerscale import naming
-from storage.platforms.powerscale.onefs import Object, OneFs, Taken
+from storage.platforms.powerscale.onefs import OneFs, Taken
 from storage.platforms.powerscale.options import PowerScaleOptions
+from storage.platforms.restapi import Answer
 
 PATH: Final = "quota/quotas"
 MIB: Final = 1 << 20
@@ -54,34 +55,37 @@ class Volumes:
     def get(self, name: str) -> Volume | None:
         if not naming.is_id(name):
             return None
-        found = self._quotas("look at a volume", path=self.path(name))
-        return next((volume for one in found if (volume := self._volume(one)) is not None), None)
+        found = map(self._volume, self._quotas("look at a volume", path=self.path(name)))
+        return next((volume for volume in found if volume is not None and volume.name == name), None)
 
     def all(self) -> list[Volume]:
         """Every folder right below the base path that has a hard quota, in the order of their names."""
-        found = self._quotas("list its volumes", path=self._base, recurse_path_children="true")
-        return sorted((volume for one in found if (volume := self._volume(one)) is not None), key=lambda one: one.name)
+        found = map(self._volume, self._quotas("list its volumes", path=self._base, recurse_path_children="true"))
+        volumes = {volume.name: volume for volume in found if volume is not None}  # a list that changes may tell one twice
+        return [volumes[name] for name in sorted(volumes)]
 
-    def _quotas(self, action: str, **more: str) -> list[Object]:
+    def _quotas(self, action: str, **more: str) -> list[Answer]:
         return self._onefs.all(action, PATH, "quotas", type="directory", **more)
 
-    def _volume(self, quota: Object) -> Volume | None:
+    def _volume(self, quota: Answer) -> Volume | None:
         parent, _, name = str(quota["path"]).rstrip("/").rpartition("/")
-        hard = (quota.get("thresholds") or {}).get("hard")
-        if parent != self._base or not naming.is_id(name) or not hard:
+        hard_bytes = int(quota.part("thresholds").number("hard", otherwise=0))
+        if parent != self._base or not naming.is_id(name) or not hard_bytes:
             return None
-        used, ready = quota.get("usage") or {}, quota.get("ready", True)
-        key, path = str(quota["id"]), self.path(name)
-        return Volume(name=name, path=path, quota=key, hard_bytes=int(hard), used_bytes=_used(used), is_ready=bool(ready))
+        key, path, ready = str(quota["id"]), self.path(name), quota.get("ready", True)
+        return Volume(name=name, path=path, quota=key, hard_bytes=hard_bytes, used_bytes=_used(quota), is_ready=bool(ready))
 
     def space(self) -> Space:
         """That of the cluster, or of the base path where it has a hard quota of its own."""
         said = self._onefs.get("look at its capacity", "statistics/current", keys=",".join(f"ifs.bytes.{key}" for key in KEYS))
-        values = {str(one["key"]).removeprefix("ifs.bytes."): int(one["value"] or 0) for one in said["stats"]}
-        total, used, free = (values.get(key, 0) for key in KEYS)
+        values = {str(one["key"]).removeprefix("ifs.bytes."): one.whole("value") for one in said.objects("stats")}
+        if lacks := [key for key in KEYS if key not in values]:
+            raise said.wrong(f"lacks the statistics {', '.join(lacks)}")
+        total, used, free = (values[key] for key in KEYS)
         for quota in self._quotas("look at its capacity", path=self._base):
-            if hard := (quota.get("thresholds") or {}).get("hard"):
-                total, used = min(total, int(hard)), _used(quota.get("usage") or {})
+            is_ours = str(quota["path"]).rstrip("/") == self._base
+            if is_ours and (hard := int(quota.part("thresholds").number("hard", otherwise=0))):
+                total, used = min(total, hard), _used(quota)
                 free = min(free, total - used)
         return Space(capacity_mib=total // MIB, used_mib=used // MIB, free_mib=max(0, free) // MIB)
 
@@ -122,6 +126,7 @@ class Volumes:
         self._onefs.delete("delete a volume", f"{PATH}/{volume.quota}")
 
 
-def _used(usage: Object) -> int:
+def _used(quota: Answer) -> int:
     """What counts against a quota without overhead; older versions call it otherwise."""
-    return int(usage.get("fslogical") or usage.get("logical") or 0)
+    usage = quota.part("usage")
+    return int(usage.number("fslogical", otherwise=0) or usage.number("logical", otherwise=0))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,12 @@ from storage.errors import (
     PlatformUnavailable,
     PollyError,
     PoolFull,
+    UnknownVolume,
     Unsupported,
 )
+from storage.model import ExternalId
 from storage.platforms.powerscale.platform import PowerScalePlatform
-from tests.contract.powerscale.arena import BASE, platform_on, request
+from tests.contract.powerscale.arena import BASE, NODES, names, platform_on, request
 from tests.peers.powerscale_onefs import PASSWORD, OneFs
 
 pytestmark = [pytest.mark.peer, pytest.mark.xdist_group("powerscale")]
@@ -64,12 +66,72 @@ def test_every_code_becomes_one_of_pollys_errors_and_is_kept(
     assert isinstance(caught.value, PlatformUnavailable) == (kind is PlatformUnavailable)
 
 
-@pytest.mark.parametrize("answer", [(200, "<html>not OneFS</html>"), (502, "<html>a proxy</html>"), (404, "<html>nothing</html>")])
-def test_what_is_not_onefs_is_an_error_of_the_platform(front: OneFs, platform: PowerScalePlatform, answer: tuple[int, str]) -> None:
-    platform.pools()
-    front.refuse = [answer]
-    with pytest.raises(PlatformError):
-        platform.pools()
+def verbs(platform: PowerScalePlatform, volume: ExternalId, snapshot: ExternalId) -> Iterator[Callable[[], object]]:
+    yield from (platform.pools, platform.volumes, platform.snapshots, lambda: platform.inspect(volume), lambda: platform.find("t1"))
+    yield lambda: platform.create(request("t3"))
+    yield lambda: platform.create(request("t3", snapshot=snapshot))
+    yield lambda: platform.attach(volume, NODES[0], epoch=1)
+    yield lambda: platform.detach(volume, NODES[0])
+    yield lambda: platform.fence(volume, 4)
+    yield lambda: platform.expand(volume, 64)
+    yield lambda: platform.snapshot(volume, token="s3")
+    yield lambda: platform.delete(volume)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        (200, "<html>not OneFS</html>"),
+        (200, []),
+        (200, {}),
+        (200, {"quotas": [{"path": f"{BASE}/polly-t1"}], "exports": [{"paths": None}], "snapshots": [{}], "stats": [], "attrs": None}),
+        (200, {"quotas": [None], "exports": {}, "snapshots": "", "stats": [{"key": "ifs.bytes.free", "value": None}], "attrs": 1}),
+        (302, None),
+        (404, "<html>the web server is starting</html>"),
+        (409, "<html>a proxy</html>"),
+        (502, "<html>a proxy</html>"),
+    ],
+)
+def test_an_answer_that_is_not_onefs_is_an_error_with_a_name(front: OneFs, platform: PowerScalePlatform, answer: tuple[int, Any]) -> None:
+    volume = platform.create(request()).external_id
+    snapshot = platform.snapshot(volume, token="s1").external_id
+    for verb in verbs(platform, volume, snapshot):
+        front.refuse = [answer] * 30
+        with pytest.raises(PlatformError):
+            verb()
+        front.refuse = []
+    assert (names(front), len(front.cluster.quotas), len(front.cluster.exports), len(front.cluster.snapshots)) == ([volume], 1, 1, 1)
+
+
+@pytest.mark.parametrize("call", ["DELETE /platform/12/protocols/nfs/exports/", "DELETE /platform/12/quota/quotas/"])
+def test_nothing_is_gone_because_a_proxy_says_so(front: OneFs, platform: PowerScalePlatform, call: str) -> None:
+    volume = platform.create(request()).external_id
+    method, _, path = call.partition(" ")
+    front.meet.append((method, path, lambda: front.refuse.append((404, "<html>nothing</html>"))))
+    with pytest.raises(PlatformUnavailable, match="without a word of OneFS'"):
+        platform.delete(volume)
+    platform.delete(volume)
+    assert (front.cluster.quotas, front.cluster.exports) == ({}, {})
+
+
+def test_a_cluster_that_makes_nothing_of_filters_shows_no_volume_for_another(
+    front: OneFs, platform: PowerScalePlatform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    volume = platform.create(request()).external_id
+    real = platform._onefs.all
+    monkeypatch.setattr(platform._onefs, "all", lambda action, where, kind, /, **_: real(action, where, kind))
+    with pytest.raises(UnknownVolume):
+        platform.inspect(ExternalId("polly-t2"))
+    platform.delete(ExternalId("polly-t2"))
+    assert (names(front), len(front.cluster.quotas)) == ([".polly", volume], 1)
+
+
+def test_a_list_that_tells_one_volume_twice_has_it_once(platform: PowerScalePlatform, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Resume tokens go through what changes meanwhile."""
+    platform.snapshot(platform.create(request()).external_id, token="s1")
+    real = platform._onefs.all
+    monkeypatch.setattr(platform._onefs, "all", lambda *what, **more: 2 * real(*what, **more))
+    assert (len(platform.volumes().items), len(platform.snapshots().items)) == (1, 1)
 
 
 def test_a_call_that_onefs_calls_transient_is_made_again(front: OneFs, platform: PowerScalePlatform) -> None:
