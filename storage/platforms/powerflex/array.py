@@ -13,7 +13,7 @@ from typing import Final, Generic, TypeVar
 from msgspec import Struct
 
 from storage.platforms.powerflex.client import Client
-from storage.platforms.powerflex.failures import GONE, Refused
+from storage.platforms.powerflex.failures import GONE, Refused, Unreachable
 from storage.platforms.powerflex.objects import (
     KB_PER_MIB,
     Created,
@@ -23,7 +23,7 @@ from storage.platforms.powerflex.objects import (
     Snapshots,
     Space,
     StoragePool,
-    System,
+    Systems,
     Volume,
 )
 from storage.platforms.powerflex.options import Parameters
@@ -112,11 +112,13 @@ class PowerFlexArray:
         return self._sdcs.get(oldest_s=0.0 if anew else None)
 
     def sdc(self, node: str) -> Sdc | None:
-        """The SDC that a node calls itself by: its GUID, or its id, name or address where an operator said so."""
+        """The SDC that a node calls itself by: its GUID, or its id, name or address where an operator said so. Names and addresses go from
+        one to another, so they count only as they are now."""
         wanted = node.lower()
         for anew in (False, True):
             for sdc in self.sdcs(anew=anew).values():
-                if wanted in {(said or "").lower() for said in (sdc.sdc_guid, sdc.id, sdc.name, sdc.sdc_ip)} - {""}:
+                said = (sdc.sdc_guid, sdc.id, sdc.name, sdc.sdc_ip) if anew else (sdc.sdc_guid, sdc.id)
+                if wanted and wanted in {(one or "").lower() for one in said}:
                     return sdc
         return None
 
@@ -129,7 +131,10 @@ class PowerFlexArray:
         self._volumes.forget()
 
     def volume(self, key: str) -> Volume:
-        return self._client.get(f"/api/instances/Volume::{key}", Volume, volume=key)
+        found = self._client.get(f"/api/instances/Volume::{key}", Volume, volume=key)
+        if found.id != key:
+            raise Unreachable(f"the gateway shows volume {found.id} where {key} was asked for")
+        return found
 
     def named(self, name: str) -> Volume | None:
         try:
@@ -186,7 +191,7 @@ class PowerFlexArray:
     # --- looks that are kept ----------------------------------------------------------------------
 
     def _ask_system(self) -> str:
-        return self._client.get("/api/types/System/instances", tuple[System, ...])[0].id
+        return self._client.get("/api/types/System/instances", Systems)[0].id
 
     def _ask_pools(self) -> Table[str, Pool]:
         domains = {one.id: one for one in self._client.get("/api/types/ProtectionDomain/instances", tuple[ProtectionDomain, ...])}

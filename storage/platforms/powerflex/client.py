@@ -57,8 +57,10 @@ class Client:
         return _decoded(self._call("POST", path, body, volume), kind)
 
     def act(self, path: str, body: Body[str, Any], *, volume: str = "") -> None:
-        """A call that says nothing when it is done."""
-        self._call("POST", path, body, volume)
+        """A call that says nothing when it is done, or an object without a meaning."""
+        answer = self._call("POST", path, body, volume)
+        if answer.content.strip():
+            _decoded(answer, dict)
 
     def close(self) -> None:
         self._session.close()
@@ -115,7 +117,7 @@ class Client:
         self._bucket.take()
         try:
             return self._connected().request(method, path, auth=auth, json=json, timeout=timeout_s or self._options.timeout_s)
-        except httpx.TransportError as error:
+        except httpx.HTTPError as error:
             raise Unreachable(f"{method} {path} got no answer: {error or type(error).__name__}") from error
 
     def _connected(self) -> httpx.Client:
@@ -135,6 +137,8 @@ class Client:
             return settings.password(self._options)
         except OSError as error:
             raise Unreachable(f"password_file {self._options.password_file} cannot be read: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise Unreachable(f"password_file {self._options.password_file} cannot be read: it is not text") from error
         except Invalid as error:
             raise Unreachable(str(error.fields["reason"])) from error
 
@@ -147,12 +151,12 @@ def _decoded(answer: httpx.Response, kind: type[T]) -> T:
 
 
 def _read_failure(answer: httpx.Response) -> Failure | None:
-    """The array's own words; None for an error page of something between us and the gateway."""
+    """The array's own words; None for an error page of something between us and the gateway. A lack of rights needs no words."""
     try:
         failure = msgspec.json.decode(answer.content, type=Failure, strict=False)
     except msgspec.MsgspecError:
         failure = Failure()
-    if answer.status_code >= 500 and not failure.message and not failure.error_code:
+    if answer.status_code != 403 and not failure.message and not failure.error_code:
         return None
     return failure
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 READ_WRITE = "ReadWrite"
 READ_ONLY = "ReadOnly"
@@ -78,6 +78,10 @@ class System(_Object, frozen=True, kw_only=True):
     id: str
 
 
+Systems = Annotated[tuple[System, ...], Meta(min_length=1)]
+"""A gateway manages one."""
+
+
 class Space(_Object, frozen=True, kw_only=True):
     """A pool's statistics."""
 
@@ -91,7 +95,7 @@ class Created(_Object, frozen=True, kw_only=True):
 
 
 class Snapshots(_Object, frozen=True, kw_only=True):
-    volume_id_list: tuple[str, ...]
+    volume_id_list: Annotated[tuple[str, ...], Meta(min_length=1)]
 
 
 class Failure(_Object, frozen=True, kw_only=True):

@@ -20,6 +20,8 @@ from storage.platforms.powerflex.objects import Bearer
 
 EARLY_S: Final = 30
 """How long before its end a token is renewed, so that none ends on the way."""
+TOKEN: Final = re.compile(r"[!-~]+")
+VERSION: Final = re.compile(r"[0-9]+(\.[0-9]+)*")
 OLDEST: Final = (3, 0)
 BEARERS: Final = (4, 0)
 """Since when there are Bearer tokens."""
@@ -93,7 +95,7 @@ class Session:
 
     def _basic(self, password: str) -> str:
         answer = self._let_in(self._ask("GET", "/api/login", auth=httpx.BasicAuth(self._user, password)))
-        return _text(answer)
+        return _text(answer, TOKEN)
 
     def _bearer(self, password: str) -> Token:
         asked_at = self._now()
@@ -106,7 +108,7 @@ class Session:
         return Token(user=self._user, text=said.access_token, is_bearer=True, refresh=said.refresh_token, ends_at=ends_at)
 
     def _ask_version(self, token: Token) -> str:
-        version = _text(self._let_in(self._ask("GET", "/api/version", auth=token.auth)))
+        version = _text(self._let_in(self._ask("GET", "/api/version", auth=token.auth)), VERSION)
         if _parts(version) < OLDEST:
             raise Unreachable(f"the gateway is of version {version or '?'}, and Polly needs 3.0 or later")
         return version
@@ -132,9 +134,12 @@ class Session:
                 self._tell("GET", "/api/logout", auth=token.auth, timeout_s=FAREWELL_S)
 
 
-def _text(answer: httpx.Response) -> str:
-    """A JSON text; older gateways forget the quotes."""
-    return answer.text.strip().strip('"')
+def _text(answer: httpx.Response, kind: re.Pattern[str]) -> str:
+    """A JSON text; older gateways forget the quotes. Raises Unreachable for what is none of this kind, such as a page of a proxy's."""
+    found = answer.text.strip().strip('"')
+    if not kind.fullmatch(found):
+        raise Unreachable(f"the answer to {answer.request.method} {answer.request.url.path} is not the gateway's")
+    return found
 
 
 def _parts(version: str) -> tuple[int, ...]:
