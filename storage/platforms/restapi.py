@@ -31,8 +31,13 @@ KEYS: Final = "Correct this key of the platform's block in polly.toml, or what i
 
 
 def _https(endpoint: str) -> str:
-    url = urlsplit(endpoint)
-    plain = url.scheme == "https" and bool(url.hostname) and "@" not in url.netloc and not url.query and not url.fragment
+    try:
+        url = urlsplit(endpoint)
+        plain = (
+            url.scheme == "https" and bool(url.hostname) and "@" not in url.netloc and not url.query and not url.fragment and url.port != 0
+        )
+    except ValueError:  # of an address or a port that cannot be
+        plain = False
     return "" if plain else "it must be a URL such as https://array.example:443, without a user or password in it"
 
 

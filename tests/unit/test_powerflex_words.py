@@ -73,6 +73,7 @@ def test_others_names_are_nobodys_token(name: str) -> None:
     [
         ("gateway", "http://flex.example.com", "the gateway's address alone"),
         ("gateway", "https://polly:secret@flex.example.com", "the gateway's address alone"),
+        ("gateway", "https://flex.example.com:99999", "the gateway's address alone"),
         ("gateway", "https://flex.example.com/api", "the gateway's address alone"),
         ("gateway", "flex.example.com", "the gateway's address alone"),
         ("username", "", "must not be empty"),

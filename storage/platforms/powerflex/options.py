@@ -16,10 +16,13 @@ PASSWORD: Final = "POLLY_POWERFLEX_PASSWORD"  # noqa: S105 - the variable's name
 
 
 def _gateway(url: str) -> str:
-    parts = urlsplit(url)
-    if parts.scheme != "https" or not parts.hostname or parts.path.strip("/") or parts.query or "@" in parts.netloc:
-        return "it must be the gateway's address alone, such as https://powerflex.example.com"
-    return ""
+    try:
+        parts = urlsplit(url)
+        alone = parts.scheme == "https" and parts.hostname and not (parts.path.strip("/") or parts.query or "@" in parts.netloc)
+        plain = bool(alone) and parts.port != 0
+    except ValueError:  # of an address or a port that cannot be
+        plain = False
+    return "" if plain else "it must be the gateway's address alone, such as https://powerflex.example.com"
 
 
 def _given(text: str) -> str:

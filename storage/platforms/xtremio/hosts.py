@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from storage.errors import NoSlot, PlatformError
@@ -46,8 +46,8 @@ def _registered(text: str) -> str:
 class Hosts:
     """All methods raise PlatformUnavailable and Refused beside what they say."""
 
-    def __init__(self, xms: Xms, platform: str, *, register: bool) -> None:
-        self._xms, self._platform, self._register = xms, platform, register
+    def __init__(self, xms: Xms, platform: str, *, register: bool, portals: Sequence[str]) -> None:
+        self._xms, self._platform, self._register, self._wanted = xms, platform, register, portals
 
     def groups(self, node: str) -> list[str]:
         """The initiator groups that have the node's initiators, or the one that is called like the node."""
@@ -59,8 +59,8 @@ class Hosts:
             return []
 
     def _groups_of(self, address: str) -> Iterator[str]:
-        """Whatever the XMS makes of the filter: a volume must not go to another host."""
-        for initiator in self._xms.all("initiators", f"port-address:eq:{address}"):
+        """Whatever the XMS makes of the filter, and of capitals: a volume must not go to another host."""
+        for initiator in self._xms.all("initiators", f"port-address:eq:{address}") or self._xms.all("initiators"):
             if _address(str(initiator["port-address"])) == address:
                 yield named(initiator, "ig-id")
 
@@ -105,6 +105,11 @@ class Hosts:
         except Refused as error:
             if "not_unique" not in error.words and "already" not in error.words:
                 raise
+
+    def portals(self) -> str:
+        """`ADDRESS:PORT,IQN` of each portal that nodes may use, separated by blanks."""
+        found = [portal for portal in self._xms.all("iscsi-portals") if not self._wanted or portal["name"] in self._wanted]
+        return " ".join(f"{_host(str(portal['ip-addr']))}:{portal['ip-port']},{portal['port-address']}" for portal in found)
 
     # --- LUN maps -------------------------------------------------------------------------------------------
 
@@ -157,6 +162,12 @@ class Hosts:
             self._xms.delete("lun-maps", name, action="unmap a volume")
         except NotThere:
             return
+
+
+def _host(address: str) -> str:
+    """The address of a portal, which has the length of its network behind it, as iscsiadm writes it."""
+    plain = address.partition("/")[0]
+    return f"[{plain}]" if ":" in plain else plain
 
 
 def _theirs(group: str) -> list[str]:

@@ -1,7 +1,8 @@
 """How Polly's tokens stand in the array's names: it keeps nothing else with a volume. Both ways, without loss.
 
-A volume is `polly-TOKEN`, a snapshot `polly-snap-TOKEN`; a token with other characters than a name may have stands in hex. A copy
-that has not got its name yet is `ORIGIN.polly-TOKEN` or `ORIGIN.polly-snap-TOKEN`, which is neither.
+A volume's name is its id; that of a volume that others have made, and may rename, has the array's own id behind it, so that another
+one of the same name is not taken for it. A volume is `polly-TOKEN`, a snapshot `polly-snap-TOKEN`; a token with other characters than
+a name may have stands in hex. A copy that has not got its name yet is `ORIGIN.polly-TOKEN` or `ORIGIN.polly-snap-TOKEN`, and neither.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import re
 from typing import Final
 
 from storage.errors import Invalid
+from storage.model import ExternalId
 
 LONGEST: Final = 128
 """Characters of a name."""
@@ -18,6 +20,7 @@ SNAPSHOT: Final = "polly-snap-"
 BEGUN: Final = ".polly-"
 PLAIN: Final = re.compile(r"(?!snap-|x-)(?!.*\.polly-)[A-Za-z0-9._-]+")
 HEX: Final = "x-"
+FOREIGN: Final = re.compile(r"(.{1,128})#([0-9a-f]{32})", re.DOTALL)
 
 
 def volume_name(token: str) -> str:
@@ -33,6 +36,16 @@ def snapshot_name(token: str) -> str:
 def begun_name(origin: str, name: str) -> str:
     """What the array calls a copy until it is renamed."""
     return f"{origin}.{name}"
+
+
+def volume_id(name: str, key: str) -> ExternalId:
+    """`key` is the array's own id of it."""
+    return ExternalId(name if is_ours(name) or not FOREIGN.fullmatch(f"{name}#{key}") else f"{name}#{key}")
+
+
+def name_in(external_id: str) -> str:
+    found = FOREIGN.fullmatch(external_id)
+    return found[1] if found else external_id
 
 
 def is_begun(name: str) -> bool:

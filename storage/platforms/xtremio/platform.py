@@ -26,9 +26,8 @@ from storage.platforms import cloning
 from storage.platforms.base import Attachment, Capabilities, CreateRequest, Finding, Platform, PoolReport, SnapshotReport, VolumeReport
 from storage.platforms.options import write_options
 from storage.platforms.pacing import TokenBucket
-from storage.platforms.passwords import exposed
-from storage.platforms.restapi import KEYS, Answer, RestApi, Timing
-from storage.platforms.xtremio import naming
+from storage.platforms.restapi import Answer, RestApi, Timing
+from storage.platforms.xtremio import doctor, naming
 from storage.platforms.xtremio.hosts import Hosts, groups_in
 from storage.platforms.xtremio.options import XtremioOptions
 from storage.platforms.xtremio.xms import NotThere, Refused, Xms, named
@@ -59,7 +58,7 @@ class XtremioPlatform(Platform):
         timing = Timing(bucket=TokenBucket(CALLS_PER_S, BURST, wait=wait, chance=chance), wait=wait, parallel=PARALLEL)
         self._api = RestApi(name, options, timing)
         self._xms = Xms(self._api, options.cluster, wait)
-        self._hosts = Hosts(self._xms, name, register=options.register_hosts)
+        self._hosts = Hosts(self._xms, name, register=options.register_hosts, portals=options.portals)
 
     @property
     def name(self) -> str:
@@ -119,15 +118,19 @@ class XtremioPlatform(Platform):
         return self._xms.all("volumes", props=VOLUME_PROPS)
 
     def inspect(self, external_id: ExternalId) -> VolumeReport:
-        found = self._known(external_id)
+        """Also by its bare name, as a person writes it who adopts a volume."""
+        bare = self._named(external_id) if naming.is_volume(external_id) else None
+        found = bare if bare is not None else self._known(external_id)
         return self._report(found, self._holders(_name(found)))
 
     def _holders(self, name: str) -> tuple[str, ...]:
         return tuple(sorted(self._hosts.called(groups_in(self._hosts.maps_of(name))).values()))
 
     def _known(self, external_id: ExternalId) -> Answer:
-        found = self._named(external_id) if naming.is_volume(external_id) else None
-        if found is None:
+        """Raises UnknownVolume, also where the name is another volume's by now."""
+        name = naming.name_in(external_id)
+        found = self._named(name) if naming.is_volume(name) else None
+        if found is None or _id(found) != external_id:
             raise UnknownVolume(volume=external_id)
         return found
 
@@ -145,7 +148,7 @@ class XtremioPlatform(Platform):
         """`token`: of a copy that has not got its name yet."""
         name = _name(volume)
         return VolumeReport(
-            external_id=ExternalId(name),
+            external_id=_id(volume),
             pool=self._xms.cluster,
             size_mib=_mib(volume),
             serial=_serial(volume),
@@ -238,13 +241,15 @@ class XtremioPlatform(Platform):
 
     def delete(self, external_id: ExternalId) -> None:
         """Also a copy that has not got its name yet."""
-        if not (naming.is_volume(external_id) or naming.is_begun(external_id)) or self._named(external_id) is None:
-            return
-        self._refuse_mapped(external_id)
         try:
-            self._discard(external_id)
+            name = external_id if naming.is_begun(external_id) else _name(self._known(external_id))
+        except UnknownVolume:
+            return
+        self._refuse_mapped(name)
+        try:
+            self._discard(name)
         except Refused:
-            self._refuse_mapped(external_id)
+            self._refuse_mapped(name)
             raise
 
     def _refuse_mapped(self, name: str) -> None:
@@ -252,10 +257,11 @@ class XtremioPlatform(Platform):
             raise VolumeInUse(volume=name, holder=", ".join(held))
 
     def expand(self, external_id: ExternalId, size_mib: int) -> VolumeReport:
-        wanted, now_mib = self.capabilities.fit(size_mib), _mib(self._known(external_id))
+        found = self._known(external_id)
+        wanted, now_mib = self.capabilities.fit(size_mib), _mib(found)
         if wanted < now_mib:
             raise Invalid(field="size_mib", value=size_mib, reason=f"volume {external_id} has {now_mib} MiB, and volumes never shrink")
-        self._resize(external_id, wanted)
+        self._resize(_name(found), wanted)
         return self.inspect(external_id)
 
     def _resize(self, name: str, size_mib: int) -> None:
@@ -269,7 +275,10 @@ class XtremioPlatform(Platform):
                     raise self._full(error, size_mib) from error
 
     def _size_mib(self, name: str) -> int:
-        return _mib(self._known(ExternalId(name)))
+        found = self._named(name)
+        if found is None:
+            raise UnknownVolume(volume=name)
+        return _mib(found)
 
     # --- attach, detach -------------------------------------------------------------------------------------------
 
@@ -279,28 +288,29 @@ class XtremioPlatform(Platform):
         for _ in range(ATTACH_TRIES):
             if others := [other for other in groups_in(self._hosts.maps_of(name)) if other != group]:
                 raise VolumeInUse(volume=external_id, holder=", ".join(sorted(self._hosts.called(others).values())))
-            if self._mapped_alone(external_id, group):
+            if self._mapped_alone(name, group):
                 return self._attachment(external_id, group, read_only=read_only)
             self._wait(self._chance())
         raise VolumeInUse(volume=external_id, holder="another node that maps it in the same moment")
 
-    def _mapped_alone(self, external_id: ExternalId, group: str) -> bool:
+    def _mapped_alone(self, name: str, group: str) -> bool:
         """Maps the volume and looks again: whoever sees another's map takes its own away, so that two never both stay."""
-        was_there = group in groups_in(self._hosts.maps_of(external_id))
+        was_there = group in groups_in(self._hosts.maps_of(name))
         try:
-            self._hosts.map(external_id, group)
+            self._hosts.map(name, group)
         except NotThere as error:
-            raise UnknownVolume(volume=external_id) from error
-        if groups_in(self._hosts.maps_of(external_id)) == [group]:
+            raise UnknownVolume(volume=name) from error
+        if groups_in(self._hosts.maps_of(name)) == [group]:
             return True
         if not was_there:
-            self._hosts.unmap(external_id, group)
+            self._hosts.unmap(name, group)
         return False
 
     def _attachment(self, external_id: ExternalId, group: str, *, read_only: bool) -> Attachment:
         """The array names a volume for the network, its NAA, with its first mapping; so it is read again."""
-        serial = _serial(self._known(external_id))
-        mapping = next((found for found in self._hosts.maps_of(external_id) if found["ig-name"] == group), None)
+        volume = self._known(external_id)
+        serial, maps = _serial(volume), self._hosts.maps_of(_name(volume))
+        mapping = next((found for found in maps if found["ig-name"] == group), None)
         if mapping is None:
             reason = f"somebody has taken volume {external_id} from {group} in the same moment"
             raise PlatformUnavailable(platform=self._name, action="attach a volume", reason=reason)
@@ -311,17 +321,11 @@ class XtremioPlatform(Platform):
             serial=serial,
             read_only=read_only,
             transport="iscsi" if is_iscsi else "",
-            context={"lun": str(mapping["lun"]), "portals": self._portals()} if is_iscsi else {"lun": str(mapping["lun"])},
+            context={"lun": str(mapping["lun"]), "portals": self._hosts.portals()} if is_iscsi else {"lun": str(mapping["lun"])},
         )
 
-    def _portals(self) -> str:
-        """`ADDRESS:PORT,IQN` of each portal, separated by blanks."""
-        wanted = self._options.portals
-        found = [portal for portal in self._xms.all("iscsi-portals") if not wanted or portal["name"] in wanted]
-        return " ".join(f"{_host(str(portal['ip-addr']))}:{portal['ip-port']},{portal['port-address']}" for portal in found)
-
     def detach(self, external_id: ExternalId, node: str) -> None:
-        """`node` may also be the name of an initiator group, as `held_by` tells it."""
+        """`node` may also be the name of an initiator group."""
         try:
             name = _name(self._known(external_id))
         except UnknownVolume:
@@ -350,30 +354,7 @@ class XtremioPlatform(Platform):
     # --- the whole --------------------------------------------------------------------------------------------------
 
     def check(self) -> Sequence[Finding]:
-        try:
-            cluster = self._xms.get("clusters", self._xms.cluster, action="look at the cluster")
-            self._hosts.groups("polly-doctor")
-            portals = self._portals() if self._options.protocol == "iscsi" else "-"
-        except PlatformUnavailable as error:
-            mend = "Check endpoint, ca_file, username and password_file, and that this machine reaches the XMS."
-            return [Finding(ok=False, subject=self._options.endpoint, message=str(error), mend=mend)]
-        except NotThere as error:
-            mend = "Name a cluster of this XMS in `cluster`, or none if it manages only one."
-            return [Finding(ok=False, subject=f"cluster {self._options.cluster}", message=str(error), mend=mend)]
-        except PollyError as error:
-            return [Finding(ok=False, subject=self._options.endpoint, message=str(error), mend=error.advice or KEYS)]
-        found = [
-            Finding(
-                ok=True,
-                subject=self._xms.cluster,
-                message=f"XtremIO {cluster.get('sys-sw-version', '')}, reached as {self._options.username}",
-            ),
-            *exposed(self._options.password_file),
-        ]
-        if not portals:
-            mend = "Give the cluster iSCSI portals, or check the names in `portals`."
-            found.append(Finding(ok=False, subject=self._xms.cluster, message="it has no iSCSI portal that nodes may use", mend=mend))
-        return found
+        return doctor.check(self._options, self._xms, self._hosts)
 
     def close(self) -> None:
         self._api.close()
@@ -383,15 +364,14 @@ def _name(volume: Answer) -> str:
     return str(volume.get("name") or named(volume, "vol-id"))
 
 
+def _id(volume: Answer) -> ExternalId:
+    name = _name(volume)
+    return naming.volume_id(name, "" if naming.is_ours(name) else str((volume.get("vol-id") or [""])[0]))
+
+
 def _mib(found: Answer, key: str = "vol-size") -> int:
     """The XMS writes sizes in KiB, as text. A part of a MiB that is there is not promised."""
     return found.whole(key) // 1024
-
-
-def _host(address: str) -> str:
-    """The address of a portal, which has the length of its network behind it, as iscsiadm writes it."""
-    plain = address.partition("/")[0]
-    return f"[{plain}]" if ":" in plain else plain
 
 
 def _written(size_mib: int) -> str:
@@ -405,10 +385,10 @@ def _serial(volume: Answer) -> str:
 
 
 def _snapshot(volume: Answer) -> SnapshotReport:
-    ancestor = volume.get("ancestor-vol-id")
+    origin = naming.volume_id(named(volume, "ancestor-vol-id"), str(volume["ancestor-vol-id"][0])) if volume.get("ancestor-vol-id") else ""
     return SnapshotReport(
         external_id=ExternalId(_name(volume)),
-        volume=ExternalId(named(volume, "ancestor-vol-id") if ancestor else ""),
+        volume=ExternalId(origin),
         size_mib=_mib(volume),
         token=naming.token_of_snapshot(_name(volume)),
     )

@@ -12,7 +12,6 @@ import tomllib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -325,14 +324,6 @@ def test_rights_that_are_lacking_are_named(front: Unisphere, adapter: PowerMaxPl
     with pytest.raises(PlatformError, match="lacks the right") as caught:
         adapter.create(request())
     assert not isinstance(caught.value, PlatformUnavailable)
-
-
-@pytest.mark.parametrize("answer", [(500, None), (502, b"<html>proxy</html>"), (200, b"<html>login</html>")])
-def test_an_answer_that_is_not_the_arrays_is_unavailable(front: Unisphere, adapter: PowerMaxPlatform, answer: Any) -> None:
-    front.refuse = [answer]
-    with pytest.raises(PlatformUnavailable):
-        adapter.volumes()
-    assert adapter.volumes().items == []
 
 
 def test_an_array_that_stays_busy_is_unavailable(front: Unisphere, adapter: PowerMaxPlatform) -> None:

@@ -151,6 +151,8 @@ def verbs(adapter: PowerMaxPlatform, volume: ExternalId, snapshot: ExternalId) -
         (302, None),
         (404, b"<html>the server is starting</html>"),
         (404, None),
+        (500, None),
+        (502, b"<html>a proxy</html>"),
     ],
 )
 def test_an_answer_that_is_not_the_arrays_is_an_error_with_a_name(

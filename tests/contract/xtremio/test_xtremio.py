@@ -147,7 +147,11 @@ def test_foreign_volumes_count_as_foreign_and_can_be_adopted(xms: XmsServer, xtr
     (pool,) = xtremio.pools()
     assert (pool.name, pool.foreign_mib, pool.capacity_mib) == ("brick1", 4096, 8146708710 // 1024)
     (seen,) = xtremio.volumes().items
-    assert (seen.external_id, seen.token, seen.size_mib) == ("old database", "", 4096)
+    assert (seen.external_id[:13], len(seen.external_id), seen.token, seen.size_mib) == ("old database#", 45, "", 4096)
+    assert xtremio.inspect(ExternalId("old database")) == seen
+    xtremio.attach(seen.external_id, NODES[0], epoch=1)
+    assert xtremio.inspect(seen.external_id).held_by == (NODES[0],)
+    assert xtremio.snapshot(seen.external_id, token="s1").volume == seen.external_id
     assert platform_on(xms, capacity_mib=5000).pools()[0].capacity_mib == 5000
 
 
@@ -201,7 +205,9 @@ def test_a_certificate_that_is_not_trusted_is_refused(xms: XmsServer) -> None:
         platform_on(xms, ca_file=str(xms.password_file)).volumes()
 
 
-@pytest.mark.parametrize("endpoint", ["http://array", "array:443", "https://polly:secret@array", "https://array?x=1"])
+@pytest.mark.parametrize(
+    "endpoint", ["http://array", "array:443", "https://polly:secret@array", "https://array?x=1", "https://[::1", "https://array:99999"]
+)
 def test_an_endpoint_is_an_https_url(xms: XmsServer, endpoint: str) -> None:
     with pytest.raises(Invalid, match="endpoint"):
         platform_on(xms, endpoint=endpoint)

@@ -54,6 +54,12 @@ def test_nodes_whose_long_names_begin_alike_are_two(xtremio: XtremioPlatform, vo
     assert xtremio.inspect(volume).held_by == (first,)
 
 
+def test_an_initiator_that_was_registered_in_capitals_is_the_nodes(xtremio: XtremioPlatform, volume: ExternalId) -> None:
+    group_of(xtremio, "theirs", (NODES[0].upper(),))
+    xtremio.attach(volume, NODES[0], epoch=1)
+    assert xtremio.inspect(volume).held_by == (f"theirs,{NODES[0]}",)
+
+
 def test_a_group_that_others_are_in_as_well_gets_nothing(xtremio: XtremioPlatform, volume: ExternalId) -> None:
     group_of(xtremio, "cluster", NODES)
     with pytest.raises(PlatformError, match=f"group cluster has also {NODES[1]}: give the node a group of its own"):
@@ -155,6 +161,27 @@ def test_a_volume_that_another_has_grown_further_is_large_enough(
     assert xtremio.expand(volume, 2048).size_mib == 4096
 
 
+def test_a_volume_that_has_got_the_name_of_another_is_not_taken_for_it(xms: XmsServer, xtremio: XtremioPlatform) -> None:
+    """An operator has put another one in the place of a volume that Polly had adopted."""
+    xtremio._xms.create("volumes", {"vol-name": "db", "vol-size": "1g"}, action="test")
+    (adopted,) = [one.external_id for one in xtremio.volumes().items]
+    xtremio._xms.change("volumes", "db", {"vol-name": "db-old"}, action="test")
+    xtremio._xms.create("volumes", {"vol-name": "db", "vol-size": "1g"}, action="test")
+    known = things(xms)
+    xtremio.delete(adopted)
+    xtremio.detach(adopted, NODES[0])
+    calls: tuple[Callable[[ExternalId], object], ...] = (
+        xtremio.inspect,
+        lambda key: xtremio.attach(key, NODES[0], epoch=1),
+        lambda key: xtremio.expand(key, 4096),
+        lambda key: xtremio.snapshot(key, token="s1"),
+    )
+    for call in calls:
+        with pytest.raises(UnknownVolume):
+            call(adopted)
+    assert things(xms) == known
+
+
 # --- answers that are not the array's -----------------------------------------------------------------------
 
 
@@ -211,4 +238,4 @@ def test_portals_of_both_kinds_of_addresses_are_written_as_iscsiadm_wants_them(
     said = {"name": "a", "ip-port": 3260, "port-address": "iqn.x"}
     portals = [Answer("x", "look", {**said, "ip-addr": address}) for address in ("10.1.1.1/16", "fd00:206::7/16")]
     monkeypatch.setattr(xtremio._xms, "all", Mock(return_value=portals))
-    assert xtremio._portals() == "10.1.1.1:3260,iqn.x [fd00:206::7]:3260,iqn.x"
+    assert xtremio._hosts.portals() == "10.1.1.1:3260,iqn.x [fd00:206::7]:3260,iqn.x"
