@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
+import hypothesis
 import pytest
 
 from tests import leaks
@@ -24,6 +25,9 @@ from tests.servers import Missing, Postgres, ZooKeeper
 from tests.support import eventually
 
 SETTLE_S = 3.0
+
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 _servers: set[int] = set()
 

@@ -313,7 +313,6 @@ BOUNDS = settings(
     derandomize=not EXAMPLES,
     max_examples=EXAMPLES or 25,
     stateful_step_count=40,
-    deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 Broker.TestCase.settings = BrokerThatAttaches.TestCase.settings = BOUNDS

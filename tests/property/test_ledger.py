@@ -331,7 +331,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
 def run(make: Callable[[], Ledger], examples: int) -> None:
     machine = type("Machine", (LedgerMachine,), {"make": staticmethod(make)})
-    budget = settings(max_examples=examples, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck))
+    budget = settings(max_examples=examples, stateful_step_count=50, suppress_health_check=list(HealthCheck))
     run_state_machine_as_test(machine, settings=budget)
 
 

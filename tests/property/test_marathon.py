@@ -107,20 +107,20 @@ ANYTHING = st.recursive(
 
 
 @given(definitions())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_an_app_survives_the_way_to_json_and_back(definition: dict[str, Any]) -> None:
     app = read_app(definition)
     assert parse_app(json.dumps(to_json(app))) == app
 
 
 @given(ANYTHING)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_anything_at_all_is_read_or_refused(definition: object) -> None:
     _read_or_refuse(definition)
 
 
 @given(definitions(), st.data())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_a_definition_with_something_else_in_it_is_read_or_refused(definition: dict[str, Any], data: st.DataObject) -> None:
     spot: Any = definition
     while isinstance(spot, dict | list) and spot:
@@ -139,7 +139,7 @@ LATER = [
 
 
 @given(st.sampled_from(LATER), ANYTHING | st.lists(ANYTHING, max_size=2))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_any_value_of_any_part_is_read_or_refused(part: str, value: object) -> None:
     _read_or_refuse({"id": "/a", "cmd": "x", part: value})
 

@@ -17,7 +17,7 @@ from offers.view import PlatformView, StorageView
 from storage.model import Pool
 from tests.offering import amounts, decoded, offer_json, ports, scalar, simple
 
-quick = settings(max_examples=150, deadline=None)
+quick = settings(max_examples=150)
 ranges = st.lists(st.tuples(st.integers(1, 40), st.integers(0, 5)).map(lambda pair: (pair[0], pair[0] + pair[1])), max_size=5)
 
 

@@ -33,7 +33,7 @@ PROFILES = (
     Profile(name="tagged", pool_labels={"tier": "x"}, max_mib=6),
     Profile(name="private", roles=("polly/a",)),
 )
-relaxed = settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
+relaxed = settings(max_examples=80, suppress_health_check=list(HealthCheck))
 
 
 @dataclass(frozen=True)
