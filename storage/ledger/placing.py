@@ -146,7 +146,10 @@ class Placing(Writer):
             raise Unfit
         held = [claim for request in requests for claim in request.claims if claim.new is None]
         made = [(claim.new, claim.claim_id, 1) for request in requests for claim in request.claims if claim.new is not None]
-        self.session.lock(HELD, sorted({claim.volume_id for claim in held}))
+        volumes = sorted({claim.volume_id for claim in held})
+        if len(volumes) < len(held) and not _in_order(held):
+            raise Unfit
+        self.session.lock(HELD, volumes)
         self.take_room([new for new, _, _ in made])
         self._take_slots(requests)
         quiet_at = self.now + QUIET_AFTER_LEASES * max((request.lease_s for request in requests), default=0.0)
@@ -249,6 +252,16 @@ class Placing(Writer):
             for request in requests
             for claim in request.claims
         )
+
+
+def _in_order(claims: Iterable[ClaimRequest]) -> bool:
+    """Whether of several claims on one volume the later names the higher epoch. Otherwise the first is refused, as it is alone."""
+    known: dict[str, int] = {}
+    for claim in claims:
+        if known.get(claim.volume_id, claim.epoch) > claim.epoch:
+            return False
+        known[claim.volume_id] = claim.epoch
+    return True
 
 
 def _doubled(request: PlaceRequest) -> bool:

@@ -142,6 +142,15 @@ def test_earlier_tasks_of_a_batch_come_first(ledger: Ledger) -> None:
     assert isinstance(second.error, VolumeInUse)
 
 
+def test_a_later_task_of_a_batch_makes_no_earlier_ones_epoch_true(ledger: Ledger) -> None:
+    furnish(ledger)
+    make(ledger, "a", mode=AccessMode.MULTI_NODE_MULTI_WRITER)
+    first, second = place(ledger, task("t1", old("c1", "a", 2)), task("t2", old("c2", "a", 1)))
+    assert isinstance(first, Refused)
+    assert isinstance(first.error, Conflict)
+    assert isinstance(second, Placed)
+
+
 def test_a_node_has_no_more_claims_than_slots(ledger: Ledger) -> None:
     furnish(ledger, slots=2)
     outcomes = place(ledger, *(task(f"t{n}", fresh(f"c{n}", new(f"a{n}"))) for n in range(3)))
