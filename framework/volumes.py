@@ -44,15 +44,18 @@ class Volumes(Snapshots):
             reason = f"{origin.what} has {origin.size_mib} MiB, and a volume from it at least that"
             raise Invalid(field="size", value=f"{size_mib} MiB", reason=reason)
         pool = self._roomiest(profile, size_mib, origin)
-        size_mib = self._as_made(pool, size_mib)
+        new = self._new(name, profile, pool, size_mib, origin)
         with self._ledger.begin(actor) as tx:
-            volume = tx.plan(self._new(name, profile, pool, size_mib, origin), token=self._ids())
+            volume = tx.plan(new, token=self._ids())
         self._changed([volume])
         return fulfilled(volume)
 
-    def _as_made(self, pool: Pool, size_mib: int) -> int:
+    def _as_made(self, profile: Profile, pool: Pool, size_mib: int) -> int:
         """What the platform will make of the size: it is this that the pool must have room for. Raises Invalid, PoolFull."""
         made_mib = self.platform(pool.platform).capabilities.fit(size_mib)
+        if profile.max_mib is not None and made_mib > profile.max_mib:
+            reason = f"platform {pool.platform} makes it {made_mib} MiB, and profile {profile.name} allows {profile.max_mib} MiB"
+            raise Invalid(field="size", value=f"{size_mib} MiB", reason=reason)
         if pool.free_mib < made_mib:
             raise PoolFull(pool=pool.name, platform=pool.platform, free_mib=pool.free_mib, size_mib=made_mib)
         return made_mib
@@ -63,7 +66,8 @@ class Volumes(Snapshots):
             name=name,
             platform=pool.platform,
             pool=pool.name,
-            size_mib=size_mib,
+            size_mib=self._as_made(profile, pool, size_mib),
+            asked_mib=size_mib,
             profile=profile.name,
             access_mode=profile.access_mode,
             filesystem=profile.filesystem,

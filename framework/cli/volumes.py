@@ -199,7 +199,10 @@ def create(
         name=name, profile=profile, size_mib=size_mib, snapshot=None if snapshot is None else SnapshotId(snapshot), source=source
     )
     made = broker.create_volume(order)
-    out.record(made, lambda: volume_facts(made))
+    rounded = size_mib is not None and size_mib < made.size_mib
+    out.record(
+        made, lambda: [*volume_facts(made), *([("asked for", f"{size(size_mib or 0)}, its platform makes more")] if rounded else [])]
+    )
 
 
 @volume.command("import")

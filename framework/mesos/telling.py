@@ -43,9 +43,10 @@ def _scalars(offer: Offer) -> str:
 
 def _tell_claims(launch: Launch) -> None:
     match, task = launch.match, launch.task
-    for volume, chosen in zip(task.volumes.values(), match.volumes, strict=True):
+    for volume, chosen, wanted in zip(task.volumes.values(), match.volumes, match.ask.volumes, strict=True):
+        asked = f" ({wanted.size_mib} MiB were asked for)" if 0 < wanted.size_mib < volume.size_mib else ""
         what = "existing volume" if chosen.existing else "new volume, late bound in"
         story.info(
-            "claim    %s epoch %d: %s %s/%s %d MiB, reserved for %s on %s",
-            volume.name, volume.epoch, what, volume.platform, volume.pool, volume.size_mib, match.ask.key, match.hostname,
+            "claim    %s epoch %d: %s %s/%s %d MiB%s, reserved for %s on %s",
+            volume.name, volume.epoch, what, volume.platform, volume.pool, volume.size_mib, asked, match.ask.key, match.hostname,
         )  # fmt: skip

@@ -288,5 +288,5 @@ def _placement_row(request: PlaceRequest) -> tuple[Any, ...]:
 
 def _story(claim: ClaimRequest) -> str:
     if claim.new:
-        return f"a new volume, {claim.new.size_mib} MiB of pool {claim.new.pool} on {claim.new.platform}"
+        return f"a new volume, {claim.new.sizes} of pool {claim.new.pool} on {claim.new.platform}"
     return "the volume was never born and starts over" if claim.renew else ""

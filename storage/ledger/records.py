@@ -18,6 +18,9 @@ class NewVolume(Struct, frozen=True, kw_only=True, gc=False):
     platform: str
     pool: str
     size_mib: int
+    """What the platform will make of it: this is accounted."""
+    asked_mib: int = 0
+    """What was asked for; 0: as much."""
     profile: str = ""
     access_mode: AccessMode = AccessMode.SINGLE_NODE_WRITER
     filesystem: str = "ext4"
@@ -30,6 +33,11 @@ class NewVolume(Struct, frozen=True, kw_only=True, gc=False):
     """The platform's id of the snapshot that it starts from."""
     source: ExternalId | None = None
     """The platform's id of the volume that it is a clone of; only for one that is planned by hand."""
+
+    @property
+    def sizes(self) -> str:
+        """For people: `16 MiB`, or `16 MiB (15 MiB were asked for)` where the platform rounds up."""
+        return f"{self.size_mib} MiB" + (f" ({self.asked_mib} MiB were asked for)" if 0 < self.asked_mib < self.size_mib else "")
 
 
 class ClaimRequest(Struct, frozen=True, kw_only=True, gc=False):

@@ -85,7 +85,7 @@ class Volumes(Placing):
         self.plan_all([(new, token, 0)])
         if new.source is not None:
             self._begin_with(new.volume_id, new.platform, new.source)
-        self.note("volume.planned", volume_id=new.volume_id, why=f"{new.size_mib} MiB of pool {new.pool} on {new.platform}")
+        self.note("volume.planned", volume_id=new.volume_id, why=f"{new.sizes} of pool {new.pool} on {new.platform}")
         return self._volume(new.volume_id)
 
     def _begin_with(self, volume_id: VolumeId, platform: str, source: ExternalId) -> None:

@@ -206,7 +206,8 @@ def test_explain_and_offers(polly: Polly, broker: FakeBroker) -> None:
 
 
 def test_volumes_by_hand(polly: Polly, broker: FakeBroker) -> None:
-    assert polly("volume", "create", "a", "--profile", "fast", "--size", "1GiB").exit_code == 0
+    assert "asked for" not in polly("volume", "create", "a", "--profile", "fast", "--size", "1GiB").stdout
+    assert "1000 MiB, its platform makes more" in polly("volume", "create", "e", "--profile", "fast", "--size", "1000MiB").stdout
     assert polly("volume", "create", "b", "--profile", "fast", "--snapshot", "n1").exit_code == 0
     assert polly("volume", "create", "c", "--profile", "fast", "--from-volume", "v2").exit_code == 0
     assert polly("volume", "create", "c", "--profile", "fast").exit_code == 2
@@ -221,6 +222,7 @@ def test_volumes_by_hand(polly: Polly, broker: FakeBroker) -> None:
     jane = "operator:jane"
     assert broker.calls == [
         ("create", VolumeOrder(name="a", profile="fast", size_mib=1024), jane),
+        ("create", VolumeOrder(name="e", profile="fast", size_mib=1000), jane),
         ("create", VolumeOrder(name="b", profile="fast", snapshot="n1"), jane),  # type: ignore[arg-type]  # only what the test needs of it
         ("create", VolumeOrder(name="c", profile="fast", source="v2"), jane),
         ("import", ImportOrder(platform="local", external_id="x-9", name="d", profile="fast"), jane),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 
 import pytest
@@ -14,12 +15,13 @@ from framework.mesos.events import Disconnected, Failed, Offers, Rescinded
 from framework.mesos.instances import Phase
 from framework.service import VolumeOrder
 from offers.tally import Refusal
+from offers.view import PlatformView
 from storage.errors import PoolFull
 from storage.inventory import WORTH_A_THREAD, NewVolume
 from storage.model import VolumeId
-from storage.platforms.base import PoolReport
+from storage.platforms.base import Capabilities, PoolReport
 from tests.ledgers import Clock
-from tests.stage import ShakyLedger, Stage, Told, app, external_of, from_master, offers_event, sound, stage_config, status
+from tests.stage import ShakyLedger, Stage, Told, app, external_of, from_master, offers_event, sound, stage_config, status, volume_of
 
 DOUBT = CallInDoubt(call="ACCEPT", reason="no answer")
 REFUSED = CallRefused(call="ACCEPT", http_status=403, body="no")
@@ -190,6 +192,30 @@ def test_a_pool_that_refused_is_passed_over_and_another_taken(stage: Stage) -> N
     next_offer(stage)
     (task,) = stage.tasks()
     assert {first, stage.plans(task)[0].pool} == {"default", "other"}
+
+
+def test_a_new_volume_is_accounted_as_large_as_its_platform_makes_it(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
+    """The platform makes volumes of 2 MiB and their multiples; who attaches them does not matter."""
+    caplog.set_level(logging.INFO, "polly.story")
+    stage.storage.capacity_mib = 31
+    stage.janitor.sync_pools_now()
+    (task,) = stage.run(volumes=[volume_of(size_mib=15)])
+    (plan,) = stage.plans(task)
+    (pool,) = stage.ledger.pools()
+    assert (plan.size_mib, stage.ledger.volume("/db#0/data").size_mib, pool.provisioned_mib) == (16, 16, 16)
+    said = [event.why for event in stage.ledger.events().items if event.what == "claim.reserved"]
+    assert said == ["a new volume, 16 MiB (15 MiB were asked for) of pool default on disks"]
+    assert "disks/default 16 MiB (15 MiB were asked for), reserved for /db#0" in caplog.text
+    assert stage.run("/more", volumes=[volume_of(size_mib=15)]) == [], "15 MiB are free, and 16 it would be"
+    stage.start(task)
+    assert [pool.provisioned_mib for pool in stage.ledger.pools()] == [16]
+
+
+def test_what_a_platform_makes_of_a_size_is_what_it_says() -> None:
+    able = Capabilities(min_mib=8192, granularity_mib=8192, max_mib=1 << 30)
+    view = PlatformView(name="array", min_mib=able.min_mib, granularity_mib=able.granularity_mib, max_mib=able.max_mib)
+    for size_mib in (1, 8192, 8193, 20_000):
+        assert view.rounded_mib(size_mib) == able.fit(size_mib)
 
 
 def test_a_full_pool_is_looked_at_at_once_and_explained(stage: Stage) -> None:

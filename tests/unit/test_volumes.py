@@ -29,7 +29,7 @@ from storage.model import SnapshotId, Volume
 from storage.platforms.base import CreateRequest, PoolReport
 from storage.platforms.testing import ABILITIES
 from tests.ledgers import Clock
-from tests.stage import Stage, external_of, stage_config, status
+from tests.stage import ShakyLedger, Stage, external_of, stage_config, status
 
 
 def born(stage: Stage, app_id: str = "/db", **more: Any) -> Volume:
@@ -291,6 +291,8 @@ def test_an_import_of_what_is_not_there_says_where_it_is_not(stage: Stage) -> No
 def test_a_volume_takes_the_room_that_the_platform_will_take_for_it(stage: Stage) -> None:
     volume = stage.volumes.create(VolumeOrder(name="odd", profile="fast", size_mib=15), "jane").result(timeout=0)
     assert (volume.size_mib, stage.ledger.volume("odd").size_mib) == (16, 16)
+    (planned,) = [event for event in stage.ledger.events().items if event.what == "volume.planned"]
+    assert planned.why == "16 MiB (15 MiB were asked for) of pool default on disks"
     (pool,) = stage.ledger.pools()
     assert pool.provisioned_mib == 16
     stage.janitor.store_pools("disks", [PoolReport(name="default", capacity_mib=31)])
@@ -303,3 +305,10 @@ def test_a_volume_takes_the_room_that_the_platform_will_take_for_it(stage: Stage
 def test_names_are_printable(stage: Stage, name: str) -> None:
     with pytest.raises(Invalid):
         stage.volumes.create(VolumeOrder(name=name, profile="fast", size_mib=16), "jane")
+
+
+def test_a_volume_is_not_made_larger_than_its_profile_allows(shaky_ledger: ShakyLedger, clock: Clock) -> None:
+    small = Stage(shaky_ledger, clock, config=stage_config(profiles={"small": {"platforms": ["disks"], "max_mib": 21}}))
+    with pytest.raises(Invalid, match="platform disks makes it 22 MiB, and profile small allows 21 MiB"):
+        small.volumes.create(VolumeOrder(name="odd", profile="small", size_mib=21), "jane")
+    assert small.volumes.create(VolumeOrder(name="even", profile="small", size_mib=20), "jane").result(timeout=0).size_mib == 20
