@@ -252,6 +252,8 @@ class Xms:
             if said := self.array.faults.get("say"):
                 status, text = said.pop(0)
                 return status, text.encode()
+            if self.array.faults.get("read_only") and asked.method != "GET":
+                return 403, {"message": "access_denied"}
             if self.array.spend("busy"):
                 return 400, {"message": "system_is_busy", "error_code": 400}
             if found is None:

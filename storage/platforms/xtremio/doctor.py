@@ -1,4 +1,4 @@
-"""What `polly doctor` says of an XtremIO array: the login, the cluster, the portals."""
+"""What `polly doctor` says of an XtremIO array: the login, its rights, the cluster, the portals."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from storage.platforms.passwords import exposed
 from storage.platforms.restapi import KEYS
 from storage.platforms.xtremio.hosts import Hosts
 from storage.platforms.xtremio.options import XtremioOptions
+from storage.platforms.xtremio.rights import missing_rights
 from storage.platforms.xtremio.xms import NotThere, Xms
 
 
@@ -25,7 +26,7 @@ def check(options: XtremioOptions, xms: Xms, hosts: Hosts) -> list[Finding]:
     except PollyError as error:
         return [Finding(ok=False, subject=options.endpoint, message=str(error), mend=error.advice or KEYS)]
     message = f"XtremIO {cluster.get('sys-sw-version', '')}, reached as {options.username}"
-    found = [Finding(ok=True, subject=xms.cluster, message=message), *exposed(options.password_file)]
+    found = [Finding(ok=True, subject=xms.cluster, message=message), *missing_rights(options, xms), *exposed(options.password_file)]
     if not portals:
         mend = "Give the cluster iSCSI portals, or check the names in `portals`."
         found.append(Finding(ok=False, subject=xms.cluster, message="it has no iSCSI portal that nodes may use", mend=mend))

@@ -127,6 +127,13 @@ def test_a_group_that_may_have_no_more_volumes_has_no_slot(xms: XmsServer, xtrem
     assert xtremio.attach(second, NODES[1], epoch=1).external_id == second
 
 
+def test_a_user_who_may_only_look_is_told_by_the_doctor(xms: XmsServer, xtremio: XtremioPlatform) -> None:
+    assert all(finding.ok for finding in xtremio.check())
+    with xms.failing(read_only=True):
+        (finding,) = [finding for finding in xtremio.check() if not finding.ok]
+    assert (finding.subject, "HTTP 403" in finding.message, "may configure" in finding.mend) == ("rights", True, True)
+
+
 def test_an_array_that_stays_busy_is_unavailable(xms: XmsServer, xtremio: XtremioPlatform) -> None:
     xms.faults(busy=100)
     with pytest.raises(PlatformUnavailable, match="system_is_busy"):
