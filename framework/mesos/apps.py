@@ -9,12 +9,13 @@ from collections.abc import Callable, Collection, Sequence
 import msgspec
 from msgspec.structs import replace
 
+from framework.fitting import misfits
 from framework.marathon.ids import timestamp
 from framework.marathon.model import App, UnreachableStrategy
 from framework.marathon.reading import read_app
 from framework.marathon.rules import check_against, check_instances
 from framework.marathon.writing import to_json
-from framework.mesos.asking import Demand
+from framework.mesos.asking import Demand, Need
 from framework.mesos.context import Context, story
 from framework.mesos.errors import CallFailed
 from framework.mesos.instances import DELETING, RUNNING, AppState, Phase, Task
@@ -75,7 +76,17 @@ class Apps:
                     value=f"{need.size_mib} MiB",
                     reason=f"profile {profile.name} makes volumes of {profile.min_mib} MiB at least{top}",
                 )
+            self._check_parameters(need)
         return app
+
+    def _check_parameters(self, need: Need) -> None:
+        """Those that the app itself gives for a volume that may have to be made; the profile's were looked at when the broker started."""
+        profile = need.profile
+        if need.size_mib is None or need.parameters == profile.parameters:
+            return
+        for problem in misfits([replace(profile, parameters=need.parameters)], self._context.platforms):
+            parameter = str(problem.fields["field"]).removeprefix(f"profiles.{profile.name}.")
+            raise Invalid(**{**problem.fields, "field": f"{parameter} of the volume at {need.container_path}"})
 
     def app(self, app_id: str) -> AppState:
         """Raises UnknownApp."""

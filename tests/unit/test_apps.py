@@ -9,7 +9,7 @@ from framework.mesos.instances import Phase
 from storage.errors import AlreadyExists, Invalid, LedgerUnavailable, UnknownApp
 from storage.lifecycle import ClaimState
 from storage.model import VolumeId
-from tests.stage import ShakyLedger, Stage, app, from_master, status, volume_of
+from tests.stage import ShakyLedger, Stage, app, external_of, from_master, status, volume_of
 
 
 def test_an_app_is_stored_before_it_waits(stage: Stage, shaky_ledger: ShakyLedger) -> None:
@@ -195,3 +195,13 @@ def test_however_often_an_instance_fails_its_backoff_has_its_bound(stage: Stage,
     waiting = stage.state().waiting[0]
     assert waiting.not_before - stage.clock() == held_back_s
     assert stage.state().failures[0] == 10_001
+
+
+def test_an_option_that_the_platform_does_not_have_is_refused_with_the_app(stage: Stage) -> None:
+    options = {"dvdi/driver": "fast", "dvdi/speed": "high"}
+    with pytest.raises(
+        Invalid, match=r"parameters\.\S*speed of the volume at data is 'high': the one parameter is type; so says platform disks"
+    ):
+        stage.apps.run(app(volumes=[external_of("new", size=1, options=options)]), "test")
+    stage.apps.run(app("/there", volumes=[external_of("there", options=options)]), "test")
+    stage.apps.run(app("/typed", volumes=[external_of("typed", size=1, options={"dvdi/driver": "fast", "dvdi/type": "quick"})]), "test")
