@@ -11,16 +11,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from executors.wire import BROKER, EXECUTOR
-from storage.errors import Invalid, UnknownPlatform, UnknownProfile
+from storage.errors import Invalid, UnknownProfile
 from storage.lifecycle import QUIET_AFTER_LEASES
 from storage.model import Profile
 from storage.node import filesystems, options
 from storage.platforms.base import Platform
+from storage.platforms.registry import kinds
 
 
 class FrameworkBlock(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -105,6 +106,16 @@ class Config:
             raise UnknownProfile(profile=name) from None
 
 
+WORDS: Final = {
+    "int": "a whole number",
+    "float": "a number",
+    "str": "text in quotes",
+    "bool": "true or false",
+    "array": "a list in brackets",
+    "object": "a table",
+}
+"""What msgspec calls the values of TOML, in words."""
+EXPECTED: Final = re.compile(rf"Expected `({'|'.join(WORDS)})(?: \| null)?`, got `({'|'.join(WORDS)})`$")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 
 
@@ -120,7 +131,7 @@ def load_config(path: Path) -> Config:
 
 
 def parse_config(document: Mapping[str, Any]) -> Config:
-    """The document of a polly.toml, checked. Raises Invalid, or UnknownPlatform for a profile that names none."""
+    """The document of a polly.toml, checked. Raises Invalid."""
     known = ("framework", "executor", "claims", "platforms", "profiles")
     for key in document:
         if key not in known:
@@ -130,7 +141,8 @@ def parse_config(document: Mapping[str, Any]) -> Config:
     for profile in profiles.values():
         for platform in profile.platforms:
             if platform not in platforms:
-                raise UnknownPlatform(platform=platform)
+                reason = f"there is no block [platforms.{platform}]; there are {', '.join(platforms) or 'none'}"
+                raise Invalid(field=f"profiles.{profile.name}.platforms", value=platform, reason=reason)
     return Config(
         framework=_convert("framework", document.get("framework", {}), FrameworkBlock),
         executor=_convert("executor", document.get("executor", {}), ExecutorBlock),
@@ -152,6 +164,8 @@ def _blocks(document: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
 
 def _platform(name: str, block: Mapping[str, Any]) -> PlatformConfig:
     ours = {key: value for key, value in block.items() if key in PlatformKeys.__struct_fields__}
+    if "kind" not in ours:
+        raise Invalid(field=f"platforms.{name}.kind", value="", reason=f"it must be given; known kinds are {', '.join(kinds())}")
     keys = _convert(f"platforms.{name}", ours, PlatformKeys)
     try:
         re.compile(keys.agent_pattern)
@@ -219,4 +233,6 @@ def _convert(field: str, value: Any, kind: type[Any]) -> Any:
         known = next((it.type for it in msgspec.structs.fields(kind) if it.name == key), None)
         if isinstance(known, type) and issubclass(known, StrEnum):
             reason = f"it is one of {', '.join(known)}"
+        elif wanted := EXPECTED.match(reason):
+            reason = f"it must be {WORDS[wanted[1]]}, not {WORDS[wanted[2]]}"
         raise Invalid(field=field + where.rstrip("`"), value=found, reason=reason) from error

@@ -90,7 +90,7 @@ class Desk:
         ending = [task for task in state.tasks.values() if task.phase in ENDING]
         replaced = {*state.waiting, *(task.slot for task in state.tasks.values() if task.phase not in ENDING)}
         context = self._engine.context
-        settling = [_settling(task, remedies.of_task(context, task)) for task in ending if task.slot not in replaced]
+        settling = [_settling(state, task, remedies.of_task(context, task)) for task in ending if task.slot not in replaced]
         waiting = [_waiting(state, it, remedies.of_slot(context, state, it.slot)) for it in state.waiting.values()]
         running = sum(task.phase is Phase.RUNNING for task in state.tasks.values())
         return Explanation(
@@ -200,9 +200,11 @@ class Desk:
         return found
 
 
-def _settling(task: Task, ways_out: tuple[str, ...]) -> WaitingInstance:
+def _settling(state: AppState, task: Task, ways_out: tuple[str, ...]) -> WaitingInstance:
     reasons = [f"volume {task.volumes[claim.volume_id].name} is {claim.state}: {claim.reason}" for claim in task.claims.values()]
     words = "; ".join(reasons) or f"task {task.task_id} is {task.phase} on {task.record.hostname}"
+    if reasons and task.phase is Phase.UNREACHABLE and state.app.unreachable is None:
+        words += '. Its unreachableStrategy is "disabled", so Polly looks for no proof by itself before Mesos says more'
     return WaitingInstance(
         slot=task.slot,
         since=task.record.unreachable_at or task.record.launched_at,

@@ -14,8 +14,8 @@ MOST_GROUPS: Final = 10
 """Reasons that are shown of one app."""
 MOST_RANGES: Final = 8
 """Runs of instance numbers that are named of one reason."""
-_OWN = re.compile(r"#\d+\b|[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}(\._app\.\d+)?")
-"""What the words of two instances with the same reason differ in: the instance's number, and the ids of tasks and claims."""
+_OWN = re.compile(r"#\d+\b|\bpid \d+\b|\b[\w-]*[0-9a-f]{8,}[\w-]*\b(\._app\.\d+)?")
+"""What the words of two instances with the same reason differ in: their numbers, and the ids of tasks, claims, volumes and processes."""
 
 Group = Sequence[WaitingInstance]
 """Instances of one app that wait for the same reason, by number; never empty."""

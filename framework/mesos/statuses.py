@@ -323,6 +323,8 @@ def placement_of(scheduler: str, task: Task, phase: Phase, record: TaskRecord, n
 
 
 def _tell(task: Task, status: Status, progress: Progress | None) -> None:
+    if task.phase is Phase.UNREACHABLE and status.state == "TASK_UNREACHABLE":
+        return  # Mesos is asked again and again
     words = status.state.removeprefix("TASK_").lower()
     for volume in progress.volumes if progress else ():
         claim = task.claims.get(volume.claim_id)

@@ -7,7 +7,7 @@ import pytest
 
 from framework.broker import build_platforms
 from framework.config import check_against, load_config, parse_config
-from storage.errors import Invalid, PollyError, UnknownPlatform
+from storage.errors import Invalid, PollyError
 from storage.model import AccessMode, ReclaimPolicy
 from storage.platforms.base import Capabilities
 from storage.platforms.testing import MemoryPlatform
@@ -72,8 +72,8 @@ def test_an_empty_file_is_a_broker_without_storage() -> None:
             Invalid,
             "framework.rolle is 'x': there is no such key; the keys are failover_timeout_s, hostname, ",
         ),
-        ({"claims": {"lease_s": "long"}}, Invalid, "claims.lease_s is 'long': Expected `float`"),
-        ({"executor": {"command": ["x", 7]}}, Invalid, "executor.command[1] is ['x', 7]: Expected `str`"),
+        ({"claims": {"lease_s": "long"}}, Invalid, "claims.lease_s is 'long': it must be a number, not text in quotes"),
+        ({"executor": {"command": ["x", 7]}}, Invalid, "executor.command[1] is ['x', 7]: it must be text in quotes, not a whole number"),
         (
             {"profiles": {"p": {"access_mode": "SOMEHOW"}}},
             Invalid,
@@ -100,7 +100,17 @@ def test_an_empty_file_is_a_broker_without_storage() -> None:
         ({"profiles": {"f": {"filesystem": "xfs", "max_mib": 20}}}, Invalid, "profiles.f.max_mib"),
         ({"profiles": {"f": {"reclaim": "burn"}}}, Invalid, "profiles.f.reclaim"),
         ({"profiles": {"f": {"min_mib": 5, "max_mib": 4}}}, Invalid, "profiles.f.max_mib"),
-        ({"profiles": {"f": {"platforms": ["nowhere"]}}}, UnknownPlatform, "nowhere"),
+        (
+            {"profiles": {"f": {"platforms": ["nowhere"]}}},
+            Invalid,
+            "profiles.f.platforms is 'nowhere': there is no block",
+        ),
+        ({"platforms": {"d": {"root": "/srv"}}}, Invalid, "platforms.d.kind is '': it must be given; known kinds are"),
+        (
+            {"profiles": {"f": {"max_mib": "10GiB"}}},
+            Invalid,
+            "f.max_mib is '10GiB': it must be a whole number, not text in quotes",
+        ),
     ],
 )
 def test_mistakes_name_the_key(document: dict[str, object], error: type[PollyError], words: str) -> None:

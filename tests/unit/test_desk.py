@@ -132,6 +132,7 @@ def test_an_instance_whose_agent_is_away_is_explained_by_its_claim(
     strand(desk, engine, driver, platform)
     (waiting,) = desk.explain("/db").waiting
     assert "volume /db#0/data is STRANDED: TASK_UNREACHABLE" in waiting.blocked
+    assert 'unreachableStrategy is "disabled"' in waiting.blocked
 
 
 def test_who_asks_why_an_instance_waits_for_a_stranded_volume_is_told_the_ways_out(

@@ -99,6 +99,13 @@ def test_instances_that_differ_in_the_names_of_their_own_things_only_are_told_on
     assert len(alike((stranded(0), stranded(1, host="agent2")), NOW)) == 2
 
 
+def test_the_ids_of_a_volume_and_of_who_holds_it_make_no_other_reason() -> None:
+    held = "volume /db#{0}/data is RELEASING: Volume vol-8fb8d29f85d1fc7b698a3a6a2dac486{0} is in use by node {1}, pid 18{0}0, epoch 1."
+    on_one = waiting(0, blocked=held.format(0, "a1")) + waiting(1, blocked=held.format(1, "a1"))
+    assert len(alike(on_one, NOW)) == 1
+    assert len(alike((*on_one, *waiting(2, blocked=held.format(2, "a2"))), NOW)) == 2
+
+
 def test_failures_and_the_next_try_of_many_are_told_from_the_least_to_the_most() -> None:
     text = "\n".join(
         explanation_lines(why(*waiting(0, failures=1, next_try_at=NOW + 30), *waiting(1, failures=4, next_try_at=NOW + 10)), NOW)
