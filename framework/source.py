@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from framework.mesos.instances import DELETING, TaskRecord
 from framework.mesos.tasks import decode_record
 from framework.views import PAGE, AppView, EventFilter, PoolView, TaskView, with_status
-from storage.errors import Invalid, UnknownApp, UnknownClaim, UnknownPlatform
+from storage.errors import Invalid, UnknownApp, UnknownClaim, UnknownPlatform, UnknownVolume
 from storage.filters import ClaimFilter, VolumeFilter
 from storage.inventory import Ledger, Placement, PoolUse, Workload
 from storage.model import Claim, ClaimId, Event, Hearing, Node, Page, PlacementId, Pool, Profile, Snapshot, Volume, VolumeId
@@ -78,7 +78,7 @@ class LedgerSource:
 
     def events(self, only: EventFilter, *, after: str | None = None, limit: int = PAGE, newest_first: bool = False) -> Page[Event]:
         return self._ledger.events(
-            volume_id=self._volume_id(only.volume),
+            volume_id=self._volume_id_of_events(only.volume),
             claim_id=None if only.claim is None else ClaimId(only.claim),
             placement_id=None if only.task is None else PlacementId(only.task),
             after=_number(after),
@@ -88,6 +88,16 @@ class LedgerSource:
 
     def _volume_id(self, volume: str | None) -> VolumeId | None:
         return None if volume is None else self._ledger.volume(volume).volume_id
+
+    def _volume_id_of_events(self, volume: str | None) -> VolumeId | None:
+        """The events of a volume outlive it; then only its id leads to them."""
+        try:
+            return self._volume_id(volume)
+        except UnknownVolume:
+            past = VolumeId(volume or "")
+            if not self._ledger.events(volume_id=past, limit=1).items:
+                raise
+            return past
 
     def close(self) -> None:
         self._ledger.close()

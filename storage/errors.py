@@ -115,7 +115,7 @@ class UnknownProfile(PollyError):
 
     status = 404
     exit_code = 4
-    hint = "Profiles are blocks [profiles.NAME] of polly.toml."
+    hint = "Profiles are blocks [profiles.NAME] of polly.toml; list them with: polly profile list"
 
 
 class UnknownApp(PollyError):

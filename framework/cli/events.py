@@ -15,7 +15,12 @@ NO_EVENTS = "No event is there, or none that passes the filters. The log begins 
 
 
 @click.command()
-@click.option("--volume", metavar="VOLUME", help="Only what happened to this volume, by id or name.", shell_complete=VOLUMES)
+@click.option(
+    "--volume",
+    metavar="VOLUME",
+    help="Only what happened to this volume, by id or name; to one that is gone, by id.",
+    shell_complete=VOLUMES,
+)
 @click.option("--claim", metavar="CLAIM", help="Only what happened to this claim.", shell_complete=CLAIMS)
 @click.option("--task", metavar="TASK", help="Only what this task had a part in.")
 @click.option("--newest-first", is_flag=True, help="Begin with the latest.")

@@ -15,10 +15,11 @@ from framework.views import PlatformView, PoolView, Source, platforms
 from storage.model import Node, Profile
 
 NO_POOLS = (
-    "No pool is known. Platforms are blocks [platforms.NAME] of polly.toml, and a broker reads their pools: polly broker --config FILE"
+    "No pool is known, or none that passes the filters. Platforms are blocks [platforms.NAME] of polly.toml, and a broker reads their "
+    "pools: polly broker --config FILE"
 )
 NO_PROFILES = "No profile is known. Profiles are blocks [profiles.NAME] of polly.toml, and a broker stores them as it starts."
-NO_NODES = "No node is known. Agents are noted as they are offered or run a task."
+NO_NODES = "No node is known, or none that passes the filters. Agents are noted as they are offered or run a task."
 
 
 @click.command()

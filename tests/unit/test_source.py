@@ -8,7 +8,7 @@ import pytest
 
 from framework.source import LedgerSource
 from framework.views import PAGE, EventFilter, pages, platforms
-from storage.errors import Invalid, UnknownApp, UnknownClaim, UnknownPlatform
+from storage.errors import Invalid, UnknownApp, UnknownClaim, UnknownPlatform, UnknownVolume
 from storage.filters import ClaimFilter, VolumeFilter
 from storage.inventory import Ledger, PoolUse, open_ledger
 from storage.model import ClaimId, Page, VolumeId
@@ -53,6 +53,16 @@ def test_pages_and_events(ledger: Ledger) -> None:
     assert {event.volume_id for event in source.events(EventFilter(volume="hand2")).items} == {VolumeId("v2")}
     with pytest.raises(Invalid, match="after is"):
         source.volumes(VolumeFilter(), after="-1")
+
+
+def test_the_events_of_a_volume_that_is_gone_are_found_by_its_id(ledger: Ledger) -> None:
+    with ledger.begin("test") as tx:
+        tx.unplan(VolumeId("v2"))
+    source = LedgerSource(ledger)
+    assert [event.what for event in source.events(EventFilter(volume="v2")).items] == ["volume.planned", "volume.unplanned"]
+    for unknown in ("hand2", ""):
+        with pytest.raises(UnknownVolume):
+            source.events(EventFilter(volume=unknown))
 
 
 def test_what_is_foreign_on_a_platform_that_nobody_knows_is_not_nothing(ledger: Ledger) -> None:
