@@ -33,6 +33,7 @@ def catch_up(ledger: Ledger, platforms: Mapping[str, Platform], ids: Callable[[]
             if report.token or known.has(report):
                 with ledger.begin(ACTOR) as tx:
                     _learn(tx, known, platform, report, ids)
+        logger.info("restored %s was looked at; what was learnt is in: polly events", name)
 
 
 class _Known:
