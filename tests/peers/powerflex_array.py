@@ -175,7 +175,7 @@ class Array:
     def resize(self, key: str, size_kb: int) -> None:
         volume = self.volume(key)
         wanted = -(-size_kb // GRANULE_KB) * GRANULE_KB
-        if wanted < volume.size_kb:
+        if wanted <= volume.size_kb:
             raise Refused(133, "Volume capacity can only be increased")
         self._make_room(self.pool(volume.pool), wanted - volume.size_kb, thick=volume.kind == "ThickProvisioned")
         volume.size_kb = wanted

@@ -28,7 +28,7 @@ from storage.platforms.options import write_options
 from storage.platforms.powerflex import doctor, names
 from storage.platforms.powerflex.array import Pool, PowerFlexArray
 from storage.platforms.powerflex.client import Client
-from storage.platforms.powerflex.failures import FULL, GONE, MAPPED, NAME_TAKEN, Refused, verb
+from storage.platforms.powerflex.failures import FULL, GONE, MAPPED, NAME_TAKEN, SHRINKS, Refused, verb
 from storage.platforms.powerflex.mapping import Mappings
 from storage.platforms.powerflex.objects import KB_PER_MIB, Volume
 from storage.platforms.powerflex.options import PowerFlexOptions, read_parameters
@@ -248,7 +248,8 @@ class PowerFlexPlatform(Platform):
         except Refused as refused:
             if pool and refused.means(FULL):
                 raise self._full(pool, size_mib - volume.size_mib, refused) from refused
-            raise
+            if not refused.means(SHRINKS):  # somebody else has made it larger in the same moment
+                raise
         grown = self._array.volume(volume.id)
         if grown.size_mib < size_mib:
             reason = f"the array leaves it at {grown.size_mib} MiB where {size_mib} MiB were asked for"

@@ -158,6 +158,19 @@ def test_a_size_between_is_rounded_up_to_eight_gib(gateway: Gateway, array: Plat
     assert next(iter(gateway.array.volumes.values())).size_kb == 24 * GIB_KB
 
 
+def test_a_volume_that_another_has_grown_further_is_large_enough(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    array, other = platform(gateway), platform(gateway)
+    made = array.create(request()).external_id
+    resize = array._array.resize
+
+    def late(volume: str, size_mib: int) -> None:
+        other.expand(made, 4 * GRANULE_MIB)
+        resize(volume, size_mib)
+
+    monkeypatch.setattr(array._array, "resize", late)
+    assert array.expand(made, 2 * GRANULE_MIB).size_mib == 4 * GRANULE_MIB
+
+
 # --- trees of snapshots and copies ----------------------------------------------------------------------
 
 

@@ -9,11 +9,12 @@ import pytest
 
 from storage.errors import PlatformError, PlatformUnavailable, UnknownVolume, VolumeInUse
 from storage.model import ExternalId
+from storage.platforms.faulting import Fault
 from storage.platforms.restapi import Answer
 from storage.platforms.xtremio.hosts import port_addresses
 from storage.platforms.xtremio.platform import XtremioPlatform
 from tests.contract.xtremio.arena import NODES, PORTS, platform_on, request, things
-from tests.peers.xtremio import XmsServer
+from tests.peers.xtremio import FarFaults, XmsServer
 
 pytestmark = [pytest.mark.peer, pytest.mark.xdist_group("xtremio")]
 
@@ -52,6 +53,24 @@ def test_nodes_whose_long_names_begin_alike_are_two(xtremio: XtremioPlatform, vo
     with pytest.raises(VolumeInUse):
         xtremio.attach(volume, second, epoch=2)
     assert xtremio.inspect(volume).held_by == (first,)
+
+
+@pytest.mark.parametrize("fault", [Fault.LOST, Fault.DIED])
+def test_a_host_whose_registration_is_cut_off_is_registered_once(xms: XmsServer, volume: ExternalId, fault: Fault) -> None:
+    """The contract's rules attach to a host that is there already."""
+    faults = FarFaults(xms, fault, codes={})
+    for nth in range(1, 9):
+        node, platform = f"iqn.2026-11.test:{fault.name.lower()}-{nth}", platform_on(xms)
+        faults.arrange(fault, nth)
+        with pytest.raises(PlatformUnavailable):
+            platform.attach(volume, node, epoch=1)
+        faults.heal()
+        platform.close()
+        again = platform_on(xms)
+        again.attach(volume, node, epoch=1)
+        assert again.inspect(volume).held_by == (node,)
+        again.detach(volume, node)
+        assert sum("initiator" in one and node in one for one in things(xms)) == 2, "it is not one group with one initiator"
 
 
 def test_an_initiator_that_was_registered_in_capitals_is_the_nodes(xtremio: XtremioPlatform, volume: ExternalId) -> None:
