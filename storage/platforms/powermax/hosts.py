@@ -122,14 +122,16 @@ class Hosts:
         return tuple(sorted({host for group in groups for host in seen[group]}))
 
     def _holders(self, group: str) -> tuple[str, ...]:
+        return tuple(map(self._called, self._hosts_of(group)))
+
+    def _hosts_of(self, group: str) -> list[str]:
+        """Those that a view shows the group to; one of Polly's groups is its host's also before there is a view."""
         try:
             views = self._unisphere.get("look who has a volume", "storagegroup", group).get("maskingview") or ()
         except NotThere:
-            return ()
+            return []
         hosts = [host for view in views if (host := self._host_of(str(view)))]
-        if not hosts and group.startswith(naming.HOST):
-            hosts = [group.removeprefix(naming.HOST)]
-        return tuple(map(self._called, hosts))
+        return hosts or ([group.removeprefix(naming.HOST)] if group.startswith(naming.HOST) else [])
 
     def _host_of(self, view: str) -> str:
         try:
@@ -149,9 +151,11 @@ class Hosts:
             self._volumes.make_group(group, srp="None", level=NO_LEVEL, first=naming.anchor_name(host))
             self._volumes.add(group, device, "attach a volume")
 
-    def take(self, device: str, host: str) -> None:
-        """Not there is fine."""
-        self._volumes.take(naming.host_group(host), device, "detach a volume")
+    def take(self, device: str, host: str, groups: tuple[str, ...] = ()) -> None:
+        """Not there is fine. `groups` are those that the volume is in: a host that was renamed has the group of its old name."""
+        old = (group for group in groups if group.startswith(naming.HOST) and host in self._hosts_of(group))
+        for group in {naming.host_group(host), *old}:
+            self._volumes.take(group, device, "detach a volume")
 
     def lun(self, device: str, host: str) -> str:
         """The number that the host sees the volume under, through the view, which is made if need be."""

@@ -332,7 +332,7 @@ class PowerMaxPlatform(Platform):
         except UnknownVolume:
             return
         for host in self._hosts.find(node):
-            self._hosts.take(volume.device, host)
+            self._hosts.take(volume.device, host, volume.groups)
 
     # --- snapshots ------------------------------------------------------------------------------
 

@@ -79,6 +79,17 @@ def test_a_volume_that_a_node_gets_while_it_is_deleted_stays_where_it_was(
     assert adapter.inspect(volume).held_by == (NODES[0],)
 
 
+def test_a_volume_is_taken_from_a_host_that_was_renamed_meanwhile(front: Unisphere, adapter: PowerMaxPlatform, volume: ExternalId) -> None:
+    adapter.attach(volume, NODES[0], epoch=1)
+    front.array.hosts["prod-7"] = front.array.hosts.pop(next(iter(front.array.hosts)))
+    next(iter(front.array.views.values())).host = "prod-7"
+    assert adapter.inspect(volume).held_by == (f"prod-7,{NODES[0]}",)
+    adapter.detach(volume, NODES[0])
+    assert adapter.inspect(volume).held_by == ()
+    adapter.attach(volume, NODES[0], epoch=2)
+    assert adapter.inspect(volume).held_by == (f"prod-7,{NODES[0]}",)
+
+
 # --- what was left --------------------------------------------------------------------------------------
 
 
