@@ -58,7 +58,7 @@ def is_snapshot(name: str) -> bool:
 
 def is_volume(name: str) -> bool:
     """Whether it can be one, Polly's or another's."""
-    return 0 < len(name) <= LONGEST and not is_snapshot(name) and not is_begun(name)
+    return 0 < len(name) <= LONGEST and name.isprintable() and not is_snapshot(name) and not is_begun(name)
 
 
 def is_ours(name: str) -> bool:

@@ -242,7 +242,7 @@ class XtremioPlatform(Platform):
     def delete(self, external_id: ExternalId) -> None:
         """Also a copy that has not got its name yet."""
         try:
-            name = external_id if naming.is_begun(external_id) else _name(self._known(external_id))
+            name = external_id if naming.is_begun(external_id) and external_id.isprintable() else _name(self._known(external_id))
         except UnknownVolume:
             return
         self._refuse_mapped(name)

@@ -183,6 +183,7 @@ def test_a_token_that_no_name_can_hold_is_refused() -> None:
     for token in ("", "a" * 200):
         with pytest.raises(Invalid):
             naming.volume_name(token)
+    assert not any(map(naming.is_volume, ("", "a" * 129, "\ud800", "a\nb", "polly-snap-1", "db.polly-1")))
 
 
 def test_what_is_wrong_with_the_login_is_said_without_the_password(xms: XmsServer, tmp_path: Path) -> None:
