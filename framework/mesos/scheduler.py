@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from framework.mesos.apps import Apps
 from framework.mesos.context import Context, story
@@ -61,7 +63,8 @@ class Scheduler:
                     self._other(item)
         self._flush(statuses)
         if offers:
-            self.guarded(lambda: self.cycle.run(offers, frozenset(rescinded)))
+            with _uncollected():
+                self.guarded(lambda: self.cycle.run(offers, frozenset(rescinded)))
 
     def tick(self, now: float) -> None:
         """What time brings: kills, leases, replacements, reconciliation, settling, demand."""
@@ -168,6 +171,18 @@ class Scheduler:
             if now >= self._complain_at:
                 self._complain_at = now + COMPLAIN_S
                 story.error("ledger   %s", error)
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Leaves what the garbage collector has to look through until the launches are on their way: there are no cycles in it."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def _master(event: Subscribed) -> str:

@@ -42,32 +42,47 @@ class Batch:
     long: str = ""
     """The column whose texts are long: SQLite is given them beside the document, so that it need not read them as JSON."""
     sqlite: str = field(init=False)
-    postgresql: str = field(init=False)
-    _sqlite_at_once: dict[tuple[int, ...], str] = field(init=False, default_factory=dict)
+    """For one row, whose values are its parameters."""
+    _on_sqlite: dict[tuple[int, ...], str] = field(init=False, default_factory=dict)
+    _on_postgresql: dict[tuple[int, ...], str] = field(init=False, default_factory=dict)
+    """For a document that tells these columns of the rows; what is the same in all rows is a parameter of its own."""
 
     def __post_init__(self) -> None:
         place = {name: f"?{number}" for number, name in enumerate(self.columns, 1)}
         marks = {"from": "", "using": "", "with": "", "values": "VALUES (", "end": ")"}
         object.__setattr__(self, "sqlite", _NAME.sub(lambda found: place[found[1]], self.text.format_map(marks)))
-        typed = ", ".join(f"{name} {NUMBERS.get(name, 'text')}" for name in self.columns)
-        rows = f"json_to_recordset(%s::json) AS batch ({typed})"
-        marks = {"from": f"FROM {rows}", "using": f"USING {rows}", "with": f"{rows}, ", "values": "SELECT ", "end": f" FROM {rows}"}
-        object.__setattr__(self, "postgresql", _NAME.sub(r"batch.\1", self.text).format_map(marks))
 
-    def document(self, rows: Sequence[tuple[Any, ...]]) -> str:
-        """The rows as PostgreSQL gets them."""
-        names = self.columns
-        return msgspec.json.encode([dict(zip(names, row, strict=True)) for row in rows]).decode()
+    def postgresql_at_once(self, rows: Sequence[tuple[Any, ...]]) -> tuple[str, dict[str, Any]]:
+        """The statement for all rows, with its parameters."""
+        names, values = self.columns, list(zip(*rows, strict=True))
+        varying = _varying(values) if len(rows) >= WORTH_A_DOCUMENT else ()
+        varying = varying or tuple(range(len(names)))
+        told = [names[index] for index in varying]
+        document = [dict(zip(told, row, strict=True)) for row in zip(*[values[index] for index in varying], strict=True)]
+        parameters = {name: _plain(values[index][0]) for index, name in enumerate(names) if index not in varying}
+        return self._postgresql(varying), {"rows": msgspec.json.encode(document).decode(), **parameters}
+
+    def _postgresql(self, varying: tuple[int, ...]) -> str:
+        known = self._on_postgresql.get(varying)
+        if known is None:
+            types = {name: NUMBERS.get(name, "text") for name in self.columns}
+            told = [self.columns[index] for index in varying]
+            rows = f"json_to_recordset(%(rows)s::json) AS batch ({', '.join(f'{name} {types[name]}' for name in told)})"
+            place = {name: f"batch.{name}" if name in told else f"%({name})s::{types[name]}" for name in self.columns}
+            marks = {"from": f"FROM {rows}", "using": f"USING {rows}", "with": f"{rows}, ", "values": "SELECT ", "end": f" FROM {rows}"}
+            # the marks last: a document's type is no name of a column
+            known = self._on_postgresql[varying] = _NAME.sub(lambda found: place[found[1]], self.text).format_map(marks)
+        return known
 
     def sqlite_at_once(self, rows: Sequence[tuple[Any, ...]]) -> tuple[str, tuple[Any, ...]] | None:
         """The statement for all rows, with its parameters; None where only each row alone can be given whole.
 
-        What is the same in all rows is a parameter of its own. SQLite reads no decimal fraction exactly, and no text past a NUL.
+        SQLite reads no decimal fraction exactly, and no text past a NUL.
         """
         if len(rows) < WORTH_A_DOCUMENT or "{using}" in self.text:
             return None
         values = list(zip(*rows, strict=True))
-        varying = tuple([index for index, column in enumerate(values) if column.count(column[0]) < len(column)])
+        varying = _varying(values)
         parameters: list[Any] = [column[0] for index, column in enumerate(values) if index not in varying]
         told: list[Sequence[Any]] = []
         for index in varying:
@@ -83,11 +98,11 @@ class Batch:
         document = msgspec.json.encode(list(zip(*told, strict=True))).decode()
         if not varying or "\\u0000" in document:
             return None
-        return self._told_at_once(varying), (document, *parameters)
+        return self._sqlite(varying), (document, *parameters)
 
-    def _told_at_once(self, varying: tuple[int, ...]) -> str:
-        """The statement for a document that tells these columns; the others are parameters, and then come the long texts."""
-        known = self._sqlite_at_once.get(varying)
+    def _sqlite(self, varying: tuple[int, ...]) -> str:
+        """The parameters are the document, what is the same in all rows, and the long texts."""
+        known = self._on_sqlite.get(varying)
         if known is None:
             shared = [name for index, name in enumerate(self.columns) if index not in varying]
             place = {name: f"?{number}" for number, name in enumerate(shared, 2)}
@@ -102,8 +117,18 @@ class Batch:
             # WHERE, for else an ON CONFLICT after it could be meant for a join
             marks = {"from": f"FROM {rows}", "with": f"{rows} CROSS JOIN ", "values": "SELECT ", "end": f" FROM {rows} WHERE true"}
             known = _NAME.sub(lambda found: place[found[1]], self.text.format_map(marks))
-            self._sqlite_at_once[varying] = known
+            self._on_sqlite[varying] = known
         return known
+
+
+def _varying(values: Sequence[tuple[Any, ...]]) -> tuple[int, ...]:
+    """Which columns are not the same in all rows."""
+    return tuple([index for index, column in enumerate(values) if column.count(column[0]) < len(column)])
+
+
+def _plain(value: Any) -> Any:
+    """A text of a kind of its own, such as an enumeration's, would be no text to PostgreSQL's driver."""
+    return str(value) if isinstance(value, str) else value
 
 
 def insert(table: str, columns: Sequence[str], *, fixed: Mapping[str, str] | None = None, tail: str = "", long: str = "") -> Batch:

@@ -162,7 +162,7 @@ class Session:
                 if at_once := batch.sqlite_at_once(rows):
                     return int(self._cursor.execute(*at_once).rowcount)
                 return int(self._cursor.executemany(batch.sqlite, rows).rowcount)
-            return int(self._cursor.execute(batch.postgresql, (batch.document(rows),)).rowcount)
+            return int(self._cursor.execute(*batch.postgresql_at_once(rows)).rowcount)
         except self._database.errors as error:
             self._raise(error)
 
