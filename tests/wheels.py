@@ -110,7 +110,7 @@ def _pong(url: str) -> bool:
 
 def build_wheel(source: Path, target: Path) -> str:
     """Without a network and without a C compiler, with the tools that are installed. What the build says."""
-    command = [sys.executable, "-m", "build", "-q", "--wheel", "--no-isolation", "--outdir", str(target), str(source)]
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(target), str(source)]
     done = subprocess.run(command, check=True, capture_output=True, text=True, env={**os.environ, "CC": "/none/cc"})
     return done.stdout + done.stderr
 
