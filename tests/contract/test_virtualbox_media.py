@@ -37,13 +37,29 @@ pytestmark = [pytest.mark.peer, pytest.mark.xdist_group("virtualbox")]
 def test_a_controller_without_a_free_port_is_no_slot(rig: Rig, root: Path, platform: Platform) -> None:
     with another_vm(rig, "small", ports=1):
         first, second = created(platform, "one"), created(platform, "two")
+        assert platform.node_slots("small") == 1
         platform.attach(first, "small", epoch=1)
+        assert platform.node_slots("small") == 1
         with pytest.raises(NoSlot, match="small has all 1"):
             platform.attach(second, "small", epoch=1)
         assert platform.inspect(second).epoch == 0
         platform.detach(first, "small")
         platform.attach(second, "small", epoch=1)
         platform.detach(second, "small")
+
+
+def test_ports_that_hold_something_else_are_no_slots(rig: Rig, root: Path, platform: Platform) -> None:
+    with another_vm(rig, "small", ports=3):
+        disk = root / "foreign.vdi"
+        rig.box.manage("createmedium", "disk", "--filename", str(disk), "--size", "8")
+        rig.box.manage("storageattach", "small", "--storagectl", "SATA", "--port", "0", "--type", "hdd", "--medium", str(disk))
+        assert platform.node_slots("small") == 2
+        platform.attach(created(platform), "small", epoch=1)
+        assert platform.node_slots("small") == 2
+        rig.box.manage("storageattach", "small", "--storagectl", "SATA", "--port", "0", "--type", "hdd", "--medium", "none")
+        rig.box.manage("closemedium", "disk", str(disk), "--delete")
+        assert platform.node_slots("small") == 3
+    assert platform.node_slots("no-such-vm") is None
 
 
 def test_a_vm_without_the_controller_is_told_how_to_get_one(rig: Rig, root: Path, via: str) -> None:

@@ -343,7 +343,8 @@ def test_a_vms_settings_are_read() -> None:
     said = output.settings(VM)
     vm, (ide, sata) = output.vm(said), output.controllers(said)
     assert (vm.name, vm.state, vm.runs) == ("node 1", "abortedsaved", False)
-    assert (ide.bus, sata) == ("ide", Controller(name="SATA-1", bus="sata", ports=4, taken=frozenset({0, 3})))
+    media = frozenset({"11111111-2222-4333-8444-555555555555", "257fe257-c620-44cb-8826-dc97a98f5a48"})
+    assert (ide.bus, sata) == ("ide", Controller(name="SATA-1", bus="sata", ports=4, taken=frozenset({0, 3}), media=media))
     assert sata.free_port() == 2
     assert output.plug_of(said, "257fe257-c620-44cb-8826-dc97a98f5a48") == Plug(controller="SATA-1", port=3)
     assert output.plug_of(said, UUID) is None

@@ -6,6 +6,7 @@ these goes on while no other client of the platform is inside (Host.locked), and
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 
 from msgspec.structs import replace
@@ -72,20 +73,35 @@ class Attaching:
             raise VolumeInUse(volume=found.uuid, holder=f"VM {self._nodes.names(others)}")
 
     def _free(self, editing: Editing, vm: Vm) -> Plug:
-        controller = self._chosen(editing, vm)
+        controller = self._chosen(editing.controllers(), vm)
         if (port := controller.free_port()) is None:
             raise NoSlot(node=vm.name, slots=controller.ports, platform=self._media.platform)
         return Plug(controller=controller.name, port=port)
 
-    def _chosen(self, editing: Editing, vm: Vm) -> Controller:
+    def slots(self, node: str) -> int | None:
+        """How many volumes the VM's controller has ports for, those that it has included; None for a VM or controller that is not there.
+
+        An attach tells better what is wanting.
+        """
+        vm = self._nodes.find(node)
+        controller = self._suitable(self._host.controllers(vm)) if vm and vm.accessible else None
+        if controller is None:
+            return None
+        places = [self._media.places.place(medium.location) for medium in self._host.look(controller.media).values()]
+        ours = sum(place is not None and layout.is_volume(place) for place in places)
+        return max(0, controller.ports - (len(controller.taken) - ours))
+
+    def _chosen(self, controllers: Sequence[Controller], vm: Vm) -> Controller:
         """Only AHCI disks can be plugged into a running VM, and show their guest a serial that is made from the medium's id."""
-        for controller in editing.controllers():
-            if controller.bus == "sata" and self._controller in ("", controller.name):
-                return controller
+        if (found := self._suitable(controllers)) is not None:
+            return found
         named = f" named {self._controller!r}" if self._controller else ""
         mend = f'VBoxManage storagectl {vm.uuid} --name "{self._controller or "SATA"}" --add sata --controller IntelAhci --portcount 30'
         reason = f"VM {vm.name} has no SATA controller{named}; while it is off, add one: {mend}"
         raise PlatformError(platform=self._media.platform, action="attach a volume", reason=reason)
+
+    def _suitable(self, controllers: Sequence[Controller]) -> Controller | None:
+        return next((one for one in controllers if one.bus == "sata" and self._controller in ("", one.name)), None)
 
     def detach(self, external_id: ExternalId, node: str) -> None:
         with suppress(UnknownVolume), self._host.locked():

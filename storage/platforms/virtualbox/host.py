@@ -60,6 +60,8 @@ class Controller(Struct, frozen=True, kw_only=True):
     """In small letters: `sata`, `ide`, `virtioscsi`."""
     ports: int
     taken: frozenset[int] = frozenset()
+    media: frozenset[str] = frozenset()
+    """The ids of the media in its ports; a port may be taken without one."""
 
     def free_port(self) -> int | None:
         """The highest one: the low ones are where people and installers put system disks."""
@@ -125,6 +127,9 @@ class Host(Protocol):
     def find_vm(self, name_or_uuid: str) -> Vm | None: ...
 
     def vms(self) -> Sequence[Vm]: ...
+
+    def controllers(self, vm: Vm) -> Sequence[Controller]:
+        """Its storage controllers, read past whoever has locked it."""
 
     def hardware(self, vm: Vm) -> frozenset[str]:
         """What the VM's guest sees of it, in small letters: the UUID of its firmware, and its MAC addresses as 12 digits."""

@@ -143,6 +143,9 @@ class ManageHost:
         found = (self.find_vm(uuid) for uuid in output.vm_ids(self._run("list", "vms")))
         return [vm for vm in found if vm]
 
+    def controllers(self, vm: Vm) -> Sequence[Controller]:
+        return output.controllers(self._said_of(vm.uuid))
+
     def hardware(self, vm: Vm) -> frozenset[str]:
         return output.hardware(self._said_of(vm.uuid))
 

@@ -69,7 +69,7 @@ class VirtualBoxOptions:
     vboxmanage: str = option("VBoxManage", says="the command line's program, by name or path")
     controller: str = option("", says="the name of the VMs' SATA controller for volumes; empty: the first one that a VM has")
     slots: int = option(
-        DEFAULT_SLOTS, says="how many volumes a VM can hold: its controller's ports without those in other use", check=_ports
+        DEFAULT_SLOTS, says="how many volumes a VM can hold until VirtualBox was asked for its controller's ports", check=_ports
     )
     lock_wait_s: int = option(10, says="how long to wait for a VM or a volume that another client has locked", check=_at_least_one)
     timeout_s: int = option(60, says="how long one call may take; copies have no limit while they go on", check=_at_least_one)

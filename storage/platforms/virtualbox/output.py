@@ -129,6 +129,7 @@ def _controller(said: Mapping[str, str], number: str) -> Controller:
         bus=BUSES.get(kind, kind.lower()),
         ports=int(said.get(f"storagecontrollerportcount{number}", "0")),
         taken=frozenset(port for port, medium in ports.items() if medium != "none"),
+        media=frozenset(said[key] for key in said if re.fullmatch(re.escape(name) + r"-ImageUUID-\d+-\d+", key)),
     )
 
 

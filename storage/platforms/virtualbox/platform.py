@@ -71,6 +71,7 @@ class VirtualBoxPlatform(Platform):
             slots_per_node=self._options.slots,
             identity="virtualbox",
             sees_nodes=True,
+            counts_slots=True,
         )
 
     def settings(self) -> Mapping[str, str]:
@@ -178,6 +179,10 @@ class VirtualBoxPlatform(Platform):
     def node_stopped(self, node: str) -> str | None:
         """A VM whose state was saved is not stopped: it wakes up with its filesystems mounted."""
         return self._nodes.stopped(node)
+
+    @verb("look at a node")
+    def node_slots(self, node: str) -> int | None:
+        return self._attaching.slots(node)
 
     @verb("store a birth certificate")
     def record_birth(self, external_id: ExternalId, birth: Birth, *, epoch: int) -> None:

@@ -187,6 +187,9 @@ class SoapHost:
         state = str(self._web.call("IMachine_getState", ref)).lower()
         return Vm(uuid=uuid, name=str(self._web.call("IMachine_getName", ref)), state=state)
 
+    def controllers(self, vm: Vm) -> Sequence[Controller]:
+        return SoapEditing(self, self._web, self._machine(vm.uuid)).controllers()
+
     def hardware(self, vm: Vm) -> frozenset[str]:
         ref = self._machine(vm.uuid)
         cards = [self._web.call("IMachine_getNetworkAdapter", ref, slot) for slot in range(NETWORK_SLOTS)]
@@ -316,11 +319,13 @@ class SoapEditing:
 
     def _controller(self, ref: str, attached: Sequence[Mapping[str, Any]]) -> Controller:
         name = str(self._web.call("IStorageController_getName", ref))
+        mine = [one for one in attached if one["controller"] == name]
         return Controller(
             name=name,
             bus=str(self._web.call("IStorageController_getBus", ref)).lower(),
             ports=int(self._web.call("IStorageController_getPortCount", ref)),
-            taken=frozenset(one["port"] for one in attached if one["controller"] == name),
+            taken=frozenset(one["port"] for one in mine),
+            media=frozenset(str(self._web.call("IMedium_getId", one["medium"])) for one in mine if one["medium"]),
         )
 
     def _attachments(self) -> Sequence[Mapping[str, Any]]:
