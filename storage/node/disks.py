@@ -21,7 +21,8 @@ LOOP_SET_CAPACITY: Final = 0x4C07
 def refuse_held(device: str, roots: Roots, *, alone: bool) -> None:
     """Raises DeviceInUse if another block device (dm, md, bcache) is built on this one; `alone`: or its disk is used by another path."""
     name = Path(device).name
-    if alone and (used := [path for path in _ways(name, roots) if path != name and devices.in_use(str(roots.dev / path))]):
+    first, *beside = _ways(name, roots)
+    if alone and (used := [path for path in beside if _is_used(path, first, roots)]):
         raise DeviceInUse(device=device, holders=f"a mount or another program on {', '.join(used)}, another path to the same disk")
     if held_by := devices.listed(roots.sys / "block" / name / "holders"):
         raise DeviceInUse(device=device, holders=", ".join(held_by))
@@ -29,14 +30,24 @@ def refuse_held(device: str, roots: Roots, *, alone: bool) -> None:
 
 def has_users(device: str, roots: Roots) -> bool:
     """Whether the disk is in exclusive use by any of its paths: the kernel knows nothing of one user by another. Raises NodeError."""
-    return any(devices.in_use(str(roots.dev / path)) for path in _ways(Path(device).name, roots))
+    first, *beside = _ways(Path(device).name, roots)
+    return devices.in_use(str(roots.dev / first)) or any(_is_used(path, first, roots) for path in beside)
+
+
+def _is_used(path: str, first: str, roots: Roots) -> bool:
+    """Whether another than the map `first` uses the path.
+
+    A path that has failed cannot be opened; that it is in use the kernel says before.
+    """
+    with suppress(NodeError):
+        return devices.in_use(str(roots.dev / path)) and multipath.map_over(path, roots.sys) != first
+    return False
 
 
 def _ways(name: str, roots: Roots) -> list[str]:
-    """All that leads to the disk: the map that stands for its paths, and the paths that no map holds."""
+    """All that leads to the disk, first what is used of it: the device, or the map that stands for it."""
     found = _map_of(name, roots)
-    held = multipath.paths_of(found, roots.sys) if found else []
-    beside = (path for path in _paths(name, roots) if path not in (name, *held) and (roots.dev / path).exists())
+    beside = (path for path in _paths(name, roots) if path != name and (roots.dev / path).exists())
     return [found or name, *beside]
 
 

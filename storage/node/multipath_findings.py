@@ -42,6 +42,9 @@ def _judged(disk: tuple[str, str], roots: Roots) -> Iterator[Finding]:
     if "queue" in daemon.settings("no_path_retry"):
         message = "a map without any path queues for ever (no_path_retry queue): a task that writes then cannot even be killed"
         wrong.append(Finding(ok=False, subject=SUBJECT, message=message, mend="Set no_path_retry to a number in /etc/multipath.conf."))
+    if "yes" not in daemon.settings("recheck_wwid"):
+        message = "what it queued for a volume that is gone may be written to the next one under its LUN number (recheck_wwid no)"
+        wrong.append(Finding(ok=False, subject=SUBJECT, message=message, mend="Set recheck_wwid to yes in /etc/multipath.conf."))
     yield from wrong or [Finding(ok=True, subject=SUBJECT, message="it runs, and puts maps over the array's disks")]
 
 

@@ -97,6 +97,11 @@ def unstage(plan: VolumePlan, capabilities: Capabilities, *, timeout_s: float = 
     return releasing.unstage(plan, Asking(capabilities), NODE, staging_dir=STAGING, journal=_journal(), timeout_s=timeout_s, force=force)
 
 
+def sweep() -> None:
+    """What the node's next executor begins with."""
+    releasing.sweep(STAGING, Machine())
+
+
 def publish(staged: Staged, root: Path, path: str, *, patience_s: float = 60.0, **options: Any) -> Published:
     return publishing.publish(staged, root, path, machine=_machine(0.0, patience_s), **options)
 

@@ -200,6 +200,12 @@ def test_a_map_goes_before_its_paths(mapped: Roots, node: Node, flushed: list[st
     assert deleted(mapped) == ["sda", "sdb"]
 
 
+def test_a_map_without_a_path_that_works_goes_without_writing(mapped: Roots, node: Node, flushed: list[str]) -> None:
+    node.says |= {("sda", 0x83): b"", ("sdb", 0x83): b""}
+    disks.forget(str(mapped.dev / "dm-0"), mapped)
+    assert (flushed, deleted(mapped)) == ([], ["sda", "sdb"])
+
+
 def test_paths_whose_map_does_not_go_stay(mapped: Roots, node: Node, flushed: list[str]) -> None:
     node.answers["multipath -f"] = 1
     with pytest.raises(NodeError):
@@ -236,6 +242,33 @@ def test_a_path_that_is_beside_its_map_is_another_way_to_the_disk(mapped: Roots,
     monkeypatch.setattr(devices, "in_use", lambda device: Path(device).name in ("sda", "sdb", "sdc"))
     with pytest.raises(DeviceInUse, match="program on sdc, another path"):
         disks.refuse_held(str(mapped.dev / "dm-0"), mapped, alone=True)
+
+
+def test_a_path_that_the_map_gets_just_now_is_no_other_user(mapped: Roots, monkeypatch: pytest.MonkeyPatch) -> None:
+    def in_use(device: str) -> bool:
+        if device.endswith("/sdc"):
+            (mapped.sys / "block/sdc/holders/dm-0").mkdir()
+        return device.endswith("/sdc")
+
+    disk(mapped, "sdc")
+    monkeypatch.setattr(devices, "in_use", in_use)
+    disks.refuse_held(str(mapped.dev / "dm-0"), mapped, alone=True)
+
+
+def test_a_path_that_has_failed_is_no_other_user(mapped: Roots, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It cannot be opened; whether it is in use the kernel says before."""
+
+    def in_use(device: str) -> bool:
+        if device.endswith("/sdc"):
+            raise NodeError(command="open", target=device, reason="No such device or address")
+        return False
+
+    disk(mapped, "sdc")
+    monkeypatch.setattr(devices, "in_use", in_use)
+    disks.refuse_held(str(mapped.dev / "dm-0"), mapped, alone=True)
+    assert not disks.has_users(str(mapped.dev / "dm-0"), mapped)
+    with pytest.raises(NodeError):
+        disks.has_users(str(mapped.dev / "sdc"), mapped)
 
 
 def test_all_paths_without_a_map_are_forgotten(roots: Roots, flushed: list[str]) -> None:

@@ -131,12 +131,12 @@ def test_the_map_of_another_volume_that_is_still_used_is_an_error(node: Node) ->
 ARRAY = ("XtremIO", "XtremApp")
 
 
-def findings(node: Node, config: str) -> list[tuple[bool, str]]:
+def findings(node: Node, config: str, recheck: str = '"yes"') -> list[tuple[bool, str]]:
     """Of a node with two disks of the array's."""
     for name in ("sda", "sdb"):
         for file, word in zip(("vendor", "model"), ARRAY, strict=True):
             (node.roots.sys / "block" / name / "device" / file).write_text(f"{word}  \n")
-    node.answers["multipathd show config"] = config
+    node.answers["multipathd show config"] = f"{config}\trecheck_wwid {recheck}\n"
     return [(finding.ok, finding.message) for finding in multipath_findings(ARRAY, node.roots)]
 
 
@@ -158,6 +158,12 @@ def test_the_doctor_says_what_an_operator_must_mend(node: Node, config: str, cla
     ((ok, said),) = findings(node, config)
     assert not ok
     assert said.startswith(message)
+
+
+def test_the_doctor_says_that_a_path_must_be_asked_before_it_is_written_to(node: Node) -> None:
+    ((ok, said),) = findings(node, '\tfind_multipaths "on"\n', recheck='"no"')
+    assert not ok
+    assert said.startswith("what it queued for a volume that is gone may be written to the next one")
 
 
 def test_the_doctor_asks_of_no_disk_that_has_its_map_or_is_not_the_arrays(node: Node) -> None:
