@@ -141,7 +141,7 @@ class PowerScalePlatform(Platform):
 
     @verb("look for a volume")
     def find(self, token: str) -> VolumeReport | None:
-        """One that is begun, and has no quota yet, has no size; it is shown so that it can be deleted."""
+        """One that is begun, and has no quota yet, or whose delete is, has no size; it is shown so that it can be deleted."""
         try:
             name = naming.volume_name(token)
         except Invalid:
@@ -150,7 +150,7 @@ class PowerScalePlatform(Platform):
             return self.inspect(ExternalId(name))
         except UnknownVolume:
             path = self._volumes.path(name)
-            if not (self._folders.is_begun(name, path) or self._snapshots.is_for_clone(token)):
+            if not (self._table.of(path).closing or self._folders.is_begun(name, path) or self._snapshots.is_for_clone(token)):
                 return None
         return self._report(Volume(name=name, path=path, quota="", hard_bytes=0, used_bytes=0, is_ready=False), Exports())
 
@@ -252,7 +252,8 @@ class PowerScalePlatform(Platform):
 
     @verb("delete a volume")
     def delete(self, external_id: ExternalId) -> None:
-        """Closed to all, without quota, moved out of the way, its home gone, and then removed by a job of OneFS' own."""
+        """Closed to all, without quota, moved out of the way, and then removed by a job of OneFS' own. What says that it is closed goes
+        last: until then it is found by its token."""
         if not naming.is_id(external_id):
             return
         volume, path = self._volumes.get(external_id), self._volumes.path(external_id)
@@ -261,11 +262,11 @@ class PowerScalePlatform(Platform):
             self._volumes.unlimit(volume)
         if volume is not None or had_home or naming.token_of_volume(external_id):
             self._folders.bin(external_id, path)
-        if had_home:
-            self._attachments.forget(path)
         self._folders.empty(external_id)
         if token := naming.token_of_volume(external_id):
             self._snapshots.end_clone(token)
+        if had_home:
+            self._attachments.forget(path)
 
     @verb("expand a volume")
     def expand(self, external_id: ExternalId, size_mib: int) -> VolumeReport:
