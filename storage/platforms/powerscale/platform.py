@@ -314,7 +314,11 @@ class PowerScalePlatform(Platform):
     @verb("snapshot a volume")
     def snapshot(self, external_id: ExternalId, *, token: str, name: str = "") -> SnapshotReport:
         """All of the folder at one moment, also of one in use: what a crash of its nodes at that moment would have left."""
-        volume = self._known(external_id)
+        volume = self._volumes.get(external_id)
+        if volume is None:
+            if made := self._snapshots.made(self._volumes.path(external_id), token):  # before its volume went
+                return _reported(made)
+            raise UnknownVolume(volume=external_id)
         try:
             return _reported(self._snapshots.take(volume.path, token, volume.size_mib))
         except NotThere as error:

@@ -57,6 +57,10 @@ class Snapshots:
             raise
         return self._snapshot(said) or Snapshot(name=name, path=path, token=token, size_mib=size_mib, created_at=0.0)
 
+    def made(self, path: str, token: str) -> Snapshot | None:
+        """The one that this token has made of a folder."""
+        return next((one for one in self.all() if (one.path, one.token) == (path, token)), None)
+
     def delete(self, name: str) -> None:
         """Gone already is fine."""
         if naming.of_snapshot(name) is not None:

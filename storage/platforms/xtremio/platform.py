@@ -217,7 +217,9 @@ class XtremioPlatform(Platform):
         except Refused as error:
             if "not_unique" not in error.words:
                 raise self._full(error, size_mib) from error
-        begun = naming.begun_name(source, name)
+        self._name_copy(naming.begun_name(source, name), name)
+
+    def _name_copy(self, begun: str, name: str) -> None:
         try:
             self._xms.change("volumes", begun, {"vol-name": name}, action="name a copy")
         except NotThere:
@@ -341,10 +343,18 @@ class XtremioPlatform(Platform):
         return Page(items=[_snapshot(found[name]) for name in names], after=last)
 
     def snapshot(self, external_id: ExternalId, *, token: str, name: str = "") -> SnapshotReport:
-        source = self._known(external_id)
+        """One that is there, or begun, is the token's also where its volume is gone by now."""
         wanted = naming.snapshot_name(token)
+        begun = naming.begun_name(naming.name_in(external_id), wanted)
         if self._named(wanted) is None:
-            self._copy(_name(source), wanted, "readonly", _mib(source))
+            try:
+                source = self._known(external_id)
+            except UnknownVolume:
+                if not begun.isprintable() or self._named(begun) is None:
+                    raise
+                self._name_copy(begun, wanted)
+            else:
+                self._copy(_name(source), wanted, "readonly", _mib(source))
         return _snapshot(self._xms.get("volumes", wanted, action="look at a snapshot"))
 
     def delete_snapshot(self, snapshot: ExternalId) -> None:

@@ -12,6 +12,7 @@ from storage.errors import (
     PlatformUnavailable,
     PoolFull,
     UnknownSnapshot,
+    UnknownVolume,
     Unsupported,
 )
 from storage.model import ExternalId
@@ -95,6 +96,16 @@ def test_a_snapshot_keeps_the_size_that_its_volume_had_and_its_token(front: OneF
     assert (again.external_id, again.size_mib, len(front.cluster.snapshots)) == (snapshot, SIZE_MIB, 1)
     (listed,) = platform.snapshots().items
     assert listed == again
+
+
+def test_a_snapshot_whose_volume_goes_before_the_repeat_is_there(front: OneFs, platform: PowerScalePlatform) -> None:
+    volume = platform.create(request()).external_id
+    snapshot = platform.snapshot(volume, token="s1")
+    platform.delete(volume)
+    assert platform.snapshot(volume, token="s1") == snapshot
+    for key, token in ((ExternalId("polly-t2"), "s1"), (volume, "s2")):
+        with pytest.raises(UnknownVolume):
+            platform.snapshot(key, token=token)
 
 
 def test_snapshots_of_others_are_left_alone(front: OneFs, platform: PowerScalePlatform) -> None:

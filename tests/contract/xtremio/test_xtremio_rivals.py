@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from unittest.mock import Mock
 
@@ -171,6 +172,25 @@ def test_a_copy_that_gave_up_is_no_volume_and_no_snapshot_and_is_found_to_be_del
     xtremio.delete(left.external_id)
     assert xtremio.find("t2") is None
     assert xtremio.snapshot(volume, token="s2").token == "s2"
+
+
+@pytest.mark.parametrize("is_cut_off", [False, True])
+def test_a_snapshot_whose_volume_goes_before_the_repeat_is_there(
+    xms: XmsServer, xtremio: XtremioPlatform, volume: ExternalId, monkeypatch: pytest.MonkeyPatch, is_cut_off: bool
+) -> None:
+    def dies() -> None:
+        raise PlatformUnavailable(platform="x", action="name", reason="killed")
+
+    if is_cut_off:
+        before(monkeypatch, xtremio, "change", "volumes", dies)
+    with contextlib.suppress(PlatformUnavailable):
+        xtremio.snapshot(volume, token="s1")
+    xtremio.delete(volume)
+    assert xtremio.snapshot(volume, token="s1").external_id == "polly-snap-s1"
+    xtremio.delete_snapshot(ExternalId("polly-snap-s1"))
+    assert things(xms) == []
+    with pytest.raises(UnknownVolume):
+        xtremio.snapshot(volume, token="s1")
 
 
 def test_a_volume_that_another_has_grown_further_is_large_enough(
