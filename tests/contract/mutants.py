@@ -422,6 +422,17 @@ class ReplacesTheBirth(Mutant):
         self.change(external_id, birth=birth)
 
 
+@breaks("test_of_two_birth_certificates_at_once_one_is_kept")
+class LooksThenRecords(Mutant):
+    both_looked = threading.Barrier(2)
+
+    def record_birth(self, external_id: ExternalId, birth: Birth, *, epoch: int) -> None:
+        found = self.inspect(external_id).birth
+        if not found:
+            self.both_looked.wait(timeout=30)
+            self.change(external_id, birth=birth)
+
+
 @breaks("test_birth_certificate_of_a_stale_epoch_is_refused")
 class TakesAStaleBirth(Mutant):
     def record_birth(self, external_id: ExternalId, birth: Birth, *, epoch: int) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from storage.errors import (
+    Conflict,
     Invalid,
     PlatformError,
     PlatformUnavailable,
@@ -21,7 +22,7 @@ from storage.errors import (
     Unsupported,
     VolumeInUse,
 )
-from storage.model import ExternalId
+from storage.model import Birth, ExternalId
 from storage.platforms.base import CreateRequest, VolumeReport
 from storage.platforms.cinder import CinderPlatform
 from storage.platforms.cinder.failures import Refusal as Refused
@@ -112,6 +113,24 @@ def test_a_fence_that_a_holder_overtook_is_not_given(bare: CinderPlatform, cinde
     monkeypatch.setattr(bare._volumes, "mark", mark_late)
     assert bare.fence(volume, 7) is None
     assert bare.inspect(volume).held_by == (NODES[0],)
+
+
+def test_a_birth_certificate_that_comes_between_look_and_word_is_not_replaced(
+    bare: CinderPlatform, cinder: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    volume = bare.create(request()).external_id
+    mark, other = bare._volumes.mark, cinder.platform(BARE_METAL)
+    mine, theirs = (Birth(serial="s", filesystem=kind, filesystem_uuid="6b1f0d0e-3f5e-4d4c-9d7c-0f6a3c1b2a10") for kind in ("ext4", "xfs"))
+
+    def mark_late(*arguments: Any) -> None:
+        monkeypatch.undo()
+        other.record_birth(volume, theirs, epoch=0)
+        mark(*arguments)
+
+    monkeypatch.setattr(bare._volumes, "mark", mark_late)
+    with pytest.raises(Conflict):
+        bare.record_birth(volume, mine, epoch=0)
+    assert bare.inspect(volume).birth == theirs
 
 
 def test_of_two_fences_in_one_moment_the_higher_stands(bare: CinderPlatform, cinder: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -193,7 +193,18 @@ class CinderPlatform(Platform):
         if kept is not None and kept != birth:
             raise Conflict(what=f"the birth certificate of volume {external_id}", expected=birth, found=kept)
         if kept is None:
+            self._intend(external_id, birth)
             self._volumes.mark(external_id, records.born(birth))
+
+    def _intend(self, external_id: ExternalId, birth: Birth) -> None:
+        """Raises Conflict where somebody else intends to keep another certificate, or has kept it: of two at once at most one goes on."""
+        mine = records.intent(birth)
+        self._volumes.mark(external_id, {mine: records.CAME})
+        now = self._volumes.known(external_id)
+        if others := records.intents(now) - {mine}:
+            self._volumes.unmark(external_id, mine)
+            found = records.birth(now) or ", ".join(sorted(others))
+            raise Conflict(what=f"the birth certificate of volume {external_id}", expected=birth, found=found)
 
     # --- snapshots -----------------------------------------------------------------------------------------
 

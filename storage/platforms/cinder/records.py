@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from hashlib import sha256
 from typing import Any, Final
 
 from storage.errors import Invalid
@@ -27,6 +28,7 @@ FLOOR: Final = "polly-floor-"
 CAME: Final = "came"
 """The value of a mark, of which only the key counts."""
 BIRTH: Final = "polly-birth"
+INTENT: Final = f"{BIRTH}-intent-"
 FOR: Final = "polly-for-"
 """With an attachment's id: the node that it is for."""
 CINDERS_OWN: Final = frozenset({"readonly", "attached_mode"})
@@ -87,6 +89,15 @@ def birth(volume: Json) -> Birth | None:
 def born(birth: Birth) -> dict[str, str]:
     kept = {"serial": birth.serial, "filesystem": birth.filesystem, "uuid": birth.filesystem_uuid}
     return {BIRTH: json.dumps(kept, separators=(",", ":"))}
+
+
+def intent(birth: Birth) -> str:
+    """The name that says that this certificate is about to be kept."""
+    return f"{INTENT}{sha256(born(birth)[BIRTH].encode()).hexdigest()[:32]}"
+
+
+def intents(volume: Json) -> frozenset[str]:
+    return frozenset(key for key in metadata(volume) if key.startswith(INTENT))
 
 
 def labels(thing: Json) -> dict[str, str]:

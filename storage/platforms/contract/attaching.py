@@ -204,6 +204,27 @@ class EpochRules:
             arena.here.record_birth(volume, OTHER_BIRTH, epoch=1)
         assert arena.here.inspect(volume).birth == BIRTH, "a refused birth certificate replaced the first"
 
+    def test_of_two_birth_certificates_at_once_one_is_kept(self, arena: Arena) -> None:
+        arena.needs("marks")
+        volume = arena.created()
+        arena.attach(volume)
+        together = threading.Barrier(2)
+
+        def record(platform: Platform, birth: Birth) -> Birth | None:
+            together.wait(timeout=30)
+            try:
+                platform.record_birth(volume, birth, epoch=1)
+            except Conflict:
+                return None
+            return birth
+
+        with ThreadPoolExecutor(2) as pool:
+            recorded = [birth for birth in pool.map(record, (arena.here, arena.there), (BIRTH, OTHER_BIRTH)) if birth]
+        assert len(recorded) < 2, "two birth certificates were recorded"
+        for birth in recorded or [BIRTH]:  # two that came in each other's way may both be refused
+            arena.here.record_birth(volume, birth, epoch=1)
+            assert arena.there.inspect(volume).birth == birth, "a birth certificate that was recorded is not the one that is there"
+
     def test_birth_certificate_of_a_stale_epoch_is_refused(self, arena: Arena) -> None:
         arena.needs("marks")
         volume = arena.created()

@@ -76,10 +76,21 @@ class Attaching:
         if epoch < volume.mark.epoch:
             raise StaleEpoch(volume=external_id, epoch=epoch, found=volume.mark.epoch)
         wanted = tags.of_birth(birth)
-        found = volume.tags.get(tags.BIRTH, wanted)
-        if found != wanted:
+        if tags.BIRTH not in volume.tags:
+            self._intend(volume, wanted)
+            self._write(volume, {tags.BIRTH: wanted})
+        elif (found := volume.tags[tags.BIRTH]) != wanted:
             raise Conflict(what=f"the birth certificate of {external_id}", expected=wanted, found=found)
-        self._write(volume, {tags.BIRTH: wanted})
+
+    def _intend(self, volume: Volume, certificate: str) -> None:
+        """Raises Conflict where somebody else intends to keep another certificate, or has kept it: of two at once at most one goes on."""
+        mine, external_id = tags.intent(certificate), ExternalId(volume.volume_id)
+        self._write(volume, {mine: ""})
+        now = self._looks.volume_now(external_id).tags
+        if others := tags.intents(now) - {mine}:
+            self._forget(external_id, [mine])
+            found = now.get(tags.BIRTH) or ", ".join(sorted(others))
+            raise Conflict(what=f"the birth certificate of {external_id}", expected=certificate, found=found)
 
     def _ready(self, volume: Volume, node: str) -> Volume:
         """The volume once it is neither being made nor on its way off this node."""

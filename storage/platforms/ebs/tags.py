@@ -1,13 +1,15 @@
 """What Polly keeps with a volume in its tags, and how it is read back.
 
 EC2 has no compare-and-set on tags, so a number that must only grow is kept as a set of keys: `polly:epoch:7` says that epoch 7
-came. Two writers at once then never overwrite each other, and the mark is the highest number that is there.
+came. Two writers at once then never overwrite each other, and the mark is the highest number that is there. Who writes a birth
+certificate says so first under a key of its own, looks whether somebody else has, and then gives up.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any, Final
 
 import msgspec
@@ -20,6 +22,7 @@ OURS: Final = "polly:"
 TOKEN: Final = f"{OURS}token"
 NAME: Final = "Name"
 BIRTH: Final = f"{OURS}birth"
+INTENT: Final = f"{BIRTH}:"
 EPOCH: Final = f"{OURS}epoch:"
 FLOOR: Final = f"{OURS}floor:"
 HOLDER: Final = f"{OURS}holder:"
@@ -96,6 +99,15 @@ def birth(tags: Mapping[str, str]) -> Birth | None:
 
 def of_birth(certificate: Birth) -> str:
     return msgspec.json.encode(certificate).decode()
+
+
+def intent(certificate: str) -> str:
+    """The key that says that this certificate is about to be kept."""
+    return f"{INTENT}{sha256(certificate.encode()).hexdigest()[:32]}"
+
+
+def intents(tags: Mapping[str, str]) -> frozenset[str]:
+    return frozenset(key for key in tags if key.startswith(INTENT))
 
 
 def labels(tags: Mapping[str, str]) -> dict[str, str]:

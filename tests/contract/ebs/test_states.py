@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -395,3 +396,30 @@ def test_lost_describes_are_asked_again(front: Front, cloud: EbsPlatform) -> Non
 
     assert cloud.inspect(volume).external_id == volume
     assert front.calls["DescribeVolumes"] - before == 3
+
+
+BIRTHS = [Birth(serial="serial", filesystem=kind, filesystem_uuid="6b1f0d0e-3f5e-4d4c-9d7c-0f6a3c1b2a10") for kind in ("ext4", "xfs")]
+
+
+@pytest.mark.parametrize("writes_before", [1, 2])
+def test_a_birth_certificate_that_comes_between_a_look_and_a_write_is_not_replaced(
+    front: Front, cloud: EbsPlatform, monkeypatch: pytest.MonkeyPatch, writes_before: int
+) -> None:
+    volume, other = create(cloud).external_id, ec2.adapter(front)
+    write, writes, refused = cloud._attaching._write, itertools.count(1), []
+
+    def write_late(*arguments: Any) -> None:
+        if next(writes) == writes_before:
+            try:
+                other.record_birth(volume, BIRTHS[1], epoch=0)
+            except Conflict:
+                refused.append(BIRTHS[1])
+        write(*arguments)
+
+    monkeypatch.setattr(cloud._attaching, "_write", write_late)
+    try:
+        cloud.record_birth(volume, BIRTHS[0], epoch=0)
+    except Conflict:
+        refused.append(BIRTHS[0])
+    assert refused == [BIRTHS[writes_before - 1]]
+    assert other.inspect(volume).birth not in [None, *refused]
