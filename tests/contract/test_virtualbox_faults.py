@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from storage.errors import (
+    Invalid,
     PlatformError,
     PlatformUnavailable,
     VolumeInUse,
@@ -21,7 +22,7 @@ from storage.errors import (
 from storage.model import ExternalId
 from storage.platforms.base import Platform
 from storage.platforms.virtualbox import layout
-from tests.contract.virtualbox_rig import NODES, Rig, created
+from tests.contract.virtualbox_rig import NODES, WAYS, Rig, created
 from tests.contract.virtualbox_rig import platform as platform  # fixtures
 from tests.contract.virtualbox_rig import rig as rig
 from tests.contract.virtualbox_rig import root as root
@@ -188,6 +189,16 @@ def test_two_processes_of_the_command_line_share_one_lock(rig: Rig, root: Path) 
     leave.set()
     holder.join()
     second.attach(volume, NODES[0], epoch=1)
+
+
+@pytest.mark.parametrize("ways", [WAYS, WAYS[::-1]], ids=lambda ways: ways[0])
+def test_processes_that_use_one_root_in_two_ways_are_not_both_let_in(rig: Rig, root: Path, ways: tuple[str, str]) -> None:
+    first, second = (rig.build(root, way) for way in ways)
+    volume = created(first)
+    with pytest.raises(Invalid, match=f"others use {root} by via = '{ways[0]}'"):
+        second.attach(volume, NODES[0], epoch=1)
+    first.attach(volume, NODES[0], epoch=1)
+    assert second.inspect(volume).epoch == 1
 
 
 # --- services that die -----------------------------------------------------------------------------------------------

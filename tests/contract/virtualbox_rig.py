@@ -20,6 +20,7 @@ from storage.platforms.virtualbox.manage import ManageHost
 from storage.platforms.virtualbox.options import VirtualBoxOptions
 from storage.platforms.virtualbox.patience import Patience
 from storage.platforms.virtualbox.soap import SoapHost
+from storage.platforms.virtualbox.ways import OneWay
 from storage.platforms.virtualbox.websession import WebSession
 from tests.contract.virtualbox_wire import Wire
 from tests.peers import virtualbox as peer
@@ -46,7 +47,8 @@ class Rig:
         return self.host_of(self.box.disks)
 
     def host_of(self, root: Path) -> ManageHost:
-        return ManageHost(str(self.box.program), str(root), timeout_s=60, patience=Patience(bound_s=5))
+        way = OneWay(str(root), "vboxmanage")
+        return ManageHost(str(self.box.program), str(root), timeout_s=60, patience=Patience(bound_s=5), way=way)
 
     @property
     def soap(self) -> Any:
@@ -57,6 +59,10 @@ class Rig:
 
     def log_on(self) -> str:
         return str(self.soap.IWebsessionManager_logon(USER, PASSWORD))
+
+    def log_off(self, box: str) -> None:
+        with contextlib.suppress(zeep.exceptions.Fault):  # the session has ended
+            self.soap.IWebsessionManager_logoff(box)
 
     def settings(self, root: Path, via: str, **more: str) -> dict[str, str]:
         ways = {
@@ -80,7 +86,8 @@ class Rig:
 
     def tidy(self, root: Path) -> None:
         options = read_options(VirtualBoxOptions, "vbox", self.settings(root, "soap"))
-        host = SoapHost(WebSession(options), lock_file=str(root / "lock.vdi"), patience=Patience(bound_s=5))
+        way = OneWay(str(root), "soap")
+        host = SoapHost(WebSession(options), lock_file=str(root / "lock.vdi"), patience=Patience(bound_s=5), way=way)
         media = [known.uuid for known in host.media() if known.location.startswith(f"{root}/")]
         for medium in host.look(media).values():
             for machine in medium.machines:

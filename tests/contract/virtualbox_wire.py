@@ -4,51 +4,59 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from storage.platforms.faulting import Fate, Fault, Faults
 from tests.ports import free_port, give_back
 
 OPERATION = re.compile(rb"<(?:\w+:)?(I[A-Za-z]+_\w+)")
+READS = re.compile(r"^$|_(get|find)[A-Z]|^IProgress_|_release$")
+"""Operations that change nothing: dying after one of them is dying after what was changed before. Empty: the service's description."""
+BOX = re.compile(rb"<returnval>([^<]+)</returnval>")
+
+
+class Deaths(Faults):
+    """Web sessions of processes that died end with the fault, as they do in time: the service waits five minutes for that."""
+
+    def __init__(self, wire: Wire, log_off: Callable[[str], object], *kinds: Fault) -> None:
+        super().__init__(*kinds, midway=(Fault.DIED,))
+        self._wire, self._log_off = wire, log_off
+
+    def arrange(self, fault: Fault, nth: int) -> None:
+        super().arrange(fault, nth)
+        self._wire.dying = fault is Fault.DIED
+
+    def heal(self) -> None:
+        super().heal()
+        while self._wire.dying and self._wire.sessions:
+            self._log_off(self._wire.sessions.pop())
+        self._wire.dying = False
 
 
 class Wire:
-    """`before` and `after` are called with each operation's name; what they say true to is not sent, or not answered."""
+    """`before` is called with each operation's name; what it says true to is not sent."""
 
     def __init__(self, port: int) -> None:
         self.before: Callable[[str], bool] = lambda operation: False
-        self.after: Callable[[str], bool] = lambda operation: False
+        self.at_call = Faults()
+        self.dying = False
+        self.sessions: list[str] = []
+        """What the service has called the sessions that were begun through this wire."""
         self.seen: list[str] = []
         self._to = port
         self._port = free_port()
         self.url = f"http://127.0.0.1:{self._port}/"
         self._server: ThreadingHTTPServer | None = None
 
-    @contextmanager
-    def losing(self, operation: str) -> Iterator[None]:
-        """The next answer to this operation is lost; what was asked is done."""
-        lost: list[str] = []
-
-        def after(seen: str) -> bool:
-            if seen != operation or lost:
-                return False
-            lost.append(seen)
-            return True
-
-        self.after = after
-        try:
-            yield
-        finally:
-            self.after = lambda seen: False
-        assert lost, f"{operation} was not called"
-
     def start(self) -> Wire:
         wire = self
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True
+            wbufsize = -1
 
             def do_GET(self) -> None:
                 self._pass_on(b"")
@@ -60,7 +68,9 @@ class Wire:
                 found = OPERATION.search(body)
                 operation = found[1].decode() if found else ""
                 wire.seen.append(operation)
-                if wire.before(operation) or (answer := wire._ask(self.command, self.path, body)) is None or wire.after(operation):
+                fate = Fate.DO if READS.search(operation) else wire.at_call.fate(operation)
+                cut = fate is Fate.CUT or wire.before(operation)
+                if cut or (answer := wire._ask(self.command, self.path, body)) is None or fate is Fate.UNHEARD:
                     self.close_connection = True
                     return
                 self.send_response(answer[0])
@@ -88,7 +98,9 @@ class Wire:
         try:
             connection.request(method, path, body, {"Content-Type": "text/xml; charset=utf-8", "SOAPAction": '""'})
             answer = connection.getresponse()
-            return answer.status, answer.read()
+            said = answer.read()
+            self.sessions += [ref.decode() for ref in BOX.findall(said)] if b"logonResponse" in said else []
+            return answer.status, said
         except OSError:
             return None
         finally:

@@ -17,13 +17,14 @@ from storage.platforms.virtualbox import output
 from storage.platforms.virtualbox.failures import FILE_ERROR, INVALID_STATE, NOT_FOUND, Fault, Unreachable
 from storage.platforms.virtualbox.host import WRITETHROUGH, Controller, Known, Medium, Plug, Vm
 from storage.platforms.virtualbox.patience import Patience
+from storage.platforms.virtualbox.ways import OneWay
 
 LOCK: Final = "polly.lock"
 
 
 class ManageHost:
-    def __init__(self, program: str, root: str, *, timeout_s: int, patience: Patience) -> None:
-        self._program, self._root, self._timeout_s, self._patience = program, Path(root), timeout_s, patience
+    def __init__(self, program: str, root: str, *, timeout_s: int, patience: Patience, way: OneWay) -> None:
+        self._program, self._root, self._timeout_s, self._patience, self._way = program, Path(root), timeout_s, patience, way
         self._mine = threading.local()
         self._sizes: dict[str, int] = {}
 
@@ -47,6 +48,8 @@ class ManageHost:
             raise Unreachable(f"VBoxManage {arguments[0]} did not end within {self._timeout_s} s") from error
         except OSError as error:
             raise Unreachable(f"{self._program} cannot be run: {error.strerror}") from error
+        if ended.returncode < 0:
+            raise Unreachable(f"VBoxManage {arguments[0]} was killed by signal {-ended.returncode}")
         if ended.returncode:
             raise output.refusal(ended.stderr.decode("utf-8", "replace"))
         return ended.stdout.decode("utf-8", "replace")
@@ -185,6 +188,7 @@ class ManageHost:
         try:
             self._take(fd)
             self._mine.locks = (*before, fd)
+            self._way.make_sure(self)
             yield
         finally:
             self._mine.locks = before

@@ -26,6 +26,7 @@ from storage.platforms.virtualbox.patience import Patience
 from storage.platforms.virtualbox.records import Record
 from storage.platforms.virtualbox.snapshots import Snapshots
 from storage.platforms.virtualbox.soap import SoapHost
+from storage.platforms.virtualbox.ways import OneWay
 from storage.platforms.virtualbox.websession import WebSession
 
 LARGEST_MIB: Final = 2097149
@@ -33,11 +34,11 @@ LARGEST_MIB: Final = 2097149
 
 
 def _host(options: VirtualBoxOptions) -> Host:
-    patience = Patience(bound_s=options.lock_wait_s)
+    patience, way = Patience(bound_s=options.lock_wait_s), OneWay(options.root, options.via)
     if options.via == "vboxmanage":
-        return ManageHost(options.vboxmanage, options.root, timeout_s=options.timeout_s, patience=patience)
+        return ManageHost(options.vboxmanage, options.root, timeout_s=options.timeout_s, patience=patience, way=way)
     lock_file = Layout(options.root, options.pools).lock()
-    return SoapHost(WebSession(options), lock_file=lock_file, patience=patience)
+    return SoapHost(WebSession(options), lock_file=lock_file, patience=patience, way=way)
 
 
 class VirtualBoxPlatform(Platform):

@@ -9,6 +9,7 @@ from typing import Any, Final
 from storage.platforms.virtualbox.failures import FILE_ERROR, INVALID_STATE, NOT_FOUND, Fault, Stale, Unreachable
 from storage.platforms.virtualbox.host import Controller, Known, Medium, Plug, Vm
 from storage.platforms.virtualbox.patience import Patience
+from storage.platforms.virtualbox.ways import OneWay
 from storage.platforms.virtualbox.websession import NOTHING, WebSession
 
 TURN_MS: Final = 1000
@@ -18,8 +19,8 @@ UNREADABLE: Final = frozenset({"Inaccessible", "NotCreated"})
 
 
 class SoapHost:
-    def __init__(self, web: WebSession, *, lock_file: str, patience: Patience) -> None:
-        self._web, self._lock_file, self._patience = web, lock_file, patience
+    def __init__(self, web: WebSession, *, lock_file: str, patience: Patience, way: OneWay) -> None:
+        self._web, self._lock_file, self._patience, self._way = web, lock_file, patience, way
         self._known: dict[str, Known] = {}
         self._refs: dict[str, str] = {}
         self._sizes: dict[str, int] = {}
@@ -203,7 +204,13 @@ class SoapHost:
         session = str(self._web.call("IWebsessionManager_getSessionObject", self._web.box))
         try:
             self._lock_vm(vm, session)
-            yield SoapEditing(self, self._web, str(self._web.call("ISession_getMachine", session)))
+            machine = str(self._web.call("ISession_getMachine", session))
+            try:
+                yield SoapEditing(self, self._web, machine)
+            except Unreachable:
+                # What was changed without our being told is kept: given up, the medium would go on naming a VM that does not have it.
+                self._surely("IMachine_saveSettings", machine)
+                raise
         finally:
             self._unlock_vm(session)
 
@@ -257,6 +264,7 @@ class SoapHost:
             with self._web.staying():
                 token = self._taken(self._lock_medium())
                 try:
+                    self._way.make_sure(self)
                     yield
                 finally:
                     self._surely("IToken_abandon", token)
