@@ -603,7 +603,6 @@ class ClonesAcrossPools(ClonesAnew):
 # --- faults ------------------------------------------------------------------------------------
 
 
-@breaks("test_lost_reply_of_create")
 @breaks("test_create_with_a_fault_at_every_call")
 class RemembersTokensInTheProcess(Mutant):
     def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -616,19 +615,17 @@ class RemembersTokensInTheProcess(Mutant):
         return self.inspect(self._made[request.token])
 
 
-@breaks("test_lost_reply_of_a_clone")
+@breaks("test_clone_with_a_fault_at_every_call")
 class ClonesAgain(ClonesAnew):
     pass
 
 
-@breaks("test_lost_reply_of_attach")
 @breaks("test_attach_with_a_fault_at_every_call")
 class RefusesItsOwnAttachment(Mutant):
     def attach(self, external_id: ExternalId, node: str, *, epoch: int, read_only: bool = False) -> Attachment:
         return super().attach(external_id, f"{node} of process {id(self)}", epoch=epoch, read_only=read_only)
 
 
-@breaks("test_lost_reply_of_detach")
 @breaks("test_detach_with_a_fault_at_every_call")
 class RefusesToDetachAgain(Mutant):
     def detach(self, external_id: ExternalId, node: str) -> None:
@@ -637,7 +634,6 @@ class RefusesToDetachAgain(Mutant):
         super().detach(external_id, node)
 
 
-@breaks("test_lost_reply_of_delete")
 @breaks("test_delete_with_a_fault_at_every_call")
 class RefusesToDeleteAgain(Mutant):
     def delete(self, external_id: ExternalId) -> None:
@@ -645,7 +641,6 @@ class RefusesToDeleteAgain(Mutant):
         super().delete(external_id)
 
 
-@breaks("test_lost_reply_of_expand")
 @breaks("test_expand_with_a_fault_at_every_call")
 class RefusesToGrowAgain(Mutant):
     def expand(self, external_id: ExternalId, size_mib: int) -> VolumeReport:
@@ -653,26 +648,22 @@ class RefusesToGrowAgain(Mutant):
         return super().expand(external_id, size_mib - 2 if grown else size_mib)
 
 
-@breaks("test_lost_reply_of_snapshot")
 @breaks("test_snapshot_with_a_fault_at_every_call")
 class SnapshotsAgain(SnapshotsAnew):
     pass
 
 
-@breaks("test_lost_reply_of_delete_snapshot")
 @breaks("test_delete_snapshot_with_a_fault_at_every_call")
 class RefusesToDeleteASnapshotAgain(DeletesSnapshotsOnce):
     pass
 
 
-@breaks("test_lost_reply_of_fence")
 @breaks("test_fence_with_a_fault_at_every_call")
 class FencesOnce(Mutant):
     def fence(self, external_id: ExternalId, epoch: int) -> str | None:
         return None if self.inspect(external_id).epoch >= epoch else super().fence(external_id, epoch)
 
 
-@breaks("test_lost_reply_of_record_birth")
 @breaks("test_record_birth_with_a_fault_at_every_call")
 class RecordsOnce(Mutant):
     def record_birth(self, external_id: ExternalId, birth: Birth, *, epoch: int) -> None:
@@ -743,7 +734,6 @@ class TriesAnotherNode(Mutant):
             return self.unchecked_attach(external_id, "node-c", epoch)
 
 
-@breaks("test_throttled_calls_succeed_in_the_end")
 @breaks("test_looks_with_a_fault_at_every_call")
 class GivesUpWhenThrottled(Mutant):
     @contextmanager
@@ -763,21 +753,8 @@ class TakesANodeOutOfReachForStopped(Mutant):
             return str(error)
 
 
-@breaks("test_expired_credentials_are_said_and_survived")
-class NeverLogsInAgain(Mutant):
-    lost = False
-
-    @contextmanager
-    def _call(self, verb: str) -> Iterator[MemoryStorage]:
-        self.lost = self.lost or self.storage.expired
-        if self.lost:
-            raise PlatformUnavailable(platform=self.name, action="log in", reason="the credentials have expired")
-        with super()._call(verb) as storage:
-            yield storage
-
-
 @breaks("test_detach_with_a_fault_at_every_call")
-class NeverLogsInAgainAfterAFault(Mutant):
+class NeverLogsInAgain(Mutant):
     failed: str = ""
 
     def detach(self, external_id: ExternalId, node: str) -> None:

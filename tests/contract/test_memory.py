@@ -9,7 +9,7 @@ import pytest
 
 from storage.platforms.base import Attachment, Platform
 from storage.platforms.contract import PlatformContract
-from storage.platforms.faulting import Fault, Faults
+from storage.platforms.faulting import Faults
 from storage.platforms.testing import MemoryPlatform, MemoryStorage
 
 POOLS = ("default", "second")
@@ -40,15 +40,3 @@ class TestMemory(PlatformContract):
 
     def faults(self, storage: MemoryStorage) -> Faults:
         return storage.faults
-
-    @contextlib.contextmanager
-    def throttling(self, storage: MemoryStorage) -> Iterator[None]:
-        storage.faults.arrange(Fault.THROTTLED, 1)
-        yield
-        storage.faults.heal()
-
-    @contextlib.contextmanager
-    def expiring(self, storage: MemoryStorage) -> Iterator[None]:
-        storage.expired = True
-        yield
-        storage.expired = False

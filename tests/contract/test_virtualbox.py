@@ -95,20 +95,6 @@ class TestWebService(Rules):
         self.rig.wire.at_call = Deaths(self.rig.wire, self.rig.log_off, *kinds)
         return self.rig.wire.at_call
 
-    def expiring(self, storage: Path) -> AbstractContextManager[object]:
-        return self._other_password()
-
-    @contextlib.contextmanager
-    def _other_password(self) -> Iterator[None]:
-        """The password was changed, and no session of the old one is left."""
-        self.rig.box.set_password("another")
-        self.rig.box.stop_serving()
-        self.rig.box.serve()
-        try:
-            yield
-        finally:
-            self.rig.box.set_password(PASSWORD)
-
 
 @pytest.mark.xdist_group("virtualbox-cli")
 class TestCommandLine(Rules):

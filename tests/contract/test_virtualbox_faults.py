@@ -28,6 +28,7 @@ from tests.contract.virtualbox_rig import rig as rig
 from tests.contract.virtualbox_rig import root as root
 from tests.contract.virtualbox_rig import via as via
 from tests.contract.virtualbox_rig import web as web
+from tests.peers.virtualbox import PASSWORD
 from tests.support import eventually
 
 pytestmark = [pytest.mark.peer, pytest.mark.xdist_group("virtualbox")]
@@ -202,6 +203,20 @@ def test_processes_that_use_one_root_in_two_ways_are_not_both_let_in(rig: Rig, r
 
 
 # --- services that die -----------------------------------------------------------------------------------------------
+
+
+def test_a_changed_password_is_said_and_a_good_one_taken_again(rig: Rig, web: Platform) -> None:
+    """No session of the old one is left."""
+    volume = created(web)
+    rig.box.set_password("another")
+    rig.box.stop_serving()
+    rig.box.serve()
+    try:
+        with pytest.raises(PlatformUnavailable, match="does not let"):
+            web.inspect(volume)
+    finally:
+        rig.box.set_password(PASSWORD)
+    assert web.inspect(volume).external_id == volume
 
 
 def test_a_restarted_web_service_is_logged_on_to_again(rig: Rig, web: Platform) -> None:

@@ -18,14 +18,14 @@
 
 What the adapter's Capabilities don't declare is left out, and must be refused when it is called. The other hooks, with what
 they are when they are not written, are in `storage.platforms.contract.arena.Hooks`: how to fill a pool, how to look at the data
-on a volume, how to lose a reply, to throttle, and to let credentials expire.
+on a volume, and what a peer can make go wrong at a call.
 """
 
 from storage.platforms.contract.arena import Arena, Hooks
 from storage.platforms.contract.attaching import AttachRules, EpochRules, NodeRules
 from storage.platforms.contract.copies import CloneRules, RestoreRules, SnapshotRules
 from storage.platforms.contract.creating import CreateRules, DeleteRules, ExpandRules, ListRules
-from storage.platforms.contract.faults import LostReplyRules, RestartRules, ServiceRules
+from storage.platforms.contract.faults import RestartRules, ServiceRules
 from storage.platforms.contract.interrupted import InterruptedRules
 
 __all__ = ["Arena", "Hooks", "PlatformContract"]
@@ -42,7 +42,6 @@ class PlatformContract(
     SnapshotRules,
     RestoreRules,
     CloneRules,
-    LostReplyRules,
     InterruptedRules,
     RestartRules,
     ServiceRules,

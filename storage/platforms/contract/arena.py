@@ -12,7 +12,7 @@ from typing import Any, ClassVar, NoReturn
 
 import pytest
 
-from storage.errors import PlatformUnavailable, PollyError, PoolFull
+from storage.errors import PollyError, PoolFull
 from storage.model import ExternalId
 from storage.platforms.base import Attachment, CreateRequest, Platform, SnapshotReport, VolumeReport
 from storage.platforms.faulting import Faults
@@ -75,23 +75,6 @@ class Hooks:
         with open(_place(attachment, os.O_RDONLY), "rb") as file:
             file.seek(_offset(attachment))
             return file.read(length)
-
-    def losing(self, storage: Any, platform: Platform, verb: str) -> AbstractContextManager[Platform]:
-        """The platform, whose next answer to `verb` is lost on the way: it was done, and PlatformUnavailable is raised.
-
-        `clone` is a create from another volume, for which some platforms have a call of its own.
-
-        An adapter that speaks over a network should lose the answer there, not here.
-        """
-        return contextlib.nullcontext(LostReply(platform, verb))
-
-    def throttling(self, storage: Any) -> AbstractContextManager[object] | None:
-        """The storage system refuses calls for a while, as its rate limits do; None if it has none."""
-        return None
-
-    def expiring(self, storage: Any) -> AbstractContextManager[object] | None:
-        """The credentials that the adapters have are no longer good, and good again afterwards; None if there are none."""
-        return None
 
     def faults(self, storage: Any) -> Faults:
         """What the peer can make go wrong at a call of its choice; nothing unless it says so."""
@@ -178,23 +161,6 @@ class Arena:
         self.here.close()
         self.here = self.case.make(self.storage)
 
-    def lose(self, verb: str, *arguments: Any, **options: Any) -> None:
-        """Calls a verb whose answer gets lost."""
-        with (
-            self.case.losing(self.storage, self.here, verb) as platform,
-            refused(PlatformUnavailable, f"the lost reply of {verb} is reported"),
-        ):
-            getattr(platform, "create" if verb == "clone" else verb)(*arguments, **options)
-
-    def repeats(self) -> Iterator[str]:
-        """First the same process repeats what it is in doubt about, then one that was started anew."""
-        yield "same"
-        yield "restarted"
-
-    def again(self, how: str) -> None:
-        if how == "restarted":
-            self.restart()
-
     def volumes(self, limit: int = 500) -> Iterator[VolumeReport]:
         yield from _all(self.here.volumes, limit)
 
@@ -226,24 +192,6 @@ class Arena:
     def holds(self, attachment: Attachment, data: bytes) -> bool:
         """Whether the data is on the volume; true where the suite cannot look."""
         return not self.case.has_data or self.case.read(self.storage, attachment, len(data)) == data
-
-
-class LostReply:
-    """A platform whose next answer to one verb is lost."""
-
-    def __init__(self, platform: Platform, verb: str) -> None:
-        self._platform, self._verb = platform, "create" if verb == "clone" else verb
-
-    def __getattr__(self, name: str) -> Any:
-        found = getattr(self._platform, name)
-        return self._losing(found) if name == self._verb else found
-
-    def _losing(self, call: Callable[..., object]) -> Callable[..., object]:
-        def run(*arguments: Any, **options: Any) -> object:
-            call(*arguments, **options)
-            raise PlatformUnavailable(platform=self._platform.name, action=self._verb, reason="the reply was lost")
-
-        return run
 
 
 @contextlib.contextmanager
