@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 from contextlib import suppress
@@ -55,6 +56,7 @@ def shut_down() -> None:
 
 def await_end() -> None:
     eventually(lambda: not {"systemd-udevd", "multipathd"} & _running(), 20, "the end of udevd and multipathd")
+    shutil.rmtree("/run/udev")  # by what is in it device-mapper's tools would go on waiting for udev
 
 
 def findings() -> list[str]:
