@@ -257,6 +257,17 @@ def test_attach_slots_are_counted_over_the_whole_call() -> None:
     assert refused.examples[Refusal.SLOTS] == "agent-1.example has too few attach slots left for volume data on ebs"
 
 
+def test_every_attach_slot_of_an_agent_is_given_away_in_one_call() -> None:
+    view = replace(one_pool(), platforms={"ebs": PlatformView(name="ebs", slots_per_node=4)})
+    asks = [ask(str(number), volumes=(new_volume(10),)) for number in range(5)]
+    assert places(asks, [simple("1", cpus=8)], view) == [f"{number} agent-1" for number in range(4)]
+
+
+def test_ports_of_another_role_are_not_given_away() -> None:
+    offer = offer_json("1", [scalar("cpus", 8), scalar("mem", 4096), ports((31000, 31009), reservations=reserved("other"))])
+    assert tally(ask(ports=PortAsk(wanted=(0,))), decoded(offer)).counts == {Refusal.PORTS: 1}
+
+
 def test_slots_are_shared_by_the_rooms_of_an_agent() -> None:
     view = replace(one_pool(), platforms={"ebs": PlatformView(name="ebs", slots_per_node=1)})
     offers = [simple("1", agent="a"), simple("2", agent="a", role="other")]
