@@ -36,11 +36,17 @@ class Cloning:
             raise PlatformError(platform=self._platform, action=f"clone volume {key}", reason=reason)
         return found
 
-    def was_left_alone(self, source: Json) -> bool:
-        """Whether nobody has had it attached since it was looked at."""
-        now = self._volumes.get(str(source["id"]))
-        return self._in_use or (now is not None and not records.held_by(now) and records.mark(now) == records.mark(source))
+    def begun(self, source: Json) -> dict[str, str]:
+        """What a clone's metadata say until it is known to be whole."""
+        return {} if self._in_use else records.clone_of(source)
 
-    def torn(self, source: Json) -> PlatformUnavailable:
-        reason = f"volume {source['id']} was attached while Cinder copied it, so the copy was thrown away"
-        return PlatformUnavailable(platform=self._platform, action=f"clone volume {source['id']}", reason=reason)
+    def torn(self, clone: Json) -> PlatformUnavailable | None:
+        """Why a clone may be torn; None if it is known to be whole, or nobody has had its source attached since it was asked for."""
+        if (origin := records.metadata(clone).get(records.CLONE_OF)) is None:
+            return None
+        key, _, epoch = origin.partition(" ")
+        now = self._volumes.get(key)
+        if now is not None and not records.held_by(now) and str(records.mark(now).epoch) == epoch:
+            return None
+        reason = f"volume {key} was attached while Cinder copied it, so the copy was thrown away"
+        return PlatformUnavailable(platform=self._platform, action=f"clone volume {key}", reason=reason)

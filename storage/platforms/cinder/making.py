@@ -65,28 +65,18 @@ class Making:
 
     def _make(self, request: CreateRequest, size_mib: int) -> Json:
         if request.source is None:
-            return self._asked_for(request, size_mib, {})
+            return self._asked_for(request, size_mib, {}, {})
         source = self._cloning.source(request, size_mib)
-        made = self._asked_for(request, size_mib, {"source_volid": source["id"]})
-        try:
-            ready = self._ready(made, request, size_mib)
-        except PlatformError as error:
-            if self._cloning.was_left_alone(source):
-                raise
-            raise self._cloning.torn(source) from error
-        if ready is not None and not self._cloning.was_left_alone(source):
-            self._volumes.delete(str(made["id"]))
-            raise self._cloning.torn(source)
-        return made
+        return self._asked_for(request, size_mib, {"source_volid": source["id"]}, self._cloning.begun(source))
 
-    def _asked_for(self, request: CreateRequest, size_mib: int, origin: Mapping[str, object]) -> Json:
+    def _asked_for(self, request: CreateRequest, size_mib: int, origin: Mapping[str, object], more: Mapping[str, str]) -> Json:
         place = self._pooling.place(request.pool, request.parameters)
         wanted: dict[str, object] = {
             "size": records.size_gib(size_mib),
             "name": request.name,
             "description": "made by Polly",
             "volume_type": place.volume_type,
-            "metadata": records.new_metadata(request),
+            "metadata": {**records.new_metadata(request), **more},
             **origin,
         }
         if place.zone is not None:
@@ -115,13 +105,23 @@ class Making:
         if seen is None or seen["status"] == "deleting":
             return None
         if seen["status"] in FAILED and not _is_used(seen):
-            why = self._volumes.why(key)
+            why, torn = self._volumes.why(key), self._cloning.torn(seen)
             self._volumes.delete(key)
-            raise self._failed(why, request, size_mib)
+            raise torn or self._failed(why, request, size_mib)
         if not _is_used(seen) and (reason := self._unwanted(seen, request)):
             self._volumes.delete(key)
             raise PlatformError(platform=self._platform, action=f"create a volume in {request.pool}", reason=reason)
+        self._make_sure_it_is_whole(seen)
         return seen
+
+    def _make_sure_it_is_whole(self, made: Json) -> None:
+        """A clone that may be torn is thrown away, also by whoever comes after one that has died before it could look."""
+        if records.CLONE_OF not in records.metadata(made):
+            return
+        if not _is_used(made) and (torn := self._cloning.torn(made)):
+            self._volumes.delete(str(made["id"]))
+            raise torn
+        self._volumes.unmark(str(made["id"]), records.CLONE_OF)
 
     def _unwanted(self, volume: Json, request: CreateRequest) -> str:
         """Why a volume that Cinder has made is not what was asked for: what its type says is not known before."""

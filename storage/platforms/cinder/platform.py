@@ -66,8 +66,8 @@ class CinderPlatform(Platform):
             else BareMetal(self._client, self._volumes, platform=name, orphan_s=orphan_s)
         )
         self._attaching = Attaching(name, self._volumes, self._way)
-        cloning = Cloning(self._volumes, self._report, platform=name, in_use=options.clone_in_use)
-        self._making = Making(self._client, self._volumes, self._snapshots, self._pooling, cloning, platform=name)
+        self._cloning = Cloning(self._volumes, self._report, platform=name, in_use=options.clone_in_use)
+        self._making = Making(self._client, self._volumes, self._snapshots, self._pooling, self._cloning, platform=name)
 
     @property
     def name(self) -> str:

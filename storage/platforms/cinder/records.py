@@ -31,6 +31,8 @@ BIRTH: Final = "polly-birth"
 INTENT: Final = f"{BIRTH}-intent-"
 FOR: Final = "polly-for-"
 """With an attachment's id: the node that it is for."""
+CLONE_OF: Final = "polly-clone-of"
+"""Of a clone that may still be torn: its source's id, and the epoch that the source had when the clone was asked for."""
 CINDERS_OWN: Final = frozenset({"readonly", "attached_mode"})
 """What Cinder shows among the metadata though nobody set it there."""
 LONGEST: Final = 255
@@ -98,6 +100,10 @@ def intent(birth: Birth) -> str:
 
 def intents(volume: Json) -> frozenset[str]:
     return frozenset(key for key in metadata(volume) if key.startswith(INTENT))
+
+
+def clone_of(source: Json) -> dict[str, str]:
+    return {CLONE_OF: f"{source['id']} {mark(source).epoch}"}
 
 
 def labels(thing: Json) -> dict[str, str]:
