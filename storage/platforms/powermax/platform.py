@@ -229,6 +229,7 @@ class PowerMaxPlatform(Platform):
                 raise self._volumes.full(error, request.pool, size_mib) from error
         elif parsed := naming.parse_volume_id(source):
             self._clones.tidy(parsed[0], request.token)
+        self._copies.sweep(None, name)
         return self._grown(made, size_mib) if made.size_mib < size_mib else made
 
     def delete(self, external_id: ExternalId) -> None:
