@@ -37,11 +37,12 @@ class ThroughNova:
 
     def take(self, external_id: ExternalId, node: str, *, read_only: bool) -> str:
         action = f"attach volume {external_id} to server {node}"
-        body = {"volumeAttachment": {"volumeId": external_id}}
         try:
-            self._client.ask("POST", f"/servers/{node}/os-volume_attachments", action=action, service=SERVERS, body=body)
+            self._ask_for(external_id, node, action)
         except Refusal as refusal:
-            self._refused(refusal, external_id, node, action)
+            if not _is_under_way(refusal, node):
+                self._refused(refusal, external_id, node, action)
+            self._wait_for_nova(external_id, node, action)
         seen = self._volumes.rested(external_id, action=action)
         if seen is None:
             raise UnknownVolume(volume=external_id)
@@ -49,6 +50,24 @@ class ThroughNova:
             reason = f"Nova took the call, but the volume is {seen['status']} now; nova-compute's log says why"
             raise PlatformUnavailable(platform=self._platform, action=action, reason=reason)
         return ""
+
+    def _ask_for(self, external_id: ExternalId, node: str, action: str) -> None:
+        body = {"volumeAttachment": {"volumeId": external_id}}
+        self._client.ask("POST", f"/servers/{node}/os-volume_attachments", action=action, service=SERVERS, body=body)
+
+    def _wait_for_nova(self, external_id: ExternalId, node: str, action: str) -> None:
+        """Nova has begun something with this volume and this server itself: an attach that was asked for before, or a detach."""
+        self._volumes.until(external_id, lambda seen: _is_on(seen, node) or not self._has(node, external_id), action=action)
+        if not _is_on(self._volumes.get(external_id), node):
+            try:
+                self._ask_for(external_id, node, action)
+            except Refusal as refusal:
+                self._refused(refusal, external_id, node, action)
+
+    def _has(self, node: str, external_id: ExternalId) -> bool:
+        """Whether the volume is in Nova's own book of the server: before Cinder shows an attachment, and a while after it has gone."""
+        path, action = f"/servers/{node}/os-volume_attachments/{external_id}", f"look for volume {external_id} on server {node}"
+        return self._client.get_or_none(path, action=action, service=SERVERS) is not None
 
     def give(self, external_id: ExternalId, node: str, attachment: str, *, read_only: bool) -> Attachment:
         """Nova has plugged it in already. The device that Nova names is a guess; the guest's link by the id is not."""
@@ -65,7 +84,7 @@ class ThroughNova:
         except Refusal as refusal:
             if refusal.status != 404:
                 raise
-        self._volumes.until(external_id, lambda seen: seen is None or not _is_on(seen, node), action=action)
+        self._volumes.until(external_id, lambda seen: not (_is_on(seen, node) or self._has(node, external_id)), action=action)
 
     def stopped(self, node: str) -> str | None:
         if not records.is_id(node):
@@ -93,5 +112,11 @@ class ThroughNova:
         raise refusal
 
 
-def _is_on(volume: Json, server: str) -> bool:
-    return bool(server) and any(one.get("server_id") == server for one in volume.get("attachments") or ())
+def _is_under_way(refusal: Refusal, node: str) -> bool:
+    """Whether it is refused for what Nova has of this volume and this server alone."""
+    named = set(records.UUID.findall(refusal.message.partition("already attached to instances")[2].partition("(")[0]))
+    return refusal.status == 400 and named == {node}
+
+
+def _is_on(volume: Json | None, server: str) -> bool:
+    return bool(server) and volume is not None and any(one.get("server_id") == server for one in volume.get("attachments") or ())
