@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 from framework.mesos.apps import Apps
 from framework.mesos.context import Context, story
@@ -16,6 +14,7 @@ from framework.mesos.events import Disconnected, Errored, Event, Failed, Message
 from framework.mesos.instances import Phase
 from framework.mesos.nodes import Nodes
 from framework.mesos.statuses import Statuses
+from storage import collector
 from storage.errors import AlreadyLed, PollyError
 from storage.model import NodeId
 
@@ -63,7 +62,7 @@ class Scheduler:
                     self._other(item)
         self._flush(statuses)
         if offers:
-            with _uncollected():
+            with collector.at_rest():  # until the launches are on their way: a round leaves no cycles
                 self.guarded(lambda: self.cycle.run(offers, frozenset(rescinded)))
 
     def tick(self, now: float) -> None:
@@ -171,18 +170,6 @@ class Scheduler:
             if now >= self._complain_at:
                 self._complain_at = now + COMPLAIN_S
                 story.error("ledger   %s", error)
-
-
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """Leaves what the garbage collector has to look through until the launches are on their way: there are no cycles in it."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 def _master(event: Subscribed) -> str:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Final
 
 from sqlalchemy import func, select, text
 
-from storage import schema
+from storage import collector, schema
 from storage.ledger import rows
 from storage.ledger.bulk import lookup
 from storage.ledger.reads import Reads, nodes_of
@@ -55,25 +52,13 @@ SOUND: Final = {
 """Each counts what must not be: rows that hold a volume twice, belong to nothing, or are not what their sums say."""
 
 
-@contextmanager
-def _collector_at_rest() -> Iterator[None]:
-    """Tens of thousands of new records, none of them garbage, would set off the garbage collector again and again."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
-
-
 class Overview(Reads):
     """Reads of everything at once."""
 
     def restore(self, scheduler: str) -> Restored:
         """All that this scheduler's broker needs to go on, as of one moment, in five queries."""
         workloads = select(schema.workloads).where(schema.workloads.c.scheduler == scheduler)
-        with self._database.reading() as session, _collector_at_rest():
+        with self._database.reading() as session, collector.at_rest():
             held = {row[1]: rows.volume(row) for row in session.find(HELD, [scheduler])}
             live = [rows.claim(row) for row in session.find(MINE, [scheduler])]
             return Restored(
