@@ -130,7 +130,7 @@ class Answers:
         return meeting(fate, asked, self._answer, REFUSALS_OF_TOKENS if path == "/token" else REFUSALS)
 
     def _world(self, asked: Asked) -> World | None:
-        """The project that a call is for, where it is for one."""
+        """The project that a call is for, where it is for one. It decides only whose faults are met: `grant` proves who asks."""
         path = asked.target.partition("?")[0]
         if path == "/token":
             with contextlib.suppress(ValueError):
