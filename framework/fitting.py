@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from storage.errors import Invalid
-from storage.model import Pool, Profile, ReclaimPolicy
+from storage.errors import Invalid, UnknownPool
+from storage.model import Pool, Profile, ReclaimPolicy, Sizes
 from storage.platforms.base import Platform
 
 
@@ -23,7 +23,7 @@ def misfits(profiles: Sequence[Profile], platforms: Mapping[str, Platform]) -> I
 
 
 def misfits_in(pools: Sequence[Pool], profiles: Sequence[Profile], platform: Platform) -> Iterator[Invalid]:
-    """The parameters that pools of the platform will refuse, though they qualify; the platform is asked. Raises what it raises.
+    """What pools of the platform will refuse, parameters or any size, though they qualify; the platform is asked. Raises what it raises.
 
     Without those that `misfits` tells of a profile that names the platform.
     """
@@ -38,6 +38,44 @@ def misfits_in(pools: Sequence[Pool], profiles: Sequence[Profile], platform: Pla
             yield Invalid(**{**problem.fields, "reason": f"{problem.fields['reason']}; so says {where}"})
 
 
+def made_mib(size_mib: int, profile: Profile, platform: Platform, pool: str | None = None) -> int:
+    """The size that a volume of the profile gets: in this pool, or without one in some pool of the platform.
+
+    Raises Invalid for a size that it cannot have, or a parameter of the profile that goes with no such size; UnknownPool.
+    """
+    made = _fitting(size_mib, profile, platform, pool)
+    if profile.max_mib is not None and made > profile.max_mib:
+        reason = f"platform {platform.name} makes it {made} MiB, and profile {profile.name} allows {profile.max_mib} MiB"
+        raise Invalid(field="size", value=f"{size_mib} MiB", reason=reason)
+    return made
+
+
+def check_size(size_mib: int, profile: Profile, platforms: Mapping[str, Platform], pools: Sequence[Pool]) -> None:
+    """Raises Invalid for a size that a volume of the profile can have in no pool: what the first says of it."""
+    places: list[tuple[Platform, str | None]] = [
+        (platforms[pool.platform], pool.name) for pool in pools if pool.platform in platforms and profile.qualifies(pool)
+    ]
+    refusals: list[Invalid] = []
+    for platform, pool in places or [(platforms[name], None) for name in profile.platforms if name in platforms]:
+        try:
+            made_mib(size_mib, profile, platform, pool)
+            return
+        except Invalid as error:
+            refusals.append(error)
+        except UnknownPool:
+            continue
+    if refusals:
+        raise refusals[0]
+
+
+def sizes_in(platform: Platform, parameters: Mapping[str, str], pool: str) -> Sizes | None:
+    """What placing must know of a pool; None: no volume with these parameters can be there, or the platform has no such pool any more."""
+    try:
+        return platform.sizes(parameters, pool=pool)
+    except (Invalid, UnknownPool):
+        return None
+
+
 def _misfit(profile: Profile, platform: Platform) -> Invalid | None:
     where, able = f"profiles.{profile.name}", platform.capabilities
     if profile.access_mode not in able.access_modes:
@@ -46,20 +84,42 @@ def _misfit(profile: Profile, platform: Platform) -> Invalid | None:
     if profile.reclaim is ReclaimPolicy.SNAPSHOT_THEN_DELETE and not able.snapshots:
         reason = f'platform {platform.name} has no snapshots; use "retain" or "delete"'
         return Invalid(field=f"{where}.reclaim", value=str(profile.reclaim), reason=reason)
-    if able.max_mib is not None and profile.min_mib > able.max_mib:
-        reason = f"platform {platform.name} makes volumes of {able.max_mib} MiB at most"
-        return Invalid(field=f"{where}.min_mib", value=profile.min_mib, reason=reason)
-    if profile.max_mib is not None and (least := able.fit(profile.min_mib)) > profile.max_mib:
-        reason = f"platform {platform.name} makes volumes of {least} MiB at least"
-        return Invalid(field=f"{where}.max_mib", value=profile.max_mib, reason=reason)
     if problem := _refused(profile, platform, None):
         return Invalid(**{**problem.fields, "reason": f"{problem.fields['reason']}; so says platform {platform.name}"})
     return None
 
 
 def _refused(profile: Profile, platform: Platform, pool: str | None) -> Invalid | None:
+    """Why no volume of the profile can be in the pool, whatever its size."""
     try:
         platform.check_parameters(profile.parameters, pool=pool)
     except Invalid as error:
-        return Invalid(**{**error.fields, "field": f"profiles.{profile.name}.{error.fields['field']}"})
+        return _of_profile(profile, error)
+    sizes = platform.sizes(profile.parameters, pool=pool)
+    if sizes.max_mib is not None and profile.min_mib > sizes.max_mib:
+        reason = f"a volume of {sizes.of} has {sizes.max_mib} MiB at most"
+        return Invalid(field=f"profiles.{profile.name}.min_mib", value=profile.min_mib, reason=reason)
+    if profile.max_mib is None:
+        return None
+    if (least := sizes.rounded(profile.min_mib)) > profile.max_mib:
+        reason = f"a volume of {sizes.of} has {least} MiB at least"
+        return Invalid(field=f"profiles.{profile.name}.max_mib", value=profile.max_mib, reason=reason)
+    largest = min(profile.max_mib, sizes.max_mib or profile.max_mib) // sizes.granularity_mib * sizes.granularity_mib
+    try:
+        _fitting(largest, profile, platform, pool)
+    except Invalid as error:
+        return error
     return None
+
+
+def _fitting(size_mib: int, profile: Profile, platform: Platform, pool: str | None) -> int:
+    try:
+        return platform.fit(size_mib, profile.parameters, pool=pool)
+    except Invalid as error:
+        raise _of_profile(profile, error) from error
+
+
+def _of_profile(profile: Profile, error: Invalid) -> Invalid:
+    """The same, with a parameter named as polly.toml has it."""
+    field = str(error.fields["field"])
+    return Invalid(**{**error.fields, "field": f"profiles.{profile.name}.{field}" if field.startswith("parameters.") else field})

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 
+from framework.fitting import made_mib
 from framework.origins import Origin
 from framework.service import ImportOrder, VolumeOrder
 from framework.snapshots import Snapshots
@@ -17,6 +18,8 @@ from storage.errors import (
     PlatformUnavailable,
     PollyError,
     PoolFull,
+    UnknownPlatform,
+    UnknownPool,
     UnknownVolume,
     Unsupported,
     VolumeInUse,
@@ -43,31 +46,21 @@ class Volumes(Snapshots):
         if origin and size_mib < origin.size_mib:
             reason = f"{origin.what} has {origin.size_mib} MiB, and a volume from it at least that"
             raise Invalid(field="size", value=f"{size_mib} MiB", reason=reason)
-        pool = self._roomiest(profile, size_mib, origin)
-        new = self._new(name, profile, pool, size_mib, origin)
+        pool, there_mib = self._roomiest(profile, size_mib, origin)
+        new = self._new(name, profile, pool, size_mib, there_mib, origin)
         with self._ledger.begin(actor) as tx:
             volume = tx.plan(new, token=self._ids())
         self._changed([volume])
         return fulfilled(volume)
 
-    def _as_made(self, profile: Profile, pool: Pool, size_mib: int) -> int:
-        """What the platform will make of the size: it is this that the pool must have room for. Raises Invalid, PoolFull."""
-        made_mib = self.platform(pool.platform).capabilities.fit(size_mib)
-        if profile.max_mib is not None and made_mib > profile.max_mib:
-            reason = f"platform {pool.platform} makes it {made_mib} MiB, and profile {profile.name} allows {profile.max_mib} MiB"
-            raise Invalid(field="size", value=f"{size_mib} MiB", reason=reason)
-        if pool.free_mib < made_mib:
-            raise PoolFull(pool=pool.name, platform=pool.platform, free_mib=pool.free_mib, size_mib=made_mib)
-        return made_mib
-
-    def _new(self, name: str, profile: Profile, pool: Pool, size_mib: int, origin: Origin | None) -> NewVolume:
+    def _new(self, name: str, profile: Profile, pool: Pool, asked_mib: int, there_mib: int, origin: Origin | None) -> NewVolume:
         return NewVolume(
             volume_id=VolumeId(self._ids()),
             name=name,
             platform=pool.platform,
             pool=pool.name,
-            size_mib=self._as_made(profile, pool, size_mib),
-            asked_mib=size_mib,
+            size_mib=there_mib,
+            asked_mib=asked_mib,
             profile=profile.name,
             access_mode=profile.access_mode,
             filesystem=profile.filesystem,
@@ -78,7 +71,8 @@ class Volumes(Snapshots):
             source=origin.source if origin else None,
         )
 
-    def _roomiest(self, profile: Profile, size_mib: int, origin: Origin | None) -> Pool:
+    def _roomiest(self, profile: Profile, size_mib: int, origin: Origin | None) -> tuple[Pool, int]:
+        """Where most is left over, and what the platform will make of the size there. Raises Invalid, PlatformUnavailable, PoolFull."""
         pools = [pool for pool in self._ledger.pools() if origin is None or origin.has(pool)]
         qualified = [pool for pool in pools if profile.qualifies(pool)]
         if not qualified:
@@ -88,10 +82,24 @@ class Volumes(Snapshots):
             best = max(qualified, key=lambda pool: (pool.silent_since, pool.platform, pool.name))
             reason = best.silence or f"its pool {best.name} is not reported any more"
             raise PlatformUnavailable(platform=best.platform, action=f"make a volume in pool {best.name}", reason=reason)
-        best = max(awake, key=lambda pool: (pool.free_mib, pool.platform, pool.name))
-        if best.free_mib < size_mib:
-            raise PoolFull(pool=best.name, platform=best.platform, free_mib=best.free_mib, size_mib=size_mib)
-        return best
+        sized = self._sized(profile, awake, size_mib)
+        best, there_mib = max(sized, key=lambda one: (one[0].free_mib - one[1], one[0].platform, one[0].name))
+        if best.free_mib < there_mib:
+            raise PoolFull(pool=best.name, platform=best.platform, free_mib=best.free_mib, size_mib=there_mib)
+        return best, there_mib
+
+    def _sized(self, profile: Profile, pools: Sequence[Pool], size_mib: int) -> Sequence[tuple[Pool, int]]:
+        """Those that can have such a volume, each with its size there. Raises what the first says where none can."""
+        sized: list[tuple[Pool, int]] = []
+        refusals: list[PollyError] = []
+        for pool in pools:
+            try:
+                sized.append((pool, made_mib(size_mib, profile, self.platform(pool.platform), pool.name)))
+            except (Invalid, UnknownPlatform, UnknownPool) as error:
+                refusals.append(error)
+        if not sized:
+            raise refusals[0]
+        return sized
 
     def _unqualified(self, origin: Origin | None, pools: Sequence[Pool]) -> str:
         if origin is None:
@@ -156,13 +164,18 @@ class Volumes(Snapshots):
             raise Invalid(field="size", value=size_mib, reason="give the size in MiB, more than 0")
         if external is not None:
             self._make_sure_it_grows(volume, platform)
-        wanted = platform.capabilities.fit(size_mib)
+        wanted = platform.fit(size_mib, self._parameters(volume), pool=volume.pool)
         with self._ledger.begin(actor) as tx:
             grown = tx.resize(volume.volume_id, wanted)
         self._changed([grown])
         if external is None:
             return fulfilled(grown)
         return self.go_on_growing(grown, external, actor)
+
+    def _parameters(self, volume: Volume) -> Mapping[str, str]:
+        """Those that the volume is still to be made with; what is made has its own, which are the platform's to know."""
+        profile = self._config.profiles.get(volume.profile)
+        return profile.parameters if profile is not None and volume.external_id is None else {}
 
     def go_on_growing(self, volume: Volume, external_id: ExternalId, actor: str) -> Future[Volume]:
         """The platform's part of an expansion whose intent is stored. After a refusal the volume has the size that the platform says."""

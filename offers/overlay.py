@@ -78,12 +78,13 @@ _USABLE = frozenset({VolumeState.PLANNED, VolumeState.AVAILABLE})
 def _share(pool: Pool, profile: Profile | None, storage: StorageView) -> Share | None:
     """None where the pool does not qualify or has no room for even the smallest volume."""
     platform = storage.platform(pool.platform)
-    if profile is not None and not platform.suits(profile, pool):
+    sizes = platform.sizes(profile, pool)
+    if sizes is None or (profile is not None and not platform.suits(profile, pool)):
         return None
-    limits = (platform.max_mib, profile.max_mib if profile is not None else None)
+    limits = (sizes.max_mib, profile.max_mib if profile is not None else None)
     largest = min([pool.free_mib, *[limit for limit in limits if limit is not None]])
-    size = largest // platform.granularity_mib * platform.granularity_mib
-    least = platform.rounded_mib(profile.min_mib if profile is not None else 1)
+    size = largest // sizes.granularity_mib * sizes.granularity_mib
+    least = sizes.rounded(profile.min_mib if profile is not None else 1)
     return Share(pool=pool, profile=profile, size_mib=size) if size >= least else None
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from offers.rooms import Agent
 from offers.tally import Refusal
 from offers.view import PlatformView, StorageView
-from storage.model import Pool, Profile
+from storage.model import Pool, Profile, Sizes
 
 
 class Stock:
@@ -77,14 +77,19 @@ class Wanted:
     def qualifies(self, stock: Stock) -> bool:
         if self.platforms and stock.platform not in self.platforms:
             return False
-        return self.profile is None or stock.view.suits(self.profile, stock.pool)
+        return (self.profile is None or stock.view.suits(self.profile, stock.pool)) and self._sizes(stock) is not None
 
     def size_on(self, stock: Stock) -> int | None:
         """What the volume would measure there; None where that is larger than the profile or the platform allows."""
-        least = max(self.size_mib, self.profile.min_mib if self.profile else 1)
-        size = stock.view.rounded_mib(least)
-        limits = (stock.view.max_mib, self.profile.max_mib if self.profile else None)
+        sizes = self._sizes(stock)
+        if sizes is None:
+            return None
+        size = sizes.rounded(max(self.size_mib, self.profile.min_mib if self.profile else 1))
+        limits = (sizes.max_mib, self.profile.max_mib if self.profile else None)
         return size if all(limit is None or size <= limit for limit in limits) else None
+
+    def _sizes(self, stock: Stock) -> Sizes | None:
+        return stock.view.sizes(self.profile, stock.pool)
 
 
 Need = Held | Wanted

@@ -5,10 +5,17 @@ A picture of one moment, taken from the ledger's index by whoever calls; nothing
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from storage.model import AccessMode, Pool, Profile
+from storage.model import AccessMode, Pool, Profile, Sizes
+
+SizesIn = Callable[[Mapping[str, str], str], Sizes | None]
+"""Which sizes a volume with these parameters can have in the pool of this name; None: it cannot be there."""
+
+
+def any_size(parameters: Mapping[str, str], pool: str) -> Sizes | None:
+    return Sizes()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,9 +33,7 @@ class PlatformView:
     name: str
     reach: Reach | None = None
     """None: every agent reaches it."""
-    min_mib: int = 1
-    max_mib: int | None = None
-    granularity_mib: int = 1
+    sizes_in: SizesIn = any_size
     slots_per_node: int | None = None
     """How many more volumes an agent can hold where StorageView.slots does not know better; None: no limit."""
     access_modes: frozenset[AccessMode] | None = None
@@ -37,13 +42,12 @@ class PlatformView:
     """Shown as `disk.source.vendor`."""
 
     def suits(self, profile: Profile, pool: Pool) -> bool:
-        """Whether a volume of the profile can be made in this pool of the platform, size and place aside."""
+        """Whether a volume of the profile may be in this pool of the platform, size, parameters and place aside."""
         return profile.qualifies(pool) and (self.access_modes is None or profile.access_mode in self.access_modes)
 
-    def rounded_mib(self, size_mib: int) -> int:
-        """The size that the platform makes of a wish for `size_mib`."""
-        size_mib = max(size_mib, self.min_mib, 1)
-        return -(-size_mib // self.granularity_mib) * self.granularity_mib
+    def sizes(self, profile: Profile | None, pool: Pool) -> Sizes | None:
+        """Which sizes a volume with the profile's parameters can have in this pool; None: it cannot be there."""
+        return self.sizes_in(profile.parameters if profile is not None else {}, pool.name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,6 +14,7 @@ from typing import Generic, NewType, TypeVar
 from msgspec import Struct
 from msgspec.structs import astuple
 
+from storage.errors import Invalid
 from storage.lifecycle import ClaimState, ProofKind, VolumeState
 
 VolumeId = NewType("VolumeId", str)
@@ -122,6 +123,29 @@ class Pool(Struct, frozen=True, kw_only=True, gc=False):
     def free_mib(self) -> int:
         own_mib = max(0, self.limit_mib - self.provisioned_mib) if self.online else 0
         return min(own_mib, self.room_free_mib) if self.room else own_mib
+
+
+class Sizes(Struct, frozen=True, kw_only=True):
+    """Which sizes volumes of one kind can have: whatever is asked for is rounded up to one of them."""
+
+    of: str = "this platform"
+    """Which kind, for people: `type st1`."""
+    min_mib: int = 1
+    max_mib: int | None = None
+    granularity_mib: int = 1
+    """All are multiples of this."""
+
+    def rounded(self, size_mib: int) -> int:
+        """The least size that is not below `size_mib`, whether or not a volume can be as large."""
+        return -(-max(size_mib, self.min_mib, 1) // self.granularity_mib) * self.granularity_mib
+
+    def fit(self, size_mib: int) -> int:
+        """The size that a volume gets when `size_mib` is asked for: never less. Raises Invalid for a size that cannot be."""
+        if size_mib <= 0:
+            raise Invalid(field="size_mib", value=size_mib, reason="a size is 1 MiB or more")
+        if self.max_mib is not None and self.rounded(size_mib) > self.max_mib:
+            raise Invalid(field="size_mib", value=size_mib, reason=f"a volume of {self.of} has at most {self.max_mib} MiB")
+        return self.rounded(size_mib)
 
 
 class Hearing(Struct, frozen=True, kw_only=True):

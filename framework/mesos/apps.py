@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Sequence
 import msgspec
 from msgspec.structs import replace
 
-from framework.fitting import misfits
+from framework.fitting import check_size, misfits
 from framework.marathon.ids import timestamp
 from framework.marathon.model import App, UnreachableStrategy
 from framework.marathon.reading import read_app
@@ -76,17 +76,21 @@ class Apps:
                     value=f"{need.size_mib} MiB",
                     reason=f"profile {profile.name} makes volumes of {profile.min_mib} MiB at least{top}",
                 )
-            self._check_parameters(need)
+            self._check_volume(need)
         return app
 
-    def _check_parameters(self, need: Need) -> None:
-        """Those that the app itself gives for a volume that may have to be made; the profile's were looked at when the broker started."""
-        profile = need.profile
-        if need.size_mib is None or need.parameters == profile.parameters:
+    def _check_volume(self, need: Need) -> None:
+        """Raises Invalid for a volume that may have to be made and that no platform can make so."""
+        profile, platforms = need.profile, self._context.platforms
+        if need.size_mib is None:
             return
-        for problem in misfits([replace(profile, parameters=need.parameters)], self._context.platforms):
-            parameter = str(problem.fields["field"]).removeprefix(f"profiles.{profile.name}.")
-            raise Invalid(**{**problem.fields, "field": f"{parameter} of the volume at {need.container_path}"})
+        try:
+            for problem in misfits([profile], platforms):
+                raise problem
+            check_size(need.size_mib, profile, platforms, self._context.ledger.pools())
+        except Invalid as error:
+            field = str(error.fields["field"]).removeprefix(f"profiles.{profile.name}.")
+            raise Invalid(**{**error.fields, "field": f"{field} of the volume at {need.container_path}"}) from error
 
     def app(self, app_id: str) -> AppState:
         """Raises UnknownApp."""

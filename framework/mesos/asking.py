@@ -30,11 +30,10 @@ class Need(Struct, frozen=True, kw_only=True, gc=False):
     size_mib: int | None
     access: Access
     profile: Profile
+    """With what the app says of the volume's parameters over the profile's own."""
     external: ExternalVolume | None = None
     mount_options: tuple[str, ...] = ()
     """The profile's and the app's."""
-    parameters: Mapping[str, str] = {}
-    """What the platform is told: the profile's, and over them the app's."""
 
 
 def instance_key(app_id: str, slot: int) -> str:
@@ -157,10 +156,9 @@ def _need(volume: PersistentVolume | ExternalVolume, profile: Profile) -> Need:
         name=external.name if external else "",
         size_mib=volume.size_mib,
         access=volume.access,
-        profile=profile,
+        profile=replace(profile, parameters={**profile.parameters, **external.parameters}) if external else profile,
         external=external,
         mount_options=(*profile.mount_options, *(external.mount_options if external else ())),
-        parameters={**profile.parameters, **(external.parameters if external else {})},
     )
 
 

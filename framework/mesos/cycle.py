@@ -6,8 +6,10 @@ import logging
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from framework.config import PlatformKeys
+from framework.fitting import sizes_in
 from framework.marathon.model import App
 from framework.mesos.asking import Demand, Need, obstacle
 from framework.mesos.calls import Acceptance
@@ -25,7 +27,7 @@ from offers.view import PlatformView, Reach, StorageView
 from storage.errors import Invalid, PollyError
 from storage.lifecycle import ProofKind
 from storage.model import Claim, Node, NodeId, Proof, Volume
-from storage.platforms.base import Capabilities
+from storage.platforms.base import Platform
 
 logger = logging.getLogger(__name__)
 
@@ -124,7 +126,7 @@ class OfferCycle:
     def storage_view(self) -> StorageView:
         """What the platforms have, by the ledger: one query for the few pools, never one for an offer."""
         config, platforms = self.context.config, self.context.platforms
-        views = {name: _platform_view(config.platforms[name].keys, name, it.capabilities) for name, it in platforms.items()}
+        views = {name: _platform_view(config.platforms[name].keys, it) for name, it in platforms.items()}
         return StorageView(
             pools=tuple(self.context.full.bounded(pool) for pool in self.context.ledger.pools() if pool.platform in platforms),
             platforms=views,
@@ -254,13 +256,12 @@ def slot_limits(views: Mapping[str, PlatformView]) -> dict[str, int]:
     return {name: view.slots_per_node for name, view in views.items() if view.slots_per_node is not None}
 
 
-def _platform_view(keys: PlatformKeys, name: str, able: Capabilities) -> PlatformView:
+def _platform_view(keys: PlatformKeys, platform: Platform) -> PlatformView:
+    able = platform.capabilities
     return PlatformView(
-        name=name,
+        name=platform.name,
         reach=Reach(field=keys.agent_attribute, pattern=keys.agent_pattern) if keys.agent_attribute else None,
-        min_mib=able.min_mib,
-        max_mib=able.max_mib,
-        granularity_mib=able.granularity_mib,
+        sizes_in=partial(sizes_in, platform),
         slots_per_node=keys.slots_per_node if keys.slots_per_node is not None else able.slots_per_node,
         access_modes=able.access_modes,
     )

@@ -171,7 +171,7 @@ def plan_of(claim: Claim, volume: Volume, need: Need) -> VolumePlan:
         mount_options=need.mount_options,
         access_mode=volume.access_mode,
         birth=volume.birth,
-        parameters=need.parameters,
+        parameters=need.profile.parameters,
         labels=volume.labels,
         container_path=need.container_path,
     )

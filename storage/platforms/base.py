@@ -12,7 +12,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from storage.errors import Invalid, Unsupported
-from storage.model import AccessMode, Birth, ExternalId, Page
+from storage.model import AccessMode, Birth, ExternalId, Page, Sizes
 
 
 class Capabilities(Struct, frozen=True, kw_only=True):
@@ -61,14 +61,14 @@ class Capabilities(Struct, frozen=True, kw_only=True):
     counts_slots: bool = False
     """`node_slots` can tell how many volumes one node can hold, where it is not all of them that hold `slots_per_node`."""
 
+    @property
+    def sizes(self) -> Sizes:
+        """Of all its volumes; a type of them may have fewer, which Platform.sizes tells."""
+        return Sizes(min_mib=self.min_mib, max_mib=self.max_mib, granularity_mib=self.granularity_mib)
+
     def fit(self, size_mib: int) -> int:
-        """The size that a volume gets when `size_mib` is asked for: never less. Raises Invalid for a size that cannot be."""
-        if size_mib <= 0:
-            raise Invalid(field="size_mib", value=size_mib, reason="a size is 1 MiB or more")
-        wanted = -(-max(size_mib, self.min_mib) // self.granularity_mib) * self.granularity_mib
-        if self.max_mib is not None and wanted > self.max_mib:
-            raise Invalid(field="size_mib", value=size_mib, reason=f"a volume of this platform has at most {self.max_mib} MiB")
-        return wanted
+        """What Sizes.fit makes of `size_mib`."""
+        return self.sizes.fit(size_mib)
 
 
 class Room(Struct, frozen=True, kw_only=True):
@@ -202,10 +202,24 @@ class Platform(Protocol):
         can be told before anything is asked, and holds in every pool.
         """
 
+    def sizes(self, parameters: Mapping[str, str], *, pool: str | None = None) -> Sizes:
+        """Which sizes a volume with these parameters can have: in this pool, or without one in some pool. Asks the platform nothing.
+
+        Placing knows by it what it takes of a pool. Raises Invalid where no volume can have the parameters, UnknownPool.
+        """
+        return self.capabilities.sizes
+
+    def fit(self, size_mib: int, parameters: Mapping[str, str], *, pool: str | None = None) -> int:
+        """The size that `create` makes of this one, as `sizes` says. Asks the platform nothing.
+
+        Raises what `sizes` raises, and Invalid for a size that cannot be, or a parameter that a volume of this size cannot have.
+        """
+        return self.sizes(parameters, pool=pool).fit(size_mib)
+
     def create(self, request: CreateRequest) -> VolumeReport:
         """Makes a volume, or finds the one that this token has made before, whatever else is asked the second time.
 
-        The size is rounded up as Capabilities.fit says. From a snapshot or a volume it is at least as large as that (Invalid if less).
+        The size is rounded up as `fit` says. From a snapshot or a volume it is at least as large as that (Invalid if less).
         A clone is in its source's pool (Invalid if another is asked for), is attached nowhere and has none of its source's marks; what
         becomes of the one does nothing to the other. Of an attached volume only with Capabilities.clone_attached (otherwise Unsupported).
         Raises PoolFull, UnknownPool, UnknownSnapshot, UnknownVolume, Invalid (also for a parameter that the platform does not have).

@@ -29,7 +29,7 @@ from storage.errors import (
     UnknownVolume,
     VolumeInUse,
 )
-from storage.model import AccessMode, Birth, ExternalId, Page
+from storage.model import AccessMode, Birth, ExternalId, Page, Sizes
 from storage.platforms import cloning
 from storage.platforms.base import (
     Attachment,
@@ -62,6 +62,8 @@ ABILITIES: Final = Capabilities(
     granularity_mib=2,
 )
 PARAMETERS: Final = frozenset({"type"})
+LARGE: Final = Sizes(of="type large", min_mib=32, max_mib=2048, granularity_mib=2)
+"""Of volumes with the parameter `type = "large"`."""
 
 R = TypeVar("R", VolumeReport, SnapshotReport)
 
@@ -167,6 +169,10 @@ class MemoryPlatform(Platform):
         for parameter in parameters.keys() - PARAMETERS:
             raise Invalid(field=f"parameters.{parameter}", value=parameters[parameter], reason="the one parameter is type")
 
+    def sizes(self, parameters: Mapping[str, str], *, pool: str | None = None) -> Sizes:
+        self.check_parameters(parameters)
+        return LARGE if parameters.get("type") == "large" else self.capabilities.sizes
+
     def create(self, request: CreateRequest) -> VolumeReport:
         with self._call("create") as storage:
             if made := self.find(request.token):
@@ -179,8 +185,7 @@ class MemoryPlatform(Platform):
     def _fitting(self, request: CreateRequest) -> int:
         if request.pool not in self.storage.pools:
             raise UnknownPool(pool=request.pool, platform=self.name)
-        self.check_parameters(request.parameters)
-        size_mib = self.capabilities.fit(request.size_mib)
+        size_mib = self.fit(request.size_mib, request.parameters)
         if request.snapshot is not None:
             self._large_enough(request.snapshot, size_mib)
         if request.source is not None:

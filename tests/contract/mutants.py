@@ -11,7 +11,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from storage.errors import HasSnapshots, PlatformUnavailable, PoolFull, UnknownVolume
-from storage.model import Birth, ExternalId, Page
+from storage.model import Birth, ExternalId, Page, Sizes
 from storage.platforms.base import Attachment, Capabilities, CreateRequest, Finding, PoolReport, Room, SnapshotReport, VolumeReport
 from storage.platforms.faulting import Fate
 from storage.platforms.marks import Mark
@@ -104,6 +104,18 @@ class RoundsDown(Mutant):
 class TakesEverySize(Mutant):
     def create(self, request: CreateRequest) -> VolumeReport:
         return super().create(replace(request, size_mib=min(4096, max(2, request.size_mib))))
+
+
+@breaks("test_sizes_that_cannot_be_are_refused")
+class LeavesATypesLargestSizeToCreate(Mutant):
+    def fit(self, size_mib: int, parameters: Mapping[str, str], *, pool: str | None = None) -> int:
+        return super().fit(size_mib, {} if pool else parameters, pool=pool)
+
+
+@breaks("test_parameters_that_create_takes_are_taken_before")
+class TellsNoTypesSizes(Mutant):
+    def sizes(self, parameters: Mapping[str, str], *, pool: str | None = None) -> Sizes:
+        return super().sizes({} if pool else parameters, pool=pool)
 
 
 @breaks("test_unknown_pool_is_refused")

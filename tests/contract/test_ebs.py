@@ -30,7 +30,8 @@ class TestEbs(PlatformContract):
     other_pool = "us-east-1b"
     size_mib = 1024
     has_data = False
-    other_parameters = ({"type": "gp2"}, {"throughput": "250"})
+    other_parameters = ({"type": "gp2"}, {"throughput": "250"}, {"type": "io2", "iops": "100"}, {"type": "st1"})
+    wrong_sizes = (({"iops": "6000"}, 11 * 1024), ({"type": "io1", "iops": "250"}, 1024), ({"type": "standard"}, 1025 * 1024))
     wrong_parameters = (
         {"type": "gp9"},
         {"iops": "many"},

@@ -17,7 +17,8 @@ POOLS = ("default", "second")
 
 class TestMemory(PlatformContract):
     other_pool = POOLS[1]
-    other_parameters = ({"type": "fast"},)
+    other_parameters = ({"type": "fast"}, {"type": "large"})
+    wrong_sizes = (({"type": "large"}, 2050),)
 
     @pytest.fixture
     def storage(self) -> MemoryStorage:

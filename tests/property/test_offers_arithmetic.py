@@ -14,7 +14,7 @@ from offers.resources import Json, Lot, PortLot, carve, from_milli, merged, take
 from offers.rooms import Agent
 from offers.supply import Supply, Wanted
 from offers.view import PlatformView, StorageView
-from storage.model import Pool
+from storage.model import Pool, Sizes
 from tests.offering import amounts, decoded, offer_json, ports, scalar, simple
 
 quick = settings(max_examples=150)
@@ -100,7 +100,7 @@ def test_a_plan_is_found_whenever_there_is_one(
         Pool(platform=platform, name=f"p{number}", capacity_mib=size, room=room, room_capacity_mib=room_mib)
         for number, (platform, size, room) in enumerate(pools)
     )
-    view = StorageView(pools=made, platforms={"a": PlatformView(name="a", granularity_mib=grain)})
+    view = StorageView(pools=made, platforms={"a": PlatformView(name="a", sizes_in=lambda *_: Sizes(granularity_mib=grain))})
     vantage = Supply(view).vantage(Agent(simple("1")))
     needs = [Wanted(size, None, platforms) for size, platforms in wishes]
     found = plan(needs, vantage, slots)
@@ -110,13 +110,19 @@ def test_a_plan_is_found_whenever_there_is_one(
         assert fits(view, needs, tuple(stock.pool for stock, _ in found.chosen), slots)
 
 
+def rounded(view: StorageView, pool: Pool, size_mib: int) -> int:
+    sizes = view.platform(pool.platform).sizes(None, pool)
+    assert sizes is not None
+    return sizes.rounded(size_mib)
+
+
 def fits(view: StorageView, needs: list[Wanted], way: tuple[Pool, ...], slots: dict[str, int]) -> bool:
     free = {("", pool.name): pool.free_mib for pool in way}
     free |= {(pool.platform, pool.room): pool.room_free_mib for pool in way if pool.room}
     left = dict(slots)
     for need, pool in zip(needs, way, strict=True):
         for key in [("", pool.name), (pool.platform, pool.room)][: 2 if pool.room else 1]:
-            free[key] -= view.platform(pool.platform).rounded_mib(need.size_mib)
+            free[key] -= rounded(view, pool, need.size_mib)
         left[pool.platform] = left.get(pool.platform, 99) - 1
         if need.platforms and pool.platform not in need.platforms:
             return False

@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
 from typing import Any
 from unittest.mock import patch
@@ -23,7 +24,7 @@ from offers.matching import Match, Matching, match
 from offers.records import Offer, decode_offers
 from offers.view import PlatformView, Reach, StorageView
 from storage.lifecycle import VolumeState
-from storage.model import AccessMode, Pool, Profile, Volume, VolumeId, WorkloadId
+from storage.model import AccessMode, Pool, Profile, Sizes, Volume, VolumeId, WorkloadId
 from tests.offering import Json, amounts, event, offer_json, ports, reserved, scalar
 
 ZONES = ("z1", "z2")
@@ -32,6 +33,7 @@ PROFILES = (
     Profile(name="any"),
     Profile(name="tagged", pool_labels={"tier": "x"}, max_mib=6),
     Profile(name="private", roles=("polly/a",)),
+    Profile(name="large", platforms=("ebs",), parameters={"type": "large"}),
 )
 relaxed = settings(max_examples=80, suppress_health_check=list(HealthCheck))
 
@@ -190,6 +192,19 @@ def ask_like(draw: st.DrawFn) -> Ask:
     )
 
 
+def sizes_in(grain: int, parameters: Mapping[str, str], pool: str) -> Sizes | None:
+    """Large volumes cannot be in the first pool."""
+    if parameters.get("type") != "large":
+        return Sizes(granularity_mib=grain)
+    return None if pool == "p0" else Sizes(min_mib=4, max_mib=8, granularity_mib=grain)
+
+
+def size_of(storage: StorageView, wish: VolumeAsk, pool: Pool) -> int | None:
+    sizes = storage.platform(pool.platform).sizes(wish.profile, pool)
+    size = sizes.rounded(max(wish.size_mib, wish.profile.min_mib if wish.profile else 1)) if sizes else 0
+    return size if sizes and size <= (sizes.max_mib or size) else None
+
+
 @st.composite
 def storages(draw: st.DrawFn) -> StorageView:
     room_mib = draw(st.integers(0, 30))
@@ -210,7 +225,7 @@ def storages(draw: st.DrawFn) -> StorageView:
     ebs = PlatformView(
         name="ebs",
         reach=draw(st.sampled_from([None, Reach(field="disks", pattern="ss.")])),
-        granularity_mib=draw(st.sampled_from([1, 4])),
+        sizes_in=partial(sizes_in, draw(st.sampled_from([1, 4]))),
         slots_per_node=draw(st.sampled_from([None, None, 0, 1, 2, 3])),
     )
     slots = draw(st.dictionaries(st.tuples(st.sampled_from(["a1", "a2", "a3"]), st.sampled_from(["ebs", "nfs"])), st.integers(0, 3)))
@@ -334,7 +349,7 @@ def check_volumes(world: World, made: Matching) -> None:
                 pool = free[chosen.platform, chosen.pool]
                 taken[chosen.platform, chosen.pool] += chosen.size_mib
                 assert pool.zone in ("", offer.zone)
-                assert chosen.size_mib >= wish.size_mib
+                assert wish.size_mib <= chosen.size_mib == size_of(world.storage, wish, pool)
                 assert not wish.platforms or chosen.platform in wish.platforms
                 assert wish.profile is None or (wish.profile.qualifies(pool) and one.ask.role in (wish.profile.roles or [one.ask.role]))
                 assert wish.profile is None or chosen.size_mib <= (wish.profile.max_mib or chosen.size_mib)
@@ -457,8 +472,9 @@ def ways_fit(world: World, given_out: Sequence[Any], waiting: Ask, offer: Offer,
         if not wish.existing:
             taken[chosen.platform, chosen.pool] += chosen.size_mib
     for wish, pool in way:
-        platform = world.storage.platform(pool.platform)
-        size = platform.rounded_mib(max(wish.size_mib, wish.profile.min_mib if wish.profile else 1))
+        size = size_of(world.storage, wish, pool)
+        if size is None:
+            return False
         taken[pool.platform, pool.name] += size
         used[pool.platform] += 1
         allowed = not wish.platforms or pool.platform in wish.platforms

@@ -205,3 +205,11 @@ def test_an_option_that_the_platform_does_not_have_is_refused_with_the_app(stage
         stage.apps.run(app(volumes=[external_of("new", size=1, options=options)]), "test")
     stage.apps.run(app("/there", volumes=[external_of("there", options=options)]), "test")
     stage.apps.run(app("/typed", volumes=[external_of("typed", size=1, options={"dvdi/driver": "fast", "dvdi/type": "quick"})]), "test")
+
+
+def test_a_size_that_its_type_cannot_have_is_refused_with_the_app(stage: Stage) -> None:
+    large = {"dvdi/driver": "fast", "dvdi/type": "large"}
+    with pytest.raises(Invalid, match=r"size_mib of the volume at data is 3072: a volume of type large has at most 2048 MiB"):
+        stage.apps.run(app(volumes=[external_of("new", size=3, options=large)]), "test")
+    stage.apps.run(app("/typed", volumes=[external_of("typed", size=2, options=large)]), "test")
+    stage.apps.run(app("/there", volumes=[external_of("there", options=large)]), "test")

@@ -15,11 +15,10 @@ from framework.mesos.events import Disconnected, Failed, Offers, Rescinded
 from framework.mesos.instances import Phase
 from framework.service import VolumeOrder
 from offers.tally import Refusal
-from offers.view import PlatformView
 from storage.errors import PoolFull
-from storage.inventory import WORTH_A_THREAD, NewVolume
+from storage.inventory import WORTH_A_THREAD, Ledger, NewVolume
 from storage.model import VolumeId
-from storage.platforms.base import Capabilities, PoolReport
+from storage.platforms.base import PoolReport
 from tests.ledgers import Clock
 from tests.stage import ShakyLedger, Stage, Told, app, external_of, from_master, offers_event, sound, stage_config, status, volume_of
 
@@ -211,11 +210,17 @@ def test_a_new_volume_is_accounted_as_large_as_its_platform_makes_it(stage: Stag
     assert [pool.provisioned_mib for pool in stage.ledger.pools()] == [16]
 
 
-def test_what_a_platform_makes_of_a_size_is_what_it_says() -> None:
-    able = Capabilities(min_mib=8192, granularity_mib=8192, max_mib=1 << 30)
-    view = PlatformView(name="array", min_mib=able.min_mib, granularity_mib=able.granularity_mib, max_mib=able.max_mib)
-    for size_mib in (1, 8192, 8193, 20_000):
-        assert view.rounded_mib(size_mib) == able.fit(size_mib)
+def test_a_volume_that_its_type_makes_larger_is_placed_and_accounted_as_large_as_it_will_be(ledger: Ledger, clock: Clock) -> None:
+    stage = Stage(ledger, clock, config=stage_config(profiles={"fast": {"platforms": ["disks"], "parameters": {"type": "large"}}}))
+    stage.storage.capacity_mib = 63
+    stage.janitor.sync_pools_now()
+    (task,) = stage.run(instances=2)
+    (plan,) = stage.plans(task)
+    (pool,) = stage.ledger.pools()
+    assert (plan.size_mib, pool.provisioned_mib) == (32, 32)
+    stage.start(task)
+    assert stage.ledger.volume("/db#0/data").size_mib == 32
+    assert "needs 32 MiB" in str(stage.state().waiting[1].tallies["/db#1"].examples)
 
 
 def test_a_full_pool_is_looked_at_at_once_and_explained(stage: Stage) -> None:

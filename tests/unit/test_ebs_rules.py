@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -40,7 +41,11 @@ DOING = Doing(platform="cloud", action="do it", volume="vol-1", snapshot="snap-1
 
 
 def settings(size_gib: int, *, from_snapshot: bool = False, **parameters: str) -> dict[str, Any]:
-    return volume_types.settings(parameters, size_gib * GIB, from_snapshot=from_snapshot)
+    return asked_of_ec2(size_gib, parameters, from_snapshot=from_snapshot)
+
+
+def asked_of_ec2(size_gib: int, parameters: Mapping[str, str], *, from_snapshot: bool = False) -> dict[str, Any]:
+    return volume_types.settings(parameters, volume_types.fit(size_gib * GIB, parameters), from_snapshot=from_snapshot)
 
 
 def test_a_profile_becomes_what_ec2_is_asked() -> None:
@@ -62,15 +67,13 @@ def test_a_profile_becomes_what_ec2_is_asked() -> None:
     [
         (10, {"sort": "gp3"}, "parameters.sort is 'gp3': the parameters are type, iops, throughput, encrypted, kmsKeyId"),
         (10, {"type": "zz9"}, "parameters.type is 'zz9': the types are gp3, gp2, io1, io2, st1, sc1, standard"),
-        (65537, {}, "type gp3 has 1 to 65536 GiB"),
-        (3, {"type": "io2", "iops": "100"}, "type io2 has 4 to 65536 GiB"),
-        (124, {"type": "st1"}, "type st1 has 125 to 16384 GiB"),
-        (1025, {"type": "standard"}, "type standard has 1 to 1024 GiB"),
+        (65537, {}, "a volume of type gp3 has at most 67108864 MiB"),
+        (1025, {"type": "standard"}, "a volume of type standard has at most 1048576 MiB"),
         (10, {"iops": "fast"}, "parameters.iops is 'fast': it must be a whole number"),
         (10, {"iops": "2999"}, "parameters.iops is 2999: type gp3 has 3000 to 80000"),
         (1000, {"iops": "80001"}, "parameters.iops is 80001: type gp3 has 3000 to 80000"),
-        (10, {"iops": "5001"}, "10 GiB of type gp3 have at most 5000, 500 for each GiB"),
-        (10, {"type": "io1", "iops": "501"}, "10 GiB of type io1 have at most 500, 50 for each GiB"),
+        (10, {"iops": "5001"}, "10 GiB of type gp3 have at most 5000, 500 for each GiB; it needs 11 GiB or more"),
+        (1, {"type": "io1", "iops": "201"}, "4 GiB of type io1 have at most 200, 50 for each GiB; it needs 5 GiB or more"),
         (10, {"type": "io2"}, "parameters.iops is '': type io2 needs it: 100 to 256000"),
         (10, {"type": "gp2", "iops": "3000"}, "type gp2 takes none; gp3, io1 and io2 do"),
         (10, {"type": "gp2", "throughput": "250"}, "parameters.throughput is 250: type gp2 takes none; gp3 does"),
@@ -85,8 +88,17 @@ def test_a_profile_becomes_what_ec2_is_asked() -> None:
 )
 def test_what_ec2_would_refuse_is_refused_before(size_gib: int, parameters: dict[str, str], words: str) -> None:
     with pytest.raises(Invalid) as caught:
-        volume_types.settings(parameters, size_gib * GIB, from_snapshot=False)
+        asked_of_ec2(size_gib, parameters)
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "size_gib"),
+    [({}, 1), ({"type": "io1", "iops": "200"}, 4), ({"type": "io2", "iops": "4000"}, 4), ({"type": "st1"}, 125), ({"type": "sc1"}, 125)],
+)
+def test_a_volume_that_is_too_small_for_its_type_becomes_its_smallest(parameters: dict[str, str], size_gib: int) -> None:
+    assert asked_of_ec2(1, parameters)["Size"] == size_gib
+    assert volume_types.fit(size_gib * GIB + 1, parameters) == (size_gib + 1) * GIB
 
 
 def test_the_smallest_volume_may_have_the_baseline() -> None:

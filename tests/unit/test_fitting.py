@@ -28,6 +28,12 @@ FITS = Profile(name="p", platforms=("plain",), min_mib=50, max_mib=200)
         ({"min_mib": 2000, "max_mib": None}, "profiles.p.min_mib", "1000 MiB at most"),
         ({"max_mib": 103}, "profiles.p.max_mib", "104 MiB at least"),
         ({"parameters": {"speed": "high"}}, "profiles.p.parameters.speed", "the one parameter is type"),
+        (
+            {"parameters": {"type": "large"}, "min_mib": 1, "max_mib": 31},
+            "profiles.p.max_mib",
+            "a volume of type large has 32 MiB at least",
+        ),
+        ({"parameters": {"type": "large"}, "min_mib": 2049, "max_mib": None}, "profiles.p.min_mib", "2048 MiB at most"),
     ],
 )
 def test_what_a_named_platform_cannot_do_is_refused(changes: dict[str, object], field: str, words: str) -> None:

@@ -14,7 +14,7 @@ from offers.records import Offer, decode_offers
 from offers.tally import Refusal, Tally
 from offers.view import NO_STORAGE, PlatformView, Reach, StorageView
 from storage.lifecycle import VolumeState
-from storage.model import AccessMode, Pool, Profile, WorkloadId
+from storage.model import AccessMode, Pool, Profile, Sizes, WorkloadId
 from tests.offering import ask, decoded, named, new_volume, offer_json, old_volume, ports, reserved, scalar, simple
 
 UNIQUE = (Constraint(field="hostname", operator="UNIQUE"),)
@@ -214,7 +214,7 @@ def test_asks_are_served_in_their_order() -> None:
 
 
 def test_a_new_volume_is_planned_in_a_pool_with_the_size_that_the_platform_makes_of_it() -> None:
-    view = replace(one_pool(), platforms={"ebs": PlatformView(name="ebs", min_mib=64, granularity_mib=50)})
+    view = replace(one_pool(), platforms={"ebs": PlatformView(name="ebs", sizes_in=lambda *_: Sizes(min_mib=64, granularity_mib=50))})
     found = only([ask(volumes=(new_volume(101, FAST), new_volume(1, FAST)))], [simple("1")], view)
     assert [(one.platform, one.pool, one.size_mib, one.existing) for one in found.volumes] == [
         ("ebs", "p", 150, None),

@@ -10,7 +10,7 @@ from msgspec import structs
 from offers.overlay import overlay, overlay_resources, overlays
 from offers.view import PlatformView, Reach, StorageView
 from storage.lifecycle import VolumeState
-from storage.model import Pool, Profile, Volume, VolumeId
+from storage.model import Pool, Profile, Sizes, Volume, VolumeId
 from tests.offering import simple
 
 FAST = Profile(name="fast", pool_labels={"tier": "ssd"}, max_mib=500)
@@ -25,7 +25,7 @@ VIEW = StorageView(
     pools=POOLS,
     platforms={
         "ebs": PlatformView(name="ebs", reach=Reach(field="disks", pattern="ss."), slots_per_node=2),
-        "nfs": PlatformView(name="nfs", granularity_mib=10),
+        "nfs": PlatformView(name="nfs", sizes_in=lambda *_: Sizes(granularity_mib=10)),
     },
     profiles=(FAST, SLOW),
 )

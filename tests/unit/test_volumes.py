@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from concurrent.futures import Future
 from typing import Any
 
@@ -25,7 +26,7 @@ from storage.errors import (
 )
 from storage.inventory import Ledger
 from storage.lifecycle import VolumeState
-from storage.model import SnapshotId, Volume
+from storage.model import Sizes, SnapshotId, Volume
 from storage.platforms.base import CreateRequest, PoolReport
 from storage.platforms.testing import ABILITIES
 from tests.ledgers import Clock
@@ -312,3 +313,26 @@ def test_a_volume_is_not_made_larger_than_its_profile_allows(shaky_ledger: Shaky
     with pytest.raises(Invalid, match="platform disks makes it 22 MiB, and profile small allows 21 MiB"):
         small.volumes.create(VolumeOrder(name="odd", profile="small", size_mib=21), "jane")
     assert small.volumes.create(VolumeOrder(name="even", profile="small", size_mib=20), "jane").result(timeout=0).size_mib == 20
+
+
+def test_a_volume_is_made_where_its_type_fits(ledger: Ledger, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pools of one platform differ: what the roomiest refuses, or has no room for, another may make."""
+    stage = Stage(ledger, clock)
+    pools = [PoolReport(name=name, capacity_mib=size) for name, size in (("coarse", 900), ("fine", 500), ("other", 2000))]
+    stage.janitor.store_pools("disks", pools)
+
+    def sizes(parameters: Mapping[str, str], *, pool: str | None = None) -> Sizes:
+        if pool == "other":
+            raise Invalid(field="parameters.type", value="none", reason="the pool has another type")
+        return Sizes(of=f"type {pool}", min_mib=800 if pool == "coarse" else 1, max_mib=600 if pool == "fine" else None)
+
+    monkeypatch.setattr(stage.platform, "sizes", sizes)
+    made = stage.volumes.create(VolumeOrder(name="small", profile="fast", size_mib=16), "jane").result(timeout=0)
+    assert (made.pool, made.size_mib) == ("fine", 16)
+    made = stage.volumes.create(VolumeOrder(name="large", profile="fast", size_mib=601), "jane").result(timeout=0)
+    assert (made.pool, made.size_mib) == ("coarse", 800)
+    grown = stage.volumes.expand("large", 850, "jane").result(timeout=0)
+    assert grown.size_mib == 850
+    with pytest.raises(PoolFull) as full:
+        stage.volumes.create(VolumeOrder(name="more", profile="fast", size_mib=601), "jane")
+    assert (full.value.fields["pool"], full.value.fields["size_mib"]) == ("coarse", 800)

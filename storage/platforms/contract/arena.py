@@ -39,6 +39,8 @@ class Hooks:
     """More that a volume in `pool` may be made with, each by itself."""
     wrong_parameters: ClassVar[Sequence[Mapping[str, str]]] = ()
     """What `pool` refuses, each by itself, beside a parameter that there is not: values that a parameter cannot have."""
+    wrong_sizes: ClassVar[Sequence[tuple[Mapping[str, str], int]]] = ()
+    """Parameters that `pool` takes, each with a size (MiB) that a volume with them cannot have."""
     has_data: ClassVar[bool] = True
     """Whether `write` and `read` work, so that the suite can look at what is on a volume."""
     secrets: ClassVar[tuple[str, ...]] = ()

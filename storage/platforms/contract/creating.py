@@ -70,17 +70,26 @@ class CreateRules:
         assert all(report == made for report in seen), "create, inspect, find and volumes tell different things of one volume"
 
     def test_sizes_are_rounded_up_as_declared(self, arena: Arena) -> None:
-        able = arena.here.capabilities
         for size_mib in (1, arena.case.size_mib, arena.case.size_mib + 1):
-            made = arena.create(f"of-{size_mib}", size_mib=size_mib)
-            assert made.size_mib == able.fit(size_mib), f"{size_mib} MiB became {made.size_mib}, declared is {able.fit(size_mib)}"
+            request = arena.request(f"of-{size_mib}", size_mib=size_mib)
+            made = arena.here.create(request)
+            told = arena.here.fit(size_mib, request.parameters, pool=request.pool)
+            assert made.size_mib == told >= size_mib, f"{size_mib} MiB became {made.size_mib}, told is {told}"
 
     def test_sizes_that_cannot_be_are_refused(self, arena: Arena) -> None:
-        limit = arena.here.capabilities.max_mib
-        for size_mib in (0, -1, *([limit + 1] if limit else [])):
-            request = CreateRequest(pool=arena.case.pool, size_mib=size_mib, token=arena.token("size"))
-            with refused(Invalid, f"a volume of {size_mib} MiB is refused"):
-                arena.here.create(request)
+        limit = arena.here.sizes(arena.case.parameters, pool=arena.case.pool).max_mib
+        wrong: list[tuple[Mapping[str, str], int]] = [({}, size_mib) for size_mib in (0, -1, *([limit + 1] if limit else []))]
+        for parameters, size_mib in [*wrong, *arena.case.wrong_sizes]:
+            request = CreateRequest(
+                pool=arena.case.pool,
+                size_mib=size_mib,
+                token=arena.token("size"),
+                parameters={**arena.case.parameters, **parameters},
+            )
+            at_last = _invalid(partial(arena.here.create, request))
+            before = _invalid(partial(arena.here.fit, size_mib, request.parameters, pool=request.pool))
+            assert at_last, f"a volume of {size_mib} MiB was made with the parameters {request.parameters}"
+            assert before == at_last, f"{size_mib} MiB are refused by create alone, or in other words"
 
     def test_unknown_pool_is_refused(self, arena: Arena) -> None:
         with refused(UnknownPool, "a volume in a pool that is not there is refused"):
@@ -106,7 +115,9 @@ class CreateRules:
             request = arena.request(f"right-{number}", parameters=right)
             for pool in (None, request.pool):
                 arena.here.check_parameters(request.parameters, pool=pool)
-            arena.here.create(request)
+            sizes, made = arena.here.sizes(request.parameters, pool=request.pool), arena.here.create(request)
+            told = sizes.rounded(request.size_mib)
+            assert made.size_mib == told, f"with the parameters {right} placing counts {told} MiB for a volume of {made.size_mib}"
 
     def test_full_pool_refuses_and_keeps_nothing(self, arena: Arena) -> None:
         size_mib = arena.fill()

@@ -11,7 +11,7 @@ from storage.platforms.base import VolumeReport
 from storage.platforms.ebs.client import Client
 from storage.platforms.ebs.looks import Change, Looks
 from storage.platforms.ebs.views import Volume
-from storage.platforms.ebs.volume_types import MIB_PER_GIB, check_size
+from storage.platforms.ebs.volume_types import MIB_PER_GIB, TYPES, sizes_of
 
 BUSY: Final = frozenset({"IncorrectModificationState", "VolumeModificationRateExceeded"})
 USABLE: Final = frozenset({"optimizing", "completed"})
@@ -28,7 +28,8 @@ class Growing:
             reason = f"volume {external_id} has {volume.size_mib} MiB, and EBS volumes never shrink"
             raise Invalid(field="size_mib", value=wanted_mib, reason=reason)
         if wanted_mib > volume.size_mib:
-            check_size(volume.kind, wanted_mib)
+            if volume.kind in TYPES:  # a newer type is left to EC2
+                sizes_of(volume.kind).fit(wanted_mib)
             self._modify(volume, wanted_mib)
             self._wait(external_id, wanted_mib)
             volume = self._grown(external_id, wanted_mib)

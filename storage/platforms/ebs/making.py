@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from storage.errors import Conflict, Invalid, PlatformError, PlatformUnavailable, UnknownPool, VolumeInUse
@@ -50,10 +50,10 @@ class Making:
         ours = [Volume.of(one) for one in sorted(found, key=lambda one: (str(one.get("CreateTime", "")), one["VolumeId"]))]
         return next((volume for volume in ours if volume.tags.get(tags.TOKEN) == token), None)
 
-    def create(self, request: CreateRequest, fit: Callable[[int], int]) -> VolumeReport:
+    def create(self, request: CreateRequest) -> VolumeReport:
         if made := self.find(request.token):
             return self._usable(made).report()
-        size_mib = fit(request.size_mib)
+        size_mib = volume_types.fit(request.size_mib, request.parameters)
         asked = self._arguments(request, size_mib)
         if request.snapshot is not None:
             self._large_enough(request.snapshot, size_mib)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from storage.model import AccessMode, Birth, ExternalId, Page
+from storage.model import AccessMode, Birth, ExternalId, Page, Sizes
 from storage.platforms.base import (
     Attachment,
     Capabilities,
@@ -100,8 +100,15 @@ class EbsPlatform(Platform):
     def check_parameters(self, parameters: Mapping[str, str], *, pool: str | None = None) -> None:
         volume_types.read(parameters)
 
+    def sizes(self, parameters: Mapping[str, str], *, pool: str | None = None) -> Sizes:
+        """Those of the volume type: every zone has the same."""
+        return volume_types.sizes_of(volume_types.read(parameters)["type"])
+
+    def fit(self, size_mib: int, parameters: Mapping[str, str], *, pool: str | None = None) -> int:
+        return volume_types.fit(size_mib, parameters)
+
     def create(self, request: CreateRequest) -> VolumeReport:
-        return self._making.create(request, self.capabilities.fit)
+        return self._making.create(request)
 
     def delete(self, external_id: ExternalId) -> None:
         self._making.delete(external_id)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from storage.errors import Invalid
+from storage.model import Sizes
 
 MIB_PER_GIB: Final = 1024
 DEFAULT: Final = "gp3"
@@ -44,13 +45,17 @@ TYPES: Final[Mapping[str, VolumeType]] = {
 MAX_MIB: Final = max(kind.max_gib for kind in TYPES.values()) * MIB_PER_GIB
 
 
-def check_size(name: str, size_mib: int) -> None:
-    """Raises Invalid for a size that this type cannot have. A type that is newer than this table is left to EC2."""
-    kind, size_gib = TYPES.get(name), size_mib // MIB_PER_GIB
-    if kind and not kind.min_gib <= size_gib <= kind.max_gib:
-        raise Invalid(
-            field="size_mib", value=size_mib, reason=f"a volume of type {name} has {kind.min_gib} to {kind.max_gib} GiB, of 1024 MiB each"
-        )
+def sizes_of(name: str) -> Sizes:
+    kind = TYPES[name]
+    return Sizes(of=f"type {name}", min_mib=kind.min_gib * MIB_PER_GIB, max_mib=kind.max_gib * MIB_PER_GIB, granularity_mib=MIB_PER_GIB)
+
+
+def fit(size_mib: int, parameters: Mapping[str, str]) -> int:
+    """What EC2 makes of a size. Raises Invalid for one that the type cannot have, and for IOPS that are too many for it."""
+    found = read(parameters)
+    made_mib = sizes_of(found["type"]).fit(size_mib)
+    _check_iops_of_size(found["type"], found.get("iops"), made_mib // MIB_PER_GIB)
+    return made_mib
 
 
 def read(parameters: Mapping[str, str]) -> dict[str, Any]:
@@ -66,13 +71,11 @@ def read(parameters: Mapping[str, str]) -> dict[str, Any]:
 
 
 def settings(parameters: Mapping[str, str], size_mib: int, *, from_snapshot: bool) -> dict[str, Any]:
-    """CreateVolume's arguments from a profile's parameters. Raises Invalid, which names the parameter."""
-    found, size_gib = read(parameters), size_mib // MIB_PER_GIB
-    check_size(found["type"], size_mib)
-    _check_iops_of_size(found["type"], found.get("iops"), size_gib)
+    """CreateVolume's arguments from a profile's parameters and a size that `fit` made. Raises Invalid, which names the parameter."""
+    found = read(parameters)
     if not from_snapshot and (rate := found.get(RATE)) is not None:
         raise Invalid(field=f"parameters.{RATE}", value=rate, reason="only a volume from a snapshot has one")
-    return {"Size": size_gib, **{ARGUMENTS[key]: value for key, value in found.items()}}
+    return {"Size": size_mib // MIB_PER_GIB, **{ARGUMENTS[key]: value for key, value in found.items()}}
 
 
 def _check_iops(name: str, iops: int | None) -> None:
@@ -98,7 +101,8 @@ def _check_iops_of_size(name: str, iops: int | None, size_gib: int) -> None:
         raise Invalid(
             field="parameters.iops",
             value=iops,
-            reason=f"{size_gib} GiB of type {name} have at most {most}, {kind.iops_per_gib} for each GiB",
+            reason=f"{size_gib} GiB of type {name} have at most {most}, {kind.iops_per_gib} for each GiB; "
+            f"it needs {-(-iops // kind.iops_per_gib)} GiB or more",
         )
 
 

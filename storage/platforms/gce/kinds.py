@@ -7,6 +7,8 @@ from typing import Final
 
 from msgspec import Struct
 
+from storage.model import Sizes
+
 GIB_IN_MIB: Final = 1024
 
 
@@ -22,6 +24,12 @@ class DiskType(Struct, frozen=True, kw_only=True):
     """Takes provisionedThroughput."""
     many_readers: bool = False
     """May be attached to several instances for reading."""
+
+    @property
+    def sizes(self) -> Sizes:
+        return Sizes(
+            of=f"type {self.name}", min_mib=self.least_gib * GIB_IN_MIB, max_mib=self.most_gib * GIB_IN_MIB, granularity_mib=GIB_IN_MIB
+        )
 
 
 TYPES: Final[Mapping[str, DiskType]] = {

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from storage.errors import Conflict, Invalid, PoolFull, UnknownPool, UnknownSnapshot, UnknownVolume
-from storage.model import ExternalId
+from storage.model import ExternalId, Sizes
 from storage.platforms import cloning
 from storage.platforms.base import CreateRequest, VolumeReport
 from storage.platforms.gce import tags
@@ -16,12 +16,11 @@ from storage.platforms.gce.failures import FULL, GONE, TAKEN, Fault
 from storage.platforms.gce.kinds import GIB_IN_MIB, TYPES, DiskType
 from storage.platforms.gce.names import Place, disk_name, pool_name, region_of
 from storage.platforms.gce.options import GceOptions
-from storage.platforms.gce.records import LEAVING, place_of, volume_report
+from storage.platforms.gce.records import LEAVING, kind_of, place_of, volume_report
 from storage.platforms.gce.snapshots import Snapshots
 
 KMS_KEY: Final = "kmsKeyName"
 PARAMETERS: Final = ("type", "provisionedIops", "provisionedThroughput", KMS_KEY)
-Fit = Callable[[int], int]
 
 
 class Making:
@@ -40,11 +39,11 @@ class Making:
                 return disk
         return None
 
-    def create(self, request: CreateRequest, fit: Fit) -> VolumeReport:
+    def create(self, request: CreateRequest) -> VolumeReport:
         if (found := self.find(request.token)) is not None:
             return volume_report(self._attachments.ready(place_of(found).external_id))
         zone, kind = self._pool(request.pool)
-        size_mib = fit(request.size_mib)
+        size_mib = self.sizes(request.parameters, request.pool).fit(request.size_mib)
         self._insert(request, zone, kind, size_mib)
         try:
             report = volume_report(self._attachments.ready(Place(zone, disk_name(request.token)).external_id))
@@ -56,8 +55,16 @@ class Making:
             )
         return report
 
-    def check_parameters(self, parameters: Mapping[str, str], pool: str | None) -> None:
-        """Without a pool: the type that is asked for, or that takes most, says what is wrong."""
+    def sizes(self, parameters: Mapping[str, str], pool: str | None) -> Sizes:
+        """Those of the pool's type; without a pool, of all types that take the parameters. Raises Invalid where none does, UnknownPool."""
+        kinds = self._kinds(parameters, pool)
+        if len(kinds) == 1:
+            return kinds[0].sizes
+        least, most = min(kind.least_gib for kind in kinds), max(kind.most_gib for kind in kinds)
+        return Sizes(min_mib=least * GIB_IN_MIB, max_mib=most * GIB_IN_MIB, granularity_mib=GIB_IN_MIB)
+
+    def _kinds(self, parameters: Mapping[str, str], pool: str | None) -> Sequence[DiskType]:
+        """The types that take the parameters. Where none does, the type that is asked for, or that takes most, says what is wrong."""
         kinds = [TYPES[kind] for kind in self._options.types] if pool is None else [self._pool(pool)[1]]
         refusals: dict[str, Invalid] = {}
         for kind in kinds:
@@ -67,6 +74,7 @@ class Making:
                 refusals[kind.name] = error
         if len(refusals) == len(kinds):
             raise refusals.get(parameters.get("type", ""), next(iter(refusals.values())))
+        return [kind for kind in kinds if kind.name not in refusals]
 
     def _pool(self, name: str) -> tuple[str, DiskType]:
         for zone in self._options.zones:
@@ -91,7 +99,6 @@ class Making:
 
     def _fields(self, request: CreateRequest, kind: DiskType, size_mib: int) -> dict[str, Any]:
         fields = _parameters(request.parameters, kind)
-        check_size(request.size_mib, size_mib, kind)
         story = tags.Story(token=request.token, name=request.name, labels=dict(request.labels))
         fields |= {"description": tags.write_story(story), "labels": {**tags.plain(request.labels), tags.OURS: tags.MADE}}
         if request.snapshot is not None:
@@ -115,15 +122,14 @@ class Making:
             free_mib = max(0, limit - usage) * GIB_IN_MIB
         return PoolFull(pool=pool_name(zone, kind.name), platform=self._name, free_mib=free_mib, size_mib=size_mib, reason=str(fault))
 
-    def expand(self, disk: Any, size_mib: int, fit: Fit) -> None:
+    def expand(self, disk: Any, size_mib: int, wanted_mib: int) -> None:
         """Raises Invalid for less than the disk has, PoolFull."""
-        report, kind = volume_report(disk), TYPES.get(disk.type_.rsplit("/", 1)[-1])
-        wanted_mib = fit(size_mib)
+        report, kind = volume_report(disk), TYPES.get(kind_of(disk))
         if wanted_mib < report.size_mib:
             reason = f"volume {report.external_id} has {report.size_mib} MiB, and volumes never shrink"
             raise Invalid(field="size_mib", value=size_mib, reason=reason)
         if kind is not None:
-            check_size(size_mib, wanted_mib, kind)
+            kind.sizes.fit(size_mib)
         if wanted_mib > report.size_mib:
             self._resize(place_of(disk), kind, wanted_mib)
 
@@ -136,14 +142,6 @@ class Making:
             # Another process that wanted the same may have done it already.
             if fault.passing or volume_report(self._attachments.known(place.external_id)).size_mib < size_mib:
                 raise
-
-
-def check_size(asked_mib: int, size_mib: int, kind: DiskType) -> None:
-    """Types of one platform have sizes of their own. Raises Invalid."""
-    if size_mib < kind.least_gib * GIB_IN_MIB:
-        raise Invalid(field="size_mib", value=asked_mib, reason=f"a {kind.name} disk has at least {kind.least_gib * GIB_IN_MIB} MiB")
-    if size_mib > kind.most_gib * GIB_IN_MIB:
-        raise Invalid(field="size_mib", value=asked_mib, reason=f"a {kind.name} disk has at most {kind.most_gib * GIB_IN_MIB} MiB")
 
 
 def _parameters(parameters: Mapping[str, str], kind: DiskType) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from storage.errors import Invalid, VolumeInUse
-from storage.model import AccessMode, Birth, ExternalId, Page
+from storage.model import AccessMode, Birth, ExternalId, Page, Sizes
 from storage.platforms.base import (
     Attachment,
     Capabilities,
@@ -115,11 +115,14 @@ class GcePlatform(Platform):
         return volume_report(found) if found is not None else None
 
     def check_parameters(self, parameters: Mapping[str, str], *, pool: str | None = None) -> None:
-        self._making.check_parameters(parameters, pool)
+        self._making.sizes(parameters, pool)
+
+    def sizes(self, parameters: Mapping[str, str], *, pool: str | None = None) -> Sizes:
+        return self._making.sizes(parameters, pool)
 
     @verb("create a volume")
     def create(self, request: CreateRequest) -> VolumeReport:
-        return self._making.create(request, self.capabilities.fit)
+        return self._making.create(request)
 
     @verb("delete a volume")
     def delete(self, external_id: ExternalId) -> None:
@@ -138,7 +141,7 @@ class GcePlatform(Platform):
 
     @verb("expand a volume")
     def expand(self, external_id: ExternalId, size_mib: int) -> VolumeReport:
-        self._making.expand(self._attachments.ready(external_id), size_mib, self.capabilities.fit)
+        self._making.expand(self._attachments.ready(external_id), size_mib, self.capabilities.fit(size_mib))
         return volume_report(self._attachments.known(external_id))
 
     # --- who has them ---

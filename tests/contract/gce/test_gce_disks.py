@@ -15,6 +15,7 @@ from storage.errors import (
     PlatformUnavailable,
     PollyError,
     PoolFull,
+    UnknownPool,
 )
 from storage.model import AccessMode, ExternalId
 from storage.platforms.base import Room
@@ -123,8 +124,7 @@ def test_a_profiles_parameters_are_the_disks(cloud: Cloud, kind: str, parameters
         ("pd-ssd", 10 * GIB, {"provisionedIops": "1"}, "a pd-ssd disk does not have it"),
         ("pd-extreme", 500 * GIB, {"provisionedIops": "many"}, "it must be a whole number from 1"),
         ("pd-extreme", 500 * GIB, {"provisionedIops": "0"}, "it must be a whole number from 1"),
-        ("pd-extreme", 10 * GIB, {}, "a pd-extreme disk has at least 512000 MiB"),
-        ("hyperdisk-throughput", 32769 * GIB, {}, "a hyperdisk-throughput disk has at most 33554432 MiB"),
+        ("hyperdisk-throughput", 32769 * GIB, {}, "a volume of type hyperdisk-throughput has at most 33554432 MiB"),
     ],
 )
 def test_what_a_type_cannot_do_is_said_before_google_is_asked(
@@ -134,6 +134,17 @@ def test_what_a_type_cannot_do_is_said_before_google_is_asked(
     with pytest.raises(Invalid, match=words):
         create(platform, pool=f"{ZONE}.{kind}", size_mib=size_mib, parameters=parameters)
     assert cloud.world.calls.count("disks.insert") == 0
+
+
+def test_a_pool_tells_the_sizes_of_its_own_type(cloud: Cloud) -> None:
+    platform = cloud.platform(types=("pd-ssd", "pd-extreme", "hyperdisk-throughput"))
+    assert [platform.fit(GIB, {}, pool=f"{ZONE}.{kind}") // GIB for kind in ("pd-ssd", "pd-extreme")] == [10, 500]
+    assert create(platform, pool=f"{ZONE}.pd-extreme", size_mib=10 * GIB).size_mib == 500 * GIB
+    assert (platform.fit(1, {}), platform.fit(1, {"provisionedIops": "20000"})) == (10 * GIB, 500 * GIB)
+    with pytest.raises(Invalid, match=r'the pool has pd-ssd disks; .* pool_labels = { type = "pd-extreme" }'):
+        platform.sizes({"type": "pd-extreme"}, pool=f"{ZONE}.pd-ssd")
+    with pytest.raises(UnknownPool):
+        platform.sizes({}, pool=f"{ZONE}.pd-balanced")
 
 
 @pytest.mark.parametrize(
