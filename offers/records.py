@@ -6,7 +6,9 @@ kept whole, because Mesos wants them back unchanged in whatever is made of the o
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
@@ -118,7 +120,7 @@ class Offer(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     hostname: str
     resources: tuple[Resource, ...] = ()
     attributes_json: msgspec.Raw = msgspec.field(name="attributes", default=msgspec.Raw(b"[]"))
-    """As they came: most offers are placed on, or passed over, without a look at them."""
+    """As they came: most offers are placed on, or passed over, without a look at them. They can be read: decode_offers has tried."""
     domain: Domain = NOWHERE
     allocation_info: AllocationInfo = AllocationInfo()
     executors: tuple[Value, ...] = msgspec.field(name="executor_ids", default=())
@@ -151,11 +153,8 @@ class Offer(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
     @property
     def attributes(self) -> tuple[Attribute, ...]:
-        """What the agent says of itself, read anew each time. Raises Invalid."""
-        try:
-            return _attributes.decode(self.attributes_json)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise Invalid(field=f"attributes of offer {self.id}", value=bytes(self.attributes_json)[:80], reason=str(error)) from error
+        """What the agent says of itself, read anew each time."""
+        return _attributes.decode(self.attributes_json)
 
     @property
     def executor_ids(self) -> tuple[str, ...]:
@@ -167,6 +166,16 @@ class Offer(msgspec.Struct, frozen=True, gc=False, kw_only=True):
         return self.unavailability.start.nanoseconds / 1e9 if self.unavailability else None
 
 
+class Malformed(NamedTuple):
+    """An offer that is not as Mesos writes them, and what can be told of it."""
+
+    offer_id: str
+    """Empty where not even that can be read."""
+    agent: str
+    """The agent's hostname or, where that cannot be read, its id; empty where neither can."""
+    error: Invalid
+
+
 class _Offers(msgspec.Struct, frozen=True, gc=False):
     offers: list[Offer] = []
 
@@ -175,20 +184,100 @@ class _Event(msgspec.Struct, frozen=True, gc=False):
     offers: _Offers | list[Offer] = _Offers()
 
 
+class _RawOffers(msgspec.Struct, frozen=True, gc=False):
+    offers: list[msgspec.Raw] = []
+
+
+class _RawEvent(msgspec.Struct, frozen=True, gc=False):
+    offers: _RawOffers | list[msgspec.Raw] = _RawOffers()
+
+
+WRONG = (msgspec.DecodeError, UnicodeDecodeError)
 _attributes = msgspec.json.Decoder(tuple[Attribute, ...])
 _event = msgspec.json.Decoder(_Event)
 _list = msgspec.json.Decoder(list[Offer])
+_offer = msgspec.json.Decoder(Offer)
+_raw_event = msgspec.json.Decoder(_RawEvent)
+_raw_list = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 def decode_offers(data: bytes) -> list[Offer]:
     """The offers of one OFFERS event: of the whole event, of what its `offers` field holds, or of a bare list of offers.
 
-    Raises Invalid, naming what is wrong, for anything else.
+    Raises Invalid, naming what is wrong, for anything else, and if any of the offers is not as Mesos writes them.
     """
     try:
-        if data.lstrip()[:1] == b"[":
-            return _list.decode(data)
-        found = _event.decode(data).offers
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        if _is_list(data):
+            found = _list.decode(data)
+        else:
+            inner = _event.decode(data).offers
+            found = inner if isinstance(inner, list) else inner.offers
+        _try_attributes(found)
+    except WRONG as error:
         raise Invalid(field="OFFERS event", value=data[:80], reason=str(error)) from error
-    return found if isinstance(found, list) else found.offers
+    return found
+
+
+def decode_sound_offers(data: bytes) -> tuple[list[Offer], list[Malformed]]:
+    """Like decode_offers, but an offer that is not as Mesos writes them costs nobody the others of its event."""
+    try:
+        return decode_offers(data), []
+    except Invalid as refused:
+        try:
+            raw = _raw_offers(data)
+        except WRONG:
+            raise refused from None
+    sound: list[Offer] = []
+    malformed: list[Malformed] = []
+    for one in raw:
+        try:
+            offer = _offer.decode(one)
+            _try_attributes([offer])
+        except WRONG as error:
+            malformed.append(_malformed(one, error))
+        else:
+            sound.append(offer)
+    return sound, malformed
+
+
+def _is_list(data: bytes) -> bool:
+    return data.lstrip()[:1] == b"["
+
+
+def _try_attributes(offers: list[Offer]) -> None:
+    for offer in offers:
+        _try(bytes(offer.attributes_json))
+
+
+@lru_cache(maxsize=16_384)
+def _try(attributes_json: bytes) -> None:
+    """Raises what is wrong with an agent's attributes. An agent says the same of itself with each offer, so it is tried once."""
+    _attributes.decode(attributes_json)
+
+
+def _raw_offers(data: bytes) -> list[msgspec.Raw]:
+    if _is_list(data):
+        return _raw_list.decode(data)
+    inner = _raw_event.decode(data).offers
+    return inner if isinstance(inner, list) else inner.offers
+
+
+def _malformed(raw: msgspec.Raw, error: Exception) -> Malformed:
+    known = dict(_readable(raw))
+    offer_id, agent = known.get("id", ""), known.get("hostname") or known.get("agent_id", "")
+    invalid = Invalid(field=f"offer {offer_id or 'without an id'} of agent {agent or 'unknown'}", value=bytes(raw)[:80], reason=str(error))
+    return Malformed(offer_id, agent, invalid)
+
+
+def _readable(raw: msgspec.Raw) -> Iterator[tuple[str, str]]:
+    """What names the offer and its agent, as far as it is text."""
+    try:
+        fields = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
+    except WRONG:
+        return
+    for name in ("id", "agent_id", "hostname"):
+        try:
+            found = msgspec.json.decode(fields[name], type=Value | str)
+        except (KeyError, *WRONG):
+            continue
+        yield name, found.value if isinstance(found, Value) else found

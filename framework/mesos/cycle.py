@@ -22,7 +22,7 @@ from framework.mesos.slots import ask_slots
 from framework.mesos.taskinfo import LaunchOperation, TaskInfos
 from framework.mesos.telling import tell_round
 from offers.matching import match
-from offers.records import Offer, decode_offers
+from offers.records import Malformed, Offer, decode_sound_offers
 from offers.view import PlatformView, Reach, StorageView
 from storage.errors import Invalid, PollyError
 from storage.lifecycle import ProofKind
@@ -36,6 +36,8 @@ IDLE_REFUSE_S = 3600.0
 BUSY_REFUSE_S = 5.0
 """Something waits that this offer did not fit."""
 NODE_SEEN_S = 60.0
+TELL_AGAIN_S = 600.0
+"""How often the log says that an agent's offers are malformed: they come again and again."""
 
 
 @dataclass(slots=True)
@@ -46,18 +48,23 @@ class OfferCycle:
     filtered: bool = False
     """Offers were declined since the last revive, so some agents are not offered for a while."""
     _seen: dict[str, float] = field(default_factory=dict)
+    _told: dict[str, float] = field(default_factory=dict)
+    """When it was last said of an agent that its offers are malformed."""
 
     def run(self, events: Iterable[bytes], rescinded: frozenset[str]) -> None:
         """One round over all OFFERS events that are at hand."""
         now = self.context.clock()
         offers: list[Offer] = []
         good: list[bytes] = []
+        offer_ids: list[str] = []
         for data in events:
-            if some := _decoded(data):
+            some, malformed = _decoded(data)
+            if some:
                 good.append(data)
                 offers += [offer for offer in some if offer.offer.value not in rescinded]
+            offer_ids += self._pass_over(malformed, now)
             some = ()  # so that `offers` alone holds them: the round gives them up as soon as it can
-        offer_ids = [offer.offer.value for offer in offers]
+        offer_ids += [offer.offer.value for offer in offers]
         seen = self.latest.note(offers, good, now)
         busy = True  # a ledger that does not answer must not cost a long filter: what waits is not known
         try:
@@ -69,6 +76,17 @@ class OfferCycle:
                 seen.used = self._place(wishes, offers, now)
         finally:
             self._decline([offer_id for offer_id in dict.fromkeys(offer_ids) if offer_id not in seen.used], busy=busy)
+
+    def _pass_over(self, malformed: Iterable[Malformed], now: float) -> list[str]:
+        """Says what is wrong, of each agent now and then. Returns the offers that can be declined."""
+        declined = []
+        for it in malformed:
+            if now - self._told.get(it.agent, float("-inf")) >= TELL_AGAIN_S:
+                self._told[it.agent] = now
+                logger.error("passed over: %s", it.error)
+            if it.offer_id:
+                declined.append(it.offer_id)
+        return declined
 
     def forget_agent(self, agent_id: str) -> None:
         self.latest.forget_agent(agent_id)
@@ -243,12 +261,12 @@ class OfferCycle:
             waiting.announced = True
 
 
-def _decoded(data: bytes) -> Sequence[Offer]:
+def _decoded(data: bytes) -> tuple[Sequence[Offer], Sequence[Malformed]]:
     try:
-        return decode_offers(data)
+        return decode_sound_offers(data)
     except Invalid as error:
         logger.error("%s", error)
-        return ()
+        return (), ()
 
 
 def slot_limits(views: Mapping[str, PlatformView]) -> dict[str, int]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from offers.records import Offer, decode_offers
+from offers.records import Offer, decode_sound_offers
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class LatestOffers:
         for offer_id, seen in self._latest.values():
             rounds.setdefault(seen, []).append(offer_id)
         for seen, offer_ids in rounds.items():
-            found = {offer.id: offer for data in seen.events for offer in decode_offers(data)}
+            found = {offer.id: offer for data in seen.events for offer in decode_sound_offers(data)[0]}
             yield from (_as_it_was(found[offer_id], seen) for offer_id in offer_ids)
 
 

@@ -290,6 +290,25 @@ def test_where_a_task_is_over_the_next_may_run_while_its_volume_is_proven_free(s
     assert third.record.hostname == first.record.hostname
 
 
+def test_a_malformed_offer_is_declined_and_the_others_of_its_event_are_served(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
+    stage.apps.run(app(volumes=[], constraints=[["rack", "UNIQUE"]]), "test")
+    for number in range(2):
+        document = json.loads(offers_event("a1", "a2", number=number))
+        bad, good = document["offers"]["offers"]
+        bad["attributes"] = [{"name": "rack", "type": "SCALAR", "scalar": {"value": "two"}}]
+        good["attributes"] = [{"name": "rack", "type": "TEXT", "text": {"value": "r2"}}]
+        stage.scheduler.handle([Offers(data=json.dumps(document).encode())])
+        assert bad["id"]["value"] in stage.driver.declined[-1][0]
+    assert [task.record.attributes for task in stage.tasks()] == [{"rack": "r2"}]
+    assert [seen.offer.agent_id for seen in stage.scheduler.cycle.latest] == [good["agent_id"]["value"]]
+    said = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
+    assert len(said) == 1, "of an agent it is said once, not with each of its offers"
+    assert said[0].startswith(
+        f"passed over: offer {json.loads(offers_event('a1', number=0))['offers']['offers'][0]['id']['value']} of agent "
+    )
+    assert "scalar" in said[0]
+
+
 def test_of_equally_named_attributes_the_first_counts_for_offers_and_for_peers(stage: Stage) -> None:
     stage.apps.run(app(instances=2, volumes=[], constraints=[["rack", "UNIQUE"]]), "test")
     for number, agent in enumerate(("a1", "a2")):

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from offers.constraints import attribute_text
-from offers.records import decode_offers
+from offers.records import decode_offers, decode_sound_offers
 from offers.resources import reserved_for
 from storage.errors import Invalid
 
@@ -41,13 +41,40 @@ def test_what_an_event_holds_is_read_without_the_event() -> None:
     assert [decode_offers(json.dumps(form).encode()) for form in inner] == [decode_offers(json.dumps(whole).encode())] * 3
 
 
-def test_attributes_are_read_when_they_are_asked_for() -> None:
+def test_an_offer_without_attributes_has_none() -> None:
     raw = json.loads(EVENT)["offers"]["offers"][0]
     del raw["attributes"]
     assert decode_offers(json.dumps([raw]).encode())[0].attributes == ()
-    (offer,) = decode_offers(json.dumps([raw | {"attributes": [{"type": "TEXT"}]}]).encode())
-    with pytest.raises(Invalid, match=r"attributes of offer .*-O0 is .*name"):
-        _ = offer.attributes
+
+
+BAD = [
+    ({"attributes": [{"type": "TEXT"}]}, "name"),
+    ({"attributes": [{"name": "rack", "type": "SCALAR", "scalar": {"value": "2"}}]}, "float"),
+    ({"attributes": {"rack": "a"}}, "array"),
+    ({"resources": [{"name": "cpus", "type": "SCALAR", "scalar": {"value": 1e400}}]}, "out of range"),
+    ({"hostname": 5}, "str"),
+]
+
+
+@pytest.mark.parametrize(("wrong", "said"), BAD)
+def test_a_malformed_offer_costs_nobody_the_others_of_its_event(wrong: dict[str, Any], said: str) -> None:
+    whole = json.loads(EVENT)
+    first = whole["offers"]["offers"][0]
+    first |= wrong
+    data = json.dumps(whole).replace("Infinity", "1e400").encode()
+    with pytest.raises(Invalid, match="OFFERS event is"):
+        decode_offers(data)
+    sound, (malformed,) = decode_sound_offers(data)
+    assert [offer.id for offer in sound] == [whole["offers"]["offers"][1]["id"]["value"]]
+    assert malformed.offer_id == first["id"]["value"]
+    assert malformed.agent == (first["agent_id"]["value"] if "hostname" in wrong else "agent1")
+    assert f"offer {malformed.offer_id} of agent {malformed.agent} is" in str(malformed.error)
+    assert said in str(malformed.error)
+
+
+def test_an_offer_of_which_nothing_can_be_told_is_malformed_too() -> None:
+    sound, malformed = decode_sound_offers(b'[3, {"id": 4}]')
+    assert (sound, [(it.offer_id, it.agent) for it in malformed]) == ([], [("", ""), ("", "")])
 
 
 def test_an_event_without_offers_has_none() -> None:
@@ -69,3 +96,9 @@ def test_maintenance_and_executors_are_kept() -> None:
 def test_anything_else_is_refused_with_what_is_wrong(data: bytes) -> None:
     with pytest.raises(Invalid, match="OFFERS event is"):
         decode_offers(data)
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b'{"offers": 3}'])
+def test_an_event_that_has_no_list_of_offers_is_refused_whole(data: bytes) -> None:
+    with pytest.raises(Invalid, match="OFFERS event is"):
+        decode_sound_offers(data)
