@@ -6,9 +6,8 @@ from concurrent.futures import Future
 
 from framework.origins import Origins
 from storage.errors import Conflict, PollyError, UnknownVolume, Unsupported
-from storage.filters import VolumeFilter
 from storage.lifecycle import VolumeState
-from storage.model import Snapshot, SnapshotId, Volume
+from storage.model import Snapshot, SnapshotId
 from storage.platforms.base import SnapshotReport
 
 
@@ -62,27 +61,14 @@ class Snapshots(Origins):
         return self._run_once(planned.snapshot_id, volume, job, store, undo)
 
     def delete_snapshot(self, snapshot_id: SnapshotId, actor: str) -> Future[None]:
-        """Raises Conflict for one that is being made, or that a volume which is not made yet starts from."""
+        """Raises Conflict for one that is being made, or that a volume begins with which was not mounted yet."""
         snapshot = self._ledger.snapshot(snapshot_id)
         self.platform(snapshot.platform)
         if snapshot.state == "PENDING":
             raise Conflict(what=f"snapshot {snapshot_id}", expected="READY", found="PENDING: the platform is still to make it")
-        if heir := self._heir(snapshot):
-            raise Conflict(what=f"snapshot {snapshot_id}", expected="needed by nothing", found=f"volume {heir.name}, which starts from it")
         with self._ledger.begin(actor) as tx:
             tx.snapshot_deleting(snapshot.snapshot_id)
         return self.go_on_deleting_snapshot(snapshot, actor)
-
-    def _heir(self, snapshot: Snapshot) -> Volume | None:
-        """A volume that is planned to start from it."""
-        after: str | None = None
-        while True:
-            page = self._ledger.volumes(VolumeFilter(platform=snapshot.platform, state=VolumeState.PLANNED), after=after, limit=1000)
-            if found := next((volume for volume in page.items if volume.snapshot == snapshot.external_id), None):
-                return found
-            after = page.after
-            if after is None:
-                return None
 
     def go_on_deleting_snapshot(self, snapshot: Snapshot, actor: str) -> Future[None]:
         """The platform's part of a snapshot's delete whose intent is stored; a failure leaves the intent."""

@@ -36,7 +36,7 @@ from sqlalchemy import (
 from storage.lifecycle import ClaimState, VolumeState
 from storage.model import Access, AccessMode
 
-REVISION: Final = "0007"
+REVISION: Final = "0008"
 """The newest migration; a ledger at this revision needs no Alembic to be opened."""
 VERSION_TABLE: Final = "ledger_version"
 
@@ -194,6 +194,7 @@ volumes = Table(
     Index("ix_volumes_zone", "zone", "number"),
     _some("ix_volumes_owner", "owner", "number", where="owner <> ''"),
     _some("ix_volumes_role", "role", "number", where="role <> ''"),
+    _some("ix_volumes_snapshot", "platform", "snapshot", where="snapshot IS NOT NULL"),
     _some("ix_volumes_source", "platform", "source", where="source IS NOT NULL"),
     _some("ix_volumes_state", "state", "number", where="state <> 'AVAILABLE'"),
 )

@@ -47,7 +47,7 @@ def list_snapshots(volume: str | None, after: str | None, limit: int | None, sou
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @asks
 def delete(snapshot_id: str, yes: bool, broker: BrokerClient, out: Output) -> None:
-    """Delete a snapshot."""
+    """Delete a snapshot. Refused while a volume that begins with it was not mounted yet."""
     if not yes:
         click.confirm(f"Delete snapshot {snapshot_id}?", abort=True, err=True)
     broker.delete_snapshot(snapshot_id)

@@ -9,13 +9,13 @@ from sqlalchemy import delete, insert, select, update
 from storage import schema
 from storage.errors import AlreadyExists, Conflict, UnknownSnapshot
 from storage.ledger import rows
-from storage.ledger.writer import Writer
+from storage.ledger.heirs import Heirs
 from storage.model import ExternalId, Snapshot, SnapshotId
 
 TABLE = schema.snapshots
 
 
-class Snapshots(Writer):
+class Snapshots(Heirs):
     """The part of a transaction that changes snapshots. Every verb on one that is there raises UnknownSnapshot."""
 
     def plan_snapshot(self, snapshot: Snapshot) -> None:
@@ -38,9 +38,10 @@ class Snapshots(Writer):
         self.note("snapshot.made", volume_id=snapshot.volume_id, why=f"{snapshot_id} is {external_id}")
 
     def snapshot_deleting(self, snapshot_id: SnapshotId) -> None:
-        """Stores the intent to delete it; again is a no-op."""
+        """Stores the intent to delete it; again is a no-op. Raises Conflict while a volume that begins with it is not born."""
         snapshot = self._snapshot(snapshot_id)
         if snapshot.state != "DELETING":
+            self._refuse_beginnings(snapshot)
             self._change(snapshot_id, state="DELETING")
             self.note("snapshot.deleting", volume_id=snapshot.volume_id, why=snapshot_id)
 

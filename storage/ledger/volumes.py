@@ -13,6 +13,7 @@ from storage import schema
 from storage.errors import AlreadyExists, Conflict, HasSnapshots, Invalid, PollyError, VolumeInUse
 from storage.ledger import rows
 from storage.ledger.bulk import Batch, insert
+from storage.ledger.heirs import Heirs
 from storage.ledger.placing import LABEL, Placing
 from storage.ledger.records import NewVolume
 from storage.ledger.refusals import names_taken, no_room
@@ -37,7 +38,7 @@ BORN: Final = Batch(
 GROWING: Final = insert("growths", ("volume_id",), tail="ON CONFLICT (volume_id) DO NOTHING")
 
 
-class Volumes(Placing):
+class Volumes(Placing, Heirs):
     """The part of a transaction that changes volumes. Every verb raises UnknownVolume unless it says otherwise."""
 
     def created(self, volume_id: VolumeId, *, token: str, external_id: ExternalId, size_mib: int) -> None:
@@ -75,37 +76,21 @@ class Volumes(Placing):
     def plan(self, new: NewVolume, token: str) -> Volume:
         """Plans a volume by hand, without a claim.
 
-        Raises PoolFull, UnknownPool, AlreadyExists, Invalid for an empty token, Conflict for a source that is not AVAILABLE.
+        Raises PoolFull, UnknownPool, AlreadyExists, Invalid for an empty token, Conflict for a source or a snapshot that is not there to
+        begin with, or if room came just now.
         """
         if not token:
             self._fail(Invalid(field="token", value=token, reason="a volume to be made needs one"))
         self._first(names_taken(self.session, [new]))
-        if not self.take({(new.platform, new.pool): new.size_mib}):
-            self._first(no_room(self.session, [new]))
+        self._take_or_fail(new)
+        if new.snapshot is not None:
+            self._hold_snapshot(new.platform, new.snapshot)
         self.plan_all([(new, token, 0)])
         if new.source is not None:
-            self._begin_with(new.volume_id, new.platform, new.source)
+            self._hold_source(new.platform, new.source)
+            self._set(new.volume_id, source=new.source)
         self.note("volume.planned", volume_id=new.volume_id, why=f"{new.sizes} of pool {new.pool} on {new.platform}")
         return self._volume(new.volume_id)
-
-    def _begin_with(self, volume_id: VolumeId, platform: str, source: ExternalId) -> None:
-        """Notes whose clone it will be; a source that is there now stays until the clone is born."""
-        where = and_(TABLE.c.platform == platform, TABLE.c.external_id == source)
-        found = self.session.first(select(TABLE.c.state).where(where).with_for_update())
-        if found is None or found.state != VolumeState.AVAILABLE:
-            self._fail(
-                Conflict(what=f"volume {source} of {platform}", expected="AVAILABLE", found=found.state if found else "no such volume")
-            )
-        self._set(volume_id, source=source)
-
-    def _refuse_heirs(self, volume: Volume) -> None:
-        """A clone that is still to be made needs its source as it was when the clone was planned."""
-        if volume.external_id is None:
-            return
-        heir = and_(TABLE.c.platform == volume.platform, TABLE.c.source == volume.external_id, TABLE.c.birth_uuid.is_(None))
-        if row := self.session.first(select(TABLE.c.name).where(heir)):
-            found = f"volume {row.name}, which is to be its clone and was not mounted yet"
-            self._fail(Conflict(what=f"volume {volume.name}", expected="needed by no clone", found=found))
 
     def unplan(self, volume_id: VolumeId, *, keep_until: float = 0.0) -> None:
         """A volume that was never born goes; what its token may have made becomes an orphan, its capacity comes back.
@@ -192,7 +177,7 @@ class Volumes(Placing):
             return volume
         if volume.external_id is None:
             self._fail(Conflict(what=f"volume {volume_id}", expected="on its platform", found=volume.state))
-        self._refuse_heirs(volume)
+        self._refuse_clones(volume)
         if not keep_snapshots:
             self._refuse_snapshots(volume)
         self._set(volume_id, state="DELETING", reason="")
@@ -208,17 +193,18 @@ class Volumes(Placing):
     def resize(self, volume_id: VolumeId, size_mib: int) -> Volume:
         """Takes the capacity to grow it to `size_mib`, which is an intent until `grown`; that size already is a no-op.
 
-        Raises PoolFull, Invalid to shrink it, Conflict while a clone of its present size is still to be made of it.
+        Raises PoolFull, Invalid to shrink it, Conflict while a clone of its present size is still to be made of it, or if room came
+        just now.
         """
         volume = self._volume(volume_id)
         grown_mib = size_mib - volume.size_mib
         if grown_mib < 0:
             self._fail(Invalid(field="size_mib", value=size_mib, reason=f"the volume has {volume.size_mib} MiB and never shrinks"))
         if grown_mib:
-            self._refuse_heirs(volume)
-            if not self.take({(volume.platform, volume.pool): grown_mib}):
-                more = NewVolume(volume_id=volume_id, name=volume.name, platform=volume.platform, pool=volume.pool, size_mib=grown_mib)
-                self._first(no_room(self.session, [more]))
+            self._refuse_clones(volume)
+            self._take_or_fail(
+                NewVolume(volume_id=volume_id, name=volume.name, platform=volume.platform, pool=volume.pool, size_mib=grown_mib)
+            )
             self._set(volume_id, size_mib=size_mib)
             if volume.external_id:
                 self.session.run(GROWING, [(volume_id,)])
@@ -252,6 +238,14 @@ class Volumes(Placing):
             self._account(volume.platform, volume.pool, size_mib - volume.size_mib)
             self._set(volume_id, size_mib=size_mib)
             self.note("volume.resized", volume_id=volume_id, why=f"from {volume.size_mib} to {size_mib} MiB, as the platform says")
+
+    def _take_or_fail(self, new: NewVolume) -> None:
+        """Takes the volume's capacity; what was too little a moment ago may be enough when one looks for the reason."""
+        if not self.take({(new.platform, new.pool): new.size_mib}):
+            self._first(no_room(self.session, [new]))
+            self._fail(
+                Conflict(what=f"pool {new.pool} on {new.platform}", expected=f"room for {new.size_mib} MiB", found="less until just now")
+            )
 
     def _first(self, refusals: Iterable[PollyError]) -> None:
         for refusal in refusals:

@@ -17,9 +17,10 @@ from storage.errors import (
     VolumeInUse,
 )
 from storage.inventory import Ledger
+from storage.ledger import volumes
 from storage.lifecycle import QUIET_AFTER_LEASES, VolumeState
 from storage.model import Birth, ExternalId, Snapshot, SnapshotId, Volume, VolumeId
-from tests.ledgers import BIRTH, end, fresh, furnish, make, new, old, placed, refusal, task
+from tests.ledgers import BIRTH, assert_sound, end, fresh, furnish, make, new, old, placed, refusal, task
 
 A = VolumeId("v-a")
 
@@ -31,21 +32,20 @@ def provisioned(ledger: Ledger) -> int:
 def test_planned_by_hand_it_takes_capacity_and_waits(ledger: Ledger) -> None:
     furnish(ledger)
     with ledger.begin("operator:eve") as tx:
-        volume = tx.plan(new("a", snapshot="snap-1", labels={"k": "v"}), "request-1")
+        volume = tx.plan(new("a", labels={"k": "v"}), "request-1")
     assert volume == ledger.volume("a") == ledger.volume("v-a")
-    assert (volume.state, volume.token, volume.epoch, volume.snapshot) == (VolumeState.PLANNED, "request-1", 0, "snap-1")
+    assert (volume.state, volume.token, volume.epoch) == (VolumeState.PLANNED, "request-1", 0)
     assert provisioned(ledger) == 100
     assert refusal(ledger, task("t1", old("c1", "a", 0))).code == "Conflict"
     (claim,) = placed(ledger, task("t1", old("c1", "a", 0, renew=True)))
     assert claim.epoch == 1
-    assert ledger.volume("a").snapshot == "snap-1"
     event = ledger.events(volume_id=A).items[0]
     assert (event.actor, event.what, event.why) == ("operator:eve", "volume.planned", "100 MiB of pool p on local")
 
 
 def test_a_clone_begins_with_what_is_there_and_keeps_it_until_it_is_born(ledger: Ledger) -> None:
     furnish(ledger)
-    with pytest.raises(Conflict, match="no such volume"), ledger.begin("op") as tx:
+    with pytest.raises(Conflict, match="wanted AVAILABLE, found none"), ledger.begin("op") as tx:
         tx.plan(new("b", source=ExternalId("ext-a")), "r1")
     make(ledger, "a")
     source = ledger.volume("a").external_id
@@ -288,6 +288,19 @@ def test_it_grows_if_there_is_room_and_never_shrinks(ledger: Ledger) -> None:
     assert ledger.volume("a").size_mib == 1000
 
 
+def test_nothing_is_planned_or_grown_without_its_room_though_room_came_when_the_reason_was_looked_for(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    furnish(ledger)
+    make(ledger, "a")
+    monkeypatch.setattr(volumes, "no_room", lambda *_: iter(()))  # as another writer's commit has it
+    with pytest.raises(Conflict, match="pool p on local"), ledger.begin("op") as tx:
+        tx.plan(new("b", size_mib=901), "r1")
+    with pytest.raises(Conflict, match="pool p on local"), ledger.begin("op") as tx:
+        tx.resize(A, 1001)
+    assert_sound(ledger)
+
+
 def snapshot(name: str) -> Snapshot:
     return Snapshot(
         snapshot_id=SnapshotId(name),
@@ -327,6 +340,32 @@ def test_a_snapshot_from_intent_to_end(ledger: Ledger) -> None:
         ledger.snapshot(SnapshotId("s1"))
     with pytest.raises(UnknownSnapshot), ledger.begin("op") as tx:
         tx.snapshot_deleting(SnapshotId("s1"))
+
+
+def test_a_snapshot_is_kept_until_what_begins_with_it_is_born(ledger: Ledger) -> None:
+    furnish(ledger)
+    make(ledger, "a")
+    s1, snap = SnapshotId("s1"), ExternalId("snap-x")
+    with ledger.begin("op") as tx:
+        tx.plan_snapshot(snapshot("s1"))
+    with pytest.raises(Conflict, match=r"snapshot snap-x of local .* wanted READY, found none"), ledger.begin("op") as tx:
+        tx.plan(new("b", snapshot=snap), "r1")
+    with ledger.begin("op") as tx:
+        tx.snapshot_made(s1, snap, 90, 7.0)
+        tx.plan(new("b", snapshot=snap), "r1")
+        tx.plan(new("c", snapshot=snap), "r2")
+        tx.unplan(VolumeId("v-c"))
+    (claim,) = placed(ledger, task("t1", old("c1", "b", 0, renew=True)))
+    with ledger.begin("mesos") as tx:
+        tx.created(claim.volume_id, token="c1", external_id=ExternalId("ext-b"), size_mib=100)
+    with pytest.raises(Conflict, match="needed by nothing, found volume b"), ledger.begin("op") as tx:
+        tx.snapshot_deleting(s1)
+    with ledger.begin("mesos") as tx:
+        tx.born(claim.volume_id, epoch=1, birth=BIRTH)
+        tx.snapshot_deleting(s1)
+    assert ledger.volume("b").snapshot == snap
+    with pytest.raises(Conflict, match="wanted READY, found DELETING"), ledger.begin("op") as tx:
+        tx.plan(new("d", snapshot=snap), "r3")
 
 
 def test_snapshots_can_outlive_their_volume(ledger: Ledger) -> None:

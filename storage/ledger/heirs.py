@@ -1,0 +1,58 @@
+"""What is still to be copied stays as it is: a volume that a clone is to be made of, a snapshot that a volume is to begin with.
+
+Both are needed until the heir is born, not only until it is made: an heir that was made and not born is made once more by its next claim.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, and_, select
+
+from storage import schema
+from storage.errors import Conflict
+from storage.ledger.writer import Writer
+from storage.lifecycle import VolumeState
+from storage.model import ExternalId, Snapshot, Volume
+
+VOLUMES: Final = schema.volumes.c
+SNAPSHOTS: Final = schema.snapshots.c
+
+
+class Heirs(Writer):
+    """The part of a transaction that knows what begins with what."""
+
+    def _hold_source(self, platform: str, source: ExternalId) -> None:
+        """A volume that is there now stays until its clone is born. Raises Conflict where it is not AVAILABLE."""
+        where = and_(VOLUMES.platform == platform, VOLUMES.external_id == source)
+        self._hold(VOLUMES.state, where, f"volume {source} of {platform}", VolumeState.AVAILABLE)
+
+    def _hold_snapshot(self, platform: str, snapshot: ExternalId) -> None:
+        """A snapshot that is there now stays until what begins with it is born. Raises Conflict where it is not READY."""
+        where = and_(SNAPSHOTS.platform == platform, SNAPSHOTS.external_id == snapshot)
+        self._hold(SNAPSHOTS.state, where, f"snapshot {snapshot} of {platform}", "READY")
+
+    def _hold(self, state: Any, where: ColumnElement[bool], what: str, expected: str) -> None:
+        found = self.session.first(select(state).where(where).with_for_update())
+        if found is None or found.state != expected:
+            self._fail(Conflict(what=what, expected=expected, found=found.state if found else "none"))
+
+    def _refuse_clones(self, volume: Volume) -> None:
+        """Raises Conflict while a clone is still to be made of the volume: it needs it as it was when the clone was planned."""
+        if heir := self._heir(volume.platform, VOLUMES.source, volume.external_id):
+            found = f"volume {heir}, which is to be its clone and was not mounted yet"
+            self._fail(Conflict(what=f"volume {volume.name}", expected="needed by no clone", found=found))
+
+    def _refuse_beginnings(self, snapshot: Snapshot) -> None:
+        """Raises Conflict while a volume is still to begin with the snapshot."""
+        if heir := self._heir(snapshot.platform, VOLUMES.snapshot, snapshot.external_id):
+            found = f"volume {heir}, which is to begin with it and was not mounted yet"
+            self._fail(Conflict(what=f"snapshot {snapshot.snapshot_id}", expected="needed by nothing", found=found))
+
+    def _heir(self, platform: str, column: ColumnElement[Any], external_id: ExternalId | None) -> str | None:
+        """The name of an unborn volume that begins with what the platform calls so."""
+        if external_id is None:
+            return None
+        unborn = and_(VOLUMES.birth_uuid.is_(None), VOLUMES.token != "")
+        row = self.session.first(select(VOLUMES.name).where(VOLUMES.platform == platform, column == external_id, unborn).limit(1))
+        return row.name if row else None
