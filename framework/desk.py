@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
 import msgspec
 
-from framework import remedies
 from framework.doctor import of_platform, of_profiles, silences, soundness
 from framework.engine import Engine
 from framework.marathon.model import App
-from framework.mesos.asking import instance_key
-from framework.mesos.instances import AppState, Phase, Task, Waiting
+from framework.mesos.instances import AppState, Waiting
 from framework.mesos.latest import Seen
+from framework.reasons import Reasons, sliced
 from framework.service import (
     BrokerInfo,
     DriftOrder,
@@ -23,19 +23,15 @@ from framework.service import (
     Explanation,
     ImportOrder,
     OfferView,
-    RefusalCount,
     VolumeOrder,
-    WaitingInstance,
 )
 from framework.workers import Outcome
 from offers.overlay import overlay_resources, overlays
-from offers.tally import Tally
 from storage.errors import Conflict, Invalid, PollyError, UnknownClaim
 from storage.lifecycle import ClaimState, ProofKind
 from storage.model import ClaimId, Proof, Snapshot, SnapshotId, Volume
 from storage.platforms.base import Finding
 
-ENDING = (Phase.SETTLING, Phase.UNREACHABLE)
 OVERRIDABLE = (ClaimState.STRANDED, ClaimState.RELEASING)
 
 
@@ -44,6 +40,7 @@ class Desk:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._reasons = Reasons(engine)
 
     def info(self) -> BrokerInfo:
         return self._engine.ask(self._info)
@@ -73,34 +70,10 @@ class Desk:
         self._engine.ask(lambda: self._engine.scheduler.apps.delete(app_id, actor))
 
     def explain(self, app_id: str) -> Explanation:
-        return self._engine.ask(lambda: self._explain([self._engine.scheduler.apps.app(app_id)])[0])
+        return self._reasons.of_app(app_id)
 
     def explain_all(self) -> Sequence[Explanation]:
-        return self._engine.ask(self._explain_all)
-
-    def _explain_all(self) -> Sequence[Explanation]:
-        apps = self._engine.context.picture.apps
-        return [why for why in self._explain([apps[app_id] for app_id in sorted(apps)]) if why.waiting]
-
-    def _explain(self, states: Sequence[AppState]) -> list[Explanation]:
-        self._engine.scheduler.cycle.wishes(self._engine.parts.clock())
-        return [self._explanation(state) for state in states]
-
-    def _explanation(self, state: AppState) -> Explanation:
-        ending = [task for task in state.tasks.values() if task.phase in ENDING]
-        replaced = {*state.waiting, *(task.slot for task in state.tasks.values() if task.phase not in ENDING)}
-        context = self._engine.context
-        settling = [_settling(state, task, remedies.of_task(context, task)) for task in ending if task.slot not in replaced]
-        waiting = [_waiting(state, it, remedies.of_slot(context, state, it.slot)) for it in state.waiting.values()]
-        running = sum(task.phase is Phase.RUNNING for task in state.tasks.values())
-        return Explanation(
-            app_id=state.app.app_id,
-            instances=state.instances,
-            running=running,
-            staging=len(state.tasks) - running - len(ending),
-            waiting=tuple(sorted(settling + waiting, key=lambda it: it.slot)),
-            deleting=state.deleting,
-        )
+        return self._reasons.of_all()
 
     def delayed(self) -> Mapping[str, int]:
         return self._engine.ask(self._delayed)
@@ -113,15 +86,18 @@ class Desk:
     # --- offers ---------------------------------------------------------------------------------
 
     def offers(self) -> Sequence[OfferView]:
-        return self._engine.ask(self._offers)
+        """The broker's thread says what it knows; what that comes to is worked out here."""
+        look, engine = self._engine.look, self._engine
+        due = look(lambda: engine.context.picture.due(engine.parts.clock()))
+        wanted = [volume for some in sliced(due) for volume in look(partial(self._wanted, some))]
+        latest, storage = look(lambda: (engine.scheduler.cycle.latest.copy(), engine.scheduler.cycle.storage_view()))
+        seen = list(latest)
+        found = overlays([it.offer for it in seen], storage, wanted)
+        return [_offer_view(it, overlay_resources(found[it.offer.agent_id], role=it.offer.role)) for it in seen]
 
-    def _offers(self) -> Sequence[OfferView]:
-        cycle = self._engine.scheduler.cycle
-        storage = cycle.storage_view()
-        wanted = [v.existing for wish in cycle.wishes(self._engine.parts.clock()) for v in wish.ask.volumes if v.existing]
-        latest = list(cycle.latest)
-        found = overlays([seen.offer for seen in latest], storage, wanted)
-        return [_offer_view(seen, overlay_resources(found[seen.offer.agent_id], role=seen.offer.role)) for seen in latest]
+    def _wanted(self, due: Sequence[tuple[AppState, Waiting]]) -> list[Volume]:
+        wishes = self._engine.scheduler.cycle.wishes_of(due)
+        return [volume.existing for wish in wishes for volume in wish.ask.volumes if volume.existing]
 
     # --- volumes --------------------------------------------------------------------------------
 
@@ -198,43 +174,6 @@ class Desk:
             except PollyError as error:
                 found.append(Finding(ok=False, subject=f"platform {name}", message=str(error), mend=error.advice))
         return found
-
-
-def _settling(state: AppState, task: Task, ways_out: tuple[str, ...]) -> WaitingInstance:
-    reasons = [f"volume {task.volumes[claim.volume_id].name} is {claim.state}: {claim.reason}" for claim in task.claims.values()]
-    words = "; ".join(reasons) or f"task {task.task_id} is {task.phase} on {task.record.hostname}"
-    if reasons and task.phase is Phase.UNREACHABLE and state.app.unreachable is None:
-        words += '. Its unreachableStrategy is "disabled", so Polly looks for no proof by itself before Mesos says more'
-    return WaitingInstance(
-        slot=task.slot,
-        since=task.record.unreachable_at or task.record.launched_at,
-        blocked=words,
-        remedies=ways_out,
-        last_message=task.record.message,
-    )
-
-
-def _waiting(state: AppState, it: Waiting, ways_out: tuple[str, ...]) -> WaitingInstance:
-    tally = it.tallies.get(instance_key(state.app.app_id, it.slot))
-    return WaitingInstance(
-        slot=it.slot,
-        since=it.since,
-        offers_seen=it.offers_seen,
-        offers_refused=tally.offers if tally else 0,
-        refusals=_refusals(tally) if tally else (),
-        next_try_at=it.not_before,
-        failures=state.failures.get(it.slot, 0),
-        blocked=it.blocked,
-        remedies=ways_out,
-        last_message=it.last_message,
-    )
-
-
-def _refusals(tally: Tally) -> tuple[RefusalCount, ...]:
-    return tuple(
-        RefusalCount(reason=refusal.value, words=refusal.words, count=count, example=tally.examples.get(refusal, ""))
-        for refusal, count in tally.counts.items()
-    )
 
 
 def _offer_view(seen: Seen, resources: Sequence[Mapping[str, Any]]) -> OfferView:

@@ -45,6 +45,16 @@ RESUME_SOON_S = 1.0
 ANSWER_S = 30.0
 
 
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A call that changes nothing."""
+
+    step: Callable[[], None]
+
+    def __call__(self) -> None:
+        self.step()
+
+
 class Loop:
     """The broker's thread: takes events and calls off one queue, in order; everything else only puts them there."""
 
@@ -81,7 +91,7 @@ class Loop:
                 handle(items)
                 now = self._clock()
                 # What events bring about (somebody waits, somebody is to be killed) is done by the tick that follows them.
-                is_owed = bool(items) and now - ticked < TICK_S and all(_is_event(item) for item in items)
+                is_owed = bool(items) and now - ticked < TICK_S and all(_may_wait(item) for item in items)
                 if not is_owed:
                     tick(now)
                     ticked = now
@@ -99,13 +109,16 @@ class Loop:
 
     # --- calls from other threads -----------------------------------------------------------------
 
-    def ask(self, call: Callable[[], Future[T]], guarded: Callable[[Callable[[], None]], None]) -> Future[T]:
+    def ask(
+        self, call: Callable[[], Future[T]], guarded: Callable[[Callable[[], None]], None], *, changes_nothing: bool = False
+    ) -> Future[T]:
         """Makes the call in this thread, within `guarded`. The future that is returned is fulfilled with what it comes to, at the latest
-        when the loop ends."""
+        when the loop ends. No tick needs to follow at once what `changes_nothing`."""
         answer: Future[T] = Future()
         self._asked.add(answer)
         answer.add_done_callback(self._asked.discard)
-        self.post(lambda: guarded(lambda: _answer(answer, call)))
+        step = partial(guarded, lambda: _answer(answer, call))
+        self.post(Look(step) if changes_nothing else step)
         if self._closed.is_set():
             _fail(answer)
         return answer
@@ -126,8 +139,9 @@ class Loop:
         return items, False
 
 
-def _is_event(item: Item) -> bool:
-    return not callable(item)
+def _may_wait(item: Item) -> bool:
+    """Whether the tick after it may: it is an event, of which more may come, or changes nothing."""
+    return isinstance(item, Look) or not callable(item)
 
 
 def _answer(answer: Future[T], call: Callable[[], Future[T]]) -> None:
@@ -274,9 +288,17 @@ class Engine:
         """Makes the call in the broker's thread and waits for its value or error."""
         return self.ask_later(lambda: fulfilled(call()))
 
+    def look(self, call: Callable[[], T]) -> T:
+        """Like `ask`, for a short call that changes nothing. Many in a row cost the broker no more than what they look at."""
+        return self._answered(self.loop.ask(lambda: fulfilled(call()), self.scheduler.guarded, changes_nothing=True))
+
     def ask_later(self, call: Callable[[], Future[T]]) -> T:
         """Like `ask`, for verbs whose value comes when a platform has answered. Raises BrokerBusy if that takes too long."""
+        return self._answered(self.loop.ask(call, self.scheduler.guarded))
+
+    @staticmethod
+    def _answered(answer: Future[T]) -> T:
         try:
-            return self.loop.ask(call, self.scheduler.guarded).result(timeout=ANSWER_S)
+            return answer.result(timeout=ANSWER_S)
         except FutureTimeout:
             raise BrokerBusy(timeout_s=ANSWER_S) from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 from offers.ask import Ask
 from offers.feasibility import Given, Shape
@@ -16,23 +17,42 @@ from offers.supply import Wanted
 from offers.tally import Refusal, Tally
 
 
+class _Counted(NamedTuple):
+    """How often each reason refused tasks of one shape, the most frequent first."""
+
+    offers: int
+    counts: dict[Refusal, int]
+    first: dict[Refusal, tuple[Room, int]]
+    """Where each reason was met first, and which volume it was about."""
+
+
 class Explainer:
-    """Counts tallies after a batch was matched; nothing changes any more."""
+    """Counts tallies after a batch was matched; nothing changes any more. The offers are counted once for all tasks of one shape, and
+    each task's tally names its own volumes."""
 
     def __init__(self, rooms: Sequence[Room], given: Given) -> None:
         self._rooms, self._given = rooms, given
+        self._counted: dict[tuple[int, tuple[Refusal, int] | None], _Counted] = {}
 
     def tally(self, ask: Ask, shape: Shape) -> Tally:
-        counts: Counter[Refusal] = Counter()
-        examples: dict[Refusal, str] = {}
         unfit = self._given.refuses(ask)
+        key = (id(shape), unfit)
+        counted = self._counted.get(key)
+        if counted is None:
+            counted = self._counted[key] = self._count(shape, unfit)
+        examples = {refusal: _sentence(refusal, ask, shape, room, index) for refusal, (room, index) in counted.first.items()}
+        return Tally(offers=counted.offers, counts=counted.counts, examples=examples)
+
+    def _count(self, shape: Shape, unfit: tuple[Refusal, int] | None) -> _Counted:
+        counts: Counter[Refusal] = Counter()
+        first: dict[Refusal, tuple[Room, int]] = {}
         for room in self._rooms:
             refusal, index = self._why(shape, room, unfit)
             counts[refusal] += len(room.offers)
-            if refusal not in examples:
-                examples[refusal] = _sentence(refusal, ask, shape, room, index)
+            if refusal not in first:
+                first[refusal] = (room, index)
         ordered = dict(sorted(counts.items(), key=lambda counted: (-counted[1], counted[0])))
-        return Tally(offers=counts.total(), counts=ordered, examples=examples)
+        return _Counted(counts.total(), ordered, first)
 
     def _why(self, shape: Shape, room: Room, unfit: tuple[Refusal, int] | None) -> tuple[Refusal, int]:
         """The refusal, and which volume it is about if it is about one."""

@@ -94,9 +94,13 @@ class OfferCycle:
 
     def wishes(self, now: float) -> list[Wish]:
         """Every instance that only offers are wanting for; what else stands in the way is noted on the others."""
+        return self.wishes_of(self.context.picture.due(now))
+
+    def wishes_of(self, due: Iterable[tuple[AppState, Waiting]]) -> list[Wish]:
+        """The same of these instances, which may be launched now."""
         demands: dict[str, Demand | str] = {}
         wanted: list[tuple[AppState, Waiting, Demand, Sequence[Need]]] = []
-        for state, waiting in self.context.picture.due(now):
+        for state, waiting in due:
             app_id = state.app.app_id
             demand = demands.get(app_id)
             if demand is None:

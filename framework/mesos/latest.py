@@ -38,6 +38,12 @@ class LatestOffers:
     def __init__(self) -> None:
         self._latest: dict[tuple[str, str], tuple[str, SeenRound]] = {}
 
+    def copy(self) -> LatestOffers:
+        """As it is now, for another thread to look at: rounds are never changed once they are over."""
+        made = LatestOffers()
+        made._latest = dict(self._latest)
+        return made
+
     def note(self, offers: Iterable[Offer], events: Sequence[bytes], at: float) -> SeenRound:
         """Notes the offers of a round; the caller says in `used` what became of them."""
         seen = SeenRound(events, at)

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
 
 import pytest
 
+from framework import reasons
 from framework.desk import Desk
 from framework.engine import Engine
 from framework.mesos.events import Offers
+from framework.reasons import Reasons
 from framework.service import ImportOrder, VolumeOrder
+from offers.tally import Tallies
 from storage.errors import Conflict, Invalid, PlatformUnavailable, UnknownApp, UnknownClaim, UnknownVolume, VolumeInUse
 from storage.lifecycle import ClaimState
-from storage.model import ClaimId
+from storage.model import ClaimId, WorkloadId
 from storage.platforms.base import CreateRequest, Finding
 from storage.platforms.testing import MemoryPlatform, MemoryStorage
 from tests.stage import FRAMEWORK, ShakyLedger, app, from_master, offers_event, status, volume_of
@@ -67,6 +73,39 @@ def test_an_app_is_run_scaled_and_deleted(desk: Desk, engine: Engine) -> None:
         desk.scale("/db", 1, "jane")
     with pytest.raises(UnknownApp):
         desk.explain("/db")
+
+
+def scale(engine: Engine) -> None:
+    engine.scheduler.apps.scale("/db", 3, "joe")
+
+
+def test_a_question_about_many_is_answered_in_slices_between_which_the_broker_goes_on(
+    desk: Desk, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reasons, "SLICE", 2)
+    desk.run_app(app(instances=5), "jane")
+    desk.run_app(app("/web", volumes=[]), "jane")
+    offer(engine, "a1", cpus=0.1)
+    told, counted = [], []
+    tell, tally = Reasons._tell, Tallies.get
+
+    def slowly(self: Reasons, instances: Sequence[tuple[WorkloadId, int]]) -> list[Any]:
+        told.append(len(instances))
+        if len(told) == 1:  # what comes meanwhile is done before the next slice
+            engine.loop.post(partial(scale, engine))
+        return tell(self, instances)
+
+    def seen(self: Tallies, key: str) -> Any:
+        counted.append(threading.current_thread().name)
+        return tally(self, key)
+
+    monkeypatch.setattr(Reasons, "_tell", slowly)
+    monkeypatch.setattr(Tallies, "get", seen)
+    db, web = desk.explain_all()
+    assert told == [2, 2, 2]
+    assert [it.slot for it in db.waiting] == [0, 1, 2]
+    assert [refusal.reason for it in (*db.waiting, *web.waiting) for refusal in it.refusals] == ["CPUS"] * 4
+    assert set(counted) == {threading.current_thread().name}, "no refusal is counted in the broker's thread"
 
 
 def test_an_instance_that_waits_is_explained_with_its_refusals(desk: Desk, engine: Engine) -> None:

@@ -374,14 +374,22 @@ def test_without_offers_a_tally_is_empty() -> None:
     assert str(tally(ask(), [])) == "0 offers"
 
 
-def test_equal_tasks_share_a_tally_and_tasks_with_volumes_do_not() -> None:
+def test_equal_tasks_share_a_tally_and_tasks_with_volumes_what_is_counted() -> None:
     asks = [ask(f"/app#{n}", cpus=9) for n in range(2)] + [
         ask(f"/db#{n}", cpus=9, volumes=(old_volume(f"v{n}", zone="z9"),)) for n in range(2)
     ]
     tallies = match(asks, [simple("1")]).tallies
     assert tallies["/app#0"] is tallies["/app#1"]
-    assert "v1" in tallies["/db#1"].examples[Refusal.ZONE]
+    assert [f"v{n}" in tallies[f"/db#{n}"].examples[Refusal.ZONE] for n in range(2)] == [True, True]
+    assert tallies["/db#0"].counts is tallies["/db#1"].counts, "the offers are counted once for tasks that differ in their volumes' names"
     assert len(tallies) == 4
+
+
+def test_a_volume_that_was_given_away_is_told_of_its_task_and_not_of_those_alike() -> None:
+    given = old_volume("v0")
+    asks = [ask(f"/db#{n}", cpus=3, volumes=(volume,)) for n, volume in enumerate((given, given, old_volume("v2")))]
+    tallies = match(asks, [simple("1")]).tallies
+    assert {key: list(tally.counts) for key, tally in tallies.items()} == {"/db#1": [Refusal.VOLUME_IN_USE], "/db#2": [Refusal.CPUS]}
 
 
 def test_pools_that_share_a_room_give_no_more_of_it_than_there_is() -> None:
