@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -194,7 +195,7 @@ def _check_filesystem(where: str, read: Profile) -> None:
         raise Invalid(field=f"{where}.filesystem", value=read.filesystem, reason=f"Polly makes {' and '.join(filesystems.KINDS)}")
     try:
         options.check_mkfs(read.filesystem, read.mkfs_options)
-        options.check_mount(read.mount_options)
+        _check_words(read.filesystem, read.mount_options)
     except Invalid as error:
         raise Invalid(**{**error.fields, "field": f"{where}.{error.fields['field']}"}) from error
     if read.max_mib is not None and read.max_mib < kind.min_mib:
@@ -209,13 +210,30 @@ def check_against(config: Config, platforms: Mapping[str, Platform]) -> None:
             reason = f"an attachment of kind {keys.kind} ends with the process that made it, which must be on the node: {EXECUTOR}"
             raise Invalid(field=f"platforms.{name}.attach_by", value=BROKER, reason=reason)
     for profile in config.profiles.values():
-        names = [name for name in profile.platforms if name in platforms and platforms[name].capabilities.device == "nfs"]
+        check_mount_options(profile, platforms)
+
+
+def check_mount_options(profile: Profile, platforms: Mapping[str, Platform]) -> None:
+    """Whether they can be used on each of the platforms that the profile names. Raises Invalid."""
+    for platform in (platforms[name] for name in profile.platforms if name in platforms):
+        device = platform.capabilities.device
         try:
-            if names:
+            if device == "nfs":
                 options.check_nfs(profile.mount_options)
+            elif device == "block":
+                options.check_mount(profile.filesystem, profile.mount_options)
         except Invalid as error:
-            reason = f"{error.fields['reason']}; platform {names[0]} brings NFS exports"
+            brings = {"nfs": "NFS exports", "block": "disks"}[device]
+            reason = f"{error.fields['reason']}; platform {platform.name} brings {brings}"
             raise Invalid(**{**error.fields, "field": f"profiles.{profile.name}.mount_options", "reason": reason}) from error
+
+
+def _check_words(filesystem: str, words: Sequence[str]) -> None:
+    """Those of a profile whose platform may bring disks or exports. Raises Invalid."""
+    with suppress(Invalid):
+        options.check_nfs(words)
+        return
+    options.check_mount(filesystem, words)
 
 
 def _convert(field: str, value: Any, kind: type[Any]) -> Any:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Sequence
 import msgspec
 from msgspec.structs import replace
 
+from framework.config import check_mount_options
 from framework.fitting import check_size, misfits
 from framework.marathon.ids import timestamp
 from framework.marathon.model import App, UnreachableStrategy
@@ -77,7 +78,18 @@ class Apps:
                     reason=f"profile {profile.name} makes volumes of {profile.min_mib} MiB at least{top}",
                 )
             self._check_volume(need)
+            self._check_mount_options(need)
         return app
+
+    def _check_mount_options(self, need: Need) -> None:
+        """Those that the app itself gives; an executor would refuse them each time."""
+        if need.external and need.external.mount_options:
+            filesystem = need.external.filesystem or need.profile.filesystem
+            profile = replace(need.profile, filesystem=filesystem, mount_options=need.mount_options)
+            try:
+                check_mount_options(profile, self._context.platforms)
+            except Invalid as error:
+                raise Invalid(**{**error.fields, "field": f"mountFlags of the volume at {need.container_path}"}) from error
 
     def _check_volume(self, need: Need) -> None:
         """Raises Invalid for a volume that may have to be made and that no platform can make so."""

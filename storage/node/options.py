@@ -1,13 +1,13 @@
 """What a profile may say to mkfs and mount: a list of what is known to be harmless; all else is refused.
 
 A profile's author must not be able, by mistake or otherwise, to make mkfs write elsewhere, to take away a guard of
-Polly's own or to open a hole with a mount option.
+Polly's own or to open a hole with a mount option; an app may bring mount options too (CSI's mountFlags).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -34,14 +34,54 @@ MOUNT_FLAGS: Final = {
 }
 MOUNT_NO_OPS: Final = frozenset({"defaults", "rw", "nosuid", "nodev", "exec", "async"})
 """How a mount of Polly's is anyway."""
-MOUNT_OURS: Final = frozenset(["ro", "suid", "dev", "bind", "rbind", "move", "remount", "loop", "nouuid"])
-MOUNT_PEOPLE: Final = frozenset(["user", "users", "owner", "group", "auto", "noauto", "nofail"])
-MOUNT_UNSAFE: Final = frozenset(
-    ["norecovery", "noload", "logdev", "rtdev", "journal_dev", "journal_path", "offset", "sizelimit"],
+_ANY = ""
+"""Of a word that has no value."""
+_NUMBER, _SIZE = "[0-9]+", "[0-9]+[kmg]?"
+NAMED: Final = {_NUMBER: "NUMBER", _SIZE: "SIZE"}
+_OF_ALL: Final = dict.fromkeys(["discard", "nodiscard", "grpid", "bsdgroups", "nogrpid", "sysvgroups"], _ANY)
+_QUOTAS: Final = dict.fromkeys(["quota", "noquota", "usrquota", "grpquota", "prjquota"], _ANY)
+_EXT4_WORDS: Final = (
+    *(
+        "acl",
+        "noacl",
+        "user_xattr",
+        "nouser_xattr",
+        "delalloc",
+        "nodelalloc",
+        "auto_da_alloc",
+        "noauto_da_alloc",
+        "barrier",
+        "bsddf",
+        "minixdf",
+    ),
+    *("block_validity", "noblock_validity", "dioread_lock", "dioread_nolock", "i_version", "init_itable", "noinit_itable"),
+    *("journal_checksum", "nojournal_checksum"),
 )
-MOUNT_NEVER: Final = MOUNT_OURS | MOUNT_PEOPLE | MOUNT_UNSAFE
-"""What Polly decides itself, what only mount(8) knows, and what mounts something else or skips a repair."""
-MOUNT_WORD: Final = re.compile(r"[a-z0-9_]+(=[A-Za-z0-9_.:-]+)?")
+_XFS_WORDS: Final = (
+    *("attr2", "noattr2", "ikeep", "noikeep", "inode32", "inode64", "largeio", "nolargeio", "noalign", "swalloc", "wsync", "filestreams"),
+    *("uquota", "uqnoenforce", "gquota", "gqnoenforce", "pquota", "pqnoenforce"),
+)
+MOUNT_DATA: Final[Mapping[str, Mapping[str, str]]] = {
+    "ext4": {
+        **_OF_ALL,
+        **_QUOTAS,
+        **dict.fromkeys(_EXT4_WORDS, _ANY),
+        **dict.fromkeys(["commit", "inode_readahead_blks", "journal_ioprio", "max_batch_time", "min_batch_time"], _NUMBER),
+        **dict.fromkeys(["max_dir_size_kb", "resgid", "resuid", "stripe"], _NUMBER),
+        "data": "ordered|journal",
+        "errors": "continue|remount-ro",
+    },
+    "xfs": {
+        **_OF_ALL,
+        **_QUOTAS,
+        **dict.fromkeys(_XFS_WORDS, _ANY),
+        **dict.fromkeys(["logbufs", "sunit", "swidth"], _NUMBER),
+        **dict.fromkeys(["allocsize", "logbsize"], _SIZE),
+    },
+}
+"""A filesystem's own options and what their values may look like. Not among them, on purpose: what ends or endangers the machine
+(`errors=panic`), skips a repair (`noload`), gives up what a flush promises (`nobarrier`, `data=writeback`), leads to another device or
+superblock (`logdev`, `sb`), gives files another label (`context`), and what Polly decides itself (`nouuid`)."""
 MOUNT_SHOWN: Final = frozenset({"noexec", "noatime", "nodiratime", "relatime"})
 """Flags that mountinfo shows again among a mount's own options."""
 
@@ -94,16 +134,32 @@ def check_mkfs(filesystem: str, options: Sequence[str]) -> dict[str, str]:
     return joined
 
 
-def check_mount(options: Sequence[str]) -> MountOptions:
-    """A profile's mount options, one word an item or several joined by commas, with nosuid and nodev always. Raises Invalid."""
+def check_mount(filesystem: str, options: Sequence[str]) -> MountOptions:
+    """Mount options of a profile or an app, one word an item or several joined by commas, with nosuid and nodev always. Raises Invalid."""
     checked = MountOptions()
     for word in (word for item in options for word in item.split(",")):
         if word in MOUNT_NO_OPS:
             continue
-        if not MOUNT_WORD.fullmatch(word) or word.partition("=")[0] in MOUNT_NEVER:
-            raise Invalid(field="mount_options", value=word, reason="this option may not come from a profile")
-        checked = _with_flag(checked, word) if word in MOUNT_FLAGS else checked.also(word)
+        if word in MOUNT_FLAGS:
+            checked = _with_flag(checked, word)
+        elif _is_harmless(filesystem, word):
+            checked = checked.also(word)
+        else:
+            reason = f"of an {filesystem} mount a profile or an app may say {', '.join(sorted({*MOUNT_FLAGS, *_shown(filesystem)}))}"
+            raise Invalid(field="mount_options", value=word, reason=reason)
     return checked
+
+
+def _is_harmless(filesystem: str, word: str) -> bool:
+    name, is_pair, value = word.partition("=")
+    form = MOUNT_DATA[filesystem].get(name)
+    return form is not None and bool(is_pair) is bool(form) and re.fullmatch(form, value) is not None
+
+
+def _shown(filesystem: str) -> Iterator[str]:
+    """What the filesystem's own options look like, for people."""
+    for name, form in MOUNT_DATA[filesystem].items():
+        yield f"{name}={NAMED.get(form, form)}" if form else name
 
 
 def check_nfs(options: Sequence[str]) -> tuple[str, ...]:

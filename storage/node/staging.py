@@ -131,7 +131,7 @@ class _Attempt:
         least = filesystems.kind_of(self.plan.filesystem).min_mib
         if self.plan.may_format and self.plan.size_mib < least:
             raise Invalid(field="size_mib", value=self.plan.size_mib, reason=f"{self.plan.filesystem} needs {least} MiB or more")
-        options.check_mount(self.plan.mount_options)
+        options.check_mount(self.plan.filesystem, self.plan.mount_options)
         options.check_mkfs(self.plan.filesystem, self.plan.mkfs_options)
         if self.plan.access_mode in (AccessMode.MULTI_NODE_MULTI_WRITER, AccessMode.MULTI_NODE_SINGLE_WRITER):
             reason = f"{self.plan.filesystem} cannot be written on one node while another has it mounted"
@@ -272,7 +272,7 @@ class _Attempt:
                 filesystems.kind_of(self.filesystem).check(self.device, self.machine.run)
 
     def _mount(self, uuid: str) -> None:
-        chosen = options.check_mount(self.plan.mount_options)
+        chosen = options.check_mount(self.filesystem, self.plan.mount_options)
         # xfs takes a second device of one UUID for an accident. Readers of one volume may have one each; a copy may have its origin's.
         if self.filesystem == "xfs" and (self.read_only or births.is_borrowed(self.plan, uuid)):
             chosen = chosen.also("nouuid")

@@ -213,3 +213,18 @@ def test_a_size_that_its_type_cannot_have_is_refused_with_the_app(stage: Stage) 
         stage.apps.run(app(volumes=[external_of("new", size=3, options=large)]), "test")
     stage.apps.run(app("/typed", volumes=[external_of("typed", size=2, options=large)]), "test")
     stage.apps.run(app("/there", volumes=[external_of("there", options=large)]), "test")
+
+
+def test_a_mount_option_that_endangers_the_node_is_refused_with_the_app(stage: Stage) -> None:
+    def books(flag: str) -> dict[str, object]:
+        capability = {"accessMode": "SINGLE_NODE_WRITER", "accessType": "mount", "mountFlags": [flag]}
+        options = {"pluginName": "fast", "capability": capability}
+        return app(
+            "/books", volumes=[{"containerPath": "data", "mode": "RW", "external": {"name": "b", "provider": "csi", "options": options}}]
+        )
+
+    with pytest.raises(
+        Invalid, match=r"mountFlags of the volume at data is 'errors=panic': of an ext4 mount .*; platform disks brings disks"
+    ):
+        stage.apps.run(books("errors=panic"), "test")
+    stage.apps.run(books("errors=remount-ro"), "test")

@@ -118,13 +118,15 @@ def test_mistakes_name_the_key(document: dict[str, object], error: type[PollyErr
         parse_config(document)
 
 
-def test_mount_options_must_fit_the_exports_of_a_profiles_platform() -> None:
+def test_mount_options_must_fit_what_a_profiles_platform_brings() -> None:
     nas = MemoryPlatform("nas", capabilities=Capabilities(device="nfs"))
     document = {"platforms": {"nas": {"kind": "memory"}}, "profiles": {"f": {"platforms": ["nas"], "mount_options": ["discard"]}}}
     with pytest.raises(Invalid, match=r"profiles\.f\.mount_options is 'discard'.*platform nas brings NFS exports"):
         check_against(parse_config(document), {"nas": nas})
     document["profiles"] = {"f": {"platforms": ["nas"], "mount_options": ["vers=4.1"]}, "any": {"mount_options": ["discard"]}}
     check_against(parse_config(document), {"nas": nas})
+    with pytest.raises(Invalid, match=r"profiles\.f\.mount_options is 'vers=4\.1'.*platform nas brings disks"):
+        check_against(parse_config(document), {"nas": MemoryPlatform("nas")})
 
 
 def test_a_platform_whose_hold_ends_with_its_process_is_not_attached_by_the_broker(tmp_path: Path) -> None:

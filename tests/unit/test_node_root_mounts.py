@@ -67,8 +67,8 @@ def in_child(body: Callable[[], None]) -> int:
 
 
 def test_a_mount_has_nosuid_and_nodev_and_again_is_the_same(device: str, target: Target) -> None:
-    first = mounts.mount_device(device, "ext4", target, check_mount(["noatime"]))
-    second = mounts.mount_device(device, "ext4", target, check_mount(["noatime"]))
+    first = mounts.mount_device(device, "ext4", target, check_mount("ext4", ["noatime"]))
+    second = mounts.mount_device(device, "ext4", target, check_mount("ext4", ["noatime"]))
 
     assert first == second
     assert first.options >= {"rw", "nosuid", "nodev", "noatime"}
@@ -78,18 +78,18 @@ def test_a_mount_has_nosuid_and_nodev_and_again_is_the_same(device: str, target:
 
 
 def test_other_options_or_another_device_are_not_the_same(node: Node, device: str, target: Target) -> None:
-    mounts.mount_device(device, "ext4", target, check_mount([]))
+    mounts.mount_device(device, "ext4", target, check_mount("ext4", []))
     subprocess.run(["mkfs.ext4", "-q", "-F", str(node.platform.put("other"))], check=True)
     other = node.platform.attach(ExternalId("other"), "node", epoch=1).device
 
     for again, words, read_only in ((device, ["noexec"], False), (device, [], True), (other, [], False)):
         with pytest.raises(NodeError, match="something else is mounted there"):
-            mounts.mount_device(again, "ext4", target, check_mount(words), read_only=read_only)
+            mounts.mount_device(again, "ext4", target, check_mount("ext4", words), read_only=read_only)
     mounts.unmount(target, pace=Pace())
 
 
 def test_anothers_mount_is_never_unmounted(device: str, target: Target) -> None:
-    mounts.mount_device(device, "ext4", target, check_mount([]))
+    mounts.mount_device(device, "ext4", target, check_mount("ext4", []))
 
     with pytest.raises(NodeError, match="not ours"):
         mounts.unmount(target, device="7:250", pace=Pace())
@@ -102,18 +102,18 @@ def test_a_link_in_the_targets_place_is_refused(device: str, node: Node, target:
     (node.staging / "claim").symlink_to(tmp_path / "elsewhere")
 
     with pytest.raises(UnsafePath):
-        mounts.mount_device(device, "ext4", target, check_mount([]))
+        mounts.mount_device(device, "ext4", target, check_mount("ext4", []))
     assert not os.path.ismount(tmp_path / "elsewhere")
 
 
 def test_a_device_that_holds_no_such_filesystem_is_said(device: str, target: Target) -> None:
     with pytest.raises(NodeError, match="mount -t xfs failed"):
-        mounts.mount_device(device, "xfs", target, check_mount([]))
+        mounts.mount_device(device, "xfs", target, check_mount("ext4", []))
     assert not os.path.ismount(str(target))
 
 
 def test_a_busy_mount_names_who_keeps_it_and_stays(device: str, target: Target) -> None:
-    mounts.mount_device(device, "ext4", target, check_mount([]))
+    mounts.mount_device(device, "ext4", target, check_mount("ext4", []))
     sleeper = subprocess.Popen(["sleep", "60"], cwd=str(target))
     try:
         with pytest.raises(BusyMount, match=rf"in use by {sleeper.pid} \(sleep\) after 0.3 s"):
@@ -126,7 +126,7 @@ def test_a_busy_mount_names_who_keeps_it_and_stays(device: str, target: Target) 
 
 
 def test_an_unmount_waits_for_a_user_that_goes(device: str, target: Target) -> None:
-    mounts.mount_device(device, "ext4", target, check_mount([]))
+    mounts.mount_device(device, "ext4", target, check_mount("ext4", []))
     sleeper = subprocess.Popen(["sleep", "60"], cwd=str(target))
 
     def wait(seconds: float) -> None:
@@ -137,7 +137,7 @@ def test_an_unmount_waits_for_a_user_that_goes(device: str, target: Target) -> N
 
 
 def test_only_force_takes_a_busy_mount_out_of_sight(device: str, target: Target) -> None:
-    mounts.mount_device(device, "ext4", target, check_mount([]))
+    mounts.mount_device(device, "ext4", target, check_mount("ext4", []))
     sleeper = subprocess.Popen(["sleep", "60"], cwd=str(target))
     try:
         assert mounts.unmount(target, timeout_s=0.1, force=True, pace=Pace())
@@ -242,7 +242,7 @@ def test_what_is_mounted_in_a_private_namespace_is_seen_by_nobody_else_and_goes_
     if child == 0:
         try:
             private_mount_namespace()
-            mounts.mount_device(device, "ext4", target, check_mount([]))
+            mounts.mount_device(device, "ext4", target, check_mount("ext4", []))
             Path(str(target), "file").write_text("kept")
             os.write(ready_write, b"x" if os.path.ismount(str(target)) else b"-")
             signal.pause()
@@ -258,13 +258,13 @@ def test_what_is_mounted_in_a_private_namespace_is_seen_by_nobody_else_and_goes_
         os.close(ready_read)
         os.close(ready_write)
 
-    assert eventually(lambda: mounts.mount_device(device, "ext4", target, check_mount([])), 5.0, "the device is free")
+    assert eventually(lambda: mounts.mount_device(device, "ext4", target, check_mount("ext4", [])), 5.0, "the device is free")
     assert Path(str(target), "file").read_text() == "kept"
     mounts.unmount(target, pace=Pace())
 
 
 def test_unmounting_inside_takes_nothing_away_outside(device: str, target: Target) -> None:
-    mounts.mount_device(device, "ext4", target, check_mount([]))
+    mounts.mount_device(device, "ext4", target, check_mount("ext4", []))
 
     def inside() -> None:
         private_mount_namespace()

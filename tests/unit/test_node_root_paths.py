@@ -65,7 +65,7 @@ def disk(machine: Machine, device: str, wwid: str = SERIAL) -> Path:
 @contextmanager
 def mounted(device: str, folder: Path) -> Iterator[None]:
     target = Target.below(folder, "mounted")
-    mounts.mount_device(device, "ext4", target, check_mount([]))
+    mounts.mount_device(device, "ext4", target, check_mount("ext4", []))
     try:
         yield
     finally:
