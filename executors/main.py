@@ -47,9 +47,15 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     gc.disable()  # until all is imported: there is no garbage yet, only much to look through
     _import_from_nowhere_near_the_task()
-    process = _start_init()
+    from storage.errors import NodeError
+
+    config = words[1] if words else CONFIG
     try:
-        return _serve(process, words[1] if words else CONFIG)
+        process = _start_init()
+    except NodeError as error:
+        return _serve(None, config, problem=str(error).rstrip("."))
+    try:
+        return _serve(process, config)
     finally:
         process.discard()
 
@@ -67,14 +73,20 @@ def _import_from_nowhere_near_the_task() -> None:
 
 
 def _start_init() -> TaskProcess:
-    """In namespaces where we may make them; without root in plain mode."""
-    if os.geteuid() != 0:
-        _hide_from_the_task()
-        return TaskProcess(namespaced=False)
-    from storage.node.namespaces import private_mount_namespace
+    """In namespaces as root; without root in plain mode. Raises NodeError, as where a container's root may make none."""
+    from storage.errors import NodeError
 
-    private_mount_namespace()
-    return TaskProcess(namespaced=True)
+    is_root = os.geteuid() == 0
+    if is_root:
+        from storage.node.namespaces import private_mount_namespace
+
+        private_mount_namespace()
+    else:
+        _hide_from_the_task()
+    try:
+        return TaskProcess(namespaced=is_root)
+    except OSError as error:
+        raise NodeError(command="start", target="the task's init", reason=error.strerror) from error
 
 
 def _hide_from_the_task() -> None:
@@ -82,7 +94,8 @@ def _hide_from_the_task() -> None:
     init.Libc().prctl(PR_SET_DUMPABLE, 0)
 
 
-def _serve(process: TaskProcess, config: str) -> int:
+def _serve(process: TaskProcess | None, config: str, *, problem: str = "") -> int:
+    """Without a process the task is refused, because of this problem."""
     from executors.agent import read_surroundings
     from executors.driver import ExecutorDriver
     from storage.errors import Invalid
@@ -98,17 +111,24 @@ def _serve(process: TaskProcess, config: str) -> int:
     driver = ExecutorDriver(surroundings, events.put, clock=clock)
     driver.start()
     try:
-        _run_task(process, driver, events, surroundings, config)
+        _run_task(process, driver, events, surroundings, config, problem)
         patience_s = surroundings.recovery_timeout_s if surroundings.checkpoint else NOT_CHECKPOINTED_S
         return 0 if driver.wait_acknowledged(patience_s) else 1
     finally:
         driver.stop()
 
 
-def _run_task(process: TaskProcess, driver: ExecutorDriver, events: SimpleQueue[Event], surroundings: Surroundings, config: str) -> None:
+def _run_task(
+    process: TaskProcess | None,
+    driver: ExecutorDriver,
+    events: SimpleQueue[Event],
+    surroundings: Surroundings,
+    config: str,
+    problem: str,
+) -> None:
     from executors.agent import ShutdownAsked
     from executors.inbox import Inbox
-    from executors.task import Node, TaskRun, refuse
+    from executors.task import Node, TaskRun, cannot_hold, refuse
 
     signal.signal(signal.SIGTERM, lambda *_: events.put(ShutdownAsked(reason="the executor was told to end by SIGTERM")))
     gc.freeze()
@@ -116,7 +136,9 @@ def _run_task(process: TaskProcess, driver: ExecutorDriver, events: SimpleQueue[
     grace_s = surroundings.shutdown_grace_s - min(RELEASE_S, surroundings.shutdown_grace_s / 2)
     inbox = Inbox(events, clock=clock, shutdown_grace_s=grace_s, refuse=partial(refuse, driver))
     inbox.wait(lambda: inbox.launch or inbox.stop)
-    if inbox.launch:
+    if inbox.launch and process is None:
+        cannot_hold(driver, inbox.launch, problem)
+    elif inbox.launch and process:
         node = Node(surroundings=surroundings, config=config, environment=dict(os.environ), clock=clock)
         TaskRun(inbox.launch, driver, inbox, process, node).run()
 

@@ -294,7 +294,16 @@ class TaskRun:
 
 def refuse(agent: Agent, launched: LaunchAsked) -> None:
     """An executor has one task, and its volumes are that task's."""
-    error = Invalid(field="task", value=launched.task_id, reason="this executor has its task already")
+    _fail(agent, launched, Invalid(field="task", value=launched.task_id, reason="this executor has its task already"))
+
+
+def cannot_hold(agent: Agent, launched: LaunchAsked, problem: str) -> None:
+    """Nothing was begun: what holds a task, so that none of its processes outlives its volumes, could not be made."""
+    needs = "it takes Linux 5.3 or newer and, as root, CAP_SYS_ADMIN and no seccomp filter that forbids unshare or mount"
+    _fail(agent, launched, CannotRun(command="hold a task", target=launched.task_id, reason=f"{problem}; {needs}"))
+
+
+def _fail(agent: Agent, launched: LaunchAsked, error: PollyError) -> None:
     logger.error("%s", error)
     agent.update(launched.task_id, "TASK_FAILED", message=str(error), data=encode(Progress()))
 

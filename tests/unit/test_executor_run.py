@@ -15,12 +15,15 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from executors import main
 from executors.wire import FAILED, RELEASED, HostVolume, Launch
 from executors.zipapp import build
+from storage.errors import NodeError
 from storage.lifecycle import ClaimState
 from storage.model import Access, Birth
+from storage.node import namespaces
 from storage.platforms import registry
-from tests.executing import Disk, Running, launch
+from tests.executing import PROGRAM, Disk, Running, launch
 from tests.support import eventually
 
 FORBIDDEN = (
@@ -170,6 +173,31 @@ def test_what_cannot_run_fails_with_a_sentence(executor: Running, said: bytes, w
     assert last.state == "TASK_FAILED"
     assert words in last.message
     assert "Traceback" not in executor.stderr
+
+
+@pytest.mark.root
+def test_where_root_may_make_no_namespace_the_task_fails_with_what_is_missing_and_nothing_is_begun(tmp_path: Path, disk: Disk) -> None:
+    command = ["setpriv", "--bounding-set", "-sys_admin", "--", sys.executable, "-c", PROGRAM.format(last="")]
+    with Running(tmp_path, command=command) as executor:
+        executor.launch(launch("true", disk.plan(), disks=[disk]))
+        last = executor.ends()
+        assert last.state == "TASK_FAILED"
+        assert (
+            "unshare failed on the mount namespace: Operation not permitted; it takes Linux 5.3 or newer and, as root, CAP_SYS_ADMIN"
+            in last.message
+        )
+        assert "Traceback" not in executor.stderr
+        assert list(disk.root.iterdir()) == []
+
+
+@pytest.mark.parametrize("uid", [0, 1000])
+def test_an_init_that_cannot_be_started_is_an_error_that_says_so(monkeypatch: pytest.MonkeyPatch, uid: int) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: uid)
+    monkeypatch.setattr(namespaces, "private_mount_namespace", lambda: None)
+    monkeypatch.setattr(main, "_hide_from_the_task", lambda: None)
+    monkeypatch.setattr(main, "TaskProcess", lambda **_: os.open("/proc/none", os.O_RDONLY))
+    with pytest.raises(NodeError, match="start failed on the task's init: No such file"):
+        main._start_init()
 
 
 def test_a_second_task_is_refused(executor: Running) -> None:
