@@ -26,7 +26,7 @@ from storage.errors import (
     VolumeInUse,
 )
 from storage.model import Access, AccessMode, Birth, ExternalId, VolumePlan
-from storage.node import attached, births, devices, disks, filesystems, folders, mountinfo, mounts, nfs, options, places, releasing
+from storage.node import attached, births, devices, disks, filesystems, folders, mountinfo, mounts, nfs, options, places, releasing, writing
 from storage.node.attacher import Attacher, obtain
 from storage.node.births import Verdict
 from storage.node.journal import Journal
@@ -215,6 +215,8 @@ class _Attempt:
             self.was_mounted = found is not None and found.device == mounts.device_number(self.device)
             alone = not (self.was_mounted or self.read_only)
             disks.refuse_held(self.device, self.machine.roots, alone=alone)
+            if not self.was_mounted:
+                self._set_mode()
             self._see_growth()
             contents = filesystems.look(self.device, alone=alone)
             verdict = births.judge(
@@ -228,6 +230,13 @@ class _Attempt:
             if verdict is not Verdict.FORMAT:
                 filesystems.superblock(self.device, self.filesystem)
         return verdict, contents.uuid
+
+    def _set_mode(self) -> None:
+        """Whoever mounts a filesystem for reading only may still write: its journal is replayed, also while other nodes read it."""
+        if self.read_only:
+            writing.forbid(self.device)
+        else:
+            writing.allow(self.device)
 
     def _see_growth(self) -> None:
         if devices.size_bytes(self.device) < self.plan.size_mib * filesystems.MIB:
