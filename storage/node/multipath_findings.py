@@ -21,6 +21,11 @@ def multipath_findings(disk: tuple[str, str], roots: Roots) -> Iterator[Finding]
     if not daemon.is_here():
         yield Finding(ok=True, subject=SUBJECT, message="it does not run here; an agent here would use each volume by one path")
         return
+    if not daemon.sees_udev():
+        message = f"it runs on this node, but there is no {daemon.udev} here, so nobody can tell which disks it knows"
+        mend = f"Mount the node's {daemon.udev.parent} into the executors' container, or start udevd; until then no volume is mounted."
+        yield Finding(ok=False, subject=SUBJECT, message=message, mend=mend)
+        return
     try:
         yield from _judged(disk, roots)
     except NodeError as error:

@@ -29,7 +29,7 @@ TOOL_S: Final = 30.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Multipathd:
-    """The daemon of this node, and udev, by which it learns of disks. All methods but the first three raise NodeError."""
+    """The daemon of this node, and udev, by which it learns of disks. All methods but the first four raise NodeError."""
 
     run: Run = commands.run
     sockets: Path = Path("/proc/net/unix")
@@ -45,6 +45,10 @@ class Multipathd:
     def is_here(self) -> bool:
         """Whether it runs, or ran until it was killed: then its file is left, and it is about to be started again."""
         return self.answers() or any((self.state / name).exists() for name in PIDS)
+
+    def sees_udev(self) -> bool:
+        """Whether what udev knows can be read here; in a container it may not be, though the daemon's socket is there."""
+        return self.udev.is_dir()
 
     def knows(self, number: str, wwid: str) -> bool:
         """Whether udev is through with the disk `number` (major:minor), under the world-wide name that the kernel shows of it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -105,6 +106,16 @@ def test_a_disk_that_udev_is_not_through_with_is_not_used(node: Node) -> None:
         file.unlink()
     with pytest.raises(NodeError, match=r"udev failed on .*/sda: it is not through with this disk"):
         found(node)
+    assert node.ran == []
+
+
+def test_an_executor_that_does_not_see_what_udev_knows_is_told_what_to_mount(node: Node) -> None:
+    shutil.rmtree(node.root / "udev")
+    with pytest.raises(NodeError, match=r"multipathd failed on .*/sda: .* there is no .*/udev here; mount the node's .* container"):
+        found(node)
+    ((ok, said),) = ((finding.ok, finding.mend) for finding in multipath_findings(ARRAY, node.roots))
+    assert not ok
+    assert said.startswith(f"Mount the node's {node.root} into the executors' container")
     assert node.ran == []
 
 
