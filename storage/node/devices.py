@@ -113,9 +113,15 @@ def _whole(name: str, roots: Roots, pace: Pace, timeout_s: float) -> str:
     return str(roots.dev / mapping.over(name, roots, pace, timeout_s))
 
 
-def map_of(serial: str, roots: Roots) -> str:
-    """The multipath map of the volume with this serial, whether any of its paths still works or not; empty where there is none."""
-    return next((str(roots.dev / name) for name in multipath.maps(roots.sys) if serial in serials(name, roots)), "")
+def shown(serial: str, roots: Roots) -> str:
+    """What the kernel shows as the volume with this serial, whether it answers or not: its multipath map, or a disk that does not say
+    that it is another's. Empty where there is none."""
+    names = (name for name in (*multipath.maps(roots.sys), *listed(roots.sys / "block")) if matches(serial, name, roots))
+    return next((str(roots.dev / name) for name in names if not _is_anothers(name, roots)), "")
+
+
+def _is_anothers(name: str, roots: Roots) -> bool:
+    return scsi.is_anothers(roots.sys / "block" / name, roots.dev / name, roots.inquire)
 
 
 def identity(name: str, roots: Roots) -> tuple[str, ...]:

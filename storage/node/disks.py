@@ -31,17 +31,25 @@ def refuse_held(device: str, roots: Roots, *, alone: bool) -> None:
 def has_users(device: str, roots: Roots) -> bool:
     """Whether the disk is in exclusive use by any of its paths: the kernel knows nothing of one user by another. Raises NodeError."""
     first, *beside = _ways(Path(device).name, roots)
-    return devices.in_use(str(roots.dev / first)) or any(_is_used(path, first, roots) for path in beside)
+    return _in_use(first, roots) or any(_is_used(path, first, roots) for path in beside)
 
 
 def _is_used(path: str, first: str, roots: Roots) -> bool:
-    """Whether another than the map `first` uses the path.
-
-    A path that has failed cannot be opened; that it is in use the kernel says before.
-    """
+    """Whether another than the map `first` uses the path. One that fails while it is looked at is none."""
     with suppress(NodeError):
-        return devices.in_use(str(roots.dev / path)) and multipath.map_over(path, roots.sys) != first
+        return _in_use(path, roots) and multipath.map_over(path, roots.sys) != first
     return False
+
+
+def _in_use(name: str, roots: Roots) -> bool:
+    """Raises NodeError.
+
+    A disk whose path is lost cannot be opened, so its users are read from sysfs, which shows a filesystem until the last mount of it is
+    gone, in whatever namespace. What else may have it open writes nothing any more once the disk is gone from the kernel.
+    """
+    if scsi.is_cut_off(roots.sys / "block" / name):
+        return any((roots.sys / "fs").glob(f"*/{name}")) or bool(devices.listed(roots.sys / "block" / name / "holders"))
+    return devices.in_use(str(roots.dev / name))
 
 
 def _ways(name: str, roots: Roots) -> list[str]:
@@ -97,7 +105,7 @@ def forget(device: str, roots: Roots) -> None:
     verbs = [verb for path in paths if (verb := roots.sys / "block" / path / "device" / "delete").exists()]
     if found:
         _remove(found, roots)
-    elif verbs:
+    elif verbs and not scsi.is_cut_off(roots.sys / "block" / name):
         devices.flush(device)
     for verb in verbs:
         devices.write(verb, "1")

@@ -200,7 +200,7 @@ def _device_of(serial: str, machine: Machine, hint: str) -> str:
     try:
         return devices.find(serial, hint=hint, roots=machine.roots, pace=machine.pace, timeout_s=0.0)
     except (DeviceNotFound, WrongDevice):
-        return devices.map_of(serial, machine.roots)
+        return devices.shown(serial, machine.roots)
 
 
 def _identity(device: str, machine: Machine) -> tuple[str, ...]:

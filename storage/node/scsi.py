@@ -28,6 +28,9 @@ NOT_CONNECTED: Final = 0x20
 RUNNING: Final = "running"
 """The state of a disk whose path works; one whose path does not is waited for by whoever asks it."""
 
+CUT_OFF: Final = ("offline", "transport-offline")
+"""The states of a disk that the kernel lets nobody open: its path is lost, and was not back within the session's time."""
+
 Inquire = Callable[[Path, int], bytes]
 """Asks a disk for a page of vital product data, with its header of four bytes. Raises OSError."""
 
@@ -118,10 +121,19 @@ def _shown(block: Path) -> dict[int, bytes]:
     return {page: data for page, name in PAGES.items() if (data := _data(block / "device" / name))}
 
 
+def is_cut_off(block: Path) -> bool:
+    return _state(block) in CUT_OFF
+
+
 def _runs(block: Path) -> bool:
+    return _state(block) == RUNNING
+
+
+def _state(block: Path) -> str:
+    """What the kernel says of the path to the disk; running where it says nothing."""
     with suppress(OSError):
-        return (block / "device" / "state").read_text().strip() == RUNNING
-    return True
+        return (block / "device" / "state").read_text().strip()
+    return RUNNING
 
 
 def _same(said: bytes, shown: bytes) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 from msgspec.structs import replace
 
@@ -30,7 +30,7 @@ class Array(Cloud):
         self.lowest = 1
         """The first number that it gives."""
 
-    def __enter__(self) -> Array:
+    def __enter__(self) -> Self:
         for module in lio.MODULES:
             self.guest.load(module)
         self.guest.call(lio.start, self.listens)
@@ -74,29 +74,58 @@ class TwoPortals(Array):
     listens: Sequence[str] = lio.PORTALS
 
 
-class Mapped(TwoPortals):
-    """Two portals, one of them behind a relay that may fail, and a node with a real udevd and a real multipathd."""
+class Relayed(TwoPortals):
+    """Two portals, one of them behind a relay that may fail."""
 
-    configuration = ""
     listens = lio.PORTALS[:1]
 
-    def __enter__(self) -> Mapped:
-        for module in multipathing.MODULES:
-            self.guest.load(module)
-        self._begun: list[Call[None]] = []
-        self._begin(*multipathing.UDEVD)
-        self.guest.call(multipathing.configure, self.configuration)
-        self.start_daemon()
+    def __enter__(self) -> Self:
         super().__enter__()
         self.relay = self.connected()
         return self
 
     def connected(self) -> Call[None]:
         """The second portal is reached until what is returned is stopped."""
-        far, near = (tuple(portal.split(":")) for portal in self.portals)
+        far, near = (tuple(portal.split(":")) for portal in lio.PORTALS)
         relay = self.guest.begin(inside.relay, (near[0], int(near[1])), (far[0], int(far[1])))
         relay.until("relaying")
         return relay
+
+    def cut(self) -> None:
+        """The second portal is lost, and the kernel has given up to wait for it."""
+        self.guest.call(lio.give_up_soon)
+        self.relay.stop()
+        self.guest.call(lio.await_loss)
+
+    def __exit__(self, *_: object) -> None:
+        super().__exit__()
+        self.relay.stop()
+
+
+class FarAway(Relayed):
+    """One portal, which may be lost, and no multipathd."""
+
+    portals = lio.PORTALS[1:]
+
+    def restore(self) -> None:
+        """The portal can be reached, and the initiator has seen it."""
+        self.relay = self.connected()
+        self.guest.call(lio.await_session)
+
+
+class Mapped(Relayed):
+    """A node with a real udevd and a real multipathd."""
+
+    configuration = ""
+
+    def __enter__(self) -> Self:
+        for module in multipathing.MODULES:
+            self.guest.load(module)
+        self._begun: list[Call[None]] = []
+        self._begin(*multipathing.UDEVD)
+        self.guest.call(multipathing.configure, self.configuration)
+        self.start_daemon()
+        return super().__enter__()
 
     def start_daemon(self) -> None:
         self._begin(*multipathing.MULTIPATHD)
@@ -109,7 +138,7 @@ class Mapped(TwoPortals):
     def __exit__(self, *_: object) -> None:
         super().__exit__()
         self.guest.call(multipathing.shut_down)
-        for call in (self.relay, *self._begun):
+        for call in self._begun:
             call.stop()
         self.guest.call(multipathing.await_end)
 
@@ -117,7 +146,7 @@ class Mapped(TwoPortals):
 class Fabric(Array):
     """As Fibre Channel has it: the guest is logged in before, and the node has no transport to ask."""
 
-    def __enter__(self) -> Fabric:
+    def __enter__(self) -> Self:
         super().__enter__()
         self.guest.run("iscsiadm", "--mode", "discovery", "--type", "sendtargets", "--portal", self.portals[0])
         self.guest.run("iscsiadm", "--mode", "node", "--login")

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Final
 
 from tests.guest.target import mounted_config
+from tests.support import eventually
 
 MODULES: Final = ("target_core_mod", "target_core_iblock", "iscsi_target_mod", "iscsi_tcp")
 TARGET: Final = "iqn.2026-11.org.example:array"
 INITIATOR: Final = "iqn.2026-11.org.example:node"
 PORTALS: Final = ("127.0.0.1:3260", "127.0.0.2:3260")
+SESSIONS: Final = Path("/sys/class/iscsi_session")
 NAA: Final = "naa.6001405"
 """How the kernel's target begins the world-wide names of its LUNs; 25 digits of the unit's serial follow."""
 
@@ -75,6 +77,26 @@ def unmap(name: str) -> None:
     (shown / name).unlink()
     shown.rmdir()
     _backing(name).rmdir()
+
+
+def give_up_soon() -> None:
+    """The initiator waits a second for a portal that is lost, where it would wait for two minutes."""
+    for file in SESSIONS.glob("*/recovery_tmo"):
+        file.write_text("1")
+
+
+def await_loss() -> None:
+    """The disks of a session that is lost can be opened by nobody any more."""
+
+    def is_lost() -> bool:
+        return any(state.read_text().strip() == "transport-offline" for state in Path("/sys/block").glob("sd*/device/state"))
+
+    eventually(is_lost, 30, "the loss of a disk")
+
+
+def await_session() -> None:
+    """The initiator has come back to the portal that it lost."""
+    eventually(lambda: [file.read_text().strip() for file in SESSIONS.glob("*/state")] == ["LOGGED_IN"], 30, "the session")
 
 
 def _luns() -> dict[str, int]:

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
+from storage.errors import BusyMount
 from storage.model import Birth, ExternalId, VolumeId, VolumePlan
 from tests.conftest import leave_out
 from tests.guest import inside, lio
-from tests.guest.array import ENVIRONMENT, Array, Fabric, TwoPortals
+from tests.guest.array import ENVIRONMENT, Array, Fabric, FarAway, TwoPortals
 from tests.nodes import again, digest, plan
 
 pytestmark = [pytest.mark.peer, pytest.mark.xdist_group("guest")]
@@ -28,12 +29,26 @@ def array(request: pytest.FixtureRequest, cloud_of: Callable[..., Array]) -> Ite
         yield running
 
 
+@pytest.fixture
+def far(cloud_of: Callable[..., FarAway]) -> Iterator[FarAway]:
+    """An array whose one portal may be lost."""
+    if not shutil.which("iscsiadm", path=ENVIRONMENT["PATH"]):
+        leave_out("needs iscsiadm (Debian: open-iscsi)")
+    with cloud_of("virtio", FarAway) as running:
+        yield running
+
+
 def next_plan(birth: Birth, volume: str = VOLUME, **changes: Any) -> VolumePlan:
     return again(birth, token=volume, external_id=ExternalId(volume), **changes)
 
 
 def other_plan() -> VolumePlan:
     return plan(OTHER, volume_id=VolumeId("vol-2"), name="/app#1/data")
+
+
+def disks(array: Array) -> list[str]:
+    """All that the kernel has of both volumes."""
+    return [name for volume in (VOLUME, OTHER) for name in array.guest.call(inside.disks_of, lio.serial_of(volume))]
 
 
 def cut_off(array: Array) -> None:
@@ -126,3 +141,32 @@ def test_a_disk_that_leads_to_another_volume_now_is_never_formatted(array: Array
     assert digest(array.image(OTHER)) == before
     array.unstage(plan(VOLUME))
     array.unplug(OTHER)
+
+
+def test_a_volume_whose_only_path_is_lost_goes_from_the_kernel_unless_it_is_used_and_before_its_number_is_used_again(far: FarAway) -> None:
+    first = far.stage(plan(VOLUME))
+    far.guest.call(inside.write, f"{first.path}/file", "kept", sync=True)
+    holder = far.guest.begin(inside.hold, f"{first.path}/held", "never arrives")
+    holder.until("held")
+    far.cut()
+    with pytest.raises(BusyMount):
+        far.unstage(plan(VOLUME), timeout_s=0.5, force=True)
+    assert VOLUME in far.guest.plugged
+    holder.stop()
+    far.unstage(plan(VOLUME))
+    assert disks(far) == []
+
+    far.restore()
+    second = far.stage(other_plan())
+    assert (second.formatted, second.birth.serial) == (True, lio.serial_of(OTHER))
+    again = far.stage(later := next_plan(first.birth))
+    assert far.guest.call(inside.read, f"{again.path}/file") == "kept"
+
+    far.cut()
+    for staged in (second, again):
+        far.guest.run("umount", staged.path)  # as the kernel does when the executors have died
+    far.guest.call(inside.sweep)
+    assert disks(far) == []
+    for done in (later, other_plan()):
+        far.unstage(done)
+    far.relay = far.connected()

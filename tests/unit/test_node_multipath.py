@@ -179,8 +179,8 @@ def test_a_map_one_of_whose_paths_has_failed_is_the_device(mapped: Roots, node: 
 
 def test_a_map_whose_paths_are_all_gone_is_found_by_its_name(roots: Roots) -> None:
     map_over(roots, "dm-0")
-    assert devices.map_of(SERIAL, roots) == str(roots.dev / "dm-0")
-    assert devices.map_of(OTHER, roots) == ""
+    assert devices.shown(SERIAL, roots) == str(roots.dev / "dm-0")
+    assert devices.shown(OTHER, roots) == ""
 
 
 def test_a_map_stays_itself_whatever_its_paths_lead_to(mapped: Roots) -> None:
@@ -269,6 +269,45 @@ def test_a_path_that_has_failed_is_no_other_user(mapped: Roots, monkeypatch: pyt
     assert not disks.has_users(str(mapped.dev / "dm-0"), mapped)
     with pytest.raises(NodeError):
         disks.has_users(str(mapped.dev / "sdc"), mapped)
+
+
+@pytest.fixture
+def cut_off(roots: Roots) -> Roots:
+    """The one path to the disk is lost, and the kernel lets nobody open it."""
+    disk(roots, "sda")
+    (roots.sys / "block/sda/device/state").write_text("transport-offline\n")
+    return roots
+
+
+def test_a_disk_that_cannot_be_opened_any_more_is_found_and_goes_without_writing(cut_off: Roots, flushed: list[str]) -> None:
+    device = devices.shown(SERIAL, cut_off)
+    assert device == str(cut_off.dev / "sda")
+    assert not disks.has_users(device, cut_off)
+    disks.forget(device, cut_off)
+    assert (flushed, deleted(cut_off)) == ([], ["sda"])
+
+
+@pytest.mark.parametrize("shown", ["fs/ext4/sda", "fs/xfs/sda", "block/sda/holders/dm-5"])
+def test_a_disk_that_cannot_be_opened_any_more_is_in_use_while_the_kernel_shows_what_is_on_it(cut_off: Roots, shown: str) -> None:
+    (cut_off.sys / shown).mkdir(parents=True)
+    assert disks.has_users(str(cut_off.dev / "sda"), cut_off)
+
+
+def test_a_path_that_is_mounted_beside_its_map_is_in_use_when_it_is_lost_too(mapped: Roots, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "in_use", lambda device: False)
+    disk(mapped, "sdc")
+    (mapped.sys / "block/sdc/device/state").write_text("offline\n")
+    assert not disks.has_users(str(mapped.dev / "dm-0"), mapped)
+    (mapped.sys / "fs/ext4/sdc").mkdir(parents=True)
+    assert disks.has_users(str(mapped.dev / "dm-0"), mapped)
+
+
+def test_a_disk_that_says_that_it_is_anothers_is_not_shown_as_the_volume(roots: Roots, node: Node) -> None:
+    disk(roots, "sda")
+    node.says["sda", 0x83] = page_83(OTHER)
+    assert devices.shown(SERIAL, roots) == ""
+    node.says["sda", 0x83] = b""
+    assert devices.shown(SERIAL, roots) == str(roots.dev / "sda")
 
 
 def test_all_paths_without_a_map_are_forgotten(roots: Roots, flushed: list[str]) -> None:
