@@ -18,7 +18,7 @@ DIES_WITH_US: Final = ("setpriv", "--pdeathsig", "KILL", "--")
 """util-linux's way to set PR_SET_PDEATHSIG: Python's own needs a slow fork that is unsafe beside threads."""
 
 TOOLS: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-"""Where the tools are if the environment has no PATH."""
+"""Where the tools are if the environment has no PATH of use."""
 
 LAST_WORDS: Final = 400
 """Characters of a tool's output that an error carries."""
@@ -74,7 +74,7 @@ def _spawn(arguments: Sequence[str], timeout_s: float) -> Output | None:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env={"PATH": os.environ.get("PATH") or TOOLS, "LC_ALL": "C"},
+        env={"PATH": _path(os.environ.get("PATH", "")), "LC_ALL": "C"},
         text=True,
         errors="replace",
     )
@@ -86,6 +86,11 @@ def _spawn(arguments: Sequence[str], timeout_s: float) -> Output | None:
             return None
         raise
     return Output(code=process.returncode, out=out, err=err)
+
+
+def _path(said: str) -> str:
+    """Without folders that are relative: an executor's working folder is the sandbox, where the task's user may put any program."""
+    return ":".join(folder for folder in said.split(":") if os.path.isabs(folder)) or TOOLS
 
 
 def _kill(process: subprocess.Popen[str]) -> None:

@@ -40,6 +40,16 @@ def test_the_environment_holds_the_c_locale_and_nothing_of_ours(tool: Path, monk
     assert run(["tool"]).out == "C/\n"
 
 
+def test_no_tool_is_taken_from_the_working_folder_which_is_the_tasks_own(tool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script(tool, "exit 0")
+    monkeypatch.chdir(tool.parent)
+    monkeypatch.setenv("PATH", ".::../x:")
+
+    with pytest.raises(NodeError, match="tool failed on : this program is not installed"):
+        run(["tool"])
+    assert run(["true"]).code == 0
+
+
 def test_the_error_has_the_code_and_the_last_words(tool: Path) -> None:
     script(tool, "echo out; echo first >&2; echo 'bad  magic' >&2; exit 8")
 
