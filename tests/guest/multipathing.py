@@ -33,6 +33,14 @@ def configure(text: str) -> None:
         kept.unlink()
 
 
+def await_udevd() -> None:
+    eventually(lambda: subprocess.run(["udevadm", "control", "--ping"], check=False, capture_output=True).returncode == 0, 20, "udevd")
+
+
+def end_udevd() -> None:
+    subprocess.run(["udevadm", "control", "--exit"], check=True)
+
+
 def await_daemon() -> None:
     eventually(lambda: said("show", "daemon").endswith(("idle", "running")), 20, "multipathd")
 
@@ -51,7 +59,7 @@ def shut_down() -> None:
     said("shutdown")
     PID.unlink(missing_ok=True)
     subprocess.run(["multipath", "-F"], check=False, capture_output=True)
-    subprocess.run(["udevadm", "control", "--exit"], check=True)
+    end_udevd()
 
 
 def await_end() -> None:

@@ -10,7 +10,6 @@ import subprocess
 from pathlib import Path
 from typing import Final
 
-from tests.guest import inside
 from tests.support import eventually
 
 MODEL: Final = "Amazon Elastic Block Store"
@@ -35,14 +34,6 @@ def connect(serial: str, backing: str) -> None:
     (disk / "enable").write_text("1")
     os.symlink(served, PORT / "subsystems" / served.name)
     Path("/dev/nvme-fabrics").write_text(f"transport=tcp,traddr={ADDRESS},trsvcid={NUMBER},nqn={served.name}")
-
-
-def link(device: str) -> str:
-    """Links to an NVMe disk by its model and serial, as udev does; returns the link."""
-    said = Path("/sys/block") / Path(device).name / "device"
-    words = "_".join((said / name).read_text().strip().replace(" ", "_") for name in ("model", "serial"))
-    inside.link(made := f"/dev/disk/by-id/nvme-{words}", device)
-    return made
 
 
 def disconnect(serial: str) -> None:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from storage.model import ExternalId
 from storage.node import devices
 from tests.conftest import leave_out
-from tests.guest import inside, target
+from tests.guest import inside, multipathing
 from tests.guest.array import ENVIRONMENT
-from tests.guest.cloud import LINK, Cloud, Served
+from tests.guest.cloud import BY_ID, LINK, Cloud, Served
 from tests.nodes import plan
 from tests.peers.guest import Guest
 from tests.support import eventually
@@ -52,15 +53,36 @@ def test_a_mounted_filesystem_grows_with_its_disk_while_it_is_used(
     subprocess.run([*check, str(cloud.image(VOLUME))], check=True, capture_output=True)
 
 
-def test_an_nvme_disk_of_ec2s_model_is_where_its_link_leads(cloud_of: Callable[..., Cloud]) -> None:
-    cloud = cloud_of("nvme", Served)
-    first = cloud.stage(plan(VOLUME))
+@pytest.fixture
+def udevd(guest: Guest) -> Iterator[None]:
+    """A real udevd, which looks at each disk that comes, and at what was written to it."""
+    if not shutil.which("udevadm", path=ENVIRONMENT["PATH"]):
+        leave_out("needs udevadm (Debian: udev)")
+    call = guest.begin(inside.program, *multipathing.UDEVD)
+    call.until("started")
+    guest.call(multipathing.await_udevd)
+    yield
+    guest.call(multipathing.end_udevd)
+    call.stop()
+    guest.call(multipathing.await_end)
 
-    assert cloud.guest.call(target.link, first.device) == LINK + VOLUME
-    cloud.hint = LINK + VOLUME
+
+@pytest.mark.usefixtures("udevd")
+@pytest.mark.parametrize(
+    ("kind", "clouds_class", "link"),
+    [("nvme", Served, LINK + VOLUME), ("virtio", Cloud, f"{BY_ID}/virtio-{VOLUME}")],
+    ids=["as EC2 names its disks", "as OpenStack does"],
+)
+def test_a_disk_is_where_the_link_leads_that_udev_itself_makes(
+    cloud_of: Callable[..., Cloud], kind: str, clouds_class: type[Cloud], link: str
+) -> None:
+    cloud = cloud_of(kind, clouds_class)
+    cloud.hint = link
+    first = cloud.stage(plan(VOLUME))
+    eventually(lambda: cloud.guest.call(os.path.realpath, link) == first.device, 10, "the link")
     assert cloud.stage(plan(VOLUME, birth=first.birth, external_id=first.external_id)).device == first.device
     cloud.unstage(plan(VOLUME))
-    assert cloud.guest.call(target.connected) == []
+    assert cloud.guest.call(inside.disks_of, VOLUME) == []
 
 
 class TwoPaths(Cloud):
