@@ -11,19 +11,20 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from storage.errors import HasSnapshots, Invalid, NoSlot, PoolFull, UnknownPool, UnknownSnapshot, UnknownVolume, VolumeInUse
+from storage.errors import HasSnapshots, Invalid, NoSlot, UnknownPool, UnknownVolume, VolumeInUse
 from storage.model import ExternalId, Page
-from storage.platforms import cloning
+from storage.platforms import cloning, parts
 from storage.platforms.base import Attachment, Capabilities, CreateRequest, Finding, Platform, PoolReport, SnapshotReport, VolumeReport
 from storage.platforms.options import write_options
 from storage.platforms.pacing import TokenBucket
 from storage.platforms.powermax import doctor, naming
 from storage.platforms.powermax.cloning import Clones
-from storage.platforms.powermax.copying import Copies, Snapshot, from_session
+from storage.platforms.powermax.copying import Copies
 from storage.platforms.powermax.hosts import Hosts
 from storage.platforms.powermax.making import Maker
 from storage.platforms.powermax.options import PowerMaxOptions
-from storage.platforms.powermax.unisphere import FULL, GROUP_FULL, LOCKS, MEMBER, NotThere, Refused, Unisphere
+from storage.platforms.powermax.snapshots import Snapshots
+from storage.platforms.powermax.unisphere import GROUP_FULL, LOCKS, MEMBER, NotThere, Refused, Unisphere
 from storage.platforms.powermax.volumes import GRANULE_MIB, Volume, Volumes
 from storage.platforms.restapi import RestApi, Timing
 
@@ -60,6 +61,15 @@ class PowerMaxPlatform(Platform):
         self._maker = Maker(self._volumes, name, wait, chance)
         self._copies = Copies(self._unisphere, self._volumes, name, wait, chance)
         self._clones = Clones(copies=self._copies, volumes=self._volumes, platform=name)
+        self._snapshots = Snapshots(
+            copies=self._copies,
+            clones=self._clones,
+            volumes=self._volumes,
+            platform=name,
+            array=options.array,
+            pool_of=self._pool_of,
+            fit=self.capabilities.fit,
+        )
         self._known: dict[str, tuple[str, ...]] = {}
 
     @property
@@ -126,7 +136,7 @@ class PowerMaxPlatform(Platform):
         """The array makes a list of everything at once, so a part is cut from it; the order is that of the devices."""
         listed = self._volumes.all(anew=after is None)
         shown = {one.device: one for one in listed if not (one.is_copying or naming.is_internal(one.name))}
-        devices, last = _part(shown, after, limit)
+        devices, last = parts.cut(shown, after, limit)
         known: dict[str, tuple[str, ...]] = {}
         return Page(items=[self._report(shown[device], known=known) for device in devices], after=last)
 
@@ -180,13 +190,16 @@ class PowerMaxPlatform(Platform):
         level, name = self._level(request.parameters), naming.volume_name(request.token)
         size_mib = self.capabilities.fit(request.size_mib)
         with LOCKS.hold(self._options.array, name):
-            if request.snapshot is not None:
-                made = self._copied(request.snapshot, name, size_mib, request.pool, level)
-            elif request.source is not None:
-                made = self._cloned(request, request.source, name, size_mib, level)
-            else:
-                made = self._maker.make(name, size_mib, srp=request.pool, level=level)
-        return self._report(made, token=request.token)
+            return self._report(self._made(request, name, size_mib, level), token=request.token)
+
+    def _made(self, request: CreateRequest, name: str, size_mib: int, level: str) -> Volume:
+        if request.snapshot is not None:
+            made = self._snapshots.restored(request.snapshot, name, size_mib, srp=request.pool, level=level)
+        elif (source := request.source) is not None:
+            made = self._snapshots.cloned(request, name, lambda: self._cloneable(request, source, size_mib), level=level)
+        else:
+            return self._maker.make(name, size_mib, srp=request.pool, level=level)
+        return self._grown(made, size_mib) if made.size_mib < size_mib else made
 
     def check_parameters(self, parameters: Mapping[str, str], *, pool: str | None = None) -> None:
         for parameter, value in parameters.items():
@@ -201,36 +214,10 @@ class PowerMaxPlatform(Platform):
             raise Invalid(field="parameters.service_level", value=level, reason=f"the array has {', '.join(known)}")
         return level
 
-    def _copied(self, source: ExternalId, name: str, size_mib: int, srp: str, level: str) -> Volume:
-        made, snapshot = self._volumes.choose(self._volumes.named(name)), self._snapshot(source)
-        if made is None:
-            if snapshot is None:
-                raise UnknownSnapshot(snapshot=source)
-            origin_mib = self.capabilities.fit(self._volumes.get(snapshot.device).size_mib)
-            if size_mib < origin_mib:
-                raise Invalid(field="size_mib", value=size_mib, reason=f"snapshot {source} has {origin_mib} MiB")
-            try:
-                made = self._copies.make(snapshot, name, origin_mib, srp=srp, level=level)
-            except NotThere as error:
-                raise UnknownSnapshot(snapshot=source) from error
-            except Refused as error:
-                raise self._volumes.full(error, srp, size_mib) from error
-        self._copies.sweep(snapshot, name)
-        return self._grown(made, size_mib) if made.size_mib < size_mib else made
-
-    def _cloned(self, request: CreateRequest, source: ExternalId, name: str, size_mib: int, level: str) -> Volume:
-        made = self._volumes.choose(self._volumes.named(name))
-        if made is None:
-            origin = self._get(source)
-            cloning.check(request, self._report(origin), size_mib)
-            try:
-                made = self._clones.make(origin, request.token, name, srp=request.pool, level=level)
-            except Refused as error:
-                raise self._volumes.full(error, request.pool, size_mib) from error
-        elif parsed := naming.parse_volume_id(source):
-            self._clones.tidy(parsed[0], request.token)
-        self._copies.sweep(None, name)
-        return self._grown(made, size_mib) if made.size_mib < size_mib else made
+    def _cloneable(self, request: CreateRequest, source: ExternalId, size_mib: int) -> Volume:
+        origin = self._get(source)
+        cloning.check(request, self._report(origin), size_mib)
+        return origin
 
     def delete(self, external_id: ExternalId) -> None:
         """Also what a create has begun with."""
@@ -338,56 +325,14 @@ class PowerMaxPlatform(Platform):
     # --- snapshots ------------------------------------------------------------------------------
 
     def snapshots(self, *, after: str | None = None, limit: int = 1000) -> Page[SnapshotReport]:
-        found: dict[str, SnapshotReport] = {}
-        for volume in self._volumes.all(anew=after is None):
-            for session in volume.sessions:
-                if naming.is_snapshot(str(session.get("snapshotName"))):
-                    report = _snapshot_report(volume, from_session(session))
-                    found[report.external_id] = report
-        ids, last = _part(found, after, limit)
-        return Page(items=[found[one] for one in ids], after=last)
+        return self._snapshots.page(after=after, limit=limit)
 
     def snapshot(self, external_id: ExternalId, *, token: str, name: str = "") -> SnapshotReport:
         """All of a volume at one moment, also of one in use: what a crash at that moment would have left."""
-        volume, called = self._get(external_id), naming.snapshot_name(token)
-        with LOCKS.hold(self._options.array, f"{volume.device}-{called}"):
-            if (found := self._taken(volume, called)) is None:
-                self._take(volume, called)
-                found = self._taken(volume, called)
-        if found is None:
-            raise Refused(
-                platform=self._name, action="snapshot a volume", reason=f"the array says that it made {called}, and does not show it"
-            )
-        return _snapshot_report(volume, found, token=token)
-
-    def _taken(self, volume: Volume, name: str) -> Snapshot | None:
-        """The first of this name: who made another in the same moment takes the first for theirs as well."""
-        try:
-            return next((one for one in self._copies.of(volume.device) if one.name == name), None)
-        except NotThere as error:
-            raise UnknownVolume(volume=volume.id) from error
-
-    def _take(self, volume: Volume, name: str) -> None:
-        try:
-            self._copies.take(volume.device, name)
-        except NotThere as error:
-            raise UnknownVolume(volume=volume.id) from error
-        except Refused as error:
-            if error.says(FULL):
-                reason = str(error.fields["reason"])
-                pool = self._pool_of(volume)
-                raise PoolFull(
-                    pool=f"{pool} ({reason})", platform=self._name, free_mib=0, size_mib=volume.size_mib, reason=reason
-                ) from error
-            raise
-
-    def _snapshot(self, snapshot: ExternalId) -> Snapshot | None:
-        parsed = naming.parse_snapshot_id(snapshot)
-        return self._copies.get(*parsed) if parsed else None
+        return self._snapshots.take(self._get(external_id), token)
 
     def delete_snapshot(self, snapshot: ExternalId) -> None:
-        if found := self._snapshot(snapshot):
-            self._copies.end(found)
+        self._snapshots.delete(snapshot)
 
     # --- itself ---------------------------------------------------------------------------------
 
@@ -400,20 +345,3 @@ class PowerMaxPlatform(Platform):
 
 def _others(volume: Volume, host: str) -> tuple[str, ...]:
     return tuple(group for group in volume.groups if group != naming.host_group(host))
-
-
-def _snapshot_report(volume: Volume, snapshot: Snapshot, *, token: str = "") -> SnapshotReport:
-    return SnapshotReport(
-        external_id=naming.snapshot_id(snapshot.device, snapshot.id, snapshot.name),
-        volume=volume.id,
-        size_mib=volume.size_mib,
-        token=naming.token_of_snapshot(snapshot.name) or token,
-        created_at=snapshot.created_at,
-    )
-
-
-def _part(found: Mapping[str, object], after: str | None, limit: int) -> tuple[list[str], str | None]:
-    if limit < 1:
-        raise Invalid(field="limit", value=limit, reason="a part has 1 item or more")
-    keys = sorted(key for key in found if after is None or key > after)
-    return keys[:limit], keys[limit - 1] if len(keys) > limit else None
