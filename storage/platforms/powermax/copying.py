@@ -58,9 +58,10 @@ class Copies:
         """All snapshots of a volume, the oldest first. Raises NotThere for an unknown volume."""
         return sorted((_snapshot(device, said) for said in self._said(device)), key=lambda one: one.id)
 
-    def get(self, device: str, key: int, name: str) -> Snapshot | None:
+    def get(self, device: str, key: int) -> Snapshot | None:
+        """By what it is, whatever it is called by now."""
         try:
-            return next((one for one in self.of(device) if (one.id, one.name) == (key, name)), None)
+            return next((one for one in self.of(device) if one.id == key), None)
         except NotThere:
             return None
 
@@ -119,7 +120,7 @@ class Copies:
             self._act(snapshot, mine.device, "Link")
         except Refused as error:
             self._discard(snapshot, mine)
-            if isinstance(error, NotThere) and self.get(snapshot.device, snapshot.id, snapshot.name):
+            if isinstance(error, NotThere) and self.get(snapshot.device, snapshot.id):
                 return None  # somebody has taken the new volume away
             raise
         return mine
@@ -194,11 +195,14 @@ class Copies:
         return False
 
     def unlink(self, target: str) -> None:
-        """From whatever the volume is linked to; the array says of a target only which volume's snapshot that is."""
+        """From whatever the volume is linked to; the array says of a target only which volume's snapshot that is. The snapshot of a clone
+        goes with its link."""
         sources = {str(one["linkSourceName"]) for one in self._said(target, "snapshotLnks")}
         for snapshot in [one for source in sources for one in self.of(source)]:
             if self._link(snapshot, target):
                 self._act(snapshot, target, "Unlink")
+                if naming.is_clone(snapshot.name):
+                    self.end(snapshot)
 
     def _link(self, snapshot: Snapshot, target: str) -> Answer | None:
         try:

@@ -1,7 +1,7 @@
 """What Polly calls its things on the array: volumes and snapshots by their tokens, groups by the pool or the host that they are of.
 
-The array keeps nothing else of Polly's with a volume. Ids that Polly gives out hold a device's number and its name, because the
-array gives the number of a deleted volume to the next one.
+The array keeps nothing else of Polly's with a volume. Ids of volumes hold a device's number and its name, because the array gives
+the number of a deleted volume to the next one.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ CLONE: Final = "pollyc"
 SNAPSHOT: Final = re.compile(r"polly([puh])([A-Za-z0-9_-]{1,26})")
 HOST_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 VOLUME_ID: Final = re.compile(r"([0-9A-F]{5})(?:-([\x20-\x7e]{1,64}))?")
-SNAPSHOT_ID: Final = re.compile(r"([0-9A-F]{5})-(\d{1,19})-([A-Za-z0-9_-]{1,32})")
+SNAPSHOT_ID: Final = re.compile(r"([0-9A-F]{5})-([0-9]{1,19})")
 
 
 # --- volumes ----------------------------------------------------------------------------------
@@ -117,13 +117,14 @@ def is_clone(name: str) -> bool:
     return name.startswith(CLONE) and len(name) == len(clone_name(""))
 
 
-def snapshot_id(device: str, key: int, name: str) -> ExternalId:
-    return ExternalId(f"{device}-{key}-{name}")
+def snapshot_id(device: str, key: int) -> ExternalId:
+    """Without its name, which people may change: of the snapshots of a device each has a number of its own."""
+    return ExternalId(f"{device}-{key}")
 
 
-def parse_snapshot_id(external_id: str) -> tuple[str, int, str] | None:
+def parse_snapshot_id(external_id: str) -> tuple[str, int] | None:
     found = SNAPSHOT_ID.fullmatch(external_id)
-    return (found[1], int(found[2]), found[3]) if found else None
+    return (found[1], int(found[2])) if found else None
 
 
 # --- groups, views and hosts ----------------------------------------------------------------------

@@ -293,8 +293,9 @@ class PowerMaxPlatform(Platform):
     def _give(self, volume: Volume, host: str) -> None:
         try:
             self._hosts.give(volume.device, host)
-        except NotThere as error:
-            raise UnknownVolume(volume=volume.id) from error
+        except NotThere:
+            self._get(volume.id)  # if it is there, something else is not
+            raise
         except Refused as error:
             if error.says(GROUP_FULL):
                 raise NoSlot(node=host, slots=SLOTS, platform=self._name, reason=error.fields["reason"]) from error

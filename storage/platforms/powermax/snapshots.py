@@ -33,11 +33,12 @@ class Snapshots:
     # --- the verbs --------------------------------------------------------------------------------
 
     def page(self, *, after: str | None, limit: int) -> Page[SnapshotReport]:
+        """Others' as well, for a snapshot of Polly's that people have renamed looks like one of theirs."""
         found: dict[str, SnapshotReport] = {}
         for volume in self.volumes.all(anew=after is None):
-            for session in volume.sessions:
-                if naming.is_snapshot(str(session.get("snapshotName"))):
-                    report = _report(volume, from_session(session))
+            for session in map(from_session, volume.sessions):
+                if not naming.is_clone(session.name):
+                    report = _report(volume, session)
                     found[report.external_id] = report
         ids, last = parts.cut(found, after, limit)
         return Page(items=[found[one] for one in ids], after=last)
@@ -74,10 +75,10 @@ class Snapshots:
 
     def delete(self, snapshot: ExternalId) -> None:
         """Gone already is fine."""
-        if found := self._named(snapshot):
+        if found := self._known(snapshot):
             self.copies.end(found)
 
-    def _named(self, snapshot: ExternalId) -> Snapshot | None:
+    def _known(self, snapshot: ExternalId) -> Snapshot | None:
         parsed = naming.parse_snapshot_id(snapshot)
         return self.copies.get(*parsed) if parsed else None
 
@@ -85,7 +86,7 @@ class Snapshots:
 
     def restored(self, source: ExternalId, name: str, size_mib: int, *, srp: str, level: str) -> Volume:
         """A volume of this name from a snapshot, as large as the snapshot's. Raises UnknownSnapshot, Invalid, PoolFull, Refused."""
-        made, snapshot = self.volumes.choose(self.volumes.named(name)), self._named(source)
+        made, snapshot = self.volumes.choose(self.volumes.named(name)), self._known(source)
         if made is None:
             if snapshot is None:
                 raise UnknownSnapshot(snapshot=source)
@@ -118,7 +119,7 @@ class Snapshots:
 
 def _report(volume: Volume, snapshot: Snapshot, *, token: str = "") -> SnapshotReport:
     return SnapshotReport(
-        external_id=naming.snapshot_id(snapshot.device, snapshot.id, snapshot.name),
+        external_id=naming.snapshot_id(snapshot.device, snapshot.id),
         volume=volume.id,
         size_mib=volume.size_mib,
         token=naming.token_of_snapshot(snapshot.name) or token,

@@ -95,11 +95,13 @@ class Unisphere:
         return self.change(action, method, *path, body={**body, **ASYNC})
 
     def all(self, action: str, *path: str, private: bool = False, **params: str) -> list[Answer]:
-        """A whole list, page after page; from the start where its iterator has ended on the way."""
+        """A whole list, page after page; from the start where its iterator has ended on the way, or a page was cut off."""
         for _ in range(LISTING_TRIES):
             first = self.get(action, *path, private=private, **params)
             with contextlib.suppress(NotThere):
-                return list(self._pages(action, first))
+                found = list(self._pages(action, first))
+                if len(found) == first.whole("count"):
+                    return found
         raise PlatformUnavailable(platform=self._api.platform, action=action, reason="its iterators end before they are read")
 
     def _pages(self, action: str, first: Answer) -> Iterator[Answer]:
@@ -138,12 +140,20 @@ class Unisphere:
                 raise PlatformUnavailable(platform=self._api.platform, action=action, reason=reason)
             self._wait(look_s)
             waited_s, look_s = waited_s + look_s, min(2 * look_s, LONGEST_LOOK_S)
-            job = self._call(action, "GET", f"{ROOT}/{self._version}/system/job/{quote(str(job['jobId']), safe='')}")
+            job = self._job(action, str(job["jobId"]))
         if str(job.get("status", "")).lower() != "succeeded":
             said = str(job.get("result") or "it does not say why")
             is_missing = any(words in said.lower() for words in MISSING)
             raise self._refusal(action, f"job {job['jobId']} {job.get('status', '?')}: {said}", is_missing=is_missing)
         return job
+
+    def _job(self, action: str, key: str) -> Answer:
+        """That a job is forgotten says nothing of what it was about."""
+        try:
+            return self._call(action, "GET", f"{ROOT}/{self._version}/system/job/{quote(key, safe='')}")
+        except NotThere as error:
+            reason = f"Unisphere has forgotten job {key} before it told its end ({error.fields['reason']})"
+            raise PlatformUnavailable(platform=self._api.platform, action=action, reason=reason) from error
 
     # --- one call -----------------------------------------------------------------------------
 
@@ -152,7 +162,10 @@ class Unisphere:
         answer = self._api.call(action, method, path, params=params, json=json, headers={"Accept": "application/json"}, auth=auth)
         if not answer.is_success:
             raise self._error(action, answer)
-        return self._api.read(action, answer)
+        said = self._api.read(action, answer)
+        if said.get("success") is False:
+            raise self._refusal(action, str(said.get("message") or "it does not say why"))
+        return said
 
     def _error(self, action: str, answer: httpx.Response) -> PlatformError:
         words, status = _words(answer), answer.status_code

@@ -10,6 +10,7 @@ import pytest
 from storage.errors import PlatformError, PlatformUnavailable, UnknownVolume, VolumeInUse
 from storage.model import ExternalId
 from storage.platforms.powermax.platform import PowerMaxPlatform
+from storage.platforms.powermax.unisphere import NotThere
 from tests.contract.powermax.arena import NODES, foreign, platform_on, request
 from tests.peers.powermax_unisphere import Unisphere
 
@@ -77,6 +78,14 @@ def test_a_volume_that_a_node_gets_while_it_is_deleted_stays_where_it_was(
         adapter.delete(volume)
     assert HOME in front.array.groups_of("00001")
     assert adapter.inspect(volume).held_by == (NODES[0],)
+
+
+def test_a_group_that_goes_while_a_volume_comes_is_no_volume_that_is_lost(
+    adapter: PowerMaxPlatform, volume: ExternalId, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adapter._volumes, "make_group", lambda *_, **__: None)
+    with pytest.raises(NotThere, match="Cannot find storage group"):
+        adapter.attach(volume, NODES[0], epoch=1)
 
 
 def test_a_volume_is_taken_from_a_host_that_was_renamed_meanwhile(front: Unisphere, adapter: PowerMaxPlatform, volume: ExternalId) -> None:

@@ -183,6 +183,29 @@ def test_a_job_that_never_ends_is_unavailable(front: Unisphere, adapter: PowerMa
         adapter.create(request())
 
 
+class Forgetful(dict[str, Any]):
+    def __setitem__(self, key: str, job: Any) -> None:
+        """As if it had been forgotten at once."""
+
+
+def test_a_job_that_unisphere_has_forgotten_proves_nothing(
+    front: Unisphere, adapter: PowerMaxPlatform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a failover: that the job is not there does not mean that its volume was in no group."""
+    volume = adapter.create(request()).external_id
+    adapter.attach(volume, NODES[0], epoch=1)
+    monkeypatch.setattr(front, "jobs", Forgetful())
+    with pytest.raises(PlatformUnavailable, match="has forgotten job"):
+        adapter.detach(volume, NODES[0])
+
+
+def test_a_refusal_in_an_answer_that_is_none_is_told(front: Unisphere, adapter: PowerMaxPlatform) -> None:
+    volume = adapter.create(request()).external_id
+    front.refuse = [(200, {"success": False, "message": "The array is in a state in which it cannot"})]
+    with pytest.raises(Refused, match="in which it cannot"):
+        adapter.inspect(volume)
+
+
 # --- finding and listing ------------------------------------------------------------------------------
 
 
@@ -212,6 +235,20 @@ def test_a_list_whose_iterator_has_ended_is_read_anew(front: Unisphere, adapter:
     lives = iter([False] * 10)
     with pytest.raises(PlatformUnavailable, match="iterators end"):
         adapter.volumes()
+
+
+def test_a_page_that_is_cut_off_loses_no_volume(front: Unisphere, adapter: PowerMaxPlatform, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = [adapter.create(request(f"t{number}")).external_id for number in range(3)]
+    pages, cut = front.pages, [True, False]
+
+    def short(found: list[Any]) -> dict[str, Any]:
+        first = pages(found)
+        rows = first["resultList"]["result"]
+        return {**first, "resultList": {"result": rows[:-1] if cut.pop(0) else rows}}
+
+    monkeypatch.setattr(front, "pages", short)
+    assert [one.external_id for one in adapter.volumes().items] == made
+    assert cut == []
 
 
 def test_a_number_that_is_given_again_is_another_volume(front: Unisphere, adapter: PowerMaxPlatform) -> None:
@@ -304,14 +341,24 @@ def test_too_many_snapshots_are_a_full_pool(front: Unisphere, adapter: PowerMaxP
         adapter.snapshot(volume, token="s2")
 
 
-def test_somebody_elses_snapshots_are_left_alone(front: Unisphere, adapter: PowerMaxPlatform) -> None:
+def test_somebody_elses_snapshots_are_nobodys_to_take_back(front: Unisphere, adapter: PowerMaxPlatform) -> None:
     volume = adapter.create(request()).external_id
     list(front.array.snap(["00001"], "nightly"))
     mine = adapter.snapshot(volume, token="s1").external_id
-    assert [one.external_id for one in adapter.snapshots().items] == [mine]
+    assert [(one.external_id == mine, one.token) for one in adapter.snapshots().items] == [(False, ""), (True, "s1")]
     adapter.delete_snapshot(mine)
     with pytest.raises(HasSnapshots, match="nightly"):
         adapter.delete(volume)
+
+
+def test_a_snapshot_that_people_have_renamed_is_the_same(front: Unisphere, adapter: PowerMaxPlatform) -> None:
+    snapshot = adapter.snapshot(adapter.create(request()).external_id, token="s1").external_id
+    (kept,) = front.array.snapshots.values()
+    front.array.rename_snapshot(kept, "keep_this_one")
+    assert [one.external_id for one in adapter.snapshots().items] == [snapshot]
+    assert adapter.create(request("t2", snapshot=snapshot)).token == "t2"
+    adapter.delete_snapshot(snapshot)
+    assert not front.array.snapshots
 
 
 @pytest.mark.parametrize("token", ["s1", "0b5a2c9e-6f0e-4f51-9a4e-2d7c1b3a4f5e", "a" * 26])
