@@ -13,7 +13,8 @@ from types import TracebackType
 
 from storage.platforms.faulting import Fate, Faults
 
-HOP_BY_HOP = frozenset({"connection", "keep-alive", "transfer-encoding", "content-length", "host"})
+HOP_BY_HOP = frozenset({"connection", "keep-alive", "transfer-encoding", "content-length"})
+"""What is between two of three only. The host that was asked for goes on, so that a server's links lead through here, too."""
 ANSWER_S = 130.0
 
 

@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -40,6 +41,16 @@ NOT_LET_IN = Refusal(
     status=401, body=b'{"error": {"code": 401, "title": "Unauthorized", "message": "The request requires authentication."}}'
 )
 REFUSALS = {Fate.THROTTLED: TOO_FAST, Fate.EXPIRED: NOT_LET_IN}
+
+
+THINGS = """\
+WITH kept AS (SELECT id, status FROM volumes WHERE NOT deleted)
+SELECT concat_ws(' ', 'volume', id, status) FROM kept
+UNION ALL SELECT concat_ws(' ', 'attachment of', volume_id, attach_status) FROM volume_attachment
+  WHERE NOT deleted AND volume_id IN (SELECT id FROM kept)
+UNION ALL SELECT concat_ws(' ', 'key of', volume_id, key) FROM volume_metadata
+  WHERE NOT deleted AND volume_id IN (SELECT id FROM kept) AND (key LIKE 'polly-for-%' OR key = 'polly-clone-of')
+UNION ALL SELECT concat_ws(' ', 'snapshot', id, status) FROM snapshots WHERE NOT deleted"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,18 +85,20 @@ class Cloud:
 
     def __init__(self, openstack: OpenStack) -> None:
         self.openstack = openstack
-        self.cinder, self.nova = Wire(openstack.ports.cinder, REFUSALS), Wire(openstack.ports.nova, REFUSALS)
+        ports = openstack.ports
+        self.keystone, self.cinder, self.nova = (Wire(port, REFUSALS) for port in (ports.keystone, ports.cinder, ports.nova))
         self.data = Data(share=openstack.files.share)
         self._wires = contextlib.ExitStack()
         self.clouds = openstack.files.root / f"wired-{os.getpid()}.yaml"
 
     def __enter__(self) -> Cloud:
-        self._wires.enter_context(self.cinder)
-        self._wires.enter_context(self.nova)
+        for wire in (self.keystone, self.cinder, self.nova):
+            self._wires.enter_context(wire)
         override = {"block_storage_endpoint_override": f"{self.cinder.url}/v3", "compute_endpoint_override": f"{self.nova.url}/v2.1"}
+        login, here = self.openstack.login, self.keystone.url
         logins = {
-            "polly": self.openstack.login(files.USER, "polly", files.USER_PASSWORD),
-            "admin": self.openstack.login("admin", "admin", files.ADMIN_PASSWORD),
+            "polly": login(files.USER, "polly", files.USER_PASSWORD, auth_url=here),
+            "admin": login("admin", "admin", files.ADMIN_PASSWORD, auth_url=here),
         }
         self.openstack.write_clouds(self.clouds, **{name: {**login, **override} for name, login in logins.items()})
         return self
@@ -120,13 +133,18 @@ class Cloud:
     def faults(self) -> Faults:
         """Of both services, one after the other. Each call takes seconds, so that a dead process stands for replies that are lost."""
         kinds = (Fault.DIED, Fault.THROTTLED, Fault.LOST, Fault.EXPIRED)
-        made = Faults(*kinds, midway=(Fault.LOST, Fault.EXPIRED), codes={Fault.EXPIRED: "HTTP 401"})
-        self.cinder.at_call = self.nova.at_call = made
+        made = Faults(*kinds, midway=(Fault.EXPIRED,), codes={Fault.EXPIRED: "HTTP 401"})
+        self.keystone.at_call = self.cinder.at_call = self.nova.at_call = made
         return made
 
     def database(self) -> psycopg.Connection[Any]:
         """Cinder's own."""
         return psycopg.connect(self.openstack.files.databases["cinder"].replace("+psycopg2", ""), autocommit=True)
+
+    def things(self) -> list[str]:
+        """What is there by Cinder's own books: reservations too, and what marks something half done."""
+        with self.database() as database:
+            return [row[0] for row in database.execute(THINGS)]
 
     def forget(self) -> None:
         """Takes all volumes but the servers' disks out of Cinder's lists at once; to delete each would take longer than most tests."""
@@ -157,15 +175,21 @@ class Cloud:
             identity.update_user(user, password=files.USER_PASSWORD)
             eventually(self._can_log_in, 10, "the user is let in again")
 
+    def stopped(self, server: str) -> AbstractContextManager[None]:
+        return self._away(server, "stop_server", "SHUTOFF", "start_server")
+
+    def shelved(self, server: str) -> AbstractContextManager[None]:
+        return self._away(server, "shelve_server", "SHELVED_OFFLOADED", "unshelve_server")
+
     @contextlib.contextmanager
-    def stopped(self, server: str) -> Iterator[None]:
+    def _away(self, server: str, end: str, status: str, start: str) -> Iterator[None]:
         compute = self.openstack.connect("polly").compute
-        compute.stop_server(server)
-        eventually(lambda: compute.get_server(server).status == "SHUTOFF", 30, "Nova stops the server")
+        getattr(compute, end)(server)
+        eventually(lambda: compute.get_server(server).status == status, 30, f"Nova makes the server {status}")
         try:
             yield
         finally:
-            compute.start_server(server)
+            getattr(compute, start)(server)
             eventually(lambda: compute.get_server(server).status == "ACTIVE", 30, "Nova starts the server")
 
     def _can_log_in(self) -> bool:

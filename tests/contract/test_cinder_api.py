@@ -67,19 +67,23 @@ def test_an_application_credential_is_enough_until_it_is_taken_back(cinder: Clou
 
 
 @pytest.mark.parametrize("status", [413, 429])
-def test_a_rate_limit_is_waited_out_as_long_as_it_says(cinder: Cloud, status: int) -> None:
+@pytest.mark.parametrize("service", ["keystone", "cinder"])
+def test_a_rate_limit_is_waited_out_as_long_as_it_says(cinder: Cloud, service: str, status: int) -> None:
+    """Keystone is asked for its versions and for a token."""
     waits: list[float] = []
     platform = cinder.platform(BARE_METAL, wait=waits.append)
     slow = Refusal(status=status, headers={"Retry-After": "7"}, body=b'{"overLimit": {"code": 413, "message": "rate-limited"}}')
-    with cinder.cinder.refusing(slow, slow):
+    with getattr(cinder, service).refusing(slow, slow):
         assert platform.pools()
     assert waits.count(7.0) == 2
 
 
-def test_a_rate_limit_without_end_is_said(cinder: Cloud) -> None:
+@pytest.mark.parametrize("service", ["keystone", "cinder"])
+def test_a_rate_limit_without_end_is_said(cinder: Cloud, service: str) -> None:
     platform = cinder.platform(BARE_METAL, wait=lambda seconds: None)
-    with cinder.cinder.refusing(*[Refusal(status=429)] * 8), pytest.raises(PlatformUnavailable, match="HTTP 429"):
+    with getattr(cinder, service).refusing(*[Refusal(status=429)] * 8), pytest.raises(PlatformUnavailable, match="HTTP 429") as limited:
         platform.pools()
+    assert "credentials" not in str(limited.value)
 
 
 @pytest.mark.parametrize(
@@ -90,6 +94,7 @@ def test_a_rate_limit_without_end_is_said(cinder: Cloud) -> None:
         (403, b'{"forbidden": {"code": 403, "message": "Policy forbids it"}}', PlatformError, "HTTP 403: Policy forbids it"),
         (400, b'{"badRequest": {"message": "Invalid"}}', PlatformError, "HTTP 400: Invalid"),
         (300, b'{"choices": []}', PlatformError, "HTTP 300"),
+        (200, b"<html>back soon</html>", PlatformUnavailable, "HTTP 200: <html>back soon"),
     ],
 )
 def test_every_refusal_keeps_the_vendors_own_code(cinder: Cloud, status: int, body: bytes, kind: type[PollyError], words: str) -> None:
@@ -98,6 +103,25 @@ def test_every_refusal_keeps_the_vendors_own_code(cinder: Cloud, status: int, bo
     with cinder.cinder.refusing(Refusal(status=status, body=body)), pytest.raises(PlatformError, match=words) as refused:
         platform.find("nothing")
     assert type(refused.value) is kind
+
+
+@pytest.mark.parametrize("body", [b"<html>no such page</html>", b'{"message": "no Route matched with those values"}'])
+def test_a_proxy_that_knows_nothing_is_no_proof_that_something_is_gone(cinder: Cloud, bare: CinderPlatform, body: bytes) -> None:
+    volume = bare.create(CreateRequest(pool=POOL, size_mib=1024, token=f"proxy-{os.getpid()}-{len(body)}")).external_id
+    bare.attach(volume, NODES[0], epoch=1)
+    nova, lost = cinder.platform(NOVA), Refusal(status=404, body=body)
+    for wire, act in (
+        (cinder.cinder, lambda: bare.inspect(volume)),
+        (cinder.cinder, lambda: bare.delete(volume)),
+        (cinder.cinder, lambda: bare.detach(volume, NODES[0])),
+        (cinder.nova, lambda: nova.node_stopped(cinder.servers[0])),
+    ):
+        with wire.refusing(lost), pytest.raises(PlatformUnavailable, match="HTTP 404: "):
+            act()
+    assert bare.inspect(volume).held_by == (NODES[0],)
+    bare.detach(volume, NODES[0])
+    bare.delete(volume)
+    nova.close()
 
 
 def test_a_revoked_token_is_replaced_without_anybody_noticing(bare: CinderPlatform, cinder: Cloud) -> None:

@@ -128,10 +128,11 @@ class OpenStack:
         """openstacksdk's connection as `admin`, or as `polly`, a plain member of a project."""
         return openstack.connection.Connection(config=openstack.config.OpenStackConfig([str(self.files.clouds)]).get_one(cloud))
 
-    def login(self, user: str, project: str, password: str) -> dict[str, object]:
+    def login(self, user: str, project: str, password: str, *, auth_url: str = "") -> dict[str, object]:
+        """`auth_url`: where Keystone is asked, if not at its own address."""
         return {
             "auth": {
-                "auth_url": self.files.keystone_url,
+                "auth_url": auth_url or self.files.keystone_url,
                 "username": user,
                 "password": password,
                 "project_name": project,

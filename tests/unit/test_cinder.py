@@ -15,13 +15,10 @@ from storage.model import Birth, ExternalId
 from storage.platforms.base import CreateRequest
 from storage.platforms.cinder import connections, failures, records
 from storage.platforms.cinder.bare_metal import connector
-from storage.platforms.cinder.client import Client
 from storage.platforms.cinder.failures import Refusal
 from storage.platforms.cinder.options import CinderOptions
-from storage.platforms.cinder.pooling import ENDLESS_MIB, ByBackend
 from storage.platforms.marks import Mark
 from storage.platforms.options import describe
-from storage.platforms.pacing import TokenBucket
 from storage.platforms.registry import build
 from tests.ports import free_port
 
@@ -53,6 +50,8 @@ def volume(**changes: Any) -> dict[str, Any]:
     [
         (413, {"overLimit": {"code": 413, "message": "Requested volume exceeds quota", "retryAfter": "0"}}, {"Retry-After": "0"}, 0, 1),
         (413, {"overLimit": {"code": 413, "message": "This request was rate-limited."}}, {"Retry-After": "42"}, 1, 0),
+        (413, "<html>", {"Date": "Mon, 30 Nov 2026 15:00:00 GMT", "Retry-After": "Mon, 30 Nov 2026 15:00:30 GMT"}, 1, 0),
+        (413, "<html>", {"Retry-After": "soon"}, 0, 1),
         (429, "slow down", {}, 1, 0),
         (403, {"forbidden": {"message": "Quota exceeded for cores"}}, {}, 0, 1),
         (403, {"forbidden": {"message": "Policy does not allow it"}}, {}, 0, 0),
@@ -62,6 +61,12 @@ def test_a_full_quota_is_told_from_too_many_calls(status: int, body: Any, header
     refusal = Refusal.read(status, body, headers)
 
     assert (refusal.is_throttle, refusal.is_quota) == (bool(is_throttle), bool(is_quota))
+
+
+def test_a_moment_to_ask_again_is_a_wait_from_the_answers_own_date() -> None:
+    asked = {"Date": "Mon, 30 Nov 2026 15:00:00 GMT", "Retry-After": "Mon, 30 Nov 2026 15:00:30 GMT"}
+
+    assert Refusal.read(429, "", asked).retry_after_s == 30.0
 
 
 def test_a_refusal_keeps_the_status_the_words_and_the_request() -> None:
@@ -77,6 +82,20 @@ def test_a_refusal_keeps_the_status_the_words_and_the_request() -> None:
 )
 def test_what_asking_again_may_help_is_said_apart(status: int, kind: type[PlatformError]) -> None:
     assert type(failures.as_error(Refusal(status, "no"), "cloud", "look")) is kind
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "is_missing"),
+    [
+        (404, {"itemNotFound": {"code": 404, "message": f"Volume {VOLUME} could not be found."}}, True),
+        (404, {"itemNotFound": {"code": 404, "message": "The resource could not be found."}}, False),
+        (404, {"error": {"code": 404, "message": f"no route to {VOLUME}"}}, False),
+        (404, "<html>", False),
+        (400, {"itemNotFound": {"code": 404, "message": f"Volume {VOLUME} could not be found."}}, False),
+    ],
+)
+def test_only_what_the_service_itself_names_as_missing_is_missing(status: int, body: Any, is_missing: bool) -> None:
+    assert Refusal.read(status, body, {}).is_missing is is_missing
 
 
 def test_a_full_quota_says_how_much_is_left() -> None:
@@ -198,41 +217,6 @@ def test_a_target_travels_without_its_passwords() -> None:
 def test_what_no_node_could_be_sure_of_is_refused(info: dict[str, Any], reason: str) -> None:
     with pytest.raises(Unsupported, match=reason):
         connections.describe("cloud", VOLUME, info, read_only=False)
-
-
-# --- pools --------------------------------------------------------------------------------------------------------
-
-
-class Answers(Client):
-    """Gives the scheduler's pools without a cloud."""
-
-    def __init__(self, **capabilities: Any) -> None:
-        super().__init__("cloud", CinderOptions(), TokenBucket(100, 100), wait=lambda seconds: None, answer_s=1.0)
-        self.pools = {"pools": [{"name": "host@ssd#pool", "capabilities": {"volume_backend_name": "ssd", **capabilities}}]}
-
-    def get(self, path: str, *, action: str, service: str = "", **query: object) -> Any:
-        return self.pools
-
-
-@pytest.mark.parametrize(
-    ("total", "free", "capacity_mib", "foreign_mib"),
-    [
-        (10.0, 4.0, 10240, 4096),
-        ("infinite", "infinite", ENDLESS_MIB, 0),
-        ("unknown", "unknown", ENDLESS_MIB, 0),
-        (10.0, "unknown", 10240, 0),
-        (None, None, ENDLESS_MIB, 0),
-        (0, 0, 1, 0),
-        (10, 12, 10240, 0),
-    ],
-)
-def test_capacities_are_numbers_or_none_at_all(total: object, free: object, capacity_mib: int, foreign_mib: int) -> None:
-    ours = volume(metadata={records.TOKEN: "t"}, **{"os-vol-host-attr:host": "host@ssd#pool"})
-    client = Answers(total_capacity_gb=total, free_capacity_gb=free)
-
-    (pool,) = ByBackend(client, "cloud", region="").reports([ours, volume()])
-
-    assert (pool.capacity_mib, pool.foreign_mib) == (capacity_mib, foreign_mib)
 
 
 # --- the block ----------------------------------------------------------------------------------------------------

@@ -16,7 +16,8 @@ from storage.model import ExternalId
 from storage.platforms.base import Attachment
 from storage.platforms.cinder import records
 from storage.platforms.cinder.records import Json
-from storage.platforms.cinder.things import MOVING, Things
+from storage.platforms.cinder.states import MOVING
+from storage.platforms.cinder.things import Things
 
 MULTI_ATTACH: Final = "Cinder would give it to several writers at once; take a type that is not"
 ATTACHABLE: Final = frozenset({"available", "in-use"})

@@ -19,7 +19,8 @@ from storage.platforms.cinder.attaching import Look
 from storage.platforms.cinder.client import Client
 from storage.platforms.cinder.failures import Refusal
 from storage.platforms.cinder.records import Json
-from storage.platforms.cinder.things import MOVING, Things
+from storage.platforms.cinder.states import MOVING
+from storage.platforms.cinder.things import Things
 
 BEING_TAKEN: Final = frozenset({"reserved", "attaching"})
 ATTACHED: Final = "attached"
@@ -64,7 +65,7 @@ class BareMetal:
             if found["status"] != ATTACHED:
                 self._client.ask("POST", f"/attachments/{attachment}/action", action=action, body={"os-complete": {}})
         except Refusal as refusal:
-            if refusal.status != 404:
+            if not refusal.is_missing:
                 raise
             reason = f"attachment {attachment} was taken back meanwhile ({refusal})"
             raise PlatformUnavailable(platform=self._platform, action=action, reason=reason) from refusal
@@ -120,7 +121,7 @@ class BareMetal:
         try:
             self._client.ask("DELETE", f"/attachments/{attachment}", action=f"detach volume {external_id}")
         except Refusal as refusal:
-            if refusal.status != 404:
+            if not refusal.is_missing:
                 raise
 
 

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import openstack
 import yaml
@@ -20,7 +20,7 @@ from keystoneauth1.adapter import Adapter
 from keystoneauth1.exceptions import http
 
 from storage.errors import PlatformError, PlatformUnavailable
-from storage.platforms.cinder.failures import Refusal
+from storage.platforms.cinder.failures import Refusal, retry_after_s
 from storage.platforms.cinder.options import CinderOptions
 from storage.platforms.pacing import TokenBucket
 from storage.platforms.wording import in_brief
@@ -33,6 +33,8 @@ ADDRESS: Final = re.compile(r"https?://[^\s'\"]+?(?=[:,.]?(?:\s|$))")
 TRIES: Final = 8
 """How often a call that was refused for its rate is made."""
 LONGEST_WAIT_S: Final = 60.0
+
+A = TypeVar("A")
 
 
 class Client:
@@ -55,7 +57,7 @@ class Client:
         try:
             return self.get(path, action=action, service=service)
         except Refusal as refusal:
-            if refusal.status == 404:
+            if refusal.is_missing:
                 return None
             raise
 
@@ -69,37 +71,31 @@ class Client:
         body: Mapping[str, object] | None = None,
         query: Mapping[str, object] | None = None,
     ) -> Any:
-        """Makes a call, again and slower as long as it is refused for its rate. A call without an answer is not repeated here."""
-        with self._sorted(action):
-            adapter = self._adapter(service)
-            for _ in range(TRIES - 1):
-                try:
-                    return self._once(adapter, method, path, service, body, query)
-                except Refusal as refusal:
-                    if not refusal.is_throttle:
-                        raise
-                    self._bucket.throttled()
-                    self._wait(min(refusal.retry_after_s, LONGEST_WAIT_S))
-            return self._once(adapter, method, path, service, body, query)
+        """Makes a call. One without an answer is not repeated here."""
+        return self._patiently(action, service, lambda adapter: self._once(adapter, method, path, service, body, query))
 
     def project(self, action: str) -> str:
         """The id of the project that the credentials are for; it needs no call of its own once there is a token."""
-        with self._sorted(action):
-            return str(self._adapter(VOLUMES).get_project_id() or "")
+        return self._patiently(action, VOLUMES, lambda adapter: str(adapter.get_project_id() or ""))
 
     def roles(self, action: str) -> tuple[str, ...]:
         """The roles that the credentials have in the project; empty where the way to log in does not tell."""
-        with self._sorted(action):
-            session = self._adapter(VOLUMES).session
-            access = getattr(session.auth, "get_access", None)
-            return tuple(sorted(access(session).role_names)) if access else ()
+
+        def of(adapter: Adapter) -> tuple[str, ...]:
+            access = getattr(adapter.session.auth, "get_access", None)
+            return tuple(sorted(access(adapter.session).role_names)) if access else ()
+
+        return self._patiently(action, VOLUMES, of)
 
     def newest(self, service: str, action: str) -> tuple[int, int]:
         """The newest microversion that a service speaks."""
-        with self._sorted(action):
-            data = self._adapter(service).get_endpoint_data()
+
+        def of(adapter: Adapter) -> tuple[int, int]:
+            data = adapter.get_endpoint_data()
             found = data.max_microversion if data else None
             return (int(found[0]), int(found[1])) if found else (0, 0)
+
+        return self._patiently(action, service, of)
 
     def close(self) -> None:
         with self._lock:
@@ -107,6 +103,21 @@ class Client:
             if self._region is not None:
                 self._region.get_session().session.close()
                 self._region = None
+
+    def _patiently(self, action: str, service: str, run: Callable[[Adapter], A]) -> A:
+        """What `run` returns, asked again and slower as long as it is refused for the rate of calls, by Keystone as by the service."""
+        with self._sorted(action):
+            adapter = self._adapter(service)
+            for _ in range(TRIES - 1):
+                try:
+                    return run(adapter)
+                except (Refusal, keystone.ClientException) as error:
+                    limit = _limit(error)
+                    if limit is None:
+                        raise
+                self._bucket.throttled()
+                self._wait(min(limit, LONGEST_WAIT_S))
+            return run(adapter)
 
     def _once(
         self, adapter: Adapter, method: str, path: str, service: str, body: Mapping[str, object] | None, query: Mapping[str, object] | None
@@ -122,9 +133,10 @@ class Client:
             raise_exc=False,
             timeout=self._answer_s,
         )
-        if answer.status_code >= 300:
-            raise Refusal.read(answer.status_code, _json(answer), answer.headers)
-        return _json(answer)
+        said = _json(answer)
+        if answer.status_code >= 300 or isinstance(said, str):  # a page instead of JSON is a proxy's, whatever its status
+            raise Refusal.read(answer.status_code, said, answer.headers)
+        return said
 
     def _adapter(self, service: str) -> Adapter:
         """Made at first use; its session and its token are shared by all services."""
@@ -160,7 +172,8 @@ class Client:
             yield
         except (http.HTTPClientError, keystone.AuthorizationFailure) as error:
             # Only Keystone's answers are raised here: 401 for a wrong password, 404 for an application credential that is gone.
-            raise self._unavailable(action, f"the credentials are refused: {_said(error)}") from error
+            what = "the credentials are refused" if _limit(error) is None else "Keystone limits the calls"
+            raise self._unavailable(action, f"{what}: {_said(error)}") from error
         except (keystone.MissingRequiredOptions, keystone.NoMatchingPlugin, openstack.exceptions.ConfigException) as error:
             raise self._failed(action, f"the credentials are not complete: {_said(error)}") from error
         except (keystone.EndpointNotFound, keystone.CatalogException) as error:
@@ -185,6 +198,20 @@ def _adapter(region: Any, service: str) -> Adapter:
         region_name=region.get_region_name(service),
         endpoint_override=region.get_endpoint(service),
     )
+
+
+def _limit(error: BaseException | None) -> float | None:
+    """How many seconds to wait after a call that was refused for its rate; None if it was refused for something else.
+
+    What Keystone answers to the question for its versions is the context of an error that says that there are none.
+    """
+    while error is not None:
+        if isinstance(error, Refusal):
+            return error.retry_after_s if error.is_throttle else None
+        if isinstance(error, http.TooManyRequests | http.RequestEntityTooLarge):
+            return retry_after_s(error.response.headers) if error.response is not None else 0.0
+        error = error.__context__ if isinstance(error, keystone.DiscoveryFailure) else None
+    return None
 
 
 def _said(error: Exception) -> str:

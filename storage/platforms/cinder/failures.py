@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
 from storage.errors import NoSlot, PlatformError, PlatformUnavailable, PollyError, PoolFull
+from storage.platforms.cinder.records import GIB_MIB, UUID
 from storage.platforms.verbs import verbs
 
-GIB_MIB: Final = 1024
 QUOTA: Final = re.compile(r"quota is (\d+)G and (\d+)G has been consumed")
-COMES_AGAIN: Final = frozenset({401, 408, 500, 502, 503, 504})
+COMES_AGAIN: Final = frozenset({401, 408, 409, 500, 502, 503, 504})
 """What the services answer while one of their own (database, message broker, backend) is away, and to a token that has ended."""
+
+MISSING: Final = "itemNotFound"
+"""What Cinder and Nova call a 404 of their own."""
 
 
 class Refusal(Exception):
     """An answer of the API that says no."""
 
-    def __init__(self, status: int, message: str, *, request_id: str = "", retry_after_s: float = 0.0) -> None:
+    def __init__(self, status: int, message: str, *, kind: str = "", request_id: str = "", retry_after_s: float = 0.0) -> None:
         super().__init__(f"HTTP {status}: {message}{f' ({request_id})' if request_id else ''}")
-        self.status, self.message, self.retry_after_s = status, message, retry_after_s
+        self.status, self.message, self.kind, self.retry_after_s = status, message, kind, retry_after_s
 
     @property
     def is_throttle(self) -> bool:
@@ -31,22 +35,43 @@ class Refusal(Exception):
     def is_quota(self) -> bool:
         return (self.status == 413 and not self.is_throttle) or (self.status == 403 and "quota" in self.message.lower())
 
+    @property
+    def is_missing(self) -> bool:
+        """The service says by its id what is not there. Whoever knows no such page, a proxy or another service, says nothing of that."""
+        return self.status == 404 and self.kind == MISSING and UUID.search(self.message) is not None
+
     @classmethod
     def read(cls, status: int, body: Any, headers: Mapping[str, str]) -> Refusal:
         """From an answer: its body is `{"badRequest": {"code": 400, "message": "..."}}` or anything that a proxy has made of it."""
-        inner = next((one for one in body.values() if isinstance(one, dict)), {}) if isinstance(body, dict) else {}
+        found = ((key, one) for key, one in body.items() if isinstance(one, dict)) if isinstance(body, dict) else iter(())
+        kind, inner = next(found, ("", {}))
         message = str(inner.get("message") or (body if isinstance(body, str) else "") or "no reason was given")
-        after = headers.get("Retry-After", "")
         return cls(
             status,
             " ".join(message.split())[:500],
+            kind=kind,
             request_id=headers.get("x-openstack-request-id", ""),
-            retry_after_s=float(after) if after.isascii() and after.isdigit() else 0.0,
+            retry_after_s=retry_after_s(headers),
         )
 
 
+def retry_after_s(headers: Mapping[str, str]) -> float:
+    """How long an answer asks its caller to wait: seconds, or a moment, which counts from the answer's own date (RFC 9110, 10.2.3)."""
+    after = headers.get("Retry-After", "")
+    if after.isascii() and after.isdigit():
+        return float(after)
+    try:
+        until, now = (parsedate_to_datetime(text) for text in (after, headers.get("Date", "")))
+        return max(1.0, (until - now).total_seconds())
+    except (TypeError, ValueError):
+        return 0.0
+
+
 def as_error(refusal: Refusal, platform: str, action: str) -> PollyError:
-    kind = PlatformUnavailable if refusal.status in COMES_AGAIN or refusal.is_throttle or refusal.status == 409 else PlatformError
+    """What a proxy answers by itself, a page or a 404 without a name, comes while the service behind it is being started or moved."""
+    by_a_proxy = refusal.status < 300 or (refusal.status == 404 and not refusal.kind)
+    comes_again = refusal.status in COMES_AGAIN or refusal.is_throttle or by_a_proxy
+    kind = PlatformUnavailable if comes_again else PlatformError
     return kind(platform=platform, action=action, reason=str(refusal))
 
 

@@ -148,7 +148,7 @@ class Making:
             return UnknownPool(pool=request.pool, platform=self._platform, reason=str(refusal))
         if refusal.status in (400, 404) and "snapshot" in said:
             return UnknownSnapshot(snapshot=request.snapshot, reason=str(refusal))
-        if refusal.status == 404 and request.source is not None:
+        if refusal.is_missing and request.source is not None:
             return UnknownVolume(volume=request.source, reason=str(refusal))
         return refusal
 

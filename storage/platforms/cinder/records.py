@@ -120,6 +120,11 @@ def new_metadata(request: CreateRequest) -> dict[str, str]:
     return {**request.labels, TOKEN: request.token}
 
 
+def is_passing(volume: Json) -> bool:
+    """Whether it is where Cinder is just moving another volume to: it has that one's metadata, and only administrators see it."""
+    return str(volume.get("os-vol-mig-status-attr:migstat") or "").startswith("target:")
+
+
 def size_mib(thing: Json) -> int:
     return int(thing["size"]) * GIB_MIB
 

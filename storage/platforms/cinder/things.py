@@ -6,21 +6,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 from storage.errors import PlatformError, PlatformUnavailable, UnknownVolume
-from storage.platforms.cinder import records
+from storage.platforms.cinder import records, states
 from storage.platforms.cinder.client import Client
 from storage.platforms.cinder.failures import Refusal
 from storage.platforms.cinder.records import Json
 from storage.platforms.pacing import Poller
 
 PAGE: Final = 1000
-"""What Cinder gives at most in one answer, unless its operator allows more."""
+"""What Cinder gives at most in one answer, unless its operator allows more or fewer."""
 ONE_BY_ONE: Final = 3
 """Up to so many are looked at one by one; of more, the list is read."""
-MOVING: Final = frozenset(
-    {"creating", "downloading", "reserved", "attaching", "detaching", "deleting", "extending", "retyping", "reverting"}
-    | {"uploading", "backing-up", "restoring-backup", "unmanaging", "managing", "awaiting-transfer", "maintenance", "restoring"}
-)
-"""States that something is being done in; the others stay until somebody asks for something."""
 
 
 class Things:
@@ -48,7 +43,8 @@ class Things:
             return []
         wanted = f"{{'{records.TOKEN}': {token!r}}}"
         found = self._client.get(f"/{self._noun}s/detail", action=f"look for a {self._noun}", metadata=wanted)[f"{self._noun}s"]
-        return sorted((one for one in found if records.token(one) == token and one["status"] != "deleting"), key=records.age)
+        ours = (one for one in found if records.token(one) == token and not records.is_passing(one))
+        return sorted((one for one in ours if one["status"] != "deleting"), key=records.age)
 
     def of_volume(self, volume: str) -> list[Json]:
         """Snapshots only."""
@@ -57,15 +53,15 @@ class Things:
 
     def page(self, after: str | None, limit: int) -> tuple[list[Json], str | None]:
         """A part of the list, the oldest first, and what to ask the next with. The last of the part before may be gone meanwhile."""
-        limit = min(limit, PAGE)
         marker = after.rpartition("|")[2] if after else None
         try:
-            found = self._part(marker, limit)
+            found, more = self._part(marker, limit)
         except Refusal as refusal:
-            if after is None or refusal.status not in (400, 404):
+            if after is None or not (refusal.is_missing or refusal.status == 400):
                 raise
-            found = self._part_after(tuple(after.split("|")), limit)
-        return found, "|".join(records.age(found[-1])) if len(found) == limit else None
+            found, more = self._part_after(tuple(after.split("|")), limit)
+        after = "|".join(records.age(found[-1])) if more else None
+        return [one for one in found if not records.is_passing(one)], after
 
     def all(self) -> Iterator[Json]:
         after: str | None = None
@@ -80,17 +76,17 @@ class Things:
         came, seen = self._poller.until(key, ready, timeout_s=self._wait_s if timeout_s is None else timeout_s)
         if came:
             return seen
-        state = f"it is {seen['status']} since {seen.get('updated_at') or seen.get('created_at')}" if seen else "it is gone"
-        advice = f"; an administrator finds why in Cinder's log, and can set its state: openstack {self._noun} set --state STATE {key}"
-        raise PlatformUnavailable(platform=self._platform, action=action, reason=f"{self._noun} {key}: {state}{advice}")
+        raise self._late(key, seen, action)
 
     def came(self, key: str, ready: Callable[[Json | None], bool], *, timeout_s: float) -> bool:
         """Whether `ready` came to hold in time."""
         return self._poller.until(key, ready, timeout_s=timeout_s)[0]
 
     def rested(self, key: str, *, action: str) -> Json | None:
-        """Once nothing is being done with it, which may be now; None if it is gone."""
+        """Once nothing is being done with it, which may be now; None if it is gone. What only people end is not waited for."""
         seen = self.get(key)
+        if seen is not None and seen["status"] == states.OFFERED:
+            raise self._late(key, seen, action)
         return seen if _rests(seen) else self.until(key, _rests, action=action)
 
     def mark(self, key: str, more: Mapping[str, str]) -> None:
@@ -102,11 +98,11 @@ class Things:
         try:
             self._client.ask("DELETE", f"/{self._noun}s/{key}/metadata/{name}", action=f"drop metadata of {self._noun} {key}")
         except Refusal as refusal:
-            if refusal.status != 404:
+            if not refusal.is_missing:
                 raise
 
     def delete(self, key: str) -> None:
-        """Returns when it is gone; gone already is fine. Raises Refusal, and PlatformError if Cinder could not."""
+        """Returns when it is gone, or was already. Raises Refusal, PlatformError if Cinder could not, PlatformUnavailable if not yet."""
         action = f"delete {self._noun} {key}"
         try:
             self._client.ask("DELETE", f"/{self._noun}s/{key}", action=action)
@@ -116,6 +112,9 @@ class Things:
             if seen is not None and seen["status"] != "deleting":
                 raise
         left = self.until(key, lambda seen: seen is None or seen["status"] != "deleting", action=action)
+        if left is not None and left["status"] == "available":
+            reason = f"its backend was busy with it, and it is as before: {self.why(key)}"
+            raise PlatformUnavailable(platform=self._platform, action=action, reason=reason)
         if left is not None:
             raise PlatformError(platform=self._platform, action=action, reason=f"it is {left['status']} now: {self.why(key)}")
 
@@ -130,23 +129,30 @@ class Things:
         last = max(told, key=lambda one: (str(one.get("created_at")), str(one.get("id"))))
         return f"{last['event_id']}: {last['user_message']}"
 
-    def _part(self, marker: str | None, limit: int) -> list[Json]:
-        query = {"sort": "created_at:asc,id:asc", "limit": limit, **({"marker": marker} if marker else {})}
-        path, action = f"/{self._noun}s/detail", f"list {self._noun}s"
-        found: list[Json] = self._client.ask("GET", path, action=action, query=query)[f"{self._noun}s"]
-        return found
+    def _late(self, key: str, seen: Json | None, action: str) -> PlatformUnavailable:
+        """For whoever waits for more than there is."""
+        state = "it is gone"
+        if seen is not None:
+            since = seen.get("updated_at") or seen.get("created_at")
+            state = f"it is {seen['status']} since {since}; {states.advice(self._noun, key, seen['status'])}"
+        return PlatformUnavailable(platform=self._platform, action=action, reason=f"{self._noun} {key}: {state}")
 
-    def _part_after(self, age: tuple[str, ...], limit: int) -> list[Json]:
+    def _part(self, marker: str | None, limit: int) -> tuple[list[Json], bool]:
+        """Up to `limit` of them, or fewer where the cloud's operator allows fewer in one answer; and whether there may be more."""
+        query = {"sort": "created_at:asc,id:asc", "limit": min(limit, PAGE), **({"marker": marker} if marker else {})}
+        path, action = f"/{self._noun}s/detail", f"list {self._noun}s"
+        answer = self._client.ask("GET", path, action=action, query=query)
+        return answer[f"{self._noun}s"], any(link["rel"] == "next" for link in answer.get(f"{self._noun}s_links") or ())
+
+    def _part_after(self, age: tuple[str, ...], limit: int) -> tuple[list[Json], bool]:
         """Without a marker: from the beginning, up to what comes after `age`."""
         found: list[Json] = []
-        marker: str | None = None
-        while len(found) < limit:
-            part = self._part(marker, PAGE)
+        marker, more = None, True
+        while more and len(found) < limit:
+            part, more = self._part(marker, PAGE)
             found += [one for one in part if records.age(one) > age]
-            if len(part) < PAGE:
-                break
-            marker = part[-1]["id"]
-        return found[:limit]
+            marker = part[-1]["id"] if part else None
+        return found[:limit], more or len(found) > limit
 
     def _look(self, keys: Sequence[str]) -> Mapping[str, Json]:
         if len(keys) <= ONE_BY_ONE:
@@ -161,4 +167,4 @@ class Things:
 
 
 def _rests(seen: Json | None) -> bool:
-    return seen is None or seen["status"] not in MOVING
+    return seen is None or seen["status"] not in states.MOVING
