@@ -180,12 +180,19 @@ def test_nova_says_which_servers_there_are(nova: CinderPlatform, cinder: Cloud) 
     assert nova.node_stopped("db-1.example") is None
 
 
-def test_a_server_is_stopped_only_when_nova_says_so(nova: CinderPlatform, cinder: Cloud) -> None:
-    server = cinder.servers[1]
-    assert nova.node_stopped(server) is None
-    with cinder.stopped(server):
-        assert f"Nova shows server {server} as SHUTOFF" in str(nova.node_stopped(server))
-    assert nova.node_stopped(server) is None
+def test_a_shelved_server_is_a_stopped_one_and_lets_go(nova: CinderPlatform, cinder: Cloud) -> None:
+    """Nova reserves a shelved server's volumes; the server is on no host, and Cinder shows no attachment."""
+    volume, (first, second) = nova.create(request()).external_id, cinder.servers
+    nova.attach(volume, second, epoch=1)
+    assert nova.node_stopped(second) is None
+    with cinder.shelved(second):
+        assert f"Nova shows server {second} as SHELVED_OFFLOADED" in str(nova.node_stopped(second))
+        nova.detach(volume, second)
+        assert nova.fence(volume, 2)
+        nova.attach(volume, first, epoch=3)
+    assert nova.inspect(volume).held_by == (first,)
+    nova.detach(volume, first)
+    nova.delete(volume)
 
 
 def test_machines_are_not_seen(bare: CinderPlatform) -> None:

@@ -12,11 +12,13 @@ from storage.platforms.cinder.attaching import Look
 from storage.platforms.cinder.client import SERVERS, Client
 from storage.platforms.cinder.failures import Refusal
 from storage.platforms.cinder.records import Json
+from storage.platforms.cinder.states import MOVING
 from storage.platforms.cinder.things import Things
 
 VIRTIO_SERIAL: Final = 20
 """Bytes of a volume's id that a virtio disk shows as its serial."""
-STOPPED: Final = frozenset({"SHUTOFF", "DELETED", "SOFT_DELETED", "SHELVED_OFFLOADED"})
+SHELVED: Final = "SHELVED_OFFLOADED"
+STOPPED: Final = frozenset({"SHUTOFF", "DELETED", "SOFT_DELETED", SHELVED})
 
 
 class ThroughNova:
@@ -76,30 +78,42 @@ class ThroughNova:
 
     def release(self, external_id: ExternalId, node: str) -> None:
         action = f"detach volume {external_id} from server {node}"
-        volume = self._volumes.rested(external_id, action=action)
-        if volume is None or not _is_on(volume, node):
+        volume = self._volumes.get(external_id)
+        is_kept = volume is not None and self._is_kept_for_shelved(volume, node)
+        if not is_kept and volume is not None and volume["status"] in MOVING:
+            volume = self._volumes.rested(external_id, action=action)
+        if volume is None or not (is_kept or _is_on(volume, node)):
             return
         try:
             self._client.ask("DELETE", f"/servers/{node}/os-volume_attachments/{external_id}", action=action, service=SERVERS)
         except Refusal as refusal:
-            if refusal.status != 404:
+            if not refusal.is_missing:
                 raise
         self._volumes.until(external_id, lambda seen: not (_is_on(seen, node) or self._has(node, external_id)), action=action)
+
+    def _is_kept_for_shelved(self, volume: Json, node: str) -> bool:
+        """A server that is on no host any more has its volumes reserved: nothing is under way, and Nova lets go of them in its books."""
+        if volume["status"] != "reserved" or not records.is_id(node):
+            return False
+        return (self._server(node) or {}).get("status") == SHELVED and self._has(node, volume["id"])
+
+    def _server(self, node: str) -> Json | None:
+        found = self._client.get_or_none(f"/servers/{node}", action=f"look at server {node}", service=SERVERS)
+        return found["server"] if found else None
 
     def stopped(self, node: str) -> str | None:
         if not records.is_id(node):
             return None
-        found = self._client.get_or_none(f"/servers/{node}", action=f"look at server {node}", service=SERVERS)
-        if found is None:
+        server = self._server(node)
+        if server is None:
             return f"Nova has no server {node}"
-        server = found["server"]
         if server["status"] in STOPPED and server.get("OS-EXT-STS:task_state") is None:
             return f"Nova shows server {node} as {server['status']} since {server.get('updated')}"
         return None
 
     def _refused(self, refusal: Refusal, external_id: ExternalId, node: str, action: str) -> None:
         """Raises what a refused attach means. The volume was there and free when we looked."""
-        if refusal.status == 404:
+        if refusal.is_missing:
             reason = f"Nova has no such server or volume in this project ({refusal})"
             raise PlatformError(platform=self._platform, action=action, reason=reason) from refusal
         if refusal.status == 403 and "disk devices" in refusal.message:
