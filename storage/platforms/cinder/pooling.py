@@ -88,16 +88,23 @@ class ByType:
         return sorted(one["zoneName"] for one in found if one["zoneState"]["available"])
 
     def _report(self, zone: str, kind: str, quota: Mapping[str, Any], ours: Counter[str]) -> PoolReport:
-        """Its own is what the type's quota has, and its room the project's; each stands for the other where that has no limit."""
+        """Its own is what the type's quota has, and its room the project's; each stands for the other where that has no limit.
+
+        Where no volume more may be made, the others' part is all that is not ours.
+        """
         name = f"{zone}/{kind}"
         of_type = sum(size for pool, size in ours.items() if pool.partition("/")[2] == kind)
         typed = _room(f"gigabytes_{kind}", quota, of_type)
         room = _room("gigabytes", quota, ours.total()) or typed
         own = _room(f"gigabytes_{kind}", quota, ours[name]) or room
+        capacity_mib = own.capacity_mib if own else ENDLESS_MIB
+        foreign_mib = own.foreign_mib if own else 0
+        if any(_is_used_up(quota.get(count)) for count in ("volumes", f"volumes_{kind}")):
+            foreign_mib = max(foreign_mib, capacity_mib - ours[name] * GIB_MIB)
         return PoolReport(
             name=name,
-            capacity_mib=own.capacity_mib if own else ENDLESS_MIB,
-            foreign_mib=own.foreign_mib if own else 0,
+            capacity_mib=capacity_mib,
+            foreign_mib=foreign_mib,
             region=self._region,
             zone=zone if self._zone_bound else "",
             labels={"volume_type": kind, "availability_zone": zone},
@@ -111,8 +118,16 @@ def _room(name: str, quota: Mapping[str, Any], ours_gib: int) -> Room | None:
     if found is None or found["limit"] < 0:
         return None
     capacity_mib = max(1, int(found["limit"]) * GIB_MIB)
-    foreign_mib = (int(found["in_use"]) + int(found.get("reserved") or 0) - ours_gib) * GIB_MIB
+    foreign_mib = (_used(found) - ours_gib) * GIB_MIB
     return Room(name=name, capacity_mib=capacity_mib, foreign_mib=min(max(0, foreign_mib), capacity_mib))
+
+
+def _is_used_up(found: Mapping[str, Any] | None) -> bool:
+    return found is not None and 0 <= int(found["limit"]) <= _used(found)
+
+
+def _used(found: Mapping[str, Any]) -> int:
+    return int(found["in_use"]) + int(found.get("reserved") or 0)
 
 
 class ByBackend:
