@@ -153,6 +153,28 @@ def test_a_medium_of_the_operators_own_is_adopted(rig: Rig, root: Path, platform
     assert medium.kind == "writethrough"
 
 
+def test_a_medium_that_gets_its_name_after_a_look_is_listed_by_it(rig: Rig, root: Path) -> None:
+    """References stay the same for a session of the web service, and what was asked of them once is remembered: but not for ever."""
+    maker, other = rig.build(root, "soap", url=rig.wire.url), rig.build(root, "soap")
+    rig.box.manage("createmedium", "disk", "--filename", str(root / "moved.vdi"), "--size", "4")
+    seen: list[int] = []
+
+    def before(operation: str) -> bool:
+        if operation == "IMedium_moveTo":
+            rig.wire.before = lambda other: False
+            seen.append(len(other.volumes().items))
+        return False
+
+    rig.wire.before = before
+    volume = created(maker)
+    assert seen == [0]
+    assert [report.external_id for report in other.volumes().items] == [volume]
+    rig.box.manage("modifymedium", "disk", str(root / "moved.vdi"), "--move", str(root / "default" / "moved.vdi"))
+    assert {report.name for report in other.volumes().items} == {"token", "moved"}
+    maker.close()
+    other.close()
+
+
 def test_parameters_make_the_medium(rig: Rig, root: Path, platform: Platform) -> None:
     volume = created(platform, format="vmdk", variant="fixed")
     shown = rig.box.manage("showmediuminfo", "disk", volume)

@@ -16,6 +16,7 @@ from storage.model import ExternalId
 from storage.platforms.base import CreateRequest, Platform
 from storage.platforms.options import read_options
 from storage.platforms.registry import build
+from storage.platforms.virtualbox.layout import Layout
 from storage.platforms.virtualbox.manage import ManageHost
 from storage.platforms.virtualbox.options import VirtualBoxOptions
 from storage.platforms.virtualbox.patience import Patience
@@ -87,7 +88,8 @@ class Rig:
     def tidy(self, root: Path) -> None:
         options = read_options(VirtualBoxOptions, "vbox", self.settings(root, "soap"))
         way = OneWay(str(root), "soap")
-        host = SoapHost(WebSession(options), lock_file=str(root / "lock.vdi"), patience=Patience(bound_s=5), way=way)
+        places = Layout(options.root, options.pools)
+        host = SoapHost(WebSession(options), lock_file=places.lock(), is_kept=places.is_kept, patience=Patience(bound_s=5), way=way)
         media = [known.uuid for known in host.media() if known.location.startswith(f"{root}/")]
         for medium in host.look(media).values():
             for machine in medium.machines:

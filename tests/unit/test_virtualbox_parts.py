@@ -136,6 +136,7 @@ def test_a_windows_host_has_its_own_paths() -> None:
     place = places.place(r"D:\polly\fast\a.vdi")
     assert place is not None
     assert (place.pool, place.stem, place.suffix) == ("fast", "a", "vdi")
+    assert places.place(r"d:\Polly\FAST\a.vdi") == place, "Windows does not tell them apart"
 
 
 def test_a_record_is_read_as_it_was_written() -> None:

@@ -67,7 +67,7 @@ class Layout:
     def __init__(self, root: str, pools: Sequence[str]) -> None:
         self._root = _path(root)
         self.pools = tuple(pools)
-        self._pools = {str(self._root / pool): pool for pool in pools}
+        self._pools = {self._root / pool: pool for pool in pools}
 
     def folder(self, pool: str) -> str:
         return str(self._root / pool)
@@ -78,10 +78,15 @@ class Layout:
     def lock(self) -> str:
         return str(self._root / self.pools[0] / LOCK)
 
+    def is_kept(self, location: str) -> bool:
+        """Whether a medium keeps this file's name: Polly gives it once, to what is complete. Others' are renamed and moved at will."""
+        place = self.place(location)
+        return place is not None and bool(place.token)
+
     def place(self, location: str) -> Place | None:
         """None for a file that is in no pool."""
         file = _path(location)
-        if (pool := self._pools.get(str(file.parent))) is None or not file.suffix:
+        if (pool := self._pools.get(file.parent)) is None or not file.suffix:
             return None
         return Place(pool=pool, stem=file.stem, suffix=file.suffix[1:])
 

@@ -37,8 +37,8 @@ def _host(options: VirtualBoxOptions) -> Host:
     patience, way = Patience(bound_s=options.lock_wait_s), OneWay(options.root, options.via)
     if options.via == "vboxmanage":
         return ManageHost(options.vboxmanage, options.root, timeout_s=options.timeout_s, patience=patience, way=way)
-    lock_file = Layout(options.root, options.pools).lock()
-    return SoapHost(WebSession(options), lock_file=lock_file, patience=patience, way=way)
+    places = Layout(options.root, options.pools)
+    return SoapHost(WebSession(options), lock_file=places.lock(), is_kept=places.is_kept, patience=patience, way=way)
 
 
 class VirtualBoxPlatform(Platform):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Final
 
@@ -19,8 +19,9 @@ UNREADABLE: Final = frozenset({"Inaccessible", "NotCreated"})
 
 
 class SoapHost:
-    def __init__(self, web: WebSession, *, lock_file: str, patience: Patience, way: OneWay) -> None:
-        self._web, self._lock_file, self._patience, self._way = web, lock_file, patience, way
+    def __init__(self, web: WebSession, *, lock_file: str, is_kept: Callable[[str], bool], patience: Patience, way: OneWay) -> None:
+        """`is_kept` tells of a file's name whether its medium will never have another."""
+        self._web, self._lock_file, self._is_kept, self._patience, self._way = web, lock_file, is_kept, patience, way
         self._known: dict[str, Known] = {}
         self._refs: dict[str, str] = {}
         self._sizes: dict[str, int] = {}
@@ -31,16 +32,19 @@ class SoapHost:
     # --- media -------------------------------------------------------------------------------------------
 
     def media(self) -> Sequence[Known]:
-        """References stay the same for a session, so each medium is asked for its id and place once."""
+        """References stay the same for a session, and so does a medium's id; its place does where its name is kept."""
         refs = self._web.call("IVirtualBox_getHardDisks", self._web.box) or []
-        known = {ref: found for ref in refs if (found := self._known.get(ref) or self._ask(ref))}
+        known = {ref: found for ref in refs if (found := self._ask(ref, self._known.get(ref)))}
         self._known, self._refs = known, {found.uuid: ref for ref, found in known.items()}
         return list(known.values())
 
-    def _ask(self, ref: str) -> Known | None:
+    def _ask(self, ref: str, before: Known | None) -> Known | None:
         """None for a medium that went meanwhile."""
+        if before and self._is_kept(before.location):
+            return before
         with suppress(Fault):
-            return Known(uuid=str(self._web.call("IMedium_getId", ref)), location=str(self._web.call("IMedium_getLocation", ref)))
+            uuid = before.uuid if before else str(self._web.call("IMedium_getId", ref))
+            return Known(uuid=uuid, location=str(self._web.call("IMedium_getLocation", ref)))
         return None
 
     def look(self, uuids: Iterable[str]) -> Mapping[str, Medium]:
@@ -132,9 +136,7 @@ class SoapHost:
         self._sizes.pop(uuid, None)
 
     def move(self, uuid: str, location: str) -> None:
-        ref = self._need(uuid)
-        self._finish(self._web.call("IMedium_moveTo", ref, location))
-        self._known.pop(ref, None)
+        self._finish(self._web.call("IMedium_moveTo", self._need(uuid), location))
 
     def write_through(self, uuid: str) -> None:
         self._web.call("IMedium_setType", self._need(uuid), "Writethrough")
