@@ -21,6 +21,7 @@ from framework.mesos.asking import instance_key
 from framework.mesos.instances import AppState, Phase, Task, Waiting
 from framework.service import Explanation, RefusalCount, WaitingInstance
 from offers.tally import Tally
+from storage.errors import UnknownApp
 from storage.model import WorkloadId
 
 ENDING = (Phase.SETTLING, Phase.UNREACHABLE)
@@ -53,7 +54,9 @@ class Reasons:
     def of_app(self, app_id: str) -> Explanation:
         """Raises UnknownApp."""
         known = self._engine.look(lambda: WorkloadId(self._engine.scheduler.apps.app(app_id).app.app_id))
-        return self._of([known])[0]
+        for told in self._of([known]):
+            return told
+        raise UnknownApp(app=app_id)
 
     def of_all(self) -> Sequence[Explanation]:
         """Of the apps with instances that wait."""

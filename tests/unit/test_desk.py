@@ -120,6 +120,19 @@ def test_an_instance_that_waits_is_explained_with_its_refusals(desk: Desk, engin
     assert explained.waiting[0].offers_seen == 2
 
 
+def test_an_app_that_goes_while_it_is_explained_is_unknown(desk: Desk, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk.run_app(app(), "jane")
+
+    def deleted_first(reasons: Reasons, app_ids: Sequence[WorkloadId]) -> Any:
+        engine.context.picture.apps.clear()
+        return drafts(reasons, app_ids)
+
+    drafts = Reasons._drafts
+    monkeypatch.setattr(Reasons, "_drafts", deleted_first)
+    with pytest.raises(UnknownApp):
+        desk.explain("/db")
+
+
 def test_of_all_apps_those_are_explained_that_wait_for_something(
     desk: Desk, engine: Engine, driver: Started, platform: MemoryPlatform
 ) -> None:
