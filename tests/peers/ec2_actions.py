@@ -229,7 +229,13 @@ def _known_by_token(amazon: Amazon, call: Call) -> Element | None:
     before, volume_id = amazon.ledger.tokens[token]
     if before != _without_token(call):
         raise Refused("IdempotentParameterMismatch", "The client token has been used with different parameters.")
+    if volume_id in amazon.ledger.deleting or not _is_there(amazon, volume_id):
+        raise Refused("IdempotentParameterMismatch", "The client token was used for a resource that is already deleted.")
     return volume(amazon, volume_id)
+
+
+def _is_there(amazon: Amazon, volume_id: str) -> bool:
+    return bool(volumes(amazon, Call(action="DescribeVolumes", parameters=_described("DescribeVolumes", "volume-id", volume_id))))
 
 
 def _without_token(call: Call) -> dict[str, str]:
@@ -243,7 +249,25 @@ def _made(amazon: Amazon, call: Call, as_moto_knows: Call, size: int) -> Element
     amazon.ledger.made[volume_id] = until(amazon, "creating")
     if token := call.get("ClientToken"):
         amazon.ledger.tokens[token] = (_without_token(call), volume_id)
+    if (key := call.get("KmsKeyId")) in amazon.ledger.forbidden_keys:
+        _roll_back(amazon, volume_id, amazon.ledger.forbidden_keys[key])
     _overlay(amazon, answer)
+    return answer
+
+
+def _roll_back(amazon: Amazon, volume_id: str, shown_s: float) -> None:
+    """The answer says `creating`, and so does what is shown, until the volume is gone without a word."""
+    amazon.ledger.made[volume_id] = float("inf")
+    deletion = Call(action="DeleteVolume", parameters={"Action": "DeleteVolume", "Version": "2016-11-15", "VolumeId": volume_id})
+    amazon.ledger.vanishing[volume_id] = Later(call=deletion, until=amazon.now() + shown_s)
+
+
+def describe_instances(amazon: Amazon, call: Call) -> Element:
+    answer = amazon.ask(call)
+    for item in answer.iterfind("reservationSet/item/instancesSet/item"):
+        if text(item, "instanceId") in amazon.ledger.hibernated:
+            reason = item.find("stateReason")
+            put(SubElement(item, "stateReason") if reason is None else reason, "code", "Client.UserInitiatedHibernate")
     return answer
 
 
@@ -485,6 +509,7 @@ ACTIONS: Mapping[str, Callable[[Amazon, Call], Element]] = {
     "DeleteSnapshot": delete_snapshot,
     "DeleteTags": delete_tags,
     "DeleteVolume": delete_volume,
+    "DescribeInstances": describe_instances,
     "DescribeSnapshots": describe_snapshots,
     "DescribeVolumeStatus": describe_volume_status,
     "DescribeVolumes": describe_volumes,

@@ -41,19 +41,27 @@ class Ledger:
     busy: set[tuple[str, str]] = field(default_factory=set)
     """Attachments that the instance's system does not let go of."""
     deleting: dict[str, Later] = field(default_factory=dict)
+    vanishing: dict[str, Later] = field(default_factory=dict)
+    """Volumes that EC2 itself takes back."""
     growing: dict[str, Growth] = field(default_factory=dict)
     extra: dict[tuple[str, str], str] = field(default_factory=dict)
     """Further attachments of a Multi-Attach volume, with their devices: moto knows one."""
     tokens: dict[str, tuple[Mapping[str, str], str]] = field(default_factory=dict)
     """Idempotency token to the call that came with it and the volume that it made."""
+    forbidden_keys: dict[str, float] = field(default_factory=dict)
+    """KMS keys that may not be used, which EC2 finds out after it has taken the call: its volumes are shown so long, and gone then."""
+    hibernated: set[str] = field(default_factory=set)
+    """Stopped instances that go on where they were once they are started."""
     started: dict[str, str] = field(default_factory=dict)
     """When a snapshot was begun, to the millisecond: moto has whole seconds."""
 
     def due(self, now: float) -> list[Call]:
         """What moto is to be told by now; it is forgotten here."""
-        calls = [later.call for later in (*self.detaching.values(), *self.deleting.values()) if later.until <= now]
+        laters = (*self.detaching.values(), *self.deleting.values(), *self.vanishing.values())
+        calls = [later.call for later in laters if later.until <= now]
         self.detaching = {key: later for key, later in self.detaching.items() if later.until > now}
         self.deleting = {key: later for key, later in self.deleting.items() if later.until > now}
+        self.vanishing = {key: later for key, later in self.vanishing.items() if later.until > now}
         for growth in self.growing.values():
             if growth.state == "modifying" and growth.until <= now:
                 growth.state = "optimizing"

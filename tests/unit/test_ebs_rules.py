@@ -60,6 +60,7 @@ def test_a_profile_becomes_what_ec2_is_asked() -> None:
     }
     assert settings(10, type="io2", iops="10000", multiAttach="true")["MultiAttachEnabled"] is True
     assert settings(10, from_snapshot=True, volumeInitializationRate="200")["VolumeInitializationRate"] == 200
+    assert settings(10, volumeInitializationRate="200") == settings(10), "a profile that has one makes empty volumes and clones too"
 
 
 @pytest.mark.parametrize(
@@ -83,7 +84,7 @@ def test_a_profile_becomes_what_ec2_is_asked() -> None:
         (10, {"kmsKeyId": "alias/x"}, "it needs encrypted = true"),
         (10, {"encrypted": "true", "kmsKeyId": ""}, "it must be a key's id, alias or ARN"),
         (10, {"multiAttach": "true"}, "type gp3 is attached to one instance; io1 and io2 can more"),
-        (10, {"volumeInitializationRate": "200"}, "only a volume from a snapshot has one"),
+        (10, {"volumeInitializationRate": "99"}, "it is 100 to 300 MiB/s"),
     ],
 )
 def test_what_ec2_would_refuse_is_refused_before(size_gib: int, parameters: dict[str, str], words: str) -> None:

@@ -38,7 +38,7 @@ class Copies:
             Description=f"Polly's, of {external_id}",
             TagSpecifications=[{"ResourceType": "snapshot", "Tags": tags.as_list(wanted)}],
         )
-        return self._complete(self._first(Snapshot.of(answer or {}), token))
+        return self._complete(self._first(Snapshot.of(answer or {}), token), is_new=True)
 
     def delete(self, snapshot: ExternalId) -> None:
         try:
@@ -81,13 +81,18 @@ class Copies:
         ours = [one for one in found if one.tags.get(tags.TOKEN) == token]
         return sorted(ours, key=lambda one: (one.started_at, one.snapshot_id))
 
-    def _complete(self, snapshot: Snapshot) -> SnapshotReport:
+    def _complete(self, snapshot: Snapshot, *, is_new: bool = False) -> SnapshotReport:
+        """Waits for it to be complete. One that was made just now and is not shown is not shown yet: EC2 tells of it a moment later."""
         seen: Snapshot | None = snapshot
         if snapshot.state == "pending":
-            _, seen = self._pending.until(snapshot.snapshot_id, _ended, timeout_s=self._timeout_s)
+            ended = _is_over if is_new else _is_over_or_gone
+            _, seen = self._pending.until(snapshot.snapshot_id, ended, timeout_s=self._timeout_s)
         action = f"snapshot volume {snapshot.volume_id}"
-        if seen is None:
+        if seen is None and not is_new:
             raise UnknownSnapshot(snapshot=snapshot.snapshot_id)
+        if seen is None:
+            reason = f"snapshot {snapshot.snapshot_id} is not to be seen; ask again to wait for it"
+            raise PlatformUnavailable(platform=self._client.platform, action=action, reason=reason)
         if seen.state == "pending":
             reason = f"snapshot {seen.snapshot_id} is still being made ({seen.progress or '0%'}); ask again to wait for it"
             raise PlatformUnavailable(platform=self._client.platform, action=action, reason=reason)
@@ -105,5 +110,9 @@ class Copies:
         return [Snapshot.of(one) for one in found]
 
 
-def _ended(seen: Snapshot | None) -> bool:
-    return seen is None or seen.state != "pending"
+def _is_over(seen: Snapshot | None) -> bool:
+    return seen is not None and seen.state != "pending"
+
+
+def _is_over_or_gone(seen: Snapshot | None) -> bool:
+    return seen is None or _is_over(seen)

@@ -19,6 +19,7 @@ from storage.platforms.ebs.views import Volume
 from storage.platforms.ebs.volume_types import MIB_PER_GIB
 
 MISMATCH: Final = ("IdempotentParameterMismatch",)
+KEY: Final = "a KMS key that is not there or may not be used is the usual cause"
 LISTED: Final = ["creating", "available", "in-use", "error"]
 
 
@@ -127,25 +128,36 @@ class Making:
             raise Invalid(field="size_mib", value=size_mib, reason=f"snapshot {snapshot} has {found.size_mib} MiB")
 
     def _usable(self, volume: Volume) -> Volume:
-        """The volume once EC2 has made it."""
+        """The volume once EC2 has made it. EC2 looks at a KMS key after the call, and takes the volume back without a word."""
         seen: Volume | None = volume
+        was_seen = False
+
+        def ready(now: Volume | None) -> bool:
+            nonlocal was_seen
+            was_seen = was_seen or now is not None
+            return was_seen and (now is None or now.state != "creating")
+
         if volume.state == "creating":
-            _, seen = self._looks.volume_until(Change.MADE, volume.volume_id, _is_made, timeout_s=float(self._options.timeout_s))
+            _, seen = self._looks.volume_until(Change.MADE, volume.volume_id, ready, timeout_s=float(self._options.timeout_s))
         if seen is not None and seen.state in ("available", "in-use"):
             return seen
         action = f"create volume {volume.volume_id}"
-        if seen is not None and seen.state == "error":
-            reason = "EC2 has it in state error; a KMS key that is not there or may not be used is the usual cause"
-            raise PlatformError(platform=self._client.platform, action=action, reason=reason)
-        reason = f"after {self._options.timeout_s} s it is {seen.state if seen else 'not to be seen'}"
+        if seen is None:
+            raise PlatformError(platform=self._client.platform, action=action, reason=f"EC2 took the call, and it is gone again; {KEY}")
+        if seen.state == "error":
+            raise PlatformError(platform=self._client.platform, action=action, reason=f"EC2 has it in state error; {KEY}")
+        reason = f"after {self._options.timeout_s} s it is {seen.state}"
         raise PlatformUnavailable(platform=self._client.platform, action=action, reason=reason)
 
     def _made_otherwise(self, token: str) -> Volume:
-        """EC2 knows our token with other arguments: somebody made the volume at the same moment, for another size or zone."""
+        """EC2 knows our token with other arguments: somebody made the volume at the same moment, for another size or zone.
+
+        It says the same of a token whose volume is gone.
+        """
         if made := self.find(token):
             return made
-        what = f"the volume of token {token}"
-        raise Conflict(what=what, expected="made with the same arguments, or there", found="IdempotentParameterMismatch")
+        found = f"IdempotentParameterMismatch, and no volume with this token; {KEY}"
+        raise Conflict(what=f"the volume of token {token}", expected="made with the same arguments, or there", found=found)
 
     def _gone(self, external_id: ExternalId) -> None:
         done, _ = self._looks.volume_until(
@@ -157,7 +169,3 @@ class Making:
         if not done:
             reason = f"EC2 took the call, and still has it after {self._options.timeout_s} s"
             raise PlatformUnavailable(platform=self._client.platform, action=f"delete volume {external_id}", reason=reason)
-
-
-def _is_made(seen: Volume | None) -> bool:
-    return seen is not None and seen.state != "creating"

@@ -22,16 +22,18 @@ class Nodes:
         self._kinds: dict[str, Mapping[str, Any]] = {}
 
     def stopped(self, node: str) -> str | None:
-        """What EC2 says of an instance that runs no more; None while it may run, on its way down too.
+        """What EC2 says of an instance that runs no more; None while it may run, on its way down too, or go on from hibernation.
 
         A terminated instance is forgotten after about an hour; one that EC2 does not know is therefore none that runs.
         """
         ids.instance(node)
         try:
-            state = self._looks.instance(node).state
+            seen = self._looks.instance(node)
         except Invalid:
             return f"EC2 knows no instance {node}: it was terminated"
-        return f"EC2 says that instance {node} is {state}" if state in STOPPED else None
+        if seen.state not in STOPPED or (seen.hibernated and seen.state == "stopped"):
+            return None
+        return f"EC2 says that instance {node} is {seen.state}"
 
     def slots(self, node: str) -> int | None:
         """How many of Polly's volumes the instance can hold, those that it has included; None where its type does not say."""

@@ -14,6 +14,7 @@ from storage.platforms.marks import Mark
 
 HOLDING: Final = frozenset({"attaching", "attached", "busy", "detaching"})
 """The states of an attachment in which an instance may still write."""
+HIBERNATED: Final = "Client.UserInitiatedHibernate"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +119,8 @@ class Instance:
     devices: Mapping[str, str]
     """Device name to volume."""
     interfaces: int
+    hibernated: bool
+    """What it ran goes on where it was once it is started again. While it sleeps its state is `stopped`."""
 
     @classmethod
     def of(cls, described: Mapping[str, Any]) -> Instance:
@@ -128,4 +131,5 @@ class Instance:
             zone=described.get("Placement", {}).get("AvailabilityZone", ""),
             devices={one["DeviceName"]: one.get("Ebs", {}).get("VolumeId", "") for one in described.get("BlockDeviceMappings", ())},
             interfaces=len(described.get("NetworkInterfaces", ())),
+            hibernated=described.get("StateReason", {}).get("Code") == HIBERNATED,
         )

@@ -71,10 +71,13 @@ def read(parameters: Mapping[str, str]) -> dict[str, Any]:
 
 
 def settings(parameters: Mapping[str, str], size_mib: int, *, from_snapshot: bool) -> dict[str, Any]:
-    """CreateVolume's arguments from a profile's parameters and a size that `fit` made. Raises Invalid, which names the parameter."""
+    """CreateVolume's arguments from a profile's parameters and a size that `fit` made. Raises Invalid, which names the parameter.
+
+    A profile makes volumes of all beginnings, and EC2 takes the rate only with a snapshot.
+    """
     found = read(parameters)
-    if not from_snapshot and (rate := found.get(RATE)) is not None:
-        raise Invalid(field=f"parameters.{RATE}", value=rate, reason="only a volume from a snapshot has one")
+    if not from_snapshot:
+        found.pop(RATE, None)
     return {"Size": size_mib // MIB_PER_GIB, **{ARGUMENTS[key]: value for key, value in found.items()}}
 
 

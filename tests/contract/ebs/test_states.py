@@ -135,6 +135,30 @@ def test_a_volume_that_comes_out_in_error_is_said(front: Front, cloud: EbsPlatfo
         cloud.attach(volume, node, epoch=1)
 
 
+@pytest.mark.parametrize("seen", [True, False])
+def test_a_volume_that_vanishes_because_of_its_key_is_said(front: Front, hasty: EbsPlatform, seen: bool) -> None:
+    """EC2 takes the call, finds that it may not use the key, and deletes the volume without a word; so it says to the same token again."""
+    encrypted = {"encrypted": "true", "kmsKeyId": "alias/not-ours"}
+    front.ledger.forbidden_keys = {"alias/not-ours": 0.1 if seen else 0.0}
+    with pytest.raises(PlatformError, match="it is gone again; a KMS key that is not there or may not be used is the usual cause") as first:
+        create(hasty, parameters=encrypted)
+    assert not isinstance(first.value, PlatformUnavailable), "asking again with this token is of no use"
+    with pytest.raises(Conflict, match=r"IdempotentParameterMismatch, .* a KMS key"):
+        create(hasty, parameters=encrypted)
+    assert create(hasty, "other").size_mib == 1024
+
+
+def test_a_snapshot_that_is_not_shown_at_once_is_waited_for(front: Front, cloud: EbsPlatform, monkeypatch: pytest.MonkeyPatch) -> None:
+    """EC2 tells of what it has just made a moment later. To call that unknown would leave the snapshot behind."""
+    volume, looks = create(cloud).external_id, itertools.count()
+    described = cloud._copies._described
+    monkeypatch.setattr(cloud._copies, "_described", lambda filters: described(filters) if next(looks) > 3 else [])
+    front.lasting["pending"] = 0.05
+
+    made = cloud.snapshot(volume, token="snap")
+    assert [one.external_id for one in cloud.snapshots().items] == [made.external_id]
+
+
 def test_a_snapshot_that_fails_is_said(front: Front, cloud: EbsPlatform) -> None:
     volume = create(cloud).external_id
     snapshot = cloud.snapshot(volume, token="snap").external_id
@@ -284,11 +308,14 @@ def test_places_are_counted_from_the_instance_type(front: Front, cloud: EbsPlatf
 
 
 def test_what_ec2_says_of_a_node(front: Front, cloud: EbsPlatform) -> None:
-    running, stopped, gone = front.machines(3)
+    running, stopped, asleep, gone = front.machines(4)
     front.do("StopInstances", **{"InstanceId.1": stopped})
+    front.do("StopInstances", **{"InstanceId.1": asleep})
     front.do("TerminateInstances", **{"InstanceId.1": gone})
 
     assert cloud.node_stopped(running) is None
+    front.ledger.hibernated.add(asleep)
+    assert cloud.node_stopped(asleep) is None, "what is hibernated goes on where it was"
     assert cloud.node_stopped(stopped) == f"EC2 says that instance {stopped} is stopped"
     assert cloud.node_stopped(gone) == f"EC2 says that instance {gone} is terminated"
     assert cloud.node_stopped("i-0123456789abcdef0") == "EC2 knows no instance i-0123456789abcdef0: it was terminated"
