@@ -135,7 +135,7 @@ class Api:
     def await_attaches(self, zone: str, concerns: Callable[[Place], bool]) -> None:
         """Waits until no disk is on its way to an instance that `concerns` picks. Raises Fault if one stays on its way."""
         under_way = "(operationType = attachDisk) AND (status != DONE)"
-        for operation in self._page("zone_operations", "ListZoneOperationsRequest", zone=zone, filter=under_way)[0]:
+        for operation in self._all("zone_operations", "ListZoneOperationsRequest", zone=zone, filter=under_way):
             node = place_of_link(operation.target_link)
             if node is not None and concerns(node):
                 self._watch.ended(operation, zone)
@@ -177,6 +177,15 @@ class Api:
         page = next(iter(self._call(service, "list", request, **fields).pages))
         return list(page.items), page.next_page_token
 
+    def _all(self, service: str, request: str, **fields: Any) -> Iterator[Any]:
+        """Part by part: what a filter lets through may begin behind parts that are short, or empty."""
+        token = ""
+        while True:
+            found, token = self._page(service, request, **fields, **_after(token))
+            yield from found
+            if not token:
+                return
+
     def _named(self, kind: str, zone: str, names: Sequence[str]) -> dict[str, Any]:
         """What there is under these names: one look, however many wait."""
         if len(names) == 1:
@@ -191,7 +200,7 @@ class Api:
             "snapshots": ("snapshots", "ListSnapshotsRequest"),
         }[kind]
         wanted = " OR ".join(f"(name = {name})" for name in names)
-        return {one.name: one for one in self._page(service, request, filter=wanted, **where)[0]}
+        return {one.name: one for one in self._all(service, request, filter=wanted, **where)}
 
     def _one(self, kind: str, zone: str, name: str) -> Any:
         if kind == "disks":

@@ -16,6 +16,7 @@ from storage.platforms.base import Attachment
 from storage.platforms.gce import tags
 from storage.platforms.gce.api import Api
 from storage.platforms.gce.failures import CHANGED, GONE, IN_USE, NO_SLOT, Fault
+from storage.platforms.gce.machines import most_disks
 from storage.platforms.gce.names import NAME, Place, last, place, place_of_link
 from storage.platforms.gce.options import GceOptions
 from storage.platforms.gce.records import COMING, LEAVING, holders, place_of
@@ -253,7 +254,8 @@ class Attachments:
     def slots(self, node: str) -> int | None:
         """How many of Polly's disks the instance can hold, those that it has included; None where Google does not say.
 
-        Its machine type tells how many disks it takes in all, the one it boots from and others' among them.
+        Its machine type tells how many disks it takes in all, the one it boots from and others' among them: by the API, or for machines
+        that take fewer Hyperdisks than it says, by Google's documents.
         """
         where = place(node)
         if where is None or where.zone not in self._options.zones:
@@ -262,10 +264,12 @@ class Attachments:
         kind = self._api.machine_type(where.zone, last(found.machine_type)) if found is not None else None
         if found is None or kind is None or not kind.maximum_persistent_disks:
             return None
+        told = int(kind.maximum_persistent_disks)
+        most = min(told, most_disks(kind.name, kind.guest_cpus) or told)
         sources = [place_of_link(entry.source) for entry in found.disks if entry.type_ == PERSISTENT]
         names = [source.name for source in sources if source is not None and source.zone == where.zone]
         ours = sum(tags.hold_key(node) in disk.labels for disk in self._api.disks_named(where.zone, names))
-        return max(0, int(kind.maximum_persistent_disks) - (len(sources) - ours))
+        return max(0, most - (len(sources) - ours))
 
 
 def _limit(fault: Fault) -> int:

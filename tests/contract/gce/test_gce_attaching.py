@@ -18,7 +18,7 @@ from storage.model import Birth, ExternalId
 from storage.node.identities import identify
 from storage.node.steps import Machine
 from storage.platforms.base import CreateRequest
-from storage.platforms.gce import GcePlatform
+from storage.platforms.gce import GcePlatform, machines
 from storage.platforms.gce.names import Place
 from tests.peers.gce import attaching
 from tests.peers.gce.cloud import ELSEWHERE, FAR_ZONE, NODE, OTHER_ZONE, POOL, ZONE, Cloud, add, create
@@ -111,6 +111,39 @@ def test_slots_are_those_of_the_machine_type_without_what_others_have_there(clou
     assert platform.node_slots(str(small)) == 14
     cloud.world.instances[str(small)]["disks"].append({"type": "SCRATCH", "deviceName": "local-ssd-0"})
     assert platform.node_slots(str(small)) == 14, "a local disk of the machine counts as a persistent one"
+
+
+@pytest.mark.parametrize(("kind", "slots"), [("c4-standard-4", 15), ("n4-custom-8-32768", 15)])
+def test_slots_of_newer_machines_go_by_their_series_and_vcpus(cloud: Cloud, kind: str, slots: int) -> None:
+    """Google's API says 128 of them, and refuses what is more than its documents say."""
+    attaching.boot(cloud.world, ZONE, "newer", kind)
+    platform, node = cloud.platform(), f"{ZONE}/newer"
+    assert platform.node_slots(node) == slots
+    for number in range(slots):
+        platform.attach(create(platform, f"claim-{number}").external_id, node, epoch=1)
+    assert platform.node_slots(node) == slots
+    with pytest.raises(NoSlot):
+        platform.attach(create(platform, "one-more").external_id, node, epoch=1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "cpus", "disks"),
+    [
+        ("c4-standard-2", 2, 8),
+        ("c4-highmem-24-lssd", 24, 32),
+        ("c4-standard-288-metal", 288, 128),
+        ("c4a-standard-16", 16, 32),
+        ("c4d-standard-2", 2, 4),
+        ("n4-custom-80-32768", 80, 32),
+        ("n4d-standard-8", 8, 16),
+        ("n4a-standard-64", 64, 32),
+        ("n2-standard-4", 4, None),
+        ("c3-standard-4", 4, None),
+        ("e2-micro", 2, None),
+    ],
+)
+def test_what_google_documents_of_machines(kind: str, cpus: int, disks: int | None) -> None:
+    assert machines.most_disks(kind, cpus) == disks
 
 
 def test_slots_of_a_node_that_google_does_not_tell_are_not_known(cloud: Cloud, platform: GcePlatform) -> None:

@@ -21,6 +21,7 @@ from storage.model import Birth, ExternalId
 from storage.platforms.base import CreateRequest
 from storage.platforms.gce import GcePlatform
 from storage.platforms.gce.failures import Fault
+from tests.peers.gce import verbs
 from tests.peers.gce.cloud import ELSEWHERE, NODE, POOL, Cloud, cloud_on, during
 from tests.peers.gce.errors import ApiError
 from tests.peers.gce.server import Peer
@@ -114,6 +115,20 @@ def test_an_attach_that_was_given_up_is_waited_for_before_anybody_is_told_that_t
     assert all(operation["status"] == "DONE" for operation in cloud.world.operations.values())
     assert cloud.entries(NODE) == []
     assert other.fence(volume, 2)
+
+
+def test_an_attach_under_way_is_seen_however_many_are(cloud: Cloud, volume: ExternalId, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A part of a list has 500 operations at most, and what it has may be another's."""
+    cloud.world.faults.stuck = {"attachDisk"}
+    hasty = cloud.platform(timeout_s=1)
+    others = hasty.create(CreateRequest(pool=POOL, size_mib=10240, token="claim-2")).external_id
+    for disk, node in ((others, ELSEWHERE), (volume, NODE)):
+        with pytest.raises(PlatformUnavailable, match="is RUNNING after 1 s"):
+            hasty.attach(disk, node, epoch=1)
+
+    monkeypatch.setattr(verbs, "MOST", 1)
+    with pytest.raises(PlatformUnavailable, match="is RUNNING after 1 s"):
+        hasty.fence(volume, 2)
 
 
 def test_an_attach_that_stays_under_way_is_no_proof(cloud: Cloud, volume: ExternalId) -> None:

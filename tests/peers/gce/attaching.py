@@ -106,7 +106,7 @@ def _source(world: World, zone: str, wanted: Resource) -> str:
 
 
 def _room(world: World, zone: str, name: str, instance: Resource) -> None:
-    most = MACHINE_TYPES[instance["machineType"].rsplit("/", 1)[1]]
+    _, _, most = MACHINE_TYPES[instance["machineType"].rsplit("/", 1)[1]]
     if len(instance["disks"]) >= most:
         where = world.path("zones", zone, "instances", name)
         raise ApiError(403, "limitExceeded", f"Exceeded limit 'maximum_persistent_disks' on resource '{where}'. Limit: {most}.0")

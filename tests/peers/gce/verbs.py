@@ -143,8 +143,9 @@ def get_machine_type(world: World, call: Call) -> Resource:
     if name not in MACHINE_TYPES:
         raise not_found(world.path("zones", zone, "machineTypes", name))
     link = world.link("zones", zone, "machineTypes", name)
-    most = MACHINE_TYPES[name]
-    return {"kind": "compute#machineType", "id": "4", "name": name, "maximumPersistentDisks": most, "zone": zone, "selfLink": link}
+    most, cpus, _ = MACHINE_TYPES[name]
+    told = {"name": name, "guestCpus": cpus, "maximumPersistentDisks": most}
+    return {"kind": "compute#machineType", "id": "4", **told, "zone": zone, "selfLink": link}
 
 
 def _with(call: Call, **path: str) -> Call:

@@ -32,8 +32,9 @@ DISK_TYPES = {
     "hyperdisk-throughput": ("HDT_TOTAL_GB", 2048, 32768),
 }
 """Type: the quota it counts for, its smallest and its largest size."""
-MACHINE_TYPES = {"e2-micro": 16, "n2-standard-4": 128}
-"""Type: how many persistent disks an instance may have, the boot disk counted."""
+MACHINE_TYPES = {"e2-micro": (16, 2, 16), "n2-standard-4": (128, 4, 128), "c4-standard-4": (128, 4, 16), "n4-custom-8-32768": (128, 8, 16)}
+"""Type: how many persistent disks the API says that an instance may have, how many vCPUs it has, and how many disks it really takes; the
+boot disk counted."""
 
 
 @dataclass(slots=True, kw_only=True)
