@@ -17,7 +17,7 @@ from storage.model import Pool, Profile, Sizes
 class Stock:
     """A pool and what is still free of it, in the room that it shares too."""
 
-    __slots__ = ("free_mib", "name", "platform", "pool", "seen_from", "shared", "view")
+    __slots__ = ("_sizes", "free_mib", "name", "platform", "pool", "seen_from", "shared", "view")
 
     def __init__(self, pool: Pool, view: PlatformView) -> None:
         self.pool, self.view = pool, view
@@ -25,6 +25,14 @@ class Stock:
         self.free_mib = pool.free_mib
         self.seen_from: list[Vantage] = []
         self.shared: Shared | None = None
+        self._sizes: dict[int, Sizes | None] = {}
+
+    def sizes(self, profile: Profile | None) -> Sizes | None:
+        """Asked once for each profile; the asks keep them alive."""
+        key = id(profile)
+        if key not in self._sizes:
+            self._sizes[key] = self.view.sizes(profile, self.pool)
+        return self._sizes[key]
 
     def take(self, size_mib: int) -> None:
         self._left(self.free_mib - size_mib)
@@ -77,19 +85,16 @@ class Wanted:
     def qualifies(self, stock: Stock) -> bool:
         if self.platforms and stock.platform not in self.platforms:
             return False
-        return (self.profile is None or stock.view.suits(self.profile, stock.pool)) and self._sizes(stock) is not None
+        return (self.profile is None or stock.view.suits(self.profile, stock.pool)) and stock.sizes(self.profile) is not None
 
     def size_on(self, stock: Stock) -> int | None:
         """What the volume would measure there; None where that is larger than the profile or the platform allows."""
-        sizes = self._sizes(stock)
+        sizes = stock.sizes(self.profile)
         if sizes is None:
             return None
         size = sizes.rounded(max(self.size_mib, self.profile.min_mib if self.profile else 1))
         limits = (sizes.max_mib, self.profile.max_mib if self.profile else None)
         return size if all(limit is None or size <= limit for limit in limits) else None
-
-    def _sizes(self, stock: Stock) -> Sizes | None:
-        return stock.view.sizes(self.profile, stock.pool)
 
 
 Need = Held | Wanted

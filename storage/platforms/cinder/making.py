@@ -144,6 +144,8 @@ class Making:
         said = refusal.message.lower()
         if refusal.is_quota:
             return failures.pool_full(refusal, platform=self._platform, pool=request.pool, size_mib=size_mib)
+        if refusal.status == 400 and "specified volume size" in said:
+            return Invalid(field="size_mib", value=request.size_mib, reason=str(refusal))
         if refusal.status in (400, 404) and ("volume type" in said or "availability zone" in said):
             return UnknownPool(pool=request.pool, platform=self._platform, reason=str(refusal))
         if refusal.status in (400, 404) and "snapshot" in said:

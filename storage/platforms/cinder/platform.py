@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from storage.errors import Conflict, HasSnapshots, Invalid, PlatformError, PoolFull, StaleEpoch, UnknownVolume, Unsupported, VolumeInUse
-from storage.model import Birth, ExternalId, Page
+from storage.model import Birth, ExternalId, Page, Sizes
 from storage.platforms.base import Attachment, Capabilities, CreateRequest, Finding, Platform, PoolReport, SnapshotReport, VolumeReport
 from storage.platforms.cinder import connections, doctor, failures, records
 from storage.platforms.cinder.attaching import Attaching, Way
@@ -131,9 +131,14 @@ class CinderPlatform(Platform):
         if pool is not None:
             self._pooling.place(pool, parameters)
 
+    def sizes(self, parameters: Mapping[str, str], *, pool: str | None = None) -> Sizes:
+        self._pooling.check(parameters)
+        known = self._pooling.sizes(pool, parameters) if pool is not None else None
+        return known or self.capabilities.sizes
+
     @verb("create a volume")
     def create(self, request: CreateRequest) -> VolumeReport:
-        return self._report(self._making.create(request, size_mib=self.capabilities.fit(request.size_mib)))
+        return self._report(self._making.create(request, size_mib=self.fit(request.size_mib, request.parameters, pool=request.pool)))
 
     @verb("delete a volume")
     def delete(self, external_id: ExternalId) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from storage.errors import Invalid, UnknownPool
+from storage.model import Sizes
 from storage.platforms.base import PoolReport, Room
 from storage.platforms.cinder import records
 from storage.platforms.cinder.client import Client
@@ -47,6 +48,9 @@ class Pooling(Protocol):
     def place(self, pool: str, parameters: Mapping[str, str]) -> Place:
         """Raises UnknownPool, and Invalid for parameters that do not go with the pool."""
 
+    def sizes(self, pool: str, parameters: Mapping[str, str]) -> Sizes | None:
+        """Those of the volume type, as the last `reports` saw them; None where they are not known. Raises as `place`, asks nobody."""
+
 
 class ByType:
     """Pools `ZONE/TYPE`, which everybody can see."""
@@ -55,11 +59,13 @@ class ByType:
 
     def __init__(self, client: Client, platform: str, *, zone_bound: bool, region: str) -> None:
         self._client, self._platform, self._zone_bound, self._region = client, platform, zone_bound, region
+        self._sizes: Mapping[str, Sizes] = {}
 
     def reports(self, volumes: Iterable[Json]) -> Sequence[PoolReport]:
         project = self._client.project("read the quota")
         quota = self._client.get(f"/os-quota-sets/{project}", action="read the quota", usage="true")["quota_set"]
-        types = [one["name"] for one in self._client.get("/types", action="list volume types")["volume_types"]]
+        types = {str(one["name"]): one for one in self._client.get("/types", action="list volume types")["volume_types"]}
+        self._sizes = {name: _sizes_of(one) for name, one in types.items()}
         ours = Counter[str]()
         for volume in volumes:
             if records.token(volume):
@@ -82,6 +88,9 @@ class ByType:
             reason = f"the pool says the volume type, {kind}; no parameter is needed"
             raise Invalid(field=f"parameters.{TYPE}", value=wanted, reason=reason)
         return Place(volume_type=kind, zone=zone)
+
+    def sizes(self, pool: str, parameters: Mapping[str, str]) -> Sizes | None:
+        return self._sizes.get(self.place(pool, parameters).volume_type)
 
     def _zones(self) -> list[str]:
         found = self._client.get("/os-availability-zone", action="list availability zones")["availabilityZoneInfo"]
@@ -110,6 +119,20 @@ class ByType:
             labels={"volume_type": kind, "availability_zone": zone},
             room=room,
         )
+
+
+def _sizes_of(volume_type: Json) -> Sizes:
+    """Extra specs are shown to administrators alone; of others Cinder refuses what is too small or too large when it is asked for it."""
+    specs = volume_type.get("extra_specs") or {}
+    least, most = (
+        int(text) if (text := str(specs.get(f"provisioning:{key}_vol_size", ""))).isdecimal() else None for key in ("min", "max")
+    )
+    return Sizes(
+        of=f"volume type {volume_type['name']}",
+        min_mib=max(1, least or 1) * GIB_MIB,
+        max_mib=most * GIB_MIB if most else None,
+        granularity_mib=GIB_MIB,
+    )
 
 
 def _room(name: str, quota: Mapping[str, Any], ours_gib: int) -> Room | None:
@@ -162,6 +185,10 @@ class ByBackend:
             reason = f"it must be one of the volume types that lead to this pool: {', '.join(leading) or 'there is none'}"
             raise Invalid(field=f"parameters.{TYPE}", value=wanted or "", reason=reason)
         return Place(volume_type=chosen, host=pool)
+
+    def sizes(self, pool: str, parameters: Mapping[str, str]) -> Sizes | None:
+        """Which type a volume gets is seen only when Cinder is asked."""
+        return None
 
     def _pools(self) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = self._client.get("/scheduler-stats/get_pools", action="list the scheduler's pools", detail="true")[
