@@ -182,6 +182,16 @@ def _no_pool(ask: Ask, room: Room, index: int) -> str:
     return f"no pool qualifies by {by} for {_named(ask, index)}"
 
 
+def _volume_size(ask: Ask, room: Room, index: int) -> str:
+    volume = ask.volumes[index]
+    wanted, what = Wanted(volume.size_mib, volume.profile, volume.platforms), f"{volume.size_mib} MiB for {_named(ask, index)}"
+    made = [(wanted.rounded_on(stock), f"{stock.platform}/{stock.name}") for stock in room.agent.vantage.pools if wanted.qualifies(stock)]
+    size_mib, pool = min(made, default=(0, ""))
+    if size_mib > volume.size_mib:
+        return f"{what} would be {size_mib} MiB in {pool}, and that is more than profile and platform allow"
+    return f"{what} is more than profile and platform allow"
+
+
 def _state(ask: Ask, room: Room, index: int) -> str:
     existing = ask.volumes[index].existing
     return f"{_named(ask, index)} is {existing.state if existing is not None else 'gone'}"
@@ -197,9 +207,7 @@ _ABOUT_VOLUMES: Mapping[Refusal, Callable[[Ask, Room, int], str]] = {
     Refusal.VOLUME_STATE: _state,
     Refusal.VOLUME_ACCESS: _access,
     Refusal.VOLUME_ROLE: lambda ask, room, index: f"{_named(ask, index)} is not for role {ask.role}",
-    Refusal.VOLUME_SIZE: lambda ask, room, index: (
-        f"{ask.volumes[index].size_mib} MiB for {_named(ask, index)} is more than profile and platform allow"
-    ),
+    Refusal.VOLUME_SIZE: _volume_size,
     Refusal.PLATFORM: _platform,
     Refusal.ZONE: _zone,
     Refusal.NO_POOL: _no_pool,

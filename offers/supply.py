@@ -89,12 +89,15 @@ class Wanted:
 
     def size_on(self, stock: Stock) -> int | None:
         """What the volume would measure there; None where that is larger than the profile or the platform allows."""
-        sizes = stock.sizes(self.profile)
-        if sizes is None:
-            return None
-        size = sizes.rounded(max(self.size_mib, self.profile.min_mib if self.profile else 1))
-        limits = (sizes.max_mib, self.profile.max_mib if self.profile else None)
+        size, sizes = self.rounded_on(stock), stock.sizes(self.profile)
+        limits = (sizes.max_mib if sizes else 0, self.profile.max_mib if self.profile else None)
         return size if all(limit is None or size <= limit for limit in limits) else None
+
+    def rounded_on(self, stock: Stock) -> int:
+        """What the platform would make of it there, allowed or not."""
+        least = max(self.size_mib, self.profile.min_mib if self.profile else 1)
+        sizes = stock.sizes(self.profile)
+        return sizes.rounded(least) if sizes else least
 
 
 Need = Held | Wanted

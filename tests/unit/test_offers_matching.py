@@ -332,6 +332,13 @@ def test_what_no_offer_can_mend_is_said_of_the_volume() -> None:
         Refusal.VOLUME_SIZE,
         "10 MiB for volume data is more than profile and platform allow",
     )
+    coarse = replace(one_pool(), platforms={"ebs": PlatformView(name="ebs", sizes_in=lambda *_: Sizes(min_mib=64))})
+    assert refusal_of(small_enough := new_volume(5, small.profile), storage=coarse) == (
+        Refusal.VOLUME_SIZE,
+        "5 MiB for volume data would be 64 MiB in ebs/p, and that is more than profile and platform allow",
+    )
+    none = replace(one_pool(), platforms={"ebs": PlatformView(name="ebs", sizes_in=lambda *_: None)})
+    assert refusal_of(small_enough, storage=none) == (Refusal.NO_POOL, "no pool qualifies by profile p for volume data")
     tagged = new_volume(1, Profile(name="p", pool_labels={"tier": "x"}))
     assert refusal_of(tagged, storage=one_pool()) == (Refusal.NO_POOL, "no pool qualifies by profile p for volume data")
     far = new_volume(1, name="far")
