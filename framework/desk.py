@@ -29,7 +29,7 @@ from framework.workers import Outcome
 from offers.overlay import overlay_resources, overlays
 from storage.errors import Conflict, Invalid, PollyError, UnknownClaim
 from storage.lifecycle import ClaimState, ProofKind
-from storage.model import ClaimId, Proof, Snapshot, SnapshotId, Volume
+from storage.model import Claim, ClaimId, Proof, Snapshot, SnapshotId, Volume
 from storage.platforms.base import Finding
 
 OVERRIDABLE = (ClaimState.STRANDED, ClaimState.RELEASING)
@@ -130,11 +130,17 @@ class Desk:
         if task is None:
             raise UnknownClaim(claim=claim_id)
         claim = task.claims[claim_id]
-        if claim.state not in OVERRIDABLE:
-            raise Conflict(what=f"claim {claim_id}", expected=" or ".join(OVERRIDABLE), found=claim.state)
+        _make_sure_it_is_in_doubt(claim)
         released: Future[None] = Future()
 
         def done(outcome: Outcome[Proof]) -> None:
+            now = context.picture.by_claim.get(claim_id)
+            try:
+                if now is not None:  # while the platform was asked the holder may have been heard: then the word is void
+                    _make_sure_it_is_in_doubt(now.claims[claim_id])
+            except Conflict as error:
+                released.set_exception(error)
+                return
             try:
                 self._engine.scheduler.statuses.settled(claim, outcome.get(), actor)
             except PollyError as error:
@@ -174,6 +180,13 @@ class Desk:
             except PollyError as error:
                 found.append(Finding(ok=False, subject=f"platform {name}", message=str(error), mend=error.advice))
         return found
+
+
+def _make_sure_it_is_in_doubt(claim: Claim) -> None:
+    """Raises Conflict for a claim whose holder is heard of: no word of a person's is needed for its end, nor would it be true."""
+    if claim.state not in OVERRIDABLE:
+        found = f"{claim.state}: its holder {claim.holder.placement} is heard of, and its claim ends when it does"
+        raise Conflict(what=f"claim {claim.claim_id}", expected=" or ".join(OVERRIDABLE), found=found)
 
 
 def _offer_view(seen: Seen, resources: Sequence[Mapping[str, Any]]) -> OfferView:

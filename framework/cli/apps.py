@@ -10,7 +10,8 @@ import click
 from framework.cli.completing import APPS
 from framework.cli.explaining import explanation_lines, summary
 from framework.cli.options import asks, reads
-from framework.cli.output import Column, Facts, Output
+from framework.cli.output import Facts, Output
+from framework.cli.tables import Column
 from framework.cli.words import age, count, size
 from framework.client import BrokerClient
 from framework.marathon.model import App
@@ -129,7 +130,7 @@ def _task_columns() -> list[Column[TaskView]]:
         Column("ZONE", lambda task: task.zone, rank=3),
         Column("PORTS", lambda task: ",".join(map(str, task.ports)), rank=2),
         Column("RUNNING FOR", lambda task: age(task.started_at, now), right=True),
-        Column("VOLUMES", lambda task: ", ".join(f"{path}={volume}" for volume, path in task.volumes.items()), rank=1),
+        Column("VOLUMES", lambda task: ", ".join(f"{path}={volume}" for volume, path in task.volumes.items()), prose=True),
         Column("TASK", lambda task: task.task_id, rank=4),
     ]
 

@@ -9,7 +9,8 @@ import click
 
 from framework.cli.completing import CLAIMS, NODES, PLATFORMS, VOLUMES
 from framework.cli.options import asks, pages_through, reads
-from framework.cli.output import Column, Facts, Output
+from framework.cli.output import Facts, Output
+from framework.cli.tables import Column
 from framework.cli.words import age, moment
 from framework.client import BrokerClient
 from framework.views import Source, pages
@@ -68,7 +69,7 @@ def claim_columns(hostnames: Mapping[NodeId, str], *, of_one_volume: bool = Fals
         Column("EPOCH", lambda claim: str(claim.epoch), right=True, rank=2),
         Column("ACCESS", lambda claim: claim.access, rank=3),
         Column("NODE", lambda claim: hostnames.get(claim.holder.node) or claim.holder.node),
-        Column("WHY", lambda claim: claim.reason),
+        Column("WHY", lambda claim: claim.reason, prose=True),
         Column("TASK", lambda claim: claim.holder.placement, rank=4),
     ]
 
@@ -83,19 +84,19 @@ def hostnames(source: Source) -> dict[NodeId, str]:
 def show(claim_id: str, source: Source, out: Output) -> None:
     """Show one live claim."""
     found = source.claim(claim_id)
-    out.record(found, lambda: _facts(found))
+    out.record(found, lambda: _facts(found, source.volume(found.volume_id).name, hostnames(source).get(found.holder.node, "")))
 
 
-def _facts(claim: Claim) -> Facts:
+def _facts(claim: Claim, volume: str, hostname: str) -> Facts:
     return [
         ("claim", claim.claim_id),
-        ("volume", claim.volume_id),
+        ("volume", f"{volume} ({claim.volume_id})"),
         ("state", f"{claim.state}: {claim.reason}" if claim.reason else claim.state),
         ("since", moment(claim.since)),
         ("epoch", str(claim.epoch)),
         ("access", claim.access),
         ("task", claim.holder.placement),
-        ("node", claim.holder.node),
+        ("node", f"{hostname} ({claim.holder.node})" if hostname else claim.holder.node),
         ("scheduler", claim.holder.scheduler),
         ("lease until", moment(claim.lease_until)),
     ]
@@ -112,8 +113,11 @@ def release(claim_id: str, because: str, yes: bool, broker: BrokerClient, out: O
     If the holder lives and writes, the volume's data is lost. Polly cannot check what you say.
     """
     found = broker.claim(claim_id)
+    volume = broker.volume(found.volume_id).name
     if not yes:
-        danger = f"If it still writes, volume {found.volume_id} is lost."
-        click.confirm(f"Is task {found.holder.placement} on node {found.holder.node} surely gone? {danger}", abort=True, err=True)
+        host = hostnames(broker).get(found.holder.node)
+        node = f"{host} (agent {found.holder.node})" if host else f"node {found.holder.node}"
+        danger = f"If it still writes, the data of volume {volume} is lost."
+        click.confirm(f"Is task {found.holder.placement} on {node} surely gone? {danger}", abort=True, err=True)
     broker.release_claim(claim_id, because)
-    out.record({"claim_id": claim_id, "released": True}, lambda: [("released", f"{claim_id}; volume {found.volume_id} is free")])
+    out.record({"claim_id": claim_id, "released": True}, lambda: [("released", f"{claim_id}; volume {volume} may be claimed again")])

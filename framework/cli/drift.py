@@ -14,7 +14,8 @@ import click
 
 from framework.cli.completing import PLATFORMS
 from framework.cli.options import asks
-from framework.cli.output import Column, Output
+from framework.cli.output import Output
+from framework.cli.tables import Column
 from framework.cli.words import count
 from framework.client import BrokerClient
 from framework.records import plain
@@ -96,9 +97,9 @@ def _columns() -> list[Column[Drift]]:
         Column("SEVERITY", lambda it: it.severity),
         Column("WHAT", lambda it: it.kind),
         Column("SUBJECT", lambda it: f"{it.platform} {it.subject}".strip()),
-        Column("LEDGER", lambda it: it.ledger),
-        Column("FOUND", lambda it: it.found),
-        Column("WHAT TO DO", _advice),
+        Column("LEDGER", lambda it: it.ledger, prose=True),
+        Column("FOUND", lambda it: it.found, prose=True),
+        Column("WHAT TO DO", _advice, prose=True),
     ]
 
 

@@ -6,7 +6,8 @@ import click
 
 from framework.cli.completing import CLAIMS, VOLUMES
 from framework.cli.options import pages_through, reads
-from framework.cli.output import Column, Output
+from framework.cli.output import Output
+from framework.cli.tables import Column
 from framework.cli.words import instant
 from framework.views import EventFilter, Source, pages
 from storage.model import Event
@@ -49,7 +50,7 @@ def event_columns(*, of_one_volume: bool) -> list[Column[Event]]:
         Column("AT", lambda event: instant(event.at)),
         Column("WHAT", lambda event: event.what),
         *(() if of_one_volume else (volume,)),
-        Column("WHY", lambda event: event.why),
+        Column("WHY", lambda event: event.why, prose=True),
         Column("WHO", lambda event: event.actor, rank=1),
         Column("TASK", lambda event: event.placement_id or "", rank=2),
         Column("CLAIM", lambda event: event.claim_id or "", rank=3),

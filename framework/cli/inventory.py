@@ -9,7 +9,8 @@ import click
 
 from framework.cli.completing import PLATFORMS, ZONES
 from framework.cli.options import reads
-from framework.cli.output import Column, Output
+from framework.cli.output import Output
+from framework.cli.tables import Column
 from framework.cli.words import age, clean, instant, labels, size
 from framework.views import PlatformView, PoolView, Source, platforms
 from storage.model import Node, Profile

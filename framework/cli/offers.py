@@ -9,7 +9,8 @@ from typing import Any
 import click
 
 from framework.cli.options import asks
-from framework.cli.output import Column, Output
+from framework.cli.output import Output
+from framework.cli.tables import Column
 from framework.cli.words import age, count, size
 from framework.client import BrokerClient
 from framework.service import OfferView
@@ -29,7 +30,7 @@ def offers(broker: BrokerClient, out: Output) -> None:
         Column("MEM", lambda view: size(_scalar(view.offer, "mem")), right=True),
         Column("DISK", lambda view: size(_scalar(view.offer, "disk")), right=True, rank=4),
         Column("PORTS", lambda view: _ranges(view.offer), rank=2),
-        Column("OVERLAY", lambda view: overlay_words(view.overlay)),
+        Column("OVERLAY", lambda view: overlay_words(view.overlay), prose=True),
         Column("AGE", lambda view: age(view.received_at, now), right=True, rank=3),
         Column("FATE", lambda view: view.fate),
     ]

@@ -7,31 +7,18 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final, Generic, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Final, TypeVar
 
 import click
 
+from framework.cli.tables import Column, TabbedTable, TerminalTable
 from framework.cli.words import clean
 from framework.records import plain
 from storage.model import Page
 
 T = TypeVar("T")
 FORMS: Final = ("table", "json", "yaml")
-GAP: Final = 2
-"""Characters between two columns."""
-NARROWEST: Final = 6
-"""No column is made narrower to fit."""
-
-
-@dataclass(frozen=True, slots=True)
-class Column(Generic[T]):
-    title: str
-    cell: Callable[[T], str]
-    right: bool = False
-    rank: int = 0
-    """Above 0: left out of a table that is too wide for the terminal, the highest first."""
 
 
 Facts = Sequence[tuple[str, str]]
@@ -94,65 +81,13 @@ class Output:
             self.hint(f"There is more; go on with: --after {after[0]}")
 
     def _print_table(self, columns: Sequence[Column[T]], parts: Iterable[Sequence[T]]) -> bool:
-        printer = _RichTable(columns) if sys.stdout.isatty() else _TabbedTable(columns)
+        printer = TerminalTable(columns) if sys.stdout.isatty() else TabbedTable(columns)
         any_rows = False
         for part in parts:
             if part:
                 printer.print([[clean(column.cell(record)) for column in columns] for record in part], header=not any_rows)
                 any_rows = True
         return any_rows
-
-
-class _TabbedTable(Generic[T]):
-    def __init__(self, columns: Sequence[Column[T]]) -> None:
-        self._titles = [column.title for column in columns]
-
-    def print(self, rows: Iterable[Sequence[str]], *, header: bool) -> None:
-        if header:
-            click.echo("\t".join(self._titles))
-        for row in rows:
-            click.echo("\t".join(cell or "-" for cell in row))
-
-
-class _RichTable(Generic[T]):
-    """The first part decides which columns there are and how wide, so that the parts of a long list stay in line."""
-
-    def __init__(self, columns: Sequence[Column[T]]) -> None:
-        self._columns = columns
-        self._widths: dict[int, int] = {}
-
-    def print(self, rows: Sequence[Sequence[str]], *, header: bool) -> None:
-        from rich import box
-        from rich.cells import cell_len
-        from rich.console import Console
-        from rich.table import Table
-        from rich.text import Text
-
-        console = Console(file=sys.stdout)
-        if header:
-            natural = [max(cell_len(row[at]) for row in [[column.title for column in self._columns], *rows]) for at in range(len(rows[0]))]
-            self._widths = fitted(natural, [column.rank for column in self._columns], console.width)
-        table = Table(box=box.SIMPLE_HEAD, show_header=header, show_edge=False, pad_edge=False, padding=(0, GAP - 1, 0, 0))
-        for at, width in self._widths.items():
-            column = self._columns[at]
-            table.add_column(column.title, justify="right" if column.right else "left", width=width, overflow="fold")
-        for row in rows:
-            table.add_row(*(Text(row[at] or "-") for at in self._widths))
-        console.print(table)
-
-
-def fitted(natural: Sequence[int], ranks: Sequence[int], room: int) -> dict[int, int]:
-    """Which columns a table of `room` characters has, and how wide each: what matters least goes first, then the widest shrink."""
-    widths = {at: max(width, 1) for at, width in enumerate(natural)}
-    while _taken(widths) > room and any(ranks[at] for at in widths):
-        del widths[max(widths, key=lambda at: (ranks[at], at))]
-    while _taken(widths) > room and max(widths.values()) > NARROWEST:
-        widths[max(widths, key=lambda at: (widths[at], at))] -= 1
-    return widths
-
-
-def _taken(widths: Mapping[int, int]) -> int:
-    return sum(widths.values()) + GAP * (len(widths) - 1)
 
 
 def _print_json(parts: Iterable[Sequence[Any]]) -> None:

@@ -17,7 +17,8 @@ This page is made from the commands: `python -m framework.cli.reference > docs/c
 Commands that show something read a running broker's HTTP API (`--broker`, POLLY_BROKER), or the ledger itself
 (`--database`, POLLY_DATABASE), so that they work while no broker runs. What changes something needs the broker.
 
-On a terminal lists are tables; in a pipe they are lines with tabs between the columns, the first line naming them;
+On a terminal lists are tables in which no id is cut or broken: where a table is too wide, what matters least is left out, and what is
+long stands below its row. In a pipe they are lines with all columns, tabs between them, the first line naming them;
 `-o json` and `-o yaml` print whole records, with sizes in MiB and instants in seconds since the epoch. Without `--limit` a list is
 printed to its end, page by page. Errors are one sentence on standard error, with advice below it where there is any.
 

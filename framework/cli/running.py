@@ -10,7 +10,8 @@ from typing import Any, Final
 import click
 
 from framework.cli.options import DEFAULT_BROKER, open_broker
-from framework.cli.output import FORMS, Column, Output
+from framework.cli.output import FORMS, Output
+from framework.cli.tables import Column
 from framework.service import BrokerOptions
 from framework.tokens import read_token
 from storage.errors import Invalid
@@ -127,8 +128,8 @@ def doctor(ctx: click.Context, config: Path | None, database: str | None, broker
     columns: list[Column[Finding]] = [
         Column("", lambda finding: "ok" if finding.ok else "MEND"),
         Column("SUBJECT", lambda finding: finding.subject),
-        Column("FOUND", lambda finding: finding.message),
-        Column("WHAT TO DO", lambda finding: "" if finding.ok else finding.mend),
+        Column("FOUND", lambda finding: finding.message, prose=True),
+        Column("WHAT TO DO", lambda finding: "" if finding.ok else finding.mend, prose=True),
     ]
     Output(output).table(columns, [found], empty="")
     if not all(finding.ok for finding in found):

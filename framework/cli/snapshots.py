@@ -8,7 +8,8 @@ import click
 
 from framework.cli.completing import SNAPSHOTS, VOLUMES
 from framework.cli.options import asks, pages_through, reads
-from framework.cli.output import Column, Output
+from framework.cli.output import Output
+from framework.cli.tables import Column
 from framework.cli.words import age, size
 from framework.client import BrokerClient
 from framework.views import Source, pages

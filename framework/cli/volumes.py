@@ -12,7 +12,8 @@ from framework.cli.claims import claim_columns, hostnames
 from framework.cli.completing import APPS, FOREIGN, PLATFORMS, POOLS, PROFILES, SNAPSHOTS, VOLUMES, ZONES
 from framework.cli.events import event_columns
 from framework.cli.options import Label, Size, asks, pages_through, reads
-from framework.cli.output import Column, Facts, Output
+from framework.cli.output import Facts, Output
+from framework.cli.tables import Column
 from framework.cli.words import age, labels, moment, size
 from framework.client import BrokerClient
 from framework.service import ImportOrder, VolumeOrder
@@ -95,7 +96,7 @@ def list_foreign(platform: str, after: str | None, limit: int | None, source: So
         Column("SIZE", lambda seen: size(seen.size_mib), right=True),
         Column("POOL", lambda seen: seen.pool),
         Column("ZONE", lambda seen: seen.zone, rank=3),
-        Column("HELD BY", lambda seen: ", ".join(seen.held_by)),
+        Column("HELD BY", lambda seen: ", ".join(seen.held_by), prose=True),
         Column("LABELS", lambda seen: labels(dict(seen.labels)), rank=4),
     ]
     found = pages(lambda key, many: source.foreign(platform, after=key, limit=many), after=after, limit=limit)

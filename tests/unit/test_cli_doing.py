@@ -237,8 +237,8 @@ def test_release_a_claim(polly: Polly, broker: FakeBroker) -> None:
     assert polly("claim", "release", "c1").exit_code == 2
     refused = polly("claim", "release", "c1", "--because", "it burnt", input="n\n")
     assert refused.exit_code == 130
-    assert "surely gone? If it still writes, volume v1 is lost." in refused.stderr
-    assert "volume v1 is free" in polly("claim", "release", "c1", "--because", "it burnt", "-y").stdout
+    assert "on agent1 (agent S1) surely gone? If it still writes, the data of volume /counter#0/data is lost." in refused.stderr
+    assert "volume /counter#0/data may be claimed again" in polly("claim", "release", "c1", "--because", "it burnt", "-y").stdout
     assert broker.calls == [("release", "c1", "it burnt", "operator:jane")]
     assert polly("claim", "release", "none", "--because", "x", "-y").exit_code == 4
 

@@ -7,12 +7,14 @@ import pty
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from framework.cli.claims import claim_columns
-from framework.cli.output import NARROWEST, Column, Output, fitted
+from framework.cli.output import Output
+from framework.cli.tables import BESIDE, Column, TerminalTable, fitted
 from framework.views import PAGE
 from storage.inventory import open_ledger
 from tests.unit.front import NOW, fill
@@ -67,27 +69,57 @@ def test_an_empty_part_is_no_row(capsys: pytest.CaptureFixture[str]) -> None:
     assert found == "[\n1,\n2\n]\n[]\n"
 
 
-def test_a_table_that_is_too_wide_loses_what_matters_least_first() -> None:
-    natural, ranks = [10, 30, 20, 36], [0, 0, 1, 2]
-    assert fitted(natural, ranks, 200) == {0: 10, 1: 30, 2: 20, 3: 36}
-    assert fitted(natural, ranks, 70) == {0: 10, 1: 30, 2: 20}
-    assert fitted(natural, ranks, 42) == {0: 10, 1: 30}
-    assert fitted(natural, ranks, 30) == {0: 10, 1: 18}
-    assert fitted(natural, ranks, 1) == {0: NARROWEST, 1: NARROWEST}
+def laid_out(room: int, *natural: int, ranks: Sequence[int] = (), prose: Sequence[int] = ()) -> tuple[dict[int, int], tuple[int, ...]]:
+    columns: list[Column[int]] = [Column(str(at), str, rank=ranks[at] if ranks else 0, prose=at in prose) for at in range(len(natural))]
+    found = fitted(columns, natural, room)
+    return dict(found.widths), found.below
 
 
-def test_a_claims_id_stands_whole_on_a_terminal_of_eighty_columns() -> None:
-    columns = claim_columns({})
-    cells = {
-        "CLAIM": 36,
-        "VOLUME": len("/counter#0/data"),
-        "STATE": len("ATTACHING"),
-        "FOR": len("15 s"),
-        "NODE": len("agent1"),
-        "TASK": 60,
-    }
-    widths = fitted([max(len(column.title), cells.get(column.title, 0)) for column in columns], [column.rank for column in columns], 80)
-    assert {columns[at].title: width for at, width in widths.items()} == {"CLAIM": 36, "VOLUME": 15, "STATE": 9, "NODE": 6, "WHY": 3}
+def test_a_table_that_is_too_wide_loses_what_matters_least_first_and_then_has_the_longest_below() -> None:
+    ranks = (0, 0, 1, 2)
+    assert laid_out(102, 10, 30, 20, 36, ranks=ranks) == ({0: 10, 1: 30, 2: 20, 3: 36}, ())
+    assert laid_out(101, 10, 30, 20, 36, ranks=ranks) == ({0: 10, 1: 30, 2: 20}, ())
+    assert laid_out(42, 10, 30, 20, 36, ranks=ranks) == ({0: 10, 1: 30}, ())
+    assert laid_out(41, 10, 30, 20, 36, ranks=ranks) == ({0: 10}, (1,))
+    assert laid_out(40, 10, 30, 20, 36) == ({0: 10, 2: 20}, (1, 3))
+    assert laid_out(1, 10) == ({0: 10}, ())
+
+
+def test_a_sentence_stands_in_its_row_where_there_is_room_for_it_and_below_where_not() -> None:
+    assert laid_out(120, 36, 90, prose=[1]) == ({0: 36, 1: 82}, ())
+    assert laid_out(78, 36, 90, prose=[1]) == ({0: 36, 1: BESIDE}, ())
+    assert laid_out(77, 36, 90, prose=[1]) == ({0: 36}, (1,))
+    assert laid_out(77, 36, 20, 10, ranks=(0, 0, 1), prose=[1]) == ({0: 36, 1: 20, 2: 10}, ())
+    assert laid_out(79, 36, 90, 30, ranks=(0, 0, 1), prose=[1]) == ({0: 36, 1: 41}, ())
+    assert laid_out(77, 36, 90, 30, ranks=(0, 0, 1), prose=[1]) == ({0: 36, 2: 30}, (1,))
+
+
+WHY = "TASK_UNREACHABLE: no proof that the task is gone; see claim 0198c2f0-7d3a-7c21-9f04-5b6e7a8c9d0e of task t"
+
+
+@pytest.mark.parametrize(
+    ("volume", "told"),
+    [
+        ("/db#0/data", ["  WHY  "]),
+        ("/shop/payments/postgres#12/var/lib/data", ["  VOLUME  /shop/payments/postgres#12/var/lib/data", "  WHY     "]),
+    ],
+)
+def test_ids_and_names_of_claims_stand_whole_at_eighty_columns(
+    volume: str, told: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    claim_id = "0198c2f0-7d3a-7c21-9f04-5b6e7a8c9d0e"
+    row = [claim_id, volume, "STRANDED", "15 s", "3", "RW", "agent1.example", WHY, f"db.instance-{claim_id}._app.1"]
+    TerminalTable(claim_columns({})).print([row], header=True)
+    _, rule, first, *below = capsys.readouterr().out.splitlines()
+    assert set(rule) == {"─"}
+    assert first.split()[0] == claim_id
+    assert "STRANDED" in first
+    assert "agent1.example" in first
+    assert (volume in first) is (len(told) == 1)
+    assert [line[: len(start)] for start, line in zip(told, below, strict=False)] == told
+    assert " ".join(line[len(told[-1]) :] for line in below[len(told) - 1 :]) == WHY
+    assert all(len(line) <= 80 for line in (first, *below))
 
 
 @pytest.mark.parametrize("columns", [60, 100, 160])

@@ -122,7 +122,10 @@ def test_claims(polly: Polly) -> None:
         "/counter#0/data",
         "RESERVED",
     ]
-    assert f"task         {TASK}" in polly("claim", "show", "c1").stdout
+    shown = polly("claim", "show", "c1").stdout
+    assert f"task         {TASK}" in shown
+    assert "volume       /counter#0/data (v1)" in shown
+    assert "node         agent1 (S1)" in shown
     assert "polly events" in polly("claim", "list", "--state", "stranded").stderr
 
 

@@ -18,7 +18,7 @@ from framework.service import ImportOrder, VolumeOrder
 from offers.tally import Tallies
 from storage.errors import Conflict, Invalid, PlatformUnavailable, UnknownApp, UnknownClaim, UnknownVolume, VolumeInUse
 from storage.lifecycle import ClaimState
-from storage.model import ClaimId, WorkloadId
+from storage.model import ClaimId, ExternalId, WorkloadId
 from storage.platforms.base import CreateRequest, Finding
 from storage.platforms.testing import MemoryPlatform, MemoryStorage
 from tests.stage import FRAMEWORK, ShakyLedger, app, from_master, offers_event, status, volume_of
@@ -247,6 +247,25 @@ def test_a_person_ends_a_stranded_claim_with_a_reason(desk: Desk, engine: Engine
     assert freed.why.startswith("OPERATOR_OVERRIDE: operator:jane: the machine burnt down; nothing holds ")
     with pytest.raises(UnknownClaim):
         desk.release_claim(claim_id, "again", "operator:jane")
+
+
+def test_a_persons_word_is_void_once_the_holder_was_heard_while_the_platform_was_asked(
+    desk: Desk, engine: Engine, driver: Started, platform: MemoryPlatform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim_id = strand(desk, engine, driver, platform)
+    (task,) = tasks_of(engine)
+    detach = platform.detach
+
+    def meanwhile(external_id: ExternalId, node: str) -> None:
+        tell(engine, status(task, "TASK_RUNNING"))
+        detach(external_id, node)
+
+    monkeypatch.setattr(platform, "detach", meanwhile)
+    with pytest.raises(Conflict, match=r"MOUNTED: its holder .* is heard of"):
+        desk.release_claim(claim_id, "the machine burnt down", "operator:jane")
+    (claim,) = engine.ledger.claims().items
+    assert (claim.claim_id, claim.state) == (claim_id, ClaimState.MOUNTED)
+    assert not engine.ask(lambda: engine.context.in_doubt)
 
 
 def test_no_person_ends_the_claim_of_a_task_that_runs(desk: Desk, engine: Engine, driver: Started, platform: MemoryPlatform) -> None:
