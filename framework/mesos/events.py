@@ -154,6 +154,8 @@ class _Event(msgspec.Struct):
     error: _Error | None = None
 
 
+NO_NUL = "\ufffd"
+"""Stands for a NUL in a message, such as what a program said before it died: PostgreSQL stores none, and the status is to be stored."""
 _type = msgspec.json.Decoder(_Type)
 _event = msgspec.json.Decoder(_Event)
 
@@ -195,7 +197,7 @@ def _flat(status: _TaskStatus) -> Status:
         state=status.state,
         source=status.source,
         reason=status.reason,
-        message=status.message,
+        message=status.message.replace("\0", NO_NUL),
         uuid=status.uuid,
         data=status.data,
         timestamp=status.timestamp,

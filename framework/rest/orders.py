@@ -8,9 +8,10 @@ import msgspec
 from fastapi import APIRouter, Response
 
 from framework.marathon.reading import parse_json
-from framework.records import revive
+from framework.records import encode, revive
 from framework.rest.context import Actor, Body, Polly, answer
 from framework.service import DriftOrder, ImportOrder, VolumeOrder
+from storage.errors import Invalid
 from storage.model import ClaimId, SnapshotId
 
 router = APIRouter(prefix="/v1")
@@ -30,7 +31,12 @@ class _Reason(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def _read(kind: type[T], body: bytes) -> T:
-    return revive(kind, parse_json(body or b"{}"), "the request")
+    found = parse_json(body or b"{}")
+    try:
+        encode(found)
+    except UnicodeEncodeError as error:
+        raise Invalid(field="the request", value=body[:60].decode("utf-8", "replace"), reason="it holds half a surrogate pair") from error
+    return revive(kind, found, "the request")
 
 
 @router.post("/volumes")

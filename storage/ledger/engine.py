@@ -1,7 +1,8 @@
 """The connections to the ledger's database, and what may go wrong with them. Knows no table.
 
-Every failure of the database itself comes out as LedgerUnavailable with the URL as it may be shown; a broken constraint,
-a deadlock and a lock that does not come are a Conflict. After an error the connection is thrown away, so that nothing of a
+Every failure of the database itself comes out as LedgerUnavailable with the URL as it may be shown, and so does a lock that
+does not come: it says nothing against what was to be stored. A broken constraint and a deadlock are a Conflict, what no
+database can store is Invalid. After an error the connection is thrown away, so that nothing of a
 broken transaction can reach the next one.
 """
 
@@ -28,8 +29,10 @@ BUSY_S: Final = 10
 CACHE_KIB: Final = 64 * 1024
 CHECKPOINT_PAGES: Final = 16_384
 """How many pages (64 MiB) the write-ahead log may gather before they go to the database file: fewer, larger write-backs."""
-LOST_RACES: Final = {"40001", "40P01", "55P03"}
-"""PostgreSQL's codes of a serialisation failure, a deadlock and a lock timeout."""
+UNSTORABLE: Final = (UnicodeEncodeError, OverflowError)
+"""What a driver raises for half a surrogate pair, and for an integer of more than 64 bits."""
+LOST_RACES: Final = {"40001", "40P01"}
+"""PostgreSQL's codes of a serialisation failure and a deadlock: at once the same may go well."""
 
 
 class Database:
@@ -58,6 +61,8 @@ class Database:
         self._driver: Any = self.writer.dialect.loaded_dbapi
         self.beside = Beside()
         self.errors: tuple[type[Exception], ...] = (exc.SQLAlchemyError, self._driver.Error)
+        self.refusals = (*self.errors, *UNSTORABLE)
+        """What a statement may raise."""
 
     @contextmanager
     def writing(self) -> Iterator[Session]:
@@ -99,7 +104,7 @@ class Database:
         reason, cause = self._scrubbed(error), getattr(error, "orig", None) or error
         if isinstance(cause, self._driver.IntegrityError):
             return Conflict(what="the ledger", expected="rows that its constraints allow", found=reason)
-        if isinstance(cause, self._driver.DataError):
+        if isinstance(cause, (self._driver.DataError, *UNSTORABLE)):
             return Invalid(field="a value", value="", reason=f"the ledger cannot store it: {reason}")
         if getattr(cause, "sqlstate", None) in LOST_RACES:
             return Conflict(what="the ledger", expected="its rows to itself", found=reason)
@@ -163,7 +168,7 @@ class Session:
                     return int(self._cursor.execute(*at_once).rowcount)
                 return int(self._cursor.executemany(batch.sqlite, rows).rowcount)
             return int(self._cursor.execute(*batch.postgresql_at_once(rows)).rowcount)
-        except self._database.errors as error:
+        except self._database.refusals as error:
             self._raise(error)
 
     def find(self, lookup: Lookup, keys: Sequence[str]) -> list[Any]:
@@ -172,7 +177,7 @@ class Session:
         try:
             for sql, parameters in lookup.calls(keys, sqlite=self.is_sqlite):
                 found.extend(self._cursor.execute(sql, parameters).fetchall())
-        except self._database.errors as error:
+        except self._database.refusals as error:
             self._raise(error)
         return found
 
@@ -185,13 +190,13 @@ class Session:
         """Runs a statement; the number of rows that it changed."""
         try:
             return self.connection.execute(statement).rowcount
-        except self._database.errors as error:
+        except self._database.refusals as error:
             self._raise(error)
 
     def all(self, statement: Executable) -> Sequence[Any]:
         try:
             return self.connection.execute(statement).all()
-        except self._database.errors as error:
+        except self._database.refusals as error:
             self._raise(error)
 
     def first(self, statement: Executable) -> Any:
@@ -218,7 +223,7 @@ class Session:
     def _plainly(self, sql: str) -> None:
         try:
             self._cursor.execute(sql)
-        except self._database.errors as error:
+        except self._database.refusals as error:
             self._raise(error)
 
 

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from typing import Any, Final
 
 from storage import schema
-from storage.errors import Conflict
+from storage.errors import Conflict, Invalid
 from storage.ledger import rows
 from storage.ledger.bulk import Batch, Lookup, insert
 from storage.ledger.records import ClaimRequest, NewVolume, Placed, PlaceRequest, Refused
@@ -132,12 +131,18 @@ class Placing(Writer):
             return []
         if expected is None:
             expected = [as_placed(request, self.now) for request in requests]
-        with suppress(Unfit, Conflict), self.session.savepoint():
-            self._place_all(requests)
-            self._log(requests)
-            return list(expected)
+        unstorable: Invalid | None = None
+        try:
+            with self.session.savepoint():
+                self._place_all(requests)
+                self._log(requests)
+                return list(expected)
+        except (Unfit, Conflict):
+            pass
+        except Invalid as error:
+            unstorable = error
         if len(requests) == 1:
-            return [Refused(placement_id=requests[0].placement.placement_id, error=reason_of(self.session, requests[0]))]
+            return [Refused(placement_id=requests[0].placement.placement_id, error=unstorable or reason_of(self.session, requests[0]))]
         half = len(requests) // 2
         return self.place(requests[:half], expected[:half]) + self.place(requests[half:], expected[half:])
 

@@ -167,12 +167,14 @@ class Surroundings(Writer):
 
         What is there stays: volumes, claims, and what the pools have provisioned. Whether they have gone offline just now.
         """
+        table = schema.pools
+        # locked in the order in which sync_pools locks them
+        self.session.all(select(table.c.name).where(table.c.platform == platform).order_by(table.c.name).with_for_update())
         before = self._hearing(platform)
         looks, since = before.looks + 1, before.silent_since or self.now
         self.session.run(PUT_HEARING, [(platform, before.heard_at, since, looks, error)])
         if looks < patience:
             return False
-        table = schema.pools
         self.session.execute(update(table).where(table.c.platform == platform, table.c.online).values(online=False))
         if looks == patience:
             self.note("platform.silent", why=f"{platform} was asked {looks} times in vain: {error}")

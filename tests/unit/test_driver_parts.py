@@ -125,6 +125,10 @@ STATUS = {
             ),
         ),
         (event("UPDATE", status={"task_id": value("t"), "state": "TASK_LOST"}), Updated(status=Status(task_id="t", state="TASK_LOST"))),
+        (
+            event("UPDATE", status={"task_id": value("t"), "state": "TASK_FAILED", "message": "it said a\0b"}),
+            Updated(status=Status(task_id="t", state="TASK_FAILED", message="it said a\ufffdb")),
+        ),
         (event("FAILURE", agent_id=value("a1")), Failed(agent_id="a1")),
         (event("FAILURE", agent_id=value("a"), executor_id=value("e"), status=9), Failed(agent_id="a", executor_id="e", status=9)),
         (event("MESSAGE", agent_id=value("a"), executor_id=value("e"), data="aGk="), Message(agent_id="a", executor_id="e", data=b"hi")),

@@ -139,6 +139,12 @@ def test_an_order_that_is_not_valid(http: TestClient, broker: FakeBroker, body: 
     assert (answer.status_code, answer.json()["code"], broker.calls) == (422, "Invalid", [])
 
 
+def test_half_a_surrogate_pair_comes_to_no_broker(http: TestClient, broker: FakeBroker) -> None:
+    answer = http.post("/v1/volumes", content=b'{"name": "a", "profile": "fast", "source": "\\ud800"}')
+    assert (answer.status_code, broker.calls) == (422, [])
+    assert "half a surrogate pair" in answer.json()["message"]
+
+
 def test_a_body_without_end_is_not_read(http: TestClient) -> None:
     assert http.post("/v2/apps", content=b" " * (2 << 20)).json()["code"] == "Invalid"
 
