@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from framework.doctor import of_platform, of_profiles, silences, soundness
+from framework.doctor import of_doubles, of_platform, of_profiles, silences, soundness
 from framework.engine import Engine
 from framework.marathon.model import App
 from framework.mesos.instances import AppState, Waiting
@@ -172,6 +172,7 @@ class Desk:
             ),
             *soundness(self._engine.ledger.counters()),
             *silences(self._engine.ledger.hearings()),
+            *of_doubles(self._engine.config, self._engine.ledger.pools()),
         ]
         for name, platform in self._engine.platforms.items():
             try:

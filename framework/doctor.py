@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from executors.wire import BROKER
 from framework.build import is_compiled
 from framework.config import Config, check_against, load_config
-from framework.fitting import misfits, misfits_in
+from framework.fitting import doubles, misfits, misfits_in
 from storage.errors import Invalid, PollyError
 from storage.model import Hearing, Pool
 from storage.node.devices import Roots
@@ -25,7 +25,7 @@ from storage.node.identities import HOSTNAME, identify
 from storage.node.multipath_findings import multipath_findings
 from storage.node.steps import Machine
 from storage.node.transports import programs
-from storage.platforms.base import Capabilities, Finding, Platform
+from storage.platforms.base import Capabilities, Finding, Platform, PoolReport
 from storage.platforms.registry import build
 
 if TYPE_CHECKING:
@@ -113,11 +113,21 @@ def _config(path: Path) -> Iterator[Finding]:
     yield _fine("config", f"{path}: platforms {', '.join(config.platforms) or 'none'}; profiles {', '.join(config.profiles) or 'none'}")
     if not config.platforms:
         yield _wrong("config", "no platform is configured, so no volume can be made", "Add a block [platforms.NAME] to polly.toml.")
+    pools: list[Pool] = []
     for name in config.platforms:
-        yield from _platform(config, name)
+        yield from _platform(config, name, pools)
+    yield from of_doubles(config, pools)
 
 
-def _platform(config: Config, name: str) -> Iterator[Finding]:
+def of_doubles(config: Config, pools: Sequence[Pool]) -> Iterator[Finding]:
+    """Platforms that are one, and do not know of each other's volumes."""
+    for double in doubles(config.platforms, pools):
+        mend = "Make one block of the two; profiles choose among its pools by `pools` and `pool_labels`."
+        yield _wrong("config", f"{double}, so it is promised twice", mend)
+
+
+def _platform(config: Config, name: str, seen: list[Pool]) -> Iterator[Finding]:
+    """Adds the platform's pools to those that were seen."""
     block, said = config.platforms[name], False
     try:
         with closing(build(name, block.keys.kind, block.settings)) as platform:
@@ -130,11 +140,17 @@ def _platform(config: Config, name: str) -> Iterator[Finding]:
             yield from _profiles(config, platform)
             pools = platform.pools()
             yield _fine(f"platform {name}", f"pools: {', '.join(pool.name for pool in pools) or 'none'}")
-            known = [Pool(platform=name, name=pool.name, capacity_mib=pool.capacity_mib, labels=pool.labels) for pool in pools]
+            known = [_pool(name, pool) for pool in pools]
+            seen += known
             yield from of_profiles(config, platform, known)
     except PollyError as error:
         if not said:  # else it is the same once more, without what to do about it
             yield _failed(f"platform {name}", error)
+
+
+def _pool(platform: str, report: PoolReport) -> Pool:
+    room = report.room.name if report.room else ""
+    return Pool(platform=platform, name=report.name, capacity_mib=report.capacity_mib, labels=report.labels, room=room)
 
 
 def of_profiles(config: Config, platform: Platform, pools: Sequence[Pool]) -> Iterator[Finding]:

@@ -17,6 +17,7 @@ from framework.clock import steady_clock
 from framework.config import Config
 from framework.drifting import Drifting
 from framework.failures import BrokerBusy, BrokerUnavailable
+from framework.fitting import doubles
 from framework.ids import new_id
 from framework.janitor import Janitor
 from framework.mesos.context import FRAMEWORK_ID, Calls, Context
@@ -210,6 +211,8 @@ class Engine:
                 catch_up(self.ledger, self.platforms, self.parts.ids)
             self.scheduler.apps.take_up(self.ledger.restore(self.name), self.parts.clock())
             self.janitor.sync_pools_now()
+            for double in doubles(self.config.platforms, self.ledger.pools()) if len(self.platforms) > 1 else ():
+                logger.warning("%s, so it is promised twice; make one block of the two", double)
             self.loop.start(self.scheduler.handle, self._tick, self._next_at)
             stack.callback(self.loop.stop)
             self.driver.start()

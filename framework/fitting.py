@@ -7,10 +7,13 @@ A broker's start asks no platform anything: what only a platform itself knows, s
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
 
-from storage.errors import Invalid, UnknownPool
+from framework.config import PlatformConfig
+from storage.errors import Invalid, PollyError, UnknownPool
 from storage.model import Pool, Profile, ReclaimPolicy, Sizes
 from storage.platforms.base import Platform
+from storage.platforms.registry import whereabouts
 
 
 def misfits(profiles: Sequence[Profile], platforms: Mapping[str, Platform]) -> Iterator[Invalid]:
@@ -74,6 +77,28 @@ def sizes_in(platform: Platform, parameters: Mapping[str, str], pool: str) -> Si
         return platform.sizes(parameters, pool=pool)
     except (Invalid, UnknownPool):
         return None
+
+
+def doubles(blocks: Mapping[str, PlatformConfig], pools: Sequence[Pool]) -> Iterator[str]:
+    """A sentence for each two platforms that are one storage system and account, and give out the same room twice."""
+    there = {name: (block.keys.kind, where) for name, block in blocks.items() if (where := _whereabouts(block))}
+    for one, other in combinations(sorted(there), 2):
+        if there[one] == there[other] and (same := sorted(_given_out(pools, one) & _given_out(pools, other))):
+            place = ", ".join(f"{key} {value}" for key, value in there[one][1].items())
+            yield f"platforms {one} and {other} are one, {place}: each gives out all of {', '.join(same)}"
+
+
+def _whereabouts(block: PlatformConfig) -> Mapping[str, str]:
+    """Empty also for a block that cannot be read, of which others tell."""
+    try:
+        return whereabouts(block.name, block.keys.kind, block.settings)
+    except PollyError:
+        return {}
+
+
+def _given_out(pools: Sequence[Pool], platform: str) -> set[str]:
+    mine = [pool for pool in pools if pool.platform == platform]
+    return {f"pool {pool.name}" for pool in mine} | {f"what its pools share, {pool.room}" for pool in mine if pool.room}
 
 
 def _misfit(profile: Profile, platform: Platform) -> Invalid | None:

@@ -29,9 +29,12 @@ Check = Callable[[Any], str]
 """Returns "" or what would be right, as in `it must be an absolute path`."""
 
 
-def option(default: Any = REQUIRED, *, says: str, check: Check | None = None) -> Any:
-    """A key of the block: what it means in a sentence, and a check beyond its type. Without a default it must be given."""
-    return dataclasses.field(default=default, metadata={"says": says, "check": check})
+def option(default: Any = REQUIRED, *, says: str, check: Check | None = None, where: bool = False) -> Any:
+    """A key of the block: what it means in a sentence, and a check beyond its type. Without a default it must be given.
+
+    `where`: it says, with the others of which that is said, which storage system and account the platform is.
+    """
+    return dataclasses.field(default=default, metadata={"says": says, "check": check, "where": where})
 
 
 def read_options(kind: type[T], block: str, settings: Mapping[str, object]) -> T:
@@ -54,6 +57,12 @@ def _unknown(field: str, value: object, keys: list[str]) -> Invalid:
     if SECRETS.search(field.rpartition(".")[2]):
         return Invalid(field=field, value="(not shown)", reason=f"no secret stands in polly.toml, and {reason}")
     return Invalid(field=field, value=value, reason=reason)
+
+
+def whereabouts(options: DataclassInstance) -> dict[str, str]:
+    """What says where the platform is, as text; two that say the same are one. Empty where the adapter marks no key."""
+    keys = [field.name for field in dataclasses.fields(options) if field.metadata.get("where")]
+    return {key: _as_text(value).rstrip("/") for key in keys if (value := getattr(options, key)) not in ("", None)}
 
 
 def write_options(options: DataclassInstance) -> dict[str, str]:

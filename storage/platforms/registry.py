@@ -12,8 +12,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 from storage.errors import Invalid, MissingPackage, MissingSdk, PlatformError
+from storage.platforms import options
 from storage.platforms.base import Platform
-from storage.platforms.options import read_options
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint, EntryPoints
@@ -78,7 +78,15 @@ def build(name: str, kind: str, settings: Mapping[str, object]) -> Platform:
     Raises what `adapter` raises, and Invalid for a setting that is unknown, missing or wrong. Connects to nothing.
     """
     made = adapter(name, kind)
-    return made(name, read_options(made.Options, f"platforms.{name}", settings))
+    return made(name, options.read_options(made.Options, f"platforms.{name}", settings))
+
+
+def whereabouts(name: str, kind: str, settings: Mapping[str, object]) -> Mapping[str, str]:
+    """The settings that say which storage system and account `[platforms.NAME]` is; empty where its adapter does not mark them.
+
+    Raises what `build` raises, and connects to nothing either.
+    """
+    return options.whereabouts(options.read_options(adapter(name, kind).Options, f"platforms.{name}", settings))
 
 
 def _entry_points() -> EntryPoints:

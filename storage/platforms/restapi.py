@@ -49,7 +49,7 @@ def _absolute(path: str) -> str:
 class RestOptions:
     """The keys that every array has."""
 
-    endpoint: str = option(says="the URL of the array's management, `https://HOST:PORT`", check=_https)
+    endpoint: str = option(says="the URL of the array's management, `https://HOST:PORT`", check=_https, where=True)
     username: str = option(says="the user that Polly logs in as")
     password_file: str = option(says="the file that holds the user's password; on every machine that calls the array", check=_absolute)
     ca_file: str | None = option(

@@ -291,6 +291,16 @@ def test_config_check_refuses_what_a_broker_would_not_start_with(tmp_path: Path)
     assert "profiles.all.access_mode is 'MULTI_NODE_MULTI_WRITER': platform disks has" in result.stderr
 
 
+def test_the_doctor_tells_of_two_blocks_that_are_one(tmp_path: Path) -> None:
+    (tmp_path / "default").mkdir()
+    block = f'kind = "local"\nroot = "{tmp_path}"\nformat = "folder"\n'
+    config = tmp_path / "polly.toml"
+    config.write_text(f"[platforms.a]\n{block}[platforms.b]\n{block}")
+    told = [finding for finding in examine(config=config, database=None, broker=None) if "are one" in finding.message]
+    assert [(finding.ok, finding.subject) for finding in told] == [(False, "config")]
+    assert "pool default" in told[0].message
+
+
 def test_the_doctor_says_once_that_a_platform_is_ill_and_still_looks_at_its_profiles(tmp_path: Path) -> None:
     file = tmp_path / "polly.toml"
     file.write_text(

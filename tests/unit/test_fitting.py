@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from framework.broker import build_platforms
 from framework.config import parse_config
-from framework.fitting import misfits, misfits_in
+from framework.fitting import doubles, misfits, misfits_in
 from storage.errors import Invalid
 from storage.model import AccessMode, Pool, Profile, ReclaimPolicy
 from storage.platforms.base import Capabilities
@@ -93,3 +93,35 @@ def test_what_only_some_pools_refuse_is_told_of_those_that_qualify() -> None:
 def test_a_profile_is_named_by_its_heading_alone() -> None:
     with pytest.raises(Invalid, match=r"profiles\.fast\.name"):
         parse_config({"profiles": {"fast": {"name": "slow"}}})
+
+
+EBS = {"kind": "ebs", "region": "eu-central-1"}
+
+
+@pytest.mark.parametrize(
+    ("other", "is_told"),
+    [
+        (EBS, True),
+        ({**EBS, "reads_per_s": 5, "attach_by": "broker"}, True),
+        ({**EBS, "region": "us-east-1"}, False),
+        ({**EBS, "profile": "another-account"}, False),
+        ({**EBS, "regio": "eu-central-1"}, False),
+        ({"kind": "gce", "project": "eu-central-1", "zones": ["z1"]}, False),
+    ],
+)
+def test_two_blocks_that_are_one_account_are_told_of(other: dict[str, object], is_told: bool) -> None:
+    blocks = parse_config({"platforms": {"a": EBS, "b": other}}).platforms
+    pools = [Pool(platform=name, name=pool, capacity_mib=1) for name, pool in (("a", "z1"), ("a", "z2"), ("b", "z2"), ("b", "z3"))]
+    said = "platforms a and b are one, region eu-central-1: each gives out all of pool z2"
+    assert list(doubles(blocks, pools)) == ([said] if is_told else [])
+    assert list(doubles(blocks, pools[:2])) == [], "of pools that are not there nothing is given out"
+
+
+def test_two_blocks_of_one_account_without_a_pool_or_a_room_in_common_share_nothing() -> None:
+    blocks = parse_config(
+        {"platforms": {name: {"kind": "local", "root": f"/srv/polly{end}"} for name, end in (("a", ""), ("b", "/"))}}
+    ).platforms
+    pools = [Pool(platform="a", name="p", capacity_mib=1, room="disk 1"), Pool(platform="b", name="q", capacity_mib=1, room="disk 2")]
+    assert list(doubles(blocks, pools)) == []
+    (told,) = doubles(blocks, [*pools, Pool(platform="b", name="r", capacity_mib=1, room="disk 1")])
+    assert told == "platforms a and b are one, root /srv/polly: each gives out all of what its pools share, disk 1"

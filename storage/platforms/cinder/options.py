@@ -29,11 +29,14 @@ def _absolute(path: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CinderOptions:
-    cloud: str = option("", says="the cloud's name in clouds.yaml; empty: the OS_* variables of the environment say all")
+    cloud: str = option("", says="the cloud's name in clouds.yaml; empty: the OS_* variables of the environment say all", where=True)
     clouds_file: str = option(
-        "", says="the clouds.yaml to read, an absolute path, the same on all agents; empty: where openstacksdk looks", check=_absolute
+        "",
+        says="the clouds.yaml to read, an absolute path, the same on all agents; empty: where openstacksdk looks",
+        check=_absolute,
+        where=True,
     )
-    region: str = option("", says="the region; empty: the one that clouds.yaml or the environment names")
+    region: str = option("", says="the region; empty: the one that clouds.yaml or the environment names", where=True)
     attach: str = option(
         NOVA,
         says='"nova": agents are servers of the same project; "bare-metal": agents are machines of their own, '

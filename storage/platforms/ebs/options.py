@@ -48,16 +48,20 @@ def _one_or_more(number: int) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EbsOptions:
-    region: str = option(says="the region, such as eu-central-1", check=_region)
+    region: str = option(says="the region, such as eu-central-1", check=_region, where=True)
     zones: tuple[str, ...] = option((), says="the availability zones that are its pools; not given: all of the region", check=_zones)
     capacity_gib: int = option(
         51200, says="how much Polly may make in each zone, in GiB; EBS itself knows no such figure, only quotas", check=_one_or_more
     )
-    profile: str = option("", says="the profile of the shared credentials and config files; empty: as the SDK's own chain finds it")
-    credentials_file: str = option(
-        "", says="another shared credentials file, by its absolute path; it must be there on agents too", check=_file
+    profile: str = option(
+        "", says="the profile of the shared credentials and config files; empty: as the SDK's own chain finds it", where=True
     )
-    endpoint_url: str = option("", says="another address of EC2's API, such as an interface endpoint's; empty: the region's", check=_url)
+    credentials_file: str = option(
+        "", says="another shared credentials file, by its absolute path; it must be there on agents too", check=_file, where=True
+    )
+    endpoint_url: str = option(
+        "", says="another address of EC2's API, such as an interface endpoint's; empty: the region's", check=_url, where=True
+    )
     multi_attach: bool = option(False, says="whether profiles with `multiAttach` may be read from many nodes at once")
     reads_per_s: int = option(20, says="how often each Describe call may be made in a second", check=_one_or_more)
     writes_per_s: int = option(5, says="how often each changing call may be made in a second", check=_one_or_more)

@@ -60,7 +60,7 @@ def _at_least_one(number: int) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GceOptions:
-    project: str = option(says="the project's id", check=_project)
+    project: str = option(says="the project's id", check=_project, where=True)
     zones: tuple[str, ...] = option(says="the zones whose disks are used; the agents' instances are in them", check=_zones)
     types: tuple[str, ...] = option(
         ("pd-balanced",), says="the types of disks; each zone has one pool for each, named ZONE.TYPE", check=_types
@@ -73,6 +73,6 @@ class GceOptions:
         says="the path of a service account's key; not given: Google's default chain",
         check=_absolute,
     )
-    endpoint: str | None = option(None, says="another address of the API, for private access", check=_endpoint)
+    endpoint: str | None = option(None, says="another address of the API, for private access", check=_endpoint, where=True)
     calls_per_s: int = option(20, says="how many calls a second one process makes at most", check=_at_least_one)
     timeout_s: int = option(120, says="how many seconds an operation, or a refusal for the rate, is waited for", check=_at_least_one)

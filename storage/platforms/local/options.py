@@ -33,7 +33,9 @@ def _pool_names(pools: Sequence[str]) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocalOptions:
-    root: str = option(says="the folder that holds the pools; an absolute path, the same on all agents of the machine", check=_absolute)
+    root: str = option(
+        says="the folder that holds the pools; an absolute path, the same on all agents of the machine", check=_absolute, where=True
+    )
     format: str = option(
         "image", says='"image": files on loop devices, for root; "folder": plain folders, without root and without a quota', check=_format
     )

@@ -47,7 +47,7 @@ def _some(number: int) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PowerFlexOptions:
-    gateway: str = option(says="the address of the REST gateway, such as https://powerflex.example.com", check=_gateway)
+    gateway: str = option(says="the address of the REST gateway, such as https://powerflex.example.com", check=_gateway, where=True)
     username: str = option(says="who Polly is there", check=_given)
     password_file: str = option(
         "", says=f"a file with the password alone; not given: the variable {PASSWORD} of the environment", check=_file

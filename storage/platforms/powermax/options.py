@@ -38,7 +38,7 @@ def _positive(size_mib: int) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PowerMaxOptions(RestOptions):
-    array: str = option(says="the array's serial number, of 12 digits", check=_serial)
+    array: str = option(says="the array's serial number, of 12 digits", check=_serial, where=True)
     port_group: str = option(says="the port group that nodes reach the array by", check=_name)
     protocol: str = option("iscsi", says='how nodes reach the array: "iscsi" or "fc"', check=_protocol)
     service_level: str = option(SERVICE_LEVEL, says="the service level of volumes whose profile names none", check=_name)

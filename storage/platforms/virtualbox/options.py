@@ -52,7 +52,7 @@ def _ports(slots: int) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VirtualBoxOptions:
-    root: str = option(says="the folder on the VM host that holds the pools' folders; an absolute path", check=_absolute)
+    root: str = option(says="the folder on the VM host that holds the pools' folders; an absolute path", check=_absolute, where=True)
     pools: tuple[str, ...] = option(("default",), says="the sub-folders of root that are pools", check=_pool_names)
     capacity_mib: int | None = option(
         None, says='how much each pool holds, in MiB; must be given with via = "soap", which cannot tell', check=_at_least_one
@@ -62,7 +62,7 @@ class VirtualBoxOptions:
         says='"soap": the web service vboxwebsrv; "vboxmanage": the command line, for a broker on the VM host',
         check=_one_of("soap", "vboxmanage"),
     )
-    url: str = option("http://127.0.0.1:18083/", says="where vboxwebsrv listens", check=_http)
+    url: str = option("http://127.0.0.1:18083/", says="where vboxwebsrv listens", check=_http, where=True)
     username: str = option("", says="whom vboxwebsrv lets in; empty where it was told to let in everybody")
     password_file: str = option("", says="a file with that user's password, readable by Polly alone", check=_file)
     ca_file: str = option("", says="the certificate authority of an https address, where the system does not know it", check=_file)

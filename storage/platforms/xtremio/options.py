@@ -26,7 +26,7 @@ def _names(names: Sequence[str]) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class XtremioOptions(RestOptions):
-    cluster: str = option("", says="the name of the cluster; empty: the only one that the XMS manages")
+    cluster: str = option("", says="the name of the cluster; empty: the only one that the XMS manages", where=True)
     protocol: str = option("iscsi", says='how nodes reach the array: "iscsi" or "fc"', check=_protocol)
     portals: tuple[str, ...] = option(
         (), says="names of the iSCSI portals that nodes log in to; not given: all of the cluster", check=_names
