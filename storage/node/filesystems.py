@@ -37,7 +37,7 @@ class Superblock:
     needs_replay: bool = False
     """It was not unmounted; its journal must be replayed before anything else looks at it."""
     is_clean: bool = False
-    """It was unmounted and says of no error: its check will only read."""
+    """It was unmounted, says of no error and is never due for a whole check: its check will only read."""
 
 
 class Filesystem(Protocol):
@@ -98,8 +98,9 @@ class Ext4:
 
     def superblock(self, head: bytes) -> Superblock:
         block = head[self.SUPERBLOCK :]
-        blocks_low, log_size, magic, state, features = (
-            _field(block, form, at) for form, at in (("<I", 0x04), ("<I", 0x18), ("<H", 0x38), ("<H", 0x3A), ("<I", 0x60))
+        blocks_low, log_size, most_mounts, magic, state, check_interval, features = (
+            _field(block, form, at)
+            for form, at in (("<I", 0x04), ("<I", 0x18), ("<h", 0x36), ("<H", 0x38), ("<H", 0x3A), ("<I", 0x44), ("<I", 0x60))
         )
         if magic != self.MAGIC:
             raise ValueError("there is no ext4 superblock")
@@ -110,7 +111,7 @@ class Ext4:
             size_bytes=blocks * (1024 << log_size),
             is_finished=state != 0,
             needs_replay=bool(features & self.NEEDS_REPLAY),
-            is_clean=state == self.VALID and not features & self.NEEDS_REPLAY,
+            is_clean=state == self.VALID and not features & self.NEEDS_REPLAY and most_mounts <= 0 and not check_interval,
         )
 
     def check(self, device: str, run: Run) -> None:

@@ -374,3 +374,12 @@ def test_a_tool_that_is_missing_stops_before_anything_is_written(node: Node) -> 
     node.machine = Machine(run=missing)
     with unchanged(image), pytest.raises(NodeError, match="not installed"):
         node.stage(NEW)
+
+
+@pytest.mark.parametrize("due", [("-c", "1"), ("-i", "1d")], ids=["after so many mounts", "after so long"])
+def test_an_ext4_that_may_be_due_for_a_whole_check_is_checked_on_the_leash(tmp_path: Path, due: tuple[str, str]) -> None:
+    """An e2fsck that writes must not outlive the executor that has begun it."""
+    ext4(image := Node(tmp_path).platform.put("disk"))
+    assert filesystems.superblock(str(image), "ext4").is_clean
+    tool("tune2fs", *due, str(image))
+    assert not filesystems.superblock(str(image), "ext4").is_clean
