@@ -90,8 +90,9 @@ class Ext4:
     VALID: ClassVar[int] = 0x01
 
     def mkfs(self, uuid: str, options: Mapping[str, str], *, is_shared: bool) -> list[str]:
-        # A device that was just created has nothing to discard, and discarding takes longer than all the rest.
-        chosen = {"-m": "0"} | dict(options) | {"-E": _joined(options.get("-E"), "nodiscard")}
+        # A device that was just created has nothing to discard, and discarding takes longer than all the rest. One that is found damaged
+        # while it is mounted takes no more writes, which would spread the damage; mke2fs' own default is to go on.
+        chosen = {"-m": "0", "-e": "remount-ro"} | dict(options) | {"-E": _joined(options.get("-E"), "nodiscard")}
         if is_shared:
             chosen["-O"] = _joined(options.get("-O"), "mmp")
         return ["mkfs.ext4", "-q", "-F", *_flat(chosen), "-U", uuid]

@@ -43,7 +43,7 @@ def test_a_profile_can_change_our_defaults_but_not_our_own_words() -> None:
     ext4 = kind_of("ext4").mkfs("u", {"-m": "1", "-E": "stride=4"}, is_shared=True)
     xfs = kind_of("xfs").mkfs("u", {"-m": "reflink=0"}, is_shared=False)
 
-    assert ext4 == ["mkfs.ext4", "-q", "-F", "-m", "1", "-E", "stride=4,nodiscard", "-O", "mmp", "-U", "u"]
+    assert ext4 == ["mkfs.ext4", "-q", "-F", "-m", "1", "-e", "remount-ro", "-E", "stride=4,nodiscard", "-O", "mmp", "-U", "u"]
     assert xfs == ["mkfs.xfs", "-q", "-K", "-m", "reflink=0,uuid=u"]
 
 
