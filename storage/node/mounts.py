@@ -48,7 +48,7 @@ def mount_device(
 
 
 def bind(source: Path, target: Target, *, read_only: bool = False, proc: Path = PROC) -> Mount:
-    """Shows the folder `source` at `target` too: nosuid, nodev, else with the options of its own mount.
+    """Shows the folder `source`, or what it is a link to, at `target` too: nosuid, nodev, else with the options of its own mount.
 
     Bound there already is fine. Raises UnsafePath, NodeError.
     """
@@ -61,7 +61,7 @@ def bind(source: Path, target: Target, *, read_only: bool = False, proc: Path = 
     read_only = read_only or over.read_only
     if found := mountinfo.top(str(target), mounts):
         return _same(found, over.device, root, options.shown, read_only)
-    _bind(source, target, options.read_only() if read_only else options)
+    _bind(Path(real), target, options.read_only() if read_only else options)
     return _read_back(target, over.device, root, options.shown, read_only, proc)
 
 

@@ -438,7 +438,8 @@ def test_several_volumes_are_shown_each_in_its_place(tmp_path: Path) -> None:
     lines = f"echo x >deep/down/x; echo y >{over}/y; ls {over}; cat shared/file; touch shared/z 2>/dev/null || echo read-only"
     with Running(tmp_path) as executor:
         plans = [one.plan("deep/down"), two.plan(str(over))]
-        shared = HostVolume(host_path=str(host), container_path="shared", read_only=True)
+        (tmp_path / "way").symlink_to(host)  # as /var/run is one
+        shared = HostVolume(host_path=str(tmp_path / "way"), container_path="shared", read_only=True)
         executor.launch(launch(lines, *plans, disks=[one], host_volumes=(shared,)))
         last = executor.ends()
         assert last.state == "TASK_FINISHED", executor.stderr
