@@ -14,7 +14,7 @@ from uuid import UUID
 
 from storage.errors import DamagedFilesystem, Invalid, NodeError, NotBlank
 from storage.node import devices, mounts, options, probing
-from storage.node.commands import Run
+from storage.node.commands import Output, Run
 from storage.node.options import MountOptions
 from storage.node.pace import Pace
 from storage.node.targets import Target
@@ -59,10 +59,10 @@ class Filesystem(Protocol):
     def check(self, device: str, run: Run) -> None:
         """Before a mount for writing: repairs what is safe to repair. Raises DamagedFilesystem, NodeError."""
 
-    def audit(self, device: str, run: Run) -> None:
-        """Reads the whole structure of an unmounted filesystem of unknown origin, changing nothing but a journal that is to be replayed.
+    def audit(self, device: str, target: Target, run: Run, *, read_only: bool) -> None:
+        """Reads the whole structure of an unmounted filesystem of unknown origin, once its journal was replayed, and changes nothing else.
 
-        Raises DamagedFilesystem.
+        `read_only`: not even that. Raises DamagedFilesystem, NodeError.
         """
 
     def identify(self, device: str, uuid: str, target: Target, run: Run) -> str:
@@ -123,8 +123,9 @@ class Ext4:
         if ended.code not in (0, 1):
             raise DamagedFilesystem(device=device, reason=f"{' '.join(command)} ended with {ended.code}: {ended.last_words}")
 
-    def audit(self, device: str, run: Run) -> None:
+    def audit(self, device: str, target: Target, run: Run, *, read_only: bool) -> None:
         if superblock(device, self.name).needs_replay:
+            _refuse_replay(device, read_only)
             self.check(device, run)
         ended = run(["e2fsck", "-f", "-n"], device, ok=range(256), timeout_s=FSCK_S)
         if ended.code != 0:
@@ -150,6 +151,8 @@ class Xfs:
     grows_unmounted: Final = False
 
     MAGIC: ClassVar[bytes] = b"XFSB"
+    UNREPLAYED: ClassVar[str] = "valuable metadata changes in a log"
+    """What xfs_repair says of a filesystem that was not unmounted."""
 
     def mkfs(self, uuid: str, options: Mapping[str, str], *, is_shared: bool) -> list[str]:
         # Without -f on purpose: mkfs.xfs then looks for signatures too and refuses by itself.
@@ -165,17 +168,28 @@ class Xfs:
     def check(self, device: str, run: Run) -> None:
         """The kernel replays xfs' log as it mounts; what that cannot mend is for a person with xfs_repair."""
 
-    def audit(self, device: str, run: Run) -> None:
-        ended = run(["xfs_repair", "-n"], device, ok=range(256), timeout_s=FSCK_S)
+    def audit(self, device: str, target: Target, run: Run, *, read_only: bool) -> None:
+        ended = self._look_through(device, run)
+        if self.UNREPLAYED in f"{ended.out}{ended.err}":
+            _refuse_replay(device, read_only)
+            self._replay(device, target)
+            ended = self._look_through(device, run)
         if ended.code != 0:
             raise DamagedFilesystem(device=device, reason=f"xfs_repair -n ended with {ended.code}: {ended.last_words}")
 
     def identify(self, device: str, uuid: str, target: Target, run: Run) -> str:
-        # The kernel refuses a second xfs of the same UUID. A new one needs an empty log, which a mount leaves behind.
-        mounts.mount_device(device, self.name, target, MountOptions().also("nouuid"))
-        mounts.unmount(target, pace=Pace())
+        # The kernel refuses a second xfs of the same UUID. A new one needs an empty log.
+        self._replay(device, target)
         run(["xfs_admin", "-U", uuid], device, timeout_s=MKFS_S, writes=True)
         return superblock(device, self.name).uuid
+
+    def _look_through(self, device: str, run: Run) -> Output:
+        return run(["xfs_repair", "-n"], device, ok=range(256), timeout_s=FSCK_S)
+
+    def _replay(self, device: str, target: Target) -> None:
+        """The kernel alone replays a log, as it mounts; where the same UUID may be mounted already."""
+        mounts.mount_device(device, self.name, target, MountOptions().also("nouuid"))
+        mounts.unmount(target, pace=Pace())
 
     def grow_unmounted(self, device: str, run: Run) -> None:
         raise NodeError(command="xfs_growfs", target=device, reason="an xfs grows only while it is mounted")
@@ -237,6 +251,11 @@ def make(
 def needs_growth(device: str, filesystem: str) -> bool:
     """Whether the device has at least 1 MiB that its filesystem does not use. Raises DamagedFilesystem, NodeError."""
     return devices.size_bytes(device) - superblock(device, filesystem).size_bytes >= MIB
+
+
+def _refuse_replay(device: str, read_only: bool) -> None:
+    if read_only:
+        raise DamagedFilesystem(device=device, reason=mounts.UNREPLAYED)
 
 
 def _refuse_size(device: str, size_mib: int) -> None:

@@ -23,6 +23,7 @@ from storage.node.targets import FOLDER, Target, empty_folder
 PROC: Final = Path("/proc")
 BROKEN: Final = frozenset({errno.EUCLEAN, errno.EBADMSG, errno.EIO})
 """What mount(2) says of a filesystem whose structure is not whole."""
+UNREPLAYED: Final = "its journal was not replayed; it must be mounted for writing once"
 
 
 # --- mounting --------------------------------------------------------------------------------------------
@@ -119,7 +120,7 @@ def _mount_failed(device: str, filesystem: str, target: Target, read_only: bool,
     if error.errno in BROKEN:
         return DamagedFilesystem(device=device, reason=f"the kernel does not mount it: {reason}")
     if error.errno == errno.EROFS and read_only:
-        return DamagedFilesystem(device=device, reason="its journal was not replayed; it must be mounted for writing once")
+        return DamagedFilesystem(device=device, reason=UNREPLAYED)
     return NodeError(command=f"mount -t {filesystem}", target=str(target), reason=reason)
 
 

@@ -252,7 +252,7 @@ class _Attempt:
         with self.steps.step("fsck", device=self.device):
             if verdict is Verdict.CLONE:
                 return kind.identify(self.device, births.filesystem_uuid(self.plan), self.target, run)
-            kind.audit(self.device, run)
+            kind.audit(self.device, self.target, run, read_only=self.read_only)
         return uuid
 
     def _format(self) -> str:

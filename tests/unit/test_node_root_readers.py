@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from storage.errors import DamagedFilesystem, NodeError, PlatformUnavailable
-from storage.model import Access, AccessMode, ExternalId
+from storage.model import Access, AccessMode, Birth, ExternalId
 from storage.node import filesystems
 from storage.node.births import filesystem_uuid
 from storage.node.pace import Pace
@@ -34,17 +34,23 @@ def node(tmp_path: Path) -> Iterator[Node]:
         yield node
 
 
-def test_a_crashed_volume_is_not_mounted_for_reading_only_from_a_device_that_cannot_be_written(node: Node) -> None:
-    first = node.stage(plan())
+def crashed(node: Node, **known: Any) -> Birth:
+    """A volume that was never unmounted since something was written to it."""
+    first = node.stage(plan(**known))
     Path(first.path, "file").write_text("written")
     subprocess.run(["sync", "-f", first.path], check=True)
-    crashed = node.platform.image("claim-1").read_bytes()
+    left = node.platform.image("claim-1").read_bytes()
     node.unstage(first)
-    node.platform.image("claim-1").write_bytes(crashed)
+    node.platform.image("claim-1").write_bytes(left)
+    return first.birth
+
+
+def test_a_crashed_volume_is_not_mounted_for_reading_only_from_a_device_that_cannot_be_written(node: Node) -> None:
+    birth = crashed(node)
     before = digest(node.platform.image("claim-1"))
 
     with pytest.raises(DamagedFilesystem, match="journal was not replayed"):
-        node.stage(again(first.birth, access=Access.RO))
+        node.stage(again(birth, access=Access.RO))
     assert digest(node.platform.image("claim-1")) == before
 
 
@@ -53,24 +59,32 @@ def test_a_reader_replays_no_journal_where_the_device_could_be_written_and_a_wri
     node: Node, monkeypatch: pytest.MonkeyPatch, filesystem: str, size_mib: int
 ) -> None:
     """As volumes are that several nodes have attached at a time: what each of them would replay is read by the others."""
-    first = node.stage(plan(filesystem=filesystem, size_mib=size_mib))
-    Path(first.path, "file").write_text("written")
-    subprocess.run(["sync", "-f", first.path], check=True)
-    crashed = node.platform.image("claim-1").read_bytes()
-    node.unstage(first)
-    node.platform.image("claim-1").write_bytes(crashed)
+    known: dict[str, Any] = {"filesystem": filesystem, "size_mib": size_mib}
+    birth = crashed(node, **known)
     before = digest(node.platform.image("claim-1"))
     set_up = node.platform._set_up
     monkeypatch.setattr(node.platform, "_set_up", lambda external_id, read_only: set_up(external_id, False))
-    known: dict[str, Any] = {"filesystem": filesystem, "size_mib": size_mib}
 
     with pytest.raises(DamagedFilesystem, match="journal was not replayed"):
-        node.stage(again(first.birth, access=Access.RO, **known))
+        node.stage(again(birth, access=Access.RO, **known))
     assert digest(node.platform.image("claim-1")) == before
 
-    later = node.stage(again(first.birth, **known))
+    later = node.stage(again(birth, **known))
     assert Path(later.path, "file").read_text() == "written"
     node.unstage(later)
+
+
+@KINDS
+def test_a_crashed_filesystem_is_taken_over_by_a_writer_and_not_by_a_reader(node: Node, filesystem: str, size_mib: int) -> None:
+    known: dict[str, Any] = {"filesystem": filesystem, "size_mib": size_mib}
+    crashed(node, **known)
+    imported: dict[str, Any] = {"token": "import", "external_id": ExternalId("claim-1"), **known}
+
+    with pytest.raises(DamagedFilesystem, match="journal was not replayed"):
+        node.stage(plan("claim-2", access=Access.RO, **imported))
+    staged = node.stage(plan("claim-3", **imported))
+    assert Path(staged.path, "file").read_text() == "written"
+    node.unstage(staged)
 
 
 def test_a_device_that_can_only_be_read_is_an_error_that_says_so(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
