@@ -6,9 +6,10 @@ What is set is the device's, not a mount's, and outlives the process: whoever co
 from __future__ import annotations
 
 import struct
+from contextlib import suppress
 from typing import Final
 
-from storage.errors import NodeError
+from storage.errors import DeviceInUse, NodeError
 from storage.node.devices import exclusively, ioctl, shared
 
 BLKROSET: Final = 0x125D
@@ -16,15 +17,13 @@ BLKROGET: Final = 0x125E
 
 
 def forbid(device: str) -> None:
-    """Has the kernel write nothing to the device until `allow`. Again is fine.
+    """Has the kernel write nothing to the device until `allow`. Again is fine. Raises NodeError.
 
-    Raises DeviceInUse where somebody uses it who may write; NodeError.
+    One that is mounted already stays as it is: the kernel then replays nothing, and shows a reader what others have mounted for reading.
     """
-    with shared(device) as fd:
-        if _is_forbidden(device, fd):
-            return
-    with exclusively(device) as fd:
-        ioctl(device, fd, BLKROSET, struct.pack("=i", True))
+    with suppress(DeviceInUse), exclusively(device) as fd:
+        if not _is_forbidden(device, fd):
+            ioctl(device, fd, BLKROSET, struct.pack("=i", True))
 
 
 def allow(device: str) -> None:

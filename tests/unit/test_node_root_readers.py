@@ -13,7 +13,7 @@ import pytest
 
 from storage.errors import DamagedFilesystem, NodeError, PlatformUnavailable
 from storage.model import Access, AccessMode, Birth, ExternalId
-from storage.node import filesystems
+from storage.node import filesystems, writing
 from storage.node.births import filesystem_uuid
 from storage.node.pace import Pace
 from storage.node.staged import may_be_held
@@ -85,6 +85,14 @@ def test_a_crashed_filesystem_is_taken_over_by_a_writer_and_not_by_a_reader(node
     staged = node.stage(plan("claim-3", **imported))
     assert Path(staged.path, "file").read_text() == "written"
     node.unstage(staged)
+
+
+def test_a_device_that_is_mounted_for_writing_stays_one_that_can_be_written(node: Node) -> None:
+    writer = node.stage(plan())
+    writing.forbid(writer.device)
+    said = subprocess.run(["blockdev", "--getro", writer.device], check=True, capture_output=True, text=True).stdout
+    node.unstage(writer)
+    assert said == "0\n"
 
 
 def test_a_device_that_can_only_be_read_is_an_error_that_says_so(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
