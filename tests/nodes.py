@@ -27,6 +27,8 @@ from storage.platforms.base import Attachment, Capabilities, CreateRequest, Find
 from tests.support import eventually
 
 MIB = 1 << 20
+VOLUME = VolumeId(f"vol-{os.getpid()}")
+"""The tests that run at the same time have others: by it an xfs has its UUID, which can be mounted once on a machine."""
 
 
 def as_shown(sys: Path) -> Inquire:
@@ -38,7 +40,7 @@ def plan(claim: str = "claim-1", **changes: Any) -> VolumePlan:
     """A plan that creates its volume; `changes` are fields of VolumePlan."""
     fields: dict[str, Any] = {
         "claim_id": ClaimId(claim),
-        "volume_id": VolumeId("vol-1"),
+        "volume_id": VOLUME,
         "name": "/app#0/data",
         "epoch": 1,
         "access": Access.RW,
