@@ -118,7 +118,7 @@ def _snapshot(front: OneFs, call: Call, key: str) -> Said:
 def _jobs(front: OneFs, call: Call, key: str) -> Said:
     if call.method == "POST":
         return 201, front.cluster.begin(call.body)
-    found = [shapes.job(job.id, job.type, job.state) for job in front.cluster.jobs.values()]
+    found = [shapes.job(job.id, job.type, job.state, job.params["paths"]) for job in front.cluster.jobs.values()]
     return 200, front.page(call, "jobs", found)
 
 
@@ -129,7 +129,7 @@ def _job(front: OneFs, call: Call, key: str) -> Said:
             raise Refused("AEC_BAD_REQUEST", "Invalid state", field="state")
         job.state = "cancelled_user"
         return 204, None
-    return 200, {"jobs": [shapes.job(job.id, job.type, job.state)]}
+    return 200, {"jobs": [shapes.job(job.id, job.type, job.state, job.params["paths"])]}
 
 
 def _statistics(front: OneFs, call: Call, key: str) -> Said:

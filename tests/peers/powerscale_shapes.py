@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Final
 
 NOBODY: Final[dict[str, Any]] = {"enabled": False, "primary_group": {}, "secondary_groups": [], "user": {"id": "USER:nobody"}}
@@ -126,7 +127,7 @@ def usage(used: int, inodes: int) -> dict[str, int]:
     }
 
 
-def job(key: int, kind: str, state: str) -> dict[str, Any]:
+def job(key: int, kind: str, state: str, paths: Iterable[str]) -> dict[str, Any]:
     return {
         "control_state": state,
         "create_time": 1606310000,
@@ -135,6 +136,7 @@ def job(key: int, kind: str, state: str) -> dict[str, Any]:
         "end_time": 1606310001 if state in ("succeeded", "failed") else None,
         "id": key,
         "impact": "Low",
+        "paths": list(paths),
         "policy": "MEDIUM",
         "priority": 4,
         "progress": None,

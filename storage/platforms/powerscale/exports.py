@@ -41,6 +41,8 @@ class Home(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Serial, filesystem and UUID; the volume's name, which may be long, is left out where it is the serial."""
     shared: bool = False
     """Any number of nodes may write."""
+    size_mib: int = 0
+    """What the volume was grown to; 0 where it never was."""
     deleting: bool = False
     """This one says nothing else, and counts for as long as it is there."""
 
@@ -51,6 +53,7 @@ class Home(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             floor=max(self.floor, other.floor),
             birth=self.birth or other.birth,
             shared=self.shared or other.shared,
+            size_mib=max(self.size_mib, other.size_mib),
         )
 
     def covers(self, other: Home) -> bool:
@@ -70,6 +73,9 @@ class Home(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             return None
         serial, filesystem, uuid = self.birth
         return Birth(serial=serial or name, filesystem=filesystem, filesystem_uuid=uuid)
+
+    def grown(self, size_mib: int) -> Home:
+        return msgspec.structs.replace(self, size_mib=max(self.size_mib, size_mib))
 
     def born(self, birth: Birth, name: str) -> Home:
         serial = "" if birth.serial == name else birth.serial

@@ -7,7 +7,7 @@ A copy becomes a volume, and a volume becomes a deleted one, by one move each, s
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from storage.errors import PlatformError
@@ -17,6 +17,7 @@ COPY_S: Final = 6 * 3600.0
 """How long OneFS may take to answer that it has copied a folder."""
 SNAPSHOTS: Final = "/ifs/.snapshot"
 FAILED: Final = frozenset({"failed", "cancelled_user", "cancelled_system", "failed_not_retried"})
+ENDED: Final = FAILED | {"succeeded"}
 MODE: Final = "0700"
 
 
@@ -50,7 +51,7 @@ class Folders:
         except (Refused, PlatformError) as error:
             with contextlib.suppress(Refused, PlatformError):
                 self.bin(name, copy)
-                self._remove(name)
+                self._remove(self._of(self._trash, name))
             if not isinstance(error, Taken):  # another with the same token was first
                 raise
 
@@ -61,18 +62,32 @@ class Folders:
             self._onefs.move("delete a volume", path, self._new(self._trash, name))
 
     def empty(self, name: str) -> None:
-        """Has OneFS remove what is left of a volume, which takes as long as it takes."""
+        """Has OneFS remove what is left of a volume, which takes as long as it takes; and what was left of others before."""
         for copy in self._of(self._copies, name):
             self.bin(name, copy)
-        self._remove(name)
+        self._remove(self._of(self._trash, name))
+        self._sweep()
 
-    def _remove(self, name: str) -> None:
+    def _sweep(self) -> None:
+        """What no job is about any more: its job has failed, or whoever was to begin it has died. That it stays fails no other's delete."""
+        with contextlib.suppress(Refused, PlatformError):
+            there = [f"{self._trash}/{child}" for child in self._onefs.children("look for folders", self._trash)]
+            self._remove(self._forgotten(there) if there else [])
+
+    def _forgotten(self, paths: Sequence[str]) -> list[str]:
+        """None where a job does not say what it is about."""
+        jobs = [job for job in self._onefs.all("look at its jobs", "job/jobs", "jobs") if job.get("type") == "TreeDelete"]
+        running = [job.get("paths") for job in jobs if str(job["state"]).lower() not in ENDED]
+        told = [one for one in running if isinstance(one, list)]
+        taken = {str(path).rstrip("/") for one in told for path in one}
+        return [path for path in paths if path not in taken] if len(told) == len(running) else []
+
+    def _remove(self, paths: Sequence[str]) -> None:
         """Raises PlatformError where OneFS takes the job and fails it at once."""
-        paths = self._of(self._trash, name)
         if not paths:
             return
         try:
-            body = {"type": "TreeDelete", "allow_dup": True, "paths": paths}
+            body = {"type": "TreeDelete", "allow_dup": True, "paths": list(paths)}
             job = self._onefs.post("delete a volume", "job/jobs", body).whole("id")
             said = self._onefs.get("delete a volume", f"job/jobs/{job}").objects("jobs")
         except NotThere:

@@ -183,8 +183,10 @@ class OneFs:
             if not answer.is_success:
                 raise self._error(action, answer)
             said = self._api.read(action, answer)
-            if _said(said).code != "AEC_TRANSIENT":
+            if not said.get("errors"):
                 return said
+            if _said(said).code != "AEC_TRANSIENT":
+                raise self._error(action, answer)
             self._wait(AGAIN_S)
         raise PlatformUnavailable(platform=self.platform, action=action, reason=_said(said).reason)
 

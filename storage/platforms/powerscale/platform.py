@@ -10,7 +10,7 @@ from typing import Final
 
 from storage.errors import Invalid, PoolFull, UnknownPool, UnknownSnapshot, UnknownVolume
 from storage.model import AccessMode, Birth, ExternalId, Page
-from storage.platforms import cloning
+from storage.platforms import cloning, parts
 from storage.platforms.base import Attachment, Capabilities, CreateRequest, Finding, Platform, PoolReport, SnapshotReport, VolumeReport
 from storage.platforms.options import write_options
 from storage.platforms.pacing import TokenBucket
@@ -18,6 +18,7 @@ from storage.platforms.powerscale import doctor, naming
 from storage.platforms.powerscale.attaching import Attachments
 from storage.platforms.powerscale.exports import Exports, ExportTable, Home
 from storage.platforms.powerscale.folders import Folders
+from storage.platforms.powerscale.growing import Growth
 from storage.platforms.powerscale.onefs import Full, NotThere, OneFs, verb
 from storage.platforms.powerscale.options import PowerScaleOptions, is_mode
 from storage.platforms.powerscale.snapshots import Snapshot, Snapshots
@@ -67,6 +68,7 @@ class PowerScalePlatform(Platform):
         self._volumes, self._folders = Volumes(self._onefs, options, wait), Folders(self._onefs, base, chance)
         self._snapshots, self._table = Snapshots(self._onefs, base), ExportTable(self._onefs, options.access_zone)
         self._attachments = Attachments(self._table, name, wait, chance)
+        self._growth = Growth(self._volumes, self._table, self._attachments, name)
         self._lock = threading.Lock()
         self._listed: tuple[float, list[VolumeReport]] | None = None
 
@@ -100,9 +102,9 @@ class PowerScalePlatform(Platform):
 
     @verb("list its volumes")
     def volumes(self, *, after: str | None = None, limit: int = 1000) -> Page[VolumeReport]:
-        listed = self._all(anew=after is None)
-        rest = [report for report in listed if after is None or report.external_id > after]
-        return Page(items=rest[:limit], after=rest[limit - 1].external_id if len(rest) > limit else None)
+        listed = {str(report.external_id): report for report in self._all(anew=after is None)}
+        keys, last = parts.cut(listed, after, limit)
+        return Page(items=[listed[key] for key in keys], after=last)
 
     def _all(self, *, anew: bool) -> list[VolumeReport]:
         with self._lock:
@@ -276,10 +278,7 @@ class PowerScalePlatform(Platform):
             raise Invalid(field="size_mib", value=size_mib, reason=reason)
         if wanted_mib > volume.size_mib:
             self._make_sure_of_room(wanted_mib - volume.size_mib)
-            try:
-                self._volumes.grow(volume, wanted_mib)
-            except NotThere as error:
-                raise UnknownVolume(volume=external_id) from error
+            self._growth.grow(volume, wanted_mib)
         return self.inspect(external_id)
 
     # --- attaching --------------------------------------------------------------------------------------
@@ -308,8 +307,9 @@ class PowerScalePlatform(Platform):
 
     @verb("list its snapshots")
     def snapshots(self, *, after: str | None = None, limit: int = 1000) -> Page[SnapshotReport]:
-        rest = [one for one in self._snapshots.all() if after is None or one.name > after]
-        return Page(items=[_reported(one) for one in rest[:limit]], after=rest[limit - 1].name if len(rest) > limit else None)
+        listed = {one.name: one for one in self._snapshots.all()}
+        keys, last = parts.cut(listed, after, limit)
+        return Page(items=[_reported(listed[key]) for key in keys], after=last)
 
     @verb("snapshot a volume")
     def snapshot(self, external_id: ExternalId, *, token: str, name: str = "") -> SnapshotReport:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from storage.model import ExternalId
 from storage.platforms.base import CreateRequest
 from storage.platforms.faulting import Faults
 from storage.platforms.options import read_options
@@ -20,6 +22,7 @@ BASE = "/ifs/data/polly"
 NODES = ("10.20.0.1", "node-b.example")
 SIZE_MIB = 8
 FASTER = 100
+Meet = Callable[[Callable[[], object]], None]
 
 
 def renewed(front: OneFs) -> OneFs:
@@ -89,3 +92,18 @@ def files(front: OneFs, path: str) -> dict[str, str]:
 def names(front: OneFs, path: str = BASE) -> list[str]:
     """What is in a folder; nothing where there is none."""
     return [one["name"] for one in front.cluster.ifs.children(path)] if front.cluster.ifs.is_folder(path) else []
+
+
+def in_every_gap(front: OneFs, platform: PowerScalePlatform, rule: Callable[[ExternalId, Meet], None]) -> None:
+    """The rule on a new volume for each call of its verb, with what it has happen right before that call, until there is no such call."""
+    for number in range(30):
+
+        def meet(happens: Callable[[], object], number: int = number) -> None:
+            front.meet = [("*", "", lambda: None)] * number + [("*", "", happens)]
+
+        rule(platform.create(request(f"meeting-{number}")).external_id, meet)
+        if front.meet:
+            front.meet.clear()
+            assert number >= 2, "the verb makes hardly a call"
+            return
+    raise AssertionError("the verb makes calls without end")

@@ -144,6 +144,14 @@ def test_a_call_that_onefs_calls_transient_is_made_again(front: OneFs, platform:
     front.refuse.clear()
 
 
+def test_a_refusal_in_an_answer_that_is_none_is_told(front: OneFs, platform: PowerScalePlatform) -> None:
+    volume = platform.create(request()).external_id
+    front.meet.append(("DELETE", "/quota/quotas/", lambda: front.refuse.append((200, said("AEC_FORBIDDEN")))))
+    with pytest.raises(PlatformError, match="AEC_FORBIDDEN"):
+        platform.delete(volume)
+    assert len(front.cluster.quotas) == 1
+
+
 @pytest.mark.parametrize("end", [(401, said("AEC_UNAUTHORIZED")), (403, "<html><h1>Forbidden</h1></html>"), (401, "<html>Login</html>")])
 def test_a_session_that_ends_is_begun_anew_by_one_of_those_who_notice(front: OneFs, end: tuple[int, Any]) -> None:
     platform = platform_on(front)

@@ -15,7 +15,7 @@ from storage.errors import Conflict, Invalid, StaleEpoch, UnknownVolume, VolumeI
 from storage.model import Birth, ExternalId
 from storage.platforms.powerscale.exports import NOBODY
 from storage.platforms.powerscale.platform import PowerScalePlatform
-from tests.contract.powerscale.arena import BASE, NODES, platform_on, request
+from tests.contract.powerscale.arena import BASE, NODES, Meet, in_every_gap, platform_on, request
 from tests.peers.powerscale_cluster import hosts_of
 from tests.peers.powerscale_onefs import OneFs
 
@@ -241,23 +241,6 @@ def test_a_node_whose_export_others_take_away_meanwhile_comes_again(
 
 
 # --- one of two, whatever call of the other it comes before ---------------------------------------------------------
-
-Meet = Callable[[Callable[[], object]], None]
-
-
-def in_every_gap(front: OneFs, platform: PowerScalePlatform, rule: Callable[[ExternalId, Meet], None]) -> None:
-    """The rule on a new volume for each call of its verb, with what it has happen right before that call, until there is no such call."""
-    for number in range(30):
-
-        def meet(happens: Callable[[], object], number: int = number) -> None:
-            front.meet = [("*", "", lambda: None)] * number + [("*", "", happens)]
-
-        rule(platform.create(request(f"meeting-{number}")).external_id, meet)
-        if front.meet:
-            front.meet.clear()
-            assert number >= 2, "the verb makes hardly a call"
-            return
-    raise AssertionError("the verb makes calls without end")
 
 
 def comes(platform: PowerScalePlatform, volume: ExternalId, node: str, epoch: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from storage.errors import (
 )
 from storage.model import ExternalId
 from storage.platforms.powerscale.platform import PowerScalePlatform
-from tests.contract.powerscale.arena import BASE, NODES, SIZE_MIB, files, folder, names, request
+from tests.contract.powerscale.arena import BASE, NODES, SIZE_MIB, Meet, files, folder, in_every_gap, names, request
 from tests.peers.powerscale_onefs import OneFs
 
 pytestmark = [pytest.mark.peer, pytest.mark.xdist_group("powerscale")]
@@ -172,3 +173,59 @@ def test_a_job_that_fails_is_said_and_begun_again_by_the_next_delete(front: OneF
     front.cluster.fail_jobs = False
     platform.delete(volume)
     assert names(front, f"{BASE}/.polly/trash") == []
+
+
+@pytest.mark.parametrize("has_failed", [True, False], ids=["its job has failed", "whoever was to begin its job has died"])
+def test_what_no_job_removes_any_more_goes_with_the_next_delete(front: OneFs, platform: PowerScalePlatform, has_failed: bool) -> None:
+    volumes = [platform.create(request(f"t{number}")).external_id for number in range(2)]
+    if has_failed:
+        front.cluster.fail_jobs = True
+        platform.delete(volumes[0])
+        front.cluster.finish_jobs()
+        front.cluster.fail_jobs = False
+    else:
+        folder(front, f"{BASE}/.polly/trash/polly-t9.00c0ffee", {"file": "data"})
+    assert len(names(front, f"{BASE}/.polly/trash")) == 1
+    platform.delete(volumes[1])
+    front.cluster.finish_jobs()
+    assert names(front, f"{BASE}/.polly/trash") == []
+
+
+def test_what_a_job_is_about_is_left_to_it(front: OneFs, platform: PowerScalePlatform) -> None:
+    volumes = [platform.create(request(f"t{number}")).external_id for number in range(2)]
+    front.cluster.job_looks = 100
+    for volume in volumes:
+        platform.delete(volume)
+    assert len(front.cluster.jobs) == 2
+    front.cluster.finish_jobs()
+    assert names(front, f"{BASE}/.polly/trash") == []
+
+
+# --- growing ------------------------------------------------------------------------------------------
+
+
+def grows(platform: PowerScalePlatform, volume: ExternalId, size_mib: int) -> None:
+    with contextlib.suppress(Invalid):  # it is larger by now
+        assert platform.expand(volume, size_mib).size_mib >= size_mib
+
+
+@pytest.mark.parametrize(("mine_mib", "theirs_mib"), [(16, 32), (32, 16)])
+def test_of_two_who_grow_a_volume_at_once_neither_makes_it_smaller(
+    front: OneFs, platform: PowerScalePlatform, other: PowerScalePlatform, mine_mib: int, theirs_mib: int
+) -> None:
+    def rule(volume: ExternalId, meet: Meet) -> None:
+        meet(lambda: grows(other, volume, theirs_mib))
+        grows(platform, volume, mine_mib)
+        if not front.meet:
+            assert platform.inspect(volume).size_mib == 32
+
+    in_every_gap(front, platform, rule)
+
+
+def test_a_volume_that_has_marks_grows_and_keeps_them(front: OneFs, platform: PowerScalePlatform) -> None:
+    volume = platform.create(request()).external_id
+    platform.attach(volume, NODES[0], epoch=7)
+    before = platform.inspect(volume)
+    grown = platform.expand(volume, 64)
+    assert (grown.size_mib, grown.epoch, grown.held_by) == (64, before.epoch, before.held_by)
+    assert len(front.cluster.exports) == 2
