@@ -22,7 +22,7 @@ from storage.errors import (
     VolumeInUse,
 )
 from storage.model import AccessMode, ExternalId, Page
-from storage.platforms import cloning
+from storage.platforms import cloning, parts
 from storage.platforms.base import Attachment, Capabilities, CreateRequest, Finding, Platform, PoolReport, SnapshotReport, VolumeReport
 from storage.platforms.options import write_options
 from storage.platforms.powerflex import doctor, names
@@ -32,7 +32,7 @@ from storage.platforms.powerflex.failures import FULL, GONE, MAPPED, NAME_TAKEN,
 from storage.platforms.powerflex.mapping import Mappings
 from storage.platforms.powerflex.objects import KB_PER_MIB, Volume
 from storage.platforms.powerflex.options import PowerFlexOptions, read_parameters
-from storage.platforms.powerflex.reports import ID, Reports, is_snapshot
+from storage.platforms.powerflex.reports import ID, Reports, is_snapshot, may_be_snapshot
 
 SLOTS: Final = 1024
 """Volumes that one SDC may have."""
@@ -97,7 +97,7 @@ class PowerFlexPlatform(Platform):
 
     @verb("list its volumes")
     def volumes(self, *, after: str | None = None, limit: int = 1000) -> Page[VolumeReport]:
-        found, last = self._part(after, limit, snapshots=False)
+        found, last = self._part(after, limit, lambda volume: not is_snapshot(volume))
         return Page(items=[self._reports.volume(volume) for volume in found], after=last)
 
     @verb("look at a volume")
@@ -109,14 +109,13 @@ class PowerFlexPlatform(Platform):
         found = self._array.named(names.name_of(names.VOLUME, token)) if token else None
         return self._reports.volume(found, token=token) if found else None
 
-    def _part(self, after: str | None, limit: int, *, snapshots: bool) -> tuple[list[Volume], str | None]:
+    def _part(self, after: str | None, limit: int, wanted: Callable[[Volume], bool]) -> tuple[list[Volume], str | None]:
         """The gateway gives all or nothing, so a walk through the parts looks anew only when its first look has become old."""
-        listed = self._array.volumes(anew=after is None)
-        wanted = [volume for volume in listed if is_snapshot(volume) == snapshots and (after is None or volume.id > after)]
-        if len(wanted) > limit:
-            return wanted[:limit], wanted[limit - 1].id
-        self._array.walked()
-        return wanted, None
+        listed = {volume.id: volume for volume in self._array.volumes(anew=after is None) if wanted(volume)}
+        keys, last = parts.cut(listed, after, limit)
+        if last is None:
+            self._array.walked()
+        return [listed[key] for key in keys], last
 
     def _uses(self, pool: Pool) -> bool:
         return pool.is_mirrored and (not self._options.pools or pool.name in self._options.pools)
@@ -279,7 +278,7 @@ class PowerFlexPlatform(Platform):
 
     @verb("list its snapshots")
     def snapshots(self, *, after: str | None = None, limit: int = 1000) -> Page[SnapshotReport]:
-        found, last = self._part(after, limit, snapshots=True)
+        found, last = self._part(after, limit, may_be_snapshot)
         return Page(items=[self._reports.snapshot(snapshot) for snapshot in found], after=last)
 
     @verb("snapshot a volume")

@@ -26,6 +26,11 @@ def is_snapshot(volume: Volume) -> bool:
     return volume.volume_type == SNAPSHOT_TYPE and volume.access_mode_limit == READ_ONLY
 
 
+def may_be_snapshot(volume: Volume) -> bool:
+    """Also one that was renamed: what was made from a volume and has no name of Polly's may be either, and is what it is asked for as."""
+    return is_snapshot(volume) or (volume.volume_type == SNAPSHOT_TYPE and not names.kind_in(volume.name or ""))
+
+
 class Reports:
     """Makes reports of one platform's volumes."""
 
@@ -49,7 +54,7 @@ class Reports:
             if refused.means(GONE):
                 return None
             raise
-        return found if is_snapshot(found) else None
+        return found if may_be_snapshot(found) else None
 
     def volume(self, volume: Volume, *, token: str = "") -> VolumeReport:
         """`token`: what it was looked for with, where its name does not tell."""
