@@ -30,12 +30,16 @@ KEYS: Final = "Correct this key of the platform's block in polly.toml, or what i
 """What to do about an Invalid that a check meets."""
 
 
+def is_host(name: str | None) -> bool:
+    """Whether a resolver would look for it at all."""
+    return name is not None and all(0 < len(label) < 64 for label in name.removesuffix(".").split("."))
+
+
 def _https(endpoint: str) -> str:
     try:
         url = urlsplit(endpoint)
-        plain = (
-            url.scheme == "https" and bool(url.hostname) and "@" not in url.netloc and not url.query and not url.fragment and url.port != 0
-        )
+        bare = endpoint.isprintable() and "@" not in url.netloc and not url.query and not url.fragment and url.port != 0
+        plain = url.scheme == "https" and is_host(url.hostname) and bare
     except ValueError:  # of an address or a port that cannot be
         plain = False
     return "" if plain else "it must be a URL such as https://array.example:443, without a user or password in it"
@@ -84,7 +88,7 @@ class Answer(dict[str, Any]):
         """A whole number, also where it is written as text."""
         try:
             return int(self[key])
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise self.wrong(f"has {self[key]!r} as {key!r}, which is no number") from None
 
     def number(self, key: str, *, otherwise: float | None = None) -> float:
@@ -183,6 +187,9 @@ class RestApi:
     def _ask(self, action: str, method: str, path: str, **more: Any) -> httpx.Response:
         try:
             return self._opened().request(method, path, **{name: value for name, value in more.items() if value is not None})
+        except (httpx.LocalProtocolError, UnicodeError):  # they say what a header holds
+            reason = "what it has given for a login is no header"
+            raise PlatformUnavailable(platform=self.platform, action=action, reason=reason) from None
         except httpx.HTTPError as error:
             raise PlatformUnavailable(platform=self.platform, action=action, reason=_words(error)) from error
 

@@ -73,9 +73,9 @@ class Client:
 
     def _call(self, method: str, path: str, body: Body[str, Any] | None, volume: str) -> httpx.Response:
         answer = self._patiently(lambda: self._authorized(method, path, body))
-        if answer.is_success:
-            return answer
         failure = _read_failure(answer)
+        if answer.is_success and not (failure and failure.error_code):
+            return answer
         if failure is None or answer.status_code in PUT_OFF:
             raise Unreachable(f"HTTP status {answer.status_code} to {method} {path}, which is no answer of the array's")
         raise Refused(failure, status=answer.status_code, volume=volume)

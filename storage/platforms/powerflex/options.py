@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from storage.errors import Invalid
 from storage.platforms.options import option
+from storage.platforms.restapi import is_host
 
 PASSWORD: Final = "POLLY_POWERFLEX_PASSWORD"  # noqa: S105 - the variable's name, not what is in it
 
@@ -18,8 +19,8 @@ PASSWORD: Final = "POLLY_POWERFLEX_PASSWORD"  # noqa: S105 - the variable's name
 def _gateway(url: str) -> str:
     try:
         parts = urlsplit(url)
-        alone = parts.scheme == "https" and parts.hostname and not (parts.path.strip("/") or parts.query or "@" in parts.netloc)
-        plain = bool(alone) and parts.port != 0
+        alone = parts.scheme == "https" and is_host(parts.hostname) and not (parts.path.strip("/") or parts.query or "@" in parts.netloc)
+        plain = alone and url.isprintable() and parts.port != 0
     except ValueError:  # of an address or a port that cannot be
         plain = False
     return "" if plain else "it must be the gateway's address alone, such as https://powerflex.example.com"

@@ -104,6 +104,8 @@ class Session:
             said = msgspec.json.decode(answer.content, type=Bearer)
         except msgspec.MsgspecError as error:
             raise Unreachable(f"the answer to the login is none: {error}") from error
+        if not TOKEN.fullmatch(said.access_token):
+            raise Unreachable("the answer to the login holds no token")
         ends_at = asked_at + max(said.expires_in - EARLY_S, said.expires_in / 2)
         return Token(user=self._user, text=said.access_token, is_bearer=True, refresh=said.refresh_token, ends_at=ends_at)
 

@@ -22,7 +22,7 @@ from storage.platforms.xtremio import doctor, naming
 from storage.platforms.xtremio.hosts import Hosts, groups_in
 from storage.platforms.xtremio.options import XtremioOptions
 from storage.platforms.xtremio.snapshots import Snapshots
-from storage.platforms.xtremio.volumes import GIB, Volumes, id_of, mib_of, name_of, serial_of
+from storage.platforms.xtremio.volumes import GIB, NAA, Volumes, id_of, mib_of, name_of, serial_of
 from storage.platforms.xtremio.xms import NotThere, Refused, Xms
 
 MOST_MIB: Final = 256 * 1024 * 1024
@@ -164,7 +164,7 @@ class XtremioPlatform(Platform):
         if request.source is not None:
             source = self.inspect(request.source)
             cloning.check(request, source, size_mib)
-            return source.external_id
+            return naming.name_in(source.external_id)
         return None if request.snapshot is None else self._snapshots.restorable(request.snapshot, size_mib)
 
     def delete(self, external_id: ExternalId) -> None:
@@ -211,7 +211,9 @@ class XtremioPlatform(Platform):
         try:
             self._hosts.map(name, group)
         except NotThere as error:
-            raise UnknownVolume(volume=name) from error
+            if self._volumes.named(name) is None:
+                raise UnknownVolume(volume=name) from error
+            raise
         if groups_in(self._hosts.maps_of(name)) == [group]:
             return True
         if not was_there:
@@ -221,15 +223,17 @@ class XtremioPlatform(Platform):
     def _attachment(self, external_id: ExternalId, group: str, *, read_only: bool) -> Attachment:
         """The array names a volume for the network, its NAA, with its first mapping; so it is read again."""
         volume = self._volumes.known(external_id)
-        serial, maps = serial_of(volume), self._hosts.maps_of(name_of(volume))
-        mapping = next((found for found in maps if found["ig-name"] == group), None)
+        name, serial = name_of(volume), serial_of(volume)
+        mapping = next((found for found in self._hosts.maps_of(name) if found["ig-name"] == group), None)
         if mapping is None:
             reason = f"somebody has taken volume {external_id} from {group} in the same moment"
             raise PlatformUnavailable(platform=self._name, action="attach a volume", reason=reason)
+        if not serial.startswith(NAA):
+            raise PlatformUnavailable(platform=self._name, action="attach a volume", reason=f"the array has given volume {name} no NAA yet")
         is_iscsi = self._options.protocol == "iscsi"
         return Attachment(
             external_id=external_id,
-            device=f"/dev/disk/by-id/wwn-0x{serial.removeprefix('naa.')}",
+            device=f"/dev/disk/by-id/wwn-0x{serial.removeprefix(NAA)}",
             serial=serial,
             read_only=read_only,
             transport="iscsi" if is_iscsi else "",

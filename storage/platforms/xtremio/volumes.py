@@ -12,6 +12,7 @@ from storage.platforms.xtremio import naming
 from storage.platforms.xtremio.xms import NotThere, Refused, Xms, named
 
 GIB: Final = 1024
+NAA: Final = "naa."
 LIMITS: Final = ("too_many_objs", "too_many_snapshots_per_vol")
 PROPS: Final = ("name", "vol-id", "vol-size", "naa-name", "ancestor-vol-id")
 
@@ -99,7 +100,7 @@ def mib_of(found: Answer, key: str = "vol-size") -> int:
 def serial_of(volume: Answer) -> str:
     """As Linux writes it; a volume that was never mapped has none yet, and its name stands for it."""
     naa = str(volume.get("naa-name") or "").lower()
-    return f"naa.{naa}" if naa else name_of(volume)
+    return f"{NAA}{naa}" if naa else name_of(volume)
 
 
 def _written(size_mib: int) -> str:

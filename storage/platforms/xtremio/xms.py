@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import httpx
@@ -49,19 +50,25 @@ class Xms:
 
     def get(self, kind: str, name: str, *, action: str) -> Answer:
         """Raises NotThere, and PlatformUnavailable where the cluster itself is not there: then nothing can be said of what is in it."""
-        try:
-            return self._call(action, "GET", kind, params={"name": name, **self._here}).part("content")
-        except NotThere as error:
-            if kind != "clusters":
-                self._make_sure_of_cluster(action, error)
-            raise
+        if kind == "clusters":
+            return self._get(kind, name, action)
+        with self._sure_of_cluster(action):
+            return self._get(kind, name, action)
 
-    def _make_sure_of_cluster(self, action: str, error: NotThere) -> None:
+    def _get(self, kind: str, name: str, action: str) -> Answer:
+        return self._call(action, "GET", kind, params={"name": name, **self._here}).part("content")
+
+    @contextlib.contextmanager
+    def _sure_of_cluster(self, action: str) -> Iterator[None]:
         try:
-            self.get("clusters", self.cluster, action=action)
-        except NotThere:
-            reason = f"the XMS has no cluster {self.cluster} ({error.words})"
-            raise PlatformUnavailable(platform=self._api.platform, action=action, reason=reason) from error
+            yield
+        except NotThere as error:
+            try:
+                self._get("clusters", self.cluster, action)
+            except NotThere:
+                reason = f"the XMS has no cluster {self.cluster} ({error.words})"
+                raise PlatformUnavailable(platform=self._api.platform, action=action, reason=reason) from error
+            raise
 
     def all(self, kind: str, *filters: str, props: Sequence[str] = ()) -> list[Answer]:
         """All objects of a type that pass every filter, such as `vol-name:eq:polly-1`."""
@@ -70,7 +77,8 @@ class Xms:
             wanted["filter"] = list(filters)
         if props:
             wanted["prop"] = list(props)
-        return self._listed(kind, wanted)
+        with self._sure_of_cluster(f"list its {kind}"):
+            return self._listed(kind, wanted)
 
     def _listed(self, kind: str, params: Mapping[str, Any]) -> list[Answer]:
         return self._call(f"list its {kind}", "GET", kind, params=params).objects(kind)
@@ -80,12 +88,14 @@ class Xms:
         self._call(action, "POST", kind, json={**values, "cluster-id": self.cluster})
 
     def change(self, kind: str, name: str, values: Object, *, action: str) -> None:
-        """Raises NotThere, Refused."""
-        self._call(action, "PUT", kind, params={"name": name}, json={**values, "cluster-id": self.cluster})
+        """Raises NotThere, as `get` does, and Refused."""
+        with self._sure_of_cluster(action):
+            self._call(action, "PUT", kind, params={"name": name}, json={**values, "cluster-id": self.cluster})
 
     def delete(self, kind: str, name: str, *, action: str) -> None:
-        """Raises NotThere, Refused."""
-        self._call(action, "DELETE", kind, params={"name": name, **self._here})
+        """Raises NotThere, as `get` does, and Refused."""
+        with self._sure_of_cluster(action):
+            self._call(action, "DELETE", kind, params={"name": name, **self._here})
 
     @property
     def _here(self) -> Mapping[str, str]:
@@ -95,8 +105,9 @@ class Xms:
         auth = (self._api.options.username, self._api.password())
         for _ in range(BUSY_TRIES):
             answer = self._api.call(action, method, f"{TYPES}/{kind}", params=params, json=json, auth=auth)
-            if answer.is_success:
-                return self._api.read(action, answer)
+            said = self._api.read(action, answer) if answer.is_success else None
+            if said is not None and "error_code" not in said:
+                return said
             if _words(answer) != BUSY:
                 raise self._error(action, answer)
             self._wait(BUSY_WAIT_S)

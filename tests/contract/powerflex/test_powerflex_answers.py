@@ -90,6 +90,23 @@ def test_a_page_is_no_login(newer: Gateway, logins: list[Answer]) -> None:
     assert "<html>" not in str(error)
 
 
+@pytest.mark.parametrize("token", ["not-a\nreal-token", "not-ä-real-token", ""])
+def test_a_token_that_no_header_can_hold_is_no_login_and_is_not_said(newer: Gateway, token: str) -> None:
+    newer.refuse_logins = [(200, "token"), (200, "4.5"), (200, None), (200, {"access_token": token, "expires_in": 300})]
+    error = refused(platform(newer).pools, PlatformUnavailable)
+    assert "holds no token" in str(error)
+    assert "real-token" not in str(error)
+
+
+def test_a_refusal_in_an_answer_that_is_none_is_told(newer: Gateway) -> None:
+    array = platform(newer)
+    volume = array.create(request()).external_id
+    said = newer._answer("GET", f"/api/instances/Volume::{volume}", token_of(newer), {})
+    newer.refuse = [said, (200, {"message": "The system is in a state in which it cannot", "httpStatusCode": 500, "errorCode": 41})]
+    error = refused(lambda: array.delete(volume), PlatformError)
+    assert "41: The system" in str(error)
+
+
 def test_another_volume_than_was_asked_for_is_not_believed(newer: Gateway) -> None:
     array = platform(newer)
     volume, theirs = array.create(request()).external_id, foreign(newer)

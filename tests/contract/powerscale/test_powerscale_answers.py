@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,6 +23,7 @@ from storage.errors import (
 )
 from storage.model import ExternalId
 from storage.platforms.powerscale.platform import PowerScalePlatform
+from storage.platforms.restapi import Answer
 from tests.contract.powerscale.arena import BASE, NODES, names, platform_on, request
 from tests.peers.powerscale_onefs import PASSWORD, OneFs
 
@@ -172,6 +175,22 @@ def test_a_wrong_password_is_said_without_it(front: OneFs, platform: PowerScaleP
     with pytest.raises(PlatformUnavailable, match="OneFS does not accept user polly") as caught:
         platform.pools()
     assert PASSWORD not in repr((str(caught.value), caught.value.fields))
+
+
+@pytest.mark.parametrize("cookie", ["isisessid=not-a\nreal-one", "isisessid=not-ä-real-one"])
+def test_a_session_that_no_header_can_hold_is_not_said(platform: PowerScalePlatform, cookie: str) -> None:
+    platform._onefs._session = {"Cookie": cookie}
+    with pytest.raises(PlatformUnavailable, match="is no header") as caught:
+        platform.pools()
+    assert "real-one" not in "".join(traceback.format_exception(caught.value))
+    platform._onefs._session = None
+
+
+@pytest.mark.parametrize("size", ["1e400", "0x10", None])
+def test_a_size_that_is_no_number_is_an_error_with_a_name(platform: PowerScalePlatform, size: str | None) -> None:
+    answer = Answer("nas", "look", {"size": json.loads(size) if size == "1e400" else size})
+    with pytest.raises(PlatformUnavailable, match="'size'"):
+        answer.whole("size")
 
 
 # --- polly doctor -----------------------------------------------------------------------------------------

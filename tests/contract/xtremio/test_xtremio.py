@@ -214,7 +214,18 @@ def test_a_certificate_that_is_not_trusted_is_refused(xms: XmsServer) -> None:
 
 
 @pytest.mark.parametrize(
-    "endpoint", ["http://array", "array:443", "https://polly:secret@array", "https://array?x=1", "https://[::1", "https://array:99999"]
+    "endpoint",
+    [
+        "http://array",
+        "array:443",
+        "https://polly:secret@array",
+        "https://array?x=1",
+        "https://[::1",
+        "https://array:99999",
+        "https://a..b",
+        "https://array\n",
+        f"https://{'a' * 64}.b",
+    ],
 )
 def test_an_endpoint_is_an_https_url(xms: XmsServer, endpoint: str) -> None:
     with pytest.raises(Invalid, match="endpoint"):

@@ -14,6 +14,7 @@ from storage.platforms.faulting import Fault
 from storage.platforms.restapi import Answer
 from storage.platforms.xtremio.hosts import port_addresses
 from storage.platforms.xtremio.platform import XtremioPlatform
+from storage.platforms.xtremio.xms import NotThere, Refused
 from tests.contract.xtremio.arena import NODES, PORTS, platform_on, request, things
 from tests.peers.xtremio import FarFaults, XmsServer
 
@@ -221,6 +222,33 @@ def test_a_volume_that_has_got_the_name_of_another_is_not_taken_for_it(xms: XmsS
     assert things(xms) == known
 
 
+def test_a_volume_that_others_have_made_is_cloned_by_its_name(xtremio: XtremioPlatform) -> None:
+    """Its id is more than that."""
+    xtremio._xms.create("volumes", {"vol-name": "db", "vol-size": "1g"}, action="test")
+    (adopted,) = [one.external_id for one in xtremio.volumes().items]
+    assert xtremio.create(request("t2", source=adopted)).token == "t2"
+
+
+def test_a_group_that_goes_while_a_volume_is_mapped_is_no_volume_that_is_lost(
+    xtremio: XtremioPlatform, volume: ExternalId, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    group_of(xtremio, "theirs", (NODES[0],))
+    before(monkeypatch, xtremio, "create", "lun-maps", lambda: xtremio._xms.delete("initiator-groups", "theirs", action="test"))
+    with pytest.raises(NotThere, match="obj_not_found"):
+        xtremio.attach(volume, NODES[0], epoch=1)
+
+
+def test_a_volume_that_has_no_name_on_the_network_yet_is_not_given_out(
+    xtremio: XtremioPlatform, volume: ExternalId, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = xtremio._xms.get
+    with monkeypatch.context() as patch:
+        patch.setattr(xtremio._xms, "get", lambda *what, **more: Answer("x", "look", {**real(*what, **more), "naa-name": ""}))
+        with pytest.raises(PlatformUnavailable, match="no NAA yet"):
+            xtremio.attach(volume, NODES[0], epoch=1)
+    assert xtremio.attach(volume, NODES[0], epoch=1).serial.startswith("naa.")
+
+
 # --- answers that are not the array's -----------------------------------------------------------------------
 
 
@@ -265,10 +293,23 @@ def test_an_answer_that_is_not_the_arrays_is_an_error_with_a_name(
 
 def test_nothing_is_gone_because_the_cluster_is(xms: XmsServer, volume: ExternalId) -> None:
     elsewhere = platform_on(xms, cluster="brick9")
-    looks: tuple[Callable[[ExternalId], object], ...] = (elsewhere.delete, elsewhere.inspect, lambda _: elsewhere.find("t1"))
+    looks: tuple[Callable[[ExternalId], object], ...] = (
+        elsewhere.delete,
+        elsewhere.inspect,
+        lambda _: elsewhere.find("t1"),
+        elsewhere._volumes.discard,
+        lambda volume: elsewhere._hosts.unmap(volume, "theirs"),
+    )
     for look in looks:
         with pytest.raises(PlatformUnavailable, match="no cluster brick9"):
             look(volume)
+
+
+def test_a_refusal_in_an_answer_that_is_none_is_told(xms: XmsServer, xtremio: XtremioPlatform, volume: ExternalId) -> None:
+    xms.faults(say=[(200, '{"message": "vol_in_wrong_state", "error_code": 17}')])
+    with pytest.raises(Refused, match="vol_in_wrong_state"):
+        xtremio._volumes.discard(volume)
+    assert xtremio.inspect(volume)
 
 
 def test_portals_of_both_kinds_of_addresses_are_written_as_iscsiadm_wants_them(
