@@ -60,7 +60,7 @@ def _pools(options: PowerFlexOptions, array: PowerFlexArray) -> Iterator[Finding
 
 def _sdcs(options: PowerFlexOptions, array: PowerFlexArray) -> Iterator[Finding]:
     sdcs = array.sdcs(anew=True).values()
-    waiting = sorted(sdc.called for sdc in sdcs if not sdc.sdc_approved)
+    waiting = sorted(sdc.called for sdc in sdcs if sdc.sdc_approved is False)
     if not sdcs:
         yield Finding(ok=False, subject=options.gateway, message="no node has an SDC", mend="install the SDC on the agents")
     elif waiting:

@@ -53,7 +53,8 @@ class Sdc(_Object, frozen=True, kw_only=True):
     sdc_guid: str | None = None
     name: str | None = None
     sdc_ip: str | None = None
-    sdc_approved: bool = True
+    sdc_approved: bool | None = True
+    """None: of a host that speaks NVMe over TCP, which nobody approves."""
 
     @property
     def called(self) -> str:

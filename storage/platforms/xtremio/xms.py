@@ -117,11 +117,13 @@ class Xms:
         if answer.status_code in (401, 403):
             reason = f"HTTP {answer.status_code}: the XMS does not accept user {self._api.options.username}, or not for this"
             return PlatformUnavailable(platform=self._api.platform, action=action, reason=reason)
+        words = _words(answer)
+        if not words:
+            reason = f"HTTP {answer.status_code}, without a word of the XMS'"
+            return PlatformUnavailable(platform=self._api.platform, action=action, reason=reason)
         if answer.status_code >= 500:
-            return PlatformUnavailable(
-                platform=self._api.platform, action=action, reason=f"HTTP {answer.status_code} {_words(answer)}".strip()
-            )
-        return self._refusal(action, _words(answer) or f"HTTP {answer.status_code}")
+            return PlatformUnavailable(platform=self._api.platform, action=action, reason=f"HTTP {answer.status_code} {words}")
+        return self._refusal(action, words)
 
     def _refusal(self, action: str, reason: str) -> Refused:
         kind = NotThere if reason.endswith("obj_not_found") else Refused

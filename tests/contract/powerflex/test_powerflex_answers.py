@@ -73,6 +73,23 @@ def test_a_list_without_the_one_thing_that_must_be_in_it_is_said(
     refused(lambda: platform(newer).snapshot(volume, token="snap"), PlatformUnavailable)
 
 
+def test_hosts_that_have_no_sdc_keep_nobody_from_attaching(newer: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host that speaks NVMe over TCP has null for all that an SDC has."""
+    real = newer._answer
+    nothing: dict[str, Any] = dict.fromkeys(("name", "sdcGuid", "sdcIp", "sdcApproved"))
+
+    def beside(method: str, asked: str, authorization: str, body: dict[str, Any]) -> Answer:
+        status, said = real(method, asked, authorization, body)
+        return (status, [{**nothing, "id": "1040d67200010000", "hostType": "NVMeHost"}, *said]) if "/Sdc/" in asked else (status, said)
+
+    monkeypatch.setattr(newer, "_answer", beside)
+    array = platform(newer)
+    volume = array.create(request()).external_id
+    array.attach(volume, NODES[0], epoch=1)
+    assert array.inspect(volume).held_by == (NODES[0],)
+    assert all(finding.ok for finding in array.check())
+
+
 def test_an_address_that_another_node_has_now_leads_to_that_one(newer: Gateway) -> None:
     array = platform(newer)
     first, second = (newer.array.sdcs[key] for key in SDCS)

@@ -285,7 +285,7 @@ def test_an_answer_that_is_not_the_arrays_is_an_error_with_a_name(
     known = things(xms)
     for verb in verbs(xtremio, volume, snapshot):
         xms.faults(say=[answer] * 30)
-        with pytest.raises(PlatformError):
+        with pytest.raises(PlatformUnavailable):
             verb()
         xms.faults(say=[])
     assert things(xms) == known
