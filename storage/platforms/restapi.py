@@ -131,16 +131,17 @@ class RestApi:
         self._making = threading.Lock()
         self._client: httpx.Client | None = None
 
-    def password(self) -> str:
-        """Raises Invalid, naming the file, if it cannot be read or is empty: an empty password would lock the user out in the end."""
+    def password(self, action: str) -> str:
+        """Raises PlatformUnavailable, naming the file, if it cannot be read or is empty: an empty password would lock the user out in the
+        end. It is no refusal of the verb, which may have begun when the file was still good."""
         path = self.options.password_file
         try:
             found = Path(path).read_text("utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or "it is not text"
-            raise Invalid(field=f"platforms.{self.platform}.password_file", value=path, reason=reason) from error
+            reason = f"password_file {path} cannot be read: {getattr(error, 'strerror', None) or 'it is not text'}"
+            raise PlatformUnavailable(platform=self.platform, action=action, reason=reason) from error
         if not found:
-            raise Invalid(field=f"platforms.{self.platform}.password_file", value=path, reason="the file is empty")
+            raise PlatformUnavailable(platform=self.platform, action=action, reason=f"password_file {path} is empty")
         return found
 
     def call(

@@ -254,8 +254,9 @@ class PowerMaxPlatform(Platform):
     def _grown(self, volume: Volume, size_mib: int) -> Volume:
         try:
             self._volumes.grow(volume.device, size_mib)
-        except NotThere as error:
-            raise UnknownVolume(volume=volume.id) from error
+        except NotThere:
+            self._get(volume.id)  # if it is there, something else is not
+            raise
         except Refused as error:
             if (now := self._get(volume.id)).size_mib >= size_mib:  # somebody was faster
                 return now

@@ -158,7 +158,7 @@ class Unisphere:
     # --- one call -----------------------------------------------------------------------------
 
     def _call(self, action: str, method: str, path: str, *, params: Mapping[str, str] | None = None, json: Any = None) -> Answer:
-        auth = (self._api.options.username, self._api.password())
+        auth = (self._api.options.username, self._api.password(action))
         answer = self._api.call(action, method, path, params=params, json=json, headers={"Accept": "application/json"}, auth=auth)
         if not answer.is_success:
             raise self._error(action, answer)

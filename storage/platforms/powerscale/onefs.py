@@ -204,7 +204,7 @@ class OneFs:
 
     def _log_in(self, action: str) -> Mapping[str, str]:
         user = self._api.options.username
-        body = {"username": user, "password": self._api.password(), "services": ["platform", "namespace"]}
+        body = {"username": user, "password": self._api.password(action), "services": ["platform", "namespace"]}
         answer = self._api.call(action, "POST", SESSION, json=body)
         cookies = answer.cookies
         if answer.status_code in (401, 403):

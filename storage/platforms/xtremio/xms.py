@@ -102,7 +102,7 @@ class Xms:
         return {"cluster-name": self.cluster}
 
     def _call(self, action: str, method: str, kind: str, *, params: Mapping[str, Any] | None = None, json: Any = None) -> Answer:
-        auth = (self._api.options.username, self._api.password())
+        auth = (self._api.options.username, self._api.password(action))
         for _ in range(BUSY_TRIES):
             answer = self._api.call(action, method, f"{TYPES}/{kind}", params=params, json=json, auth=auth)
             said = self._api.read(action, answer) if answer.is_success else None

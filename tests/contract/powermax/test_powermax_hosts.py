@@ -315,7 +315,10 @@ def test_what_is_wrong_with_the_login_is_said_without_the_password(front: Unisph
     assert "another-secret" not in said
     assert "password_file" in findings(platform_on(front, password_file=str(tmp_path / "none")))[front.url]
     wrong.write_text("\n")
-    assert "the file is empty.: Correct this key" in findings(platform_on(front, password_file=str(wrong)))[front.url]
+    assert (
+        "is empty.: Check endpoint, ca_file, username and password_file"
+        in findings(platform_on(front, password_file=str(wrong)))[front.url]
+    )
     assert PASSWORD not in repr(platform_on(front).settings())
 
 

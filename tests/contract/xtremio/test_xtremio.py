@@ -200,7 +200,7 @@ def test_what_is_wrong_with_the_login_is_said_without_the_password(xms: XmsServe
     assert [finding.subject for finding in platform_on(xms, password_file=str(wrong)).check() if not finding.ok] == [str(wrong)]
     wrong.write_text("\n")
     (finding,) = platform_on(xms, password_file=str(wrong)).check()
-    assert "the file is empty" in finding.message
+    assert "password_file" in finding.message
     (finding,) = platform_on(xms, cluster="brick9").check()
     assert (finding.ok, finding.subject) == (False, "cluster brick9")
     assert "in `cluster`" in finding.mend

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
@@ -16,7 +17,7 @@ from storage.platforms.xtremio.hosts import port_addresses
 from storage.platforms.xtremio.platform import XtremioPlatform
 from storage.platforms.xtremio.xms import NotThere, Refused
 from tests.contract.xtremio.arena import NODES, PORTS, platform_on, request, things
-from tests.peers.xtremio import FarFaults, XmsServer
+from tests.peers.xtremio import PASSWORD, FarFaults, XmsServer
 
 pytestmark = [pytest.mark.peer, pytest.mark.xdist_group("xtremio")]
 
@@ -173,6 +174,20 @@ def test_a_copy_that_gave_up_is_no_volume_and_no_snapshot_and_is_found_to_be_del
     xtremio.delete(left.external_id)
     assert xtremio.find("t2") is None
     assert xtremio.snapshot(volume, token="s2").token == "s2"
+
+
+def test_a_password_that_goes_in_the_middle_of_a_verb_is_no_refusal_of_it(
+    xms: XmsServer, volume: ExternalId, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a refusal nobody looks for what was begun."""
+    (password := tmp_path / "password").write_text(PASSWORD)
+    rotated = platform_on(xms, password_file=str(password))
+    before(monkeypatch, rotated, "change", "volumes", lambda: password.write_text(""))
+    with pytest.raises(PlatformUnavailable, match="is empty"):
+        rotated.snapshot(volume, token="s1")
+    password.write_text(PASSWORD)
+    assert rotated.snapshot(volume, token="s1").token == "s1"
+    assert sum("volumes:" in one for one in things(xms)) == 2
 
 
 @pytest.mark.parametrize("is_cut_off", [False, True])
