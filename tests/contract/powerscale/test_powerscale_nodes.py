@@ -328,6 +328,7 @@ VERBS: dict[str, Verb] = {
     "an attach once more": lambda platform, volume: platform.attach(volume, A, epoch=1),
     "a detach": lambda platform, volume: platform.detach(volume, A),
     "a birth certificate": lambda platform, volume: platform.record_birth(volume, BIRTH, epoch=1),
+    "a growth": lambda platform, volume: platform.expand(volume, 64),
 }
 
 
