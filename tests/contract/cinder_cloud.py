@@ -8,7 +8,7 @@ import os
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,7 +131,7 @@ class Cloud:
         return CinderPlatform("cloud", CinderOptions(**options), poll_s=0.1, orphan_s=0.5, answer_s=answer_s, wait=wait)
 
     def faults(self) -> Faults:
-        """Of both services, one after the other. Each call takes seconds, so that a dead process stands for replies that are lost."""
+        """Of Keystone and both services. What is done when credentials end at a call is what is done when the reply before is lost."""
         kinds = (Fault.DIED, Fault.THROTTLED, Fault.LOST, Fault.EXPIRED)
         made = Faults(*kinds, midway=(Fault.EXPIRED,), codes={Fault.EXPIRED: "HTTP 401"})
         self.keystone.at_call = self.cinder.at_call = self.nova.at_call = made
@@ -174,6 +174,22 @@ class Cloud:
         finally:
             identity.update_user(user, password=files.USER_PASSWORD)
             eventually(self._can_log_in, 10, "the user is let in again")
+
+    @contextlib.contextmanager
+    def region(self, name: str, urls: Mapping[str, str]) -> Iterator[str]:
+        """A region of the cloud's where the services, by their types, have other endpoints in Keystone's catalogue."""
+        identity = self.openstack.connect("admin").identity
+        region = identity.create_region(id=name)
+        services = {service.type: service.id for service in identity.services()}
+        made = [
+            identity.create_endpoint(service_id=services[kind], interface="public", region_id=name, url=url) for kind, url in urls.items()
+        ]
+        try:
+            yield name
+        finally:
+            for one in made:
+                identity.delete_endpoint(one)
+            identity.delete_region(region)
 
     def stopped(self, server: str) -> AbstractContextManager[None]:
         return self._away(server, "stop_server", "SHUTOFF", "start_server")

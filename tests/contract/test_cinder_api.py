@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import requests
 
-from storage.errors import PlatformError, PlatformUnavailable, PollyError
+from storage.errors import PlatformError, PlatformUnavailable, PollyError, UnknownVolume
+from storage.model import ExternalId
 from storage.platforms.base import CreateRequest
 from storage.platforms.cinder import CinderPlatform
 from storage.platforms.cinder.options import BARE_METAL, NOVA, CinderOptions
@@ -64,6 +65,22 @@ def test_an_application_credential_is_enough_until_it_is_taken_back(cinder: Clou
             return "the credentials are refused" in str(error) and made.secret not in str(error)
 
     eventually(is_refused, 10, "the credential is refused")
+
+
+@pytest.mark.parametrize(("cinders", "novas"), [("", ""), ("/v3/%(project_id)s", "/v2.1/%(project_id)s")])
+def test_endpoints_are_taken_as_the_catalogue_writes_them(cinder: Cloud, tmp_path: Path, cinders: str, novas: str) -> None:
+    """With no version, and with the project, as older clouds have them. One that does not answer is no catalogue without Cinder."""
+    urls = {"block-storage": cinder.cinder.url + cinders, "compute": cinder.nova.url + novas}
+    login = cinder.openstack.login(files.USER, "polly", files.USER_PASSWORD)
+    with cinder.region(tmp_path.name, urls) as region:
+        clouds = str(cinder.openstack.write_clouds(tmp_path / "clouds.yaml", polly=login | {"region_name": region}))
+        platform = cinder.platform(NOVA, clouds_file=clouds)
+        with cinder.cinder.refusing(Refusal(status=503)), pytest.raises(PlatformUnavailable, match=r"HTTP 503|does not say its versions"):
+            platform.inspect(ExternalId(cinder.servers[0]))
+        with pytest.raises(UnknownVolume):
+            platform.inspect(ExternalId(cinder.servers[0]))
+        assert [finding for finding in platform.check() if not finding.ok] == []
+        platform.close()
 
 
 @pytest.mark.parametrize("status", [413, 429])
@@ -124,8 +141,10 @@ def test_a_proxy_that_knows_nothing_is_no_proof_that_something_is_gone(cinder: C
     nova.close()
 
 
-def test_a_revoked_token_is_replaced_without_anybody_noticing(bare: CinderPlatform, cinder: Cloud) -> None:
+def test_a_token_that_is_revoked_in_the_middle_of_a_list_is_replaced_without_anybody_noticing(bare: CinderPlatform, cinder: Cloud) -> None:
+    """The servers' disks are older."""
     volume = bare.create(CreateRequest(pool=POOL, size_mib=1024, token=f"token-{os.getpid()}")).external_id
+    first = bare.volumes(limit=1)
     token = str(bare._client._adapter("block-storage").get_token())
     keystone = f"http://127.0.0.1:{cinder.openstack.ports.keystone}/v3/auth/tokens"
     admin = str(cinder.openstack.connect("admin").auth_token)
@@ -136,7 +155,8 @@ def test_a_revoked_token_is_replaced_without_anybody_noticing(bare: CinderPlatfo
         return asked.status_code == 401
 
     eventually(is_refused, 10, "Cinder refuses the revoked token")
-    assert bare.inspect(volume).external_id == volume
+    rest = bare.volumes(after=first.after, limit=1000)
+    assert volume in {one.external_id for one in rest.items} - {one.external_id for one in first.items}
     assert bare._client._adapter("block-storage").get_token() != token
 
 

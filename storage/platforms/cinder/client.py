@@ -29,6 +29,8 @@ VOLUMES: Final = "block-storage"
 SERVERS: Final = "compute"
 MICROVERSIONS: Final[Mapping[str, str]] = {VOLUMES: "3.60", SERVERS: "2.60"}
 """Cinder's of Ussuri, 2020: attachments with a mode. Nova's of Queens, 2018: volumes for several servers."""
+FROM: Final[Mapping[str, str]] = {VOLUMES: "3", SERVERS: "2.1"}
+"""The API's version, which an endpoint may name; Nova's 2.0 knows no microversions."""
 ADDRESS: Final = re.compile(r"https?://[^\s'\"]+?(?=[:,.]?(?:\s|$))")
 TRIES: Final = 8
 """How often a call that was refused for its rate is made."""
@@ -88,7 +90,7 @@ class Client:
         return self._patiently(action, VOLUMES, of)
 
     def newest(self, service: str, action: str) -> tuple[int, int]:
-        """The newest microversion that a service speaks."""
+        """The newest microversion that a service speaks; (0, 0) if it does not say."""
 
         def of(adapter: Adapter) -> tuple[int, int]:
             data = adapter.get_endpoint_data()
@@ -176,7 +178,9 @@ class Client:
             raise self._unavailable(action, f"{what}: {_said(error)}") from error
         except (keystone.MissingRequiredOptions, keystone.NoMatchingPlugin, openstack.exceptions.ConfigException) as error:
             raise self._failed(action, f"the credentials are not complete: {_said(error)}") from error
-        except (keystone.EndpointNotFound, keystone.CatalogException) as error:
+        except keystone.CatalogException as error:
+            if error.message == keystone.EndpointNotFound.message:  # what is raised of an endpoint that is there, but whose answer was none
+                raise self._unavailable(action, "the service does not say its versions at the endpoint that the catalogue names") from error
             raise self._failed(action, f"the catalogue lacks the service: {_said(error)}") from error
         except (keystone.ClientException, openstack.exceptions.SDKException, OSError) as error:
             raise self._unavailable(action, f"{type(error).__name__}: {_said(error)}") from error
@@ -197,6 +201,10 @@ def _adapter(region: Any, service: str) -> Adapter:
         interface=region.get_interface(service),
         region_name=region.get_region_name(service),
         endpoint_override=region.get_endpoint(service),
+        # Where the catalogue's endpoint names no version, the service is asked where that is; a guess would be asked for things in vain.
+        min_version=FROM[service],
+        max_version=f"{FROM[service].partition('.')[0]}.latest",
+        allow_version_hack=False,
     )
 
 

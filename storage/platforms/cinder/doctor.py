@@ -11,6 +11,7 @@ from storage.platforms.cinder.failures import Refusal
 from storage.platforms.cinder.options import BACKENDS, NOVA, CinderOptions
 
 LOOKERS = frozenset({"reader", "auditor", "observer"})
+UNREACHED = "look whether the service runs, and how the catalogue names it"
 LOG_IN = "look at the cloud's entry in clouds.yaml, or at the OS_* variables: openstack token issue"
 
 
@@ -58,7 +59,7 @@ def _finding(subject: str, message: str, mend: str, ask: Callable[[], object]) -
     except Refusal as refusal:
         return Finding(ok=False, subject=subject, message=str(refusal), mend=mend)
     except PlatformError as error:
-        return Finding(ok=False, subject=subject, message=str(error), mend="look whether the service runs, and how the catalogue names it")
+        return Finding(ok=False, subject=subject, message=str(error), mend=UNREACHED)
     return Finding(ok=True, subject=subject, message=message)
 
 
@@ -67,7 +68,9 @@ def _new_enough(service: str, product: str, client: Client) -> Finding:
     try:
         newest = client.newest(service, f"ask {product} for its version")
     except (Refusal, PlatformError) as error:
-        return Finding(ok=False, subject=product, message=str(error), mend="look whether the service runs")
+        return Finding(ok=False, subject=product, message=str(error), mend=UNREACHED)
+    if newest == (0, 0):
+        return Finding(ok=False, subject=product, message="it does not say which microversions it speaks", mend=UNREACHED)
     said = ".".join(map(str, newest))
     if newest < tuple(int(part) for part in needed.split(".")):
         return Finding(
