@@ -145,6 +145,13 @@ def test_of_marks_that_are_there_together_the_highest_count_and_the_others_may_g
     assert records.outdated({**kept, "polly-epoch-9": "came"})[0] == "polly-epoch-9"
 
 
+def test_an_attachment_that_is_gone_is_named_no_longer() -> None:
+    kept = {"polly-for-a": "db-1", "polly-for-b": "db-2", "polly-floor-3": "came"}
+
+    assert records.outdated(kept, attachment="b") == ["polly-for-a"]
+    assert records.outdated(kept) == ["polly-for-a", "polly-for-b"]
+
+
 @pytest.mark.parametrize(
     ("changes", "held_by"),
     [

@@ -102,10 +102,11 @@ class Attaching:
             wanted[records.FOR + attachment] = holder
         if wanted.items() - records.metadata(volume).items():
             self._volumes.mark(external_id, wanted)
-        self._tidy(external_id, {**records.metadata(volume), **wanted})
+        self._tidy(external_id, {**records.metadata(volume), **wanted}, attachment)
 
-    def _tidy(self, external_id: ExternalId, kept: Mapping[str, str]) -> None:
-        for name in records.outdated(kept):
+    def _tidy(self, external_id: ExternalId, kept: Mapping[str, str], attachment: str = "") -> None:
+        """Of a volume that nobody has, or by this attachment alone."""
+        for name in records.outdated(kept, attachment=attachment):
             self._volumes.unmark(external_id, name)
 
 

@@ -77,15 +77,13 @@ class BareMetal:
             volume = self._without_orphans(volume)
         if volume is None:
             return
-        for attachment in self._attachments_for(volume, holder):
-            self._drop(external_id, attachment)
+        for attachment in sorted(_named_for(volume, holder)):
+            if volume["status"] != "available":
+                self._drop(external_id, attachment)
             self._volumes.unmark(external_id, records.FOR + attachment)
 
     def _attachments_for(self, volume: Json, holder: str) -> list[str]:
-        """Of the machine with the same host name: it may have got another address since."""
-        host = connector(holder)["host"]
-        kept = records.metadata(volume).items()
-        named = {key.removeprefix(records.FOR) for key, value in kept if key.startswith(records.FOR) and _host(value) == host}
+        named = _named_for(volume, holder)
         if not named or volume["status"] == "available":
             return []
         return [one["id"] for one in self._attachments(volume["id"]) if one["id"] in named]
@@ -127,6 +125,12 @@ class BareMetal:
 
 def _named(volume: Json) -> set[str]:
     return {key.removeprefix(records.FOR) for key in records.metadata(volume) if key.startswith(records.FOR)}
+
+
+def _named_for(volume: Json, holder: str) -> set[str]:
+    """For the machine with the same host name: it may have got another address since."""
+    host, kept = connector(holder)["host"], records.metadata(volume)
+    return {attachment for attachment in _named(volume) if _host(kept[records.FOR + attachment]) == host}
 
 
 def _host(node: str) -> str:

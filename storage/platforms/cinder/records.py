@@ -66,12 +66,13 @@ def marked(mark: Mark) -> dict[str, str]:
     return above | ({f"{FLOOR}{mark.floor}": CAME} if mark.floor else {})
 
 
-def outdated(kept: Mapping[str, str]) -> list[str]:
-    """The keys of marks that others, which are there beside them, have overtaken."""
+def outdated(kept: Mapping[str, str], *, attachment: str = "") -> list[str]:
+    """The keys of marks that others, which are there beside them, have overtaken, and of attachments that are gone: all but one, if any."""
     epochs, floors = (_numbers(kept, kind) for kind in (EPOCH, FLOOR))
     highest, floor = max([*epochs.values(), *floors.values()], default=0), max(floors.values(), default=0)
     below = [key for key, number in epochs.items() if number < highest or number <= floor]
-    return below + [key for key, number in floors.items() if number < floor]
+    gone = [key for key in kept if key.startswith(FOR) and key != FOR + attachment]
+    return below + [key for key, number in floors.items() if number < floor] + gone
 
 
 def _numbers(kept: Mapping[str, str], kind: str) -> dict[str, int]:
