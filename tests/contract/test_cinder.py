@@ -11,12 +11,21 @@ import pytest
 from storage.platforms.base import Attachment, Platform
 from storage.platforms.cinder.options import BARE_METAL, NOVA
 from storage.platforms.contract import Arena, PlatformContract
-from storage.platforms.contract.copies import CloneRules
+from storage.platforms.contract.copies import CloneRules, RestoreRules
+from storage.platforms.contract.creating import CreateRules, ListRules
+from storage.platforms.contract.interrupted import InterruptedRules
 from storage.platforms.faulting import Faults
 from tests.contract.cinder_cloud import NODES, POOL, Cloud
 from tests.peers import _openstack_files as files
 
 pytestmark = [pytest.mark.peer, pytest.mark.xdist_group("cinder")]
+
+
+def is_without_nova(rule: str) -> bool:
+    """Whether a rule is about what the adapter asks Cinder alone, in either way of attaching."""
+    if rule in vars(InterruptedRules):
+        return not any(verb in rule for verb in ("attach", "detach", "nodes"))
+    return any(rule in vars(rules) for rules in (CreateRules, ListRules, RestoreRules, CloneRules))
 
 
 class OnCinder(PlatformContract):
@@ -54,6 +63,9 @@ class OnCinder(PlatformContract):
     def faults(self, storage: Cloud) -> Faults:
         return storage.faults()
 
+    def things(self, storage: Cloud, platform: Platform) -> list[str]:
+        return storage.things()
+
 
 class TestBareMetal(OnCinder):
     way = BARE_METAL
@@ -64,28 +76,16 @@ class TestBareMetal(OnCinder):
 
 class TestThroughNova(OnCinder):
     way = NOVA
-    by_nova: ClassVar[bool]
-
-    @pytest.fixture
-    def storage(self, cinder: Cloud, request: pytest.FixtureRequest) -> Cloud:
-        type(self).by_nova = any(verb in request.node.name for verb in ("attach", "detach", "nodes"))
-        type(self).nodes = self.named(cinder)
-        cinder.forget()
-        return cinder
 
     @pytest.fixture
     def arena(self, request: pytest.FixtureRequest, storage: Cloud) -> Iterator[Arena]:
         with self.opened(storage) as arena:
-            if request.function.__name__ in vars(CloneRules):
-                arena.leave_out("clones as it does for machines of their own, which is tried there")
+            if is_without_nova(request.function.__name__):
+                arena.leave_out("does it as for machines of their own, where it is tried")
             yield arena
 
     def named(self, cloud: Cloud) -> tuple[str, str]:
         return cloud.servers
-
-    def faults(self, storage: Cloud) -> Faults:
-        """All else is tried on bare metal, and is the same here."""
-        return super().faults(storage) if self.by_nova else Faults()
 
     def stopping(self, storage: Cloud) -> AbstractContextManager[object]:
         return storage.stopped(storage.servers[1])

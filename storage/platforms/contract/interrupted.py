@@ -53,7 +53,8 @@ def at_every_call(arena: Arena, verb: Verb[S, A]) -> None:
     for fault in faults.kinds:
         for nth in itertools.count(middle if fault in faults.midway else 1):
             met = _meets(arena, verb, faults, fault, nth)
-            more, less = (Counter(arena.things()) - before, before - Counter(arena.things()))
+            left = Counter(arena.things())
+            more, less = left - before, before - left
             assert not more + less, f"{fault.value} at call {nth}: left behind is {[*more]}, and missing is {[*less]}"
             assert met or nth > 1, f"{fault.value}: the verb makes no call that the peer sees"
             assert nth < MOST_CALLS, f"{fault.value}: the verb has made {nth} calls and does not end"
