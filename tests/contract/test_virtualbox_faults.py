@@ -158,8 +158,7 @@ def test_a_vm_whose_locker_died_can_still_be_attached_to(rig: Rig, web: Platform
     assert len(web.inspect(volume).held_by) == 1
     web.detach(volume, NODES[0])
     assert web.inspect(volume).held_by == ()
-    rig.box.stop_serving()
-    rig.box.serve()
+    rig.free_vms()
 
 
 def test_a_lock_of_ours_that_does_not_end_is_said(rig: Rig, root: Path, web: Platform) -> None:
@@ -269,7 +268,7 @@ def test_a_web_service_that_dies_in_an_attach_leaves_nothing_locked(rig: Rig, ro
     with contextlib.suppress(PlatformUnavailable):  # when only the unlocking was missing, it is attached
         cut.attach(volume, NODES[0], epoch=1)
     rig.box.serve()
-    eventually(lambda: not locked_vms(rig), 10, "VirtualBox frees the dead service's locks")
+    eventually(lambda: not rig.locked_vms(), 10, "VirtualBox frees the dead service's locks")
     cut.attach(volume, NODES[0], epoch=1)
     assert len(cut.inspect(volume).held_by) == 1
     with pytest.raises(VolumeInUse):
@@ -292,20 +291,13 @@ def test_what_virtualbox_does_not_take_back_is_said_with_what_to_do(rig: Rig, ro
     with pytest.raises(PlatformUnavailable):
         cut.attach(volume, NODES[0], epoch=1)
     rig.box.serve()
-    eventually(lambda: not locked_vms(rig), 10, "VirtualBox frees the dead service's locks")
+    eventually(lambda: not rig.locked_vms(), 10, "VirtualBox frees the dead service's locks")
     with pytest.raises(PlatformError, match="until VBoxSVC has ended"):
         cut.attach(volume, NODES[0], epoch=1)
     rig.box.restart()
     cut.attach(volume, NODES[0], epoch=1)
     assert len(cut.inspect(volume).held_by) == 1
     cut.close()
-
-
-def locked_vms(rig: Rig) -> list[str]:
-    box = rig.log_on()
-    states = {node: rig.soap.IMachine_getSessionState(rig.soap.IVirtualBox_findMachine(box, node)) for node in NODES}
-    rig.soap.IWebsessionManager_logoff(box)
-    return [node for node, state in states.items() if state != "Unlocked"]
 
 
 def test_a_copy_whose_service_dies_is_never_taken_for_a_whole_one(rig: Rig, root: Path) -> None:

@@ -26,6 +26,7 @@ from storage.platforms.virtualbox.websession import WebSession
 from tests.contract.virtualbox_wire import Wire
 from tests.peers import virtualbox as peer
 from tests.peers.virtualbox import PASSWORD, USER, VirtualBox
+from tests.support import eventually
 
 NODES = ("node-a", "node-b")
 CAPACITY_MIB = 4096
@@ -75,6 +76,13 @@ class Rig:
     def build(self, root: Path, via: str, **more: str) -> Platform:
         return build("vbox", "virtualbox", self.settings(root, via, **more))
 
+    def soap_host(self, root: Path, *, bound_s: float, **more: str) -> tuple[VirtualBoxOptions, SoapHost]:
+        """With less patience than settings can ask for."""
+        options = read_options(VirtualBoxOptions, "vbox", self.settings(root, "soap", **more))
+        places, way = Layout(options.root, options.pools), OneWay(str(root), "soap")
+        patience = Patience(bound_s=bound_s)
+        return options, SoapHost(WebSession(options), lock_file=places.lock(), is_kept=places.is_kept, patience=patience, way=way)
+
     @contextlib.contextmanager
     def folder(self) -> Iterator[Path]:
         """A root with an empty pool; its media and their attachments are gone afterwards."""
@@ -86,10 +94,7 @@ class Rig:
             self.tidy(root)
 
     def tidy(self, root: Path) -> None:
-        options = read_options(VirtualBoxOptions, "vbox", self.settings(root, "soap"))
-        way = OneWay(str(root), "soap")
-        places = Layout(options.root, options.pools)
-        host = SoapHost(WebSession(options), lock_file=places.lock(), is_kept=places.is_kept, patience=Patience(bound_s=5), way=way)
+        _, host = self.soap_host(root, bound_s=5)
         media = [known.uuid for known in host.media() if known.location.startswith(f"{root}/")]
         for medium in host.look(media).values():
             for machine in medium.machines:
@@ -103,6 +108,18 @@ class Rig:
             if key.startswith("polly/"):
                 host.write_record(key, "")
         host.close()
+
+    def locked_vms(self) -> list[str]:
+        box = self.log_on()
+        states = {node: self.soap.IMachine_getSessionState(self.soap.IVirtualBox_findMachine(box, node)) for node in NODES}
+        self.log_off(box)
+        return [node for node, state in states.items() if state != "Unlocked"]
+
+    def free_vms(self) -> None:
+        """From the locks of web sessions that have ended, which the service keeps."""
+        self.box.stop_serving()
+        self.box.serve()
+        eventually(lambda: not self.locked_vms(), 10, "VirtualBox frees the dead service's locks")
 
     @contextlib.contextmanager
     def saved(self, node: str) -> Iterator[None]:

@@ -4,35 +4,47 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from storage.platforms.faulting import Fate, Fault, Faults
+from tests.peers.virtualbox import PASSWORD
 from tests.ports import free_port, give_back
 
 OPERATION = re.compile(rb"<(?:\w+:)?(I[A-Za-z]+_\w+)")
-READS = re.compile(r"^$|_(get|find)[A-Z]|^IProgress_|_release$")
+READS = re.compile(r"^$|_(get|find)[A-Z]|^IProgress_|_release|_refreshState$")
 """Operations that change nothing: dying after one of them is dying after what was changed before. Empty: the service's description."""
 BOX = re.compile(rb"<returnval>([^<]+)</returnval>")
 
 
-class Deaths(Faults):
-    """Web sessions of processes that died end with the fault, as they do in time: the service waits five minutes for that."""
+class Endings(Faults):
+    """Web sessions end: those of processes that died with the fault, as they do in time (the service waits five minutes for that),
+    and all of them when the credentials expire, so that the service knows no reference any more and lets nobody in."""
 
-    def __init__(self, wire: Wire, log_off: Callable[[str], object], *kinds: Fault) -> None:
-        super().__init__(*kinds, midway=(Fault.DIED,))
-        self._wire, self._log_off = wire, log_off
+    def __init__(self, wire: Wire, log_off: Callable[[str], object], *, midway: Collection[Fault]) -> None:
+        super().__init__(Fault.LOST, Fault.EXPIRED, Fault.DIED, midway=midway, codes={Fault.EXPIRED: "does not let"})
+        self._wire, self._log_off, self._dying = wire, log_off, False
 
     def arrange(self, fault: Fault, nth: int) -> None:
         super().arrange(fault, nth)
-        self._wire.dying = fault is Fault.DIED
+        self._dying = fault is Fault.DIED
 
     def heal(self) -> None:
         super().heal()
-        while self._wire.dying and self._wire.sessions:
+        if self._dying:
+            self._end_sessions()
+        self._dying = False
+
+    def fate(self, call: str) -> Fate:
+        fate = super().fate(call)
+        if fate is Fate.EXPIRED:
+            self._end_sessions()
+        return fate
+
+    def _end_sessions(self) -> None:
+        while self._wire.sessions:
             self._log_off(self._wire.sessions.pop())
-        self._wire.dying = False
 
 
 class Wire:
@@ -41,7 +53,6 @@ class Wire:
     def __init__(self, port: int) -> None:
         self.before: Callable[[str], bool] = lambda operation: False
         self.at_call = Faults()
-        self.dying = False
         self.sessions: list[str] = []
         """What the service has called the sessions that were begun through this wire."""
         self.seen: list[str] = []
@@ -69,6 +80,8 @@ class Wire:
                 operation = found[1].decode() if found else ""
                 wire.seen.append(operation)
                 fate = Fate.DO if READS.search(operation) else wire.at_call.fate(operation)
+                if fate is Fate.EXPIRED:
+                    body = body.replace(PASSWORD.encode(), b"another")
                 cut = fate is Fate.CUT or wire.before(operation)
                 if cut or (answer := wire._ask(self.command, self.path, body)) is None or fate is Fate.UNHEARD:
                     self.close_connection = True

@@ -181,8 +181,10 @@ class VirtualBox:
         return self
 
     def _start_svc(self) -> None:
+        socket = self.work / "tmp/.vbox-root-ipc/ipcd"
+        socket.unlink(missing_ok=True)  # of one that was killed
         self._svc = self._spawn("VBoxSVC")
-        eventually((self.work / "tmp/.vbox-root-ipc/ipcd").is_socket, 20, "VBoxSVC")  # earlier, VBoxManage would start another
+        eventually(socket.is_socket, 20, "VBoxSVC")  # earlier, VBoxManage would start another
         eventually(lambda: subprocess.run([self.program, "list", "vms"], capture_output=True, check=False).returncode == 0, 20, "VBoxSVC")
 
     def restart(self) -> None:

@@ -44,9 +44,9 @@ class Attaching:
         return Attachment(external_id=external_id, device=device, serial=serial, read_only=read_only)
 
     def _left_behind(self, found: Found, vm: Vm) -> PlatformError:
-        """VirtualBox does not take back what a client that died had not saved, until it starts anew."""
+        """VirtualBox does not take back what its web service had not saved when that died, until it starts anew."""
         reason = (
-            f"VirtualBox remembers that VM {vm.name} has medium {found.uuid}, and the VM's settings do not: a client died before it had "
+            f"VirtualBox remembers that VM {vm.name} has medium {found.uuid}, and the VM's settings do not: vboxwebsrv died before it had "
             "saved them. Stop vboxwebsrv and what else uses VirtualBox on the VM host until VBoxSVC has ended, and start them again"
         )
         return PlatformError(platform=self._media.platform, action="attach a volume", reason=reason)

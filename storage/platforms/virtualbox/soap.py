@@ -207,6 +207,7 @@ class SoapHost:
         try:
             self._lock_vm(vm, session)
             machine = str(self._web.call("ISession_getMachine", session))
+            self._keep_what_the_dead_changed(machine)
             try:
                 yield SoapEditing(self, self._web, machine)
             except Unreachable:
@@ -215,6 +216,12 @@ class SoapHost:
                 raise
         finally:
             self._unlock_vm(session)
+
+    def _keep_what_the_dead_changed(self, machine: str) -> None:
+        """VirtualBox shows what a client that died beside its lock had not saved as if it were, forgets it when the VM's lock ends, and
+        crashes when such an attachment is detached."""
+        if self._web.call("IMachine_getSettingsModified", machine):
+            self._web.call("IMachine_saveSettings", machine)
 
     def _lock_vm(self, vm: Vm, session: str) -> None:
         """Alone where the VM does not run; beside its own process where it does.
