@@ -89,6 +89,27 @@ def test_a_node_is_found_by_all_that_it_can_know_of_itself(rig: Rig, platform: P
         platform.detach(volume, stranger)
 
 
+def test_vms_that_take_anothers_uuid_or_name_are_not_taken_for_it(rig: Rig, platform: Platform) -> None:
+    volume, vm = created(platform), rig.host.find_vm(NODES[0])
+    assert vm is not None
+    assert platform.node_stopped(vm.uuid)
+    rig.box.manage("clonevm", vm.uuid, "--name", "copy", "--options", "keephwuuids", "--register")
+    try:
+        with pytest.raises(Invalid, match=f"copy, {NODES[0]}"):
+            platform.node_stopped(vm.uuid)
+    finally:
+        rig.box.manage("unregistervm", "copy", "--delete")
+    with another_vm(rig, "worker", ports=2):
+        platform.attach(volume, "worker", epoch=1)
+        platform.detach(volume, "worker")
+        rig.box.manage("modifyvm", "worker", "--name", "old")
+        with another_vm(rig, "worker", ports=2) as new:
+            platform.attach(volume, "worker", epoch=1)
+            assert platform.inspect(volume).held_by == (new,)
+            platform.detach(volume, "worker")
+        rig.box.manage("modifyvm", "old", "--name", "worker")
+
+
 def test_a_vm_that_is_off_is_stopped_and_one_that_sleeps_is_not(rig: Rig, platform: Platform) -> None:
     assert isinstance(platform, VirtualBoxPlatform)
     stopped = platform.node_stopped(NODES[0])

@@ -31,9 +31,10 @@ from storage.platforms.virtualbox.failures import (
     as_error,
     verb,
 )
-from storage.platforms.virtualbox.host import Controller, Plug
+from storage.platforms.virtualbox.host import Controller, Plug, Vm
 from storage.platforms.virtualbox.layout import Layout
-from storage.platforms.virtualbox.nodes import spellings
+from storage.platforms.virtualbox.manage import ManageHost
+from storage.platforms.virtualbox.nodes import Nodes, spellings
 from storage.platforms.virtualbox.options import VirtualBoxOptions, read_parameters
 from storage.platforms.virtualbox.patience import Patience
 from storage.platforms.virtualbox.records import Record, read_record, write_record
@@ -349,7 +350,40 @@ def test_a_vms_settings_are_read() -> None:
     assert sata.free_port() == 2
     assert output.plug_of(said, "257fe257-c620-44cb-8826-dc97a98f5a48") == Plug(controller="SATA-1", port=3)
     assert output.plug_of(said, UUID) is None
-    assert output.hardware(said) == {UUID, "080027cdd93d"}
+    assert output.hardware(said, cards=False) == {UUID}
+    assert output.hardware(said, cards=True) == {"080027cdd93d"}
+
+
+def test_what_people_write_of_a_vm_is_not_taken_for_its_settings() -> None:
+    """VBoxManage escapes quotes and backslashes, and leaves the ends of lines as they are."""
+    running = VM.replace("aborted-saved", "running").replace('"node 1"', '"\nVMState=\\"poweroff\\"\nnode \\\\"')
+    said = output.settings(running + 'description="It ran:\nVMState=poweroff\n\\"SATA-1-3-0\\"=none\n"\nGuestMemoryBalloon=0\n')
+    assert (output.vm(said).state, output.vm(said).name) == ("running", '\nVMState="poweroff"\nnode \\')
+    assert output.controllers(said)[1].taken == {0, 3}
+    assert said["GuestMemoryBalloon"] == "0"
+
+
+def test_what_people_write_of_a_medium_is_not_taken_for_its_place() -> None:
+    text = MEDIA.replace(
+        "for the shop", "UUID: that of the old disk\nUUID: old\nLocation:       /srv/polly/default/b.vdi\nState:          created"
+    )
+    assert [listed.medium.location for listed in output.media(text)] == ["/srv/polly/default/lost.vmdk", "/srv/polly/default/a b.vdi"]
+
+
+def test_a_vm_that_was_teleported_away_is_not_stopped() -> None:
+    """It runs on, elsewhere."""
+    assert Nodes("vbox", OneVm("teleported")).stopped("node1") is None
+    assert Nodes("vbox", OneVm("aborted")).stopped("node1")
+
+
+class OneVm(ManageHost):
+    """A VirtualBox with a VM in the state of its choice, which none without a kernel module can be brought to."""
+
+    def __init__(self, state: str) -> None:
+        self._vm = Vm(uuid=UUID, name="node1", state=state)
+
+    def find_vm(self, name_or_uuid: str) -> Vm | None:
+        return self._vm if name_or_uuid == self._vm.name else None
 
 
 def test_a_full_controller_has_no_port() -> None:
@@ -358,6 +392,7 @@ def test_a_full_controller_has_no_port() -> None:
 
 def test_extra_data_are_read() -> None:
     assert (output.value('Value: {"epoch":1}\n'), output.value("No value set!\n")) == ('{"epoch":1}', "")
+    assert output.values("Key: polly-way/srv/my disks/soap, Value: soap\n") == {"polly-way/srv/my disks/soap": "soap"}
     assert output.values('Key: polly/a%40b, Value: {"name":"x, Value: y"}\nKey: GUI/Other, Value: 1\n') == {
         "polly/a%40b": '{"name":"x, Value: y"}',
         "GUI/Other": "1",

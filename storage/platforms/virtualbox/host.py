@@ -11,9 +11,10 @@ from typing import Final, Protocol
 
 from msgspec import Struct
 
-STOPPED: Final[Mapping[str, str]] = {"poweredoff": "powered off", "aborted": "aborted", "teleported": "teleported away"}
-"""States in which nothing of a VM runs or will run on; a saved one wakes up with its filesystems mounted."""
-RESTING: Final = frozenset({*STOPPED, "saved", "abortedsaved"})
+STOPPED: Final[Mapping[str, str]] = {"poweredoff": "powered off", "aborted": "aborted"}
+"""States in which nothing of a VM runs or will run on. A saved one wakes up with its filesystems mounted, and one that was teleported
+away runs on elsewhere."""
+RESTING: Final = frozenset({*STOPPED, "teleported", "saved", "abortedsaved"})
 """States without a process: the VM's settings can be changed, and no disk is plugged into anything."""
 WRITETHROUGH: Final = "writethrough"
 """The type of a medium that a VM's own snapshots leave alone, so that the VM goes on with the medium itself and not with a copy's child."""
@@ -131,8 +132,8 @@ class Host(Protocol):
     def controllers(self, vm: Vm) -> Sequence[Controller]:
         """Its storage controllers, read past whoever has locked it."""
 
-    def hardware(self, vm: Vm) -> frozenset[str]:
-        """What the VM's guest sees of it, in small letters: the UUID of its firmware, and its MAC addresses as 12 digits."""
+    def hardware(self, vm: Vm, *, cards: bool) -> frozenset[str]:
+        """What the VM's guest sees of it, in small letters: the UUID of its firmware, or with `cards` its MAC addresses as 12 digits."""
 
     def edit(self, vm: Vm) -> AbstractContextManager[Editing]: ...
 

@@ -149,8 +149,8 @@ class ManageHost:
     def controllers(self, vm: Vm) -> Sequence[Controller]:
         return output.controllers(self._said_of(vm.uuid))
 
-    def hardware(self, vm: Vm) -> frozenset[str]:
-        return output.hardware(self._said_of(vm.uuid))
+    def hardware(self, vm: Vm, *, cards: bool) -> frozenset[str]:
+        return output.hardware(self._said_of(vm.uuid), cards=cards)
 
     @contextmanager
     def edit(self, vm: Vm) -> Iterator[ManageEditing]:

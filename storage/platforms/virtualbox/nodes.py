@@ -27,10 +27,17 @@ class Nodes:
         raise Invalid(field="node", value=node, reason=reason)
 
     def find(self, node: str) -> Vm | None:
-        if (known := self._found.get(node)) and (vm := self._host.find_vm(known)):
-            return vm
+        """As it was found before, if its hardware or its name still says so. Raises Invalid for one that two VMs are."""
+        known = self._host.find_vm(self._found[node]) if node in self._found else None
+        return known if known and self._is(known, spellings(node)) else self._find_anew(node)
+
+    def _find_anew(self, node: str) -> Vm | None:
+        """Among all VMs: a copied one may show the UUID that another one is registered by."""
         words = spellings(node)
-        found = {vm.uuid: vm for word in words if word and (vm := self._host.find_vm(word))} or self._by_hardware(words)
+        named = [vm for word in words if word and (vm := self._host.find_vm(word))]
+        by_name = named and words == [node]
+        alike = [] if by_name else [vm for vm in self._host.vms() if self._shows(vm, words)]
+        found = {vm.uuid: vm for vm in (*named, *alike)}
         if len(found) > 1:
             names = ", ".join(sorted(vm.name for vm in found.values()))
             raise Invalid(field="node", value=node, reason=f"these VMs show it all: {names}; give each a UUID and MAC addresses of its own")
@@ -39,17 +46,20 @@ class Nodes:
             return vm
         return None
 
-    def _by_hardware(self, words: Sequence[str]) -> dict[str, Vm]:
-        shown = {word.replace(":", "") for word in words}
-        return {vm.uuid: vm for vm in self._host.vms() if vm.accessible and shown & self._host.hardware(vm)}
+    def _is(self, vm: Vm, words: Sequence[str]) -> bool:
+        return vm.uuid in words or vm.name in words or self._shows(vm, words)
+
+    def _shows(self, vm: Vm, words: Sequence[str]) -> bool:
+        cards = not is_uuid(words[0])
+        return vm.accessible and bool({word.replace(":", "") for word in words} & self._host.hardware(vm, cards=cards))
 
     def names(self, machines: Sequence[str]) -> str:
         """For people: the VMs' names, or their ids where they have none."""
         return ", ".join(vm.name if (vm := self._host.find_vm(machine)) else machine for machine in machines)
 
     def stopped(self, node: str) -> str | None:
-        """Only what VirtualBox says of a VM that it has: one that it does not have may be another VirtualBox's."""
-        vm = self.find(node)
+        """Only what VirtualBox says now of a VM that it has: one that it does not have may be another VirtualBox's."""
+        vm = self._find_anew(node)
         if vm is None or vm.state not in STOPPED:
             return None
         return f"VirtualBox says that VM {vm.name} ({vm.uuid}) is {STOPPED[vm.state]}"

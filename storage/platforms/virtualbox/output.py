@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from msgspec import Struct
@@ -13,6 +13,11 @@ from storage.platforms.virtualbox.host import Controller, Medium, Plug, Vm
 
 COLUMN: Final = 16
 """Where the values of a medium's listing begin."""
+ID: Final = "[0-9a-f-]{36}"
+FIRST: Final = ("UUID", "Parent UUID", "State")
+"""What is written of a medium before its description, which may be any text, of several lines; all else comes after it."""
+KEY: Final = r'(?:"(?:[^"\\]|\\.)*"|[^="\n]+)'
+"""Of a VM's setting, as a pattern."""
 E_FAIL: Final = 0x80004005
 NO_SERVER: Final = ("Failed to create the VirtualBox object", "Failed to initialize COM", "NS_ERROR_SOCKET_FAIL", "NS_ERROR_CALL_FAILED")
 BUSES: Final = {"IntelAhci": "sata", "PIIX3": "ide", "PIIX4": "ide", "ICH6": "ide", "VirtioSCSI": "virtioscsi", "NVMe": "pcie"}
@@ -39,7 +44,7 @@ class Listed(Struct, frozen=True, kw_only=True):
 
 def media(text: str) -> Sequence[Listed]:
     """The base media of a list or of one that was asked for; differencing children are their parents' business."""
-    blocks = re.split(r"(?m)^(?=UUID: )", text)
+    blocks = re.split(rf"(?m)^(?=UUID: {{11}}{ID}$)", text)
     read = (_fields(block) for block in blocks if block.startswith("UUID: "))
     return [_listed(fields) for fields in read if fields.get("Parent UUID", "base") == "base"]
 
@@ -48,11 +53,12 @@ def _fields(block: str) -> dict[str, str]:
     """Each key with its value; the VMs that use it, which go over several lines, become one value."""
     fields: dict[str, str] = {}
     last = ""
-    for line in block.splitlines():
+    for line in block.split("\n"):
         found = re.match(r"([A-Z][A-Za-z ]*):( *)(.*)", line)
         if found and len(found[1]) + 1 + len(found[2]) == COLUMN:
             last = found[1]
-            fields.setdefault(last, found[3])
+            if last not in FIRST or last not in fields:
+                fields[last] = found[3]
         elif last in ("In use by VMs", "Access Error"):
             fields[last] += f"\n{line}"
     return fields
@@ -92,9 +98,28 @@ def made(text: str) -> str:
 
 
 def settings(text: str) -> Mapping[str, str]:
-    """The lines `key="value"` of a VM, each without its quotes."""
-    pairs = (re.match(r'("(?:[^"]*)"|[^=]+)=(.*)', line) for line in text.splitlines())
-    return {pair[1].strip('"'): pair[2].strip('"') for pair in pairs if pair}
+    """The `key="value"` of a VM, each without its quotes. Of two with one key the first: what people write freely comes last."""
+    said: dict[str, str] = {}
+    for entry in _entries(text):
+        if pair := re.fullmatch(rf"({KEY})=(.*)", entry, re.DOTALL):
+            said.setdefault(_bare(pair[1]), _bare(pair[2]))
+    return said
+
+
+def _entries(text: str) -> Iterator[str]:
+    """Names and descriptions may go over several lines, up to a quote that is not escaped."""
+    entry = ""
+    for line in text.split("\n"):
+        entry = f"{entry}\n{line}" if entry else line
+        opened = re.match(rf'{KEY}="', entry)
+        if opened is None or re.search(r'(?<!\\)(\\\\)*"$', entry[opened.end() :]):
+            yield entry
+            entry = ""
+
+
+def _bare(word: str) -> str:
+    quoted = re.fullmatch(r'"(.*)"', word, re.DOTALL)
+    return re.sub(r"\\(.)", r"\1", quoted[1], flags=re.DOTALL) if quoted else word
 
 
 def vm(said: Mapping[str, str]) -> Vm:
@@ -111,8 +136,8 @@ def vm_ids(text: str) -> Sequence[str]:
     return re.findall(r"(?m)\{([0-9a-f-]{36})\}$", text)
 
 
-def hardware(said: Mapping[str, str]) -> frozenset[str]:
-    return frozenset(value.lower() for key, value in said.items() if key == "hardwareuuid" or key.startswith("macaddress"))
+def hardware(said: Mapping[str, str], *, cards: bool) -> frozenset[str]:
+    return frozenset(value.lower() for key, value in said.items() if key.startswith("macaddress" if cards else "hardwareuuid"))
 
 
 def controllers(said: Mapping[str, str]) -> Sequence[Controller]:
@@ -154,4 +179,4 @@ def value(text: str) -> str:
 
 
 def values(text: str) -> Mapping[str, str]:
-    return {found[1]: found[2] for found in re.finditer(r"(?m)^Key: (\S+), Value: (.*)$", text)}
+    return {found[1]: found[2] for found in re.finditer(r"(?m)^Key: (.*?), Value: (.*)$", text)}

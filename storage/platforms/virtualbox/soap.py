@@ -193,13 +193,14 @@ class SoapHost:
     def controllers(self, vm: Vm) -> Sequence[Controller]:
         return SoapEditing(self, self._web, self._machine(vm.uuid)).controllers()
 
-    def hardware(self, vm: Vm) -> frozenset[str]:
-        ref = self._machine(vm.uuid)
-        cards = [self._web.call("IMachine_getNetworkAdapter", ref, slot) for slot in range(NETWORK_SLOTS)]
-        macs = [
-            self._web.call("INetworkAdapter_getMACAddress", card) for card in cards if self._web.call("INetworkAdapter_getEnabled", card)
-        ]
-        return frozenset(str(word).lower() for word in (self._web.call("IMachine_getHardwareUUID", ref), *macs) if word)
+    def hardware(self, vm: Vm, *, cards: bool) -> frozenset[str]:
+        ref, call = self._machine(vm.uuid), self._web.call
+        if not cards:
+            return frozenset({str(call("IMachine_getHardwareUUID", ref)).lower()})
+        found = [call("IMachine_getNetworkAdapter", ref, slot) for slot in range(NETWORK_SLOTS)]
+        return frozenset(
+            str(call("INetworkAdapter_getMACAddress", card)).lower() for card in found if call("INetworkAdapter_getEnabled", card)
+        )
 
     @contextmanager
     def edit(self, vm: Vm) -> Iterator[SoapEditing]:
