@@ -191,6 +191,18 @@ def test_two_processes_of_the_command_line_share_one_lock(rig: Rig, root: Path) 
     second.attach(volume, NODES[0], epoch=1)
 
 
+def test_a_virtualbox_that_a_run_under_our_lock_has_started_does_not_keep_it(rig: Rig, root: Path) -> None:
+    """VBoxSVC ends some seconds after its last client, and who comes then starts another, which inherits what VBoxManage has open."""
+    first, second = rig.build(root, "vboxmanage", lock_wait_s="1"), rig.build(root, "vboxmanage", lock_wait_s="1")
+    volume = created(first)
+    rig.box.end()
+    try:
+        assert first.fence(volume, 2)
+        assert second.fence(volume, 3)
+    finally:
+        rig.box.restart()
+
+
 @pytest.mark.parametrize("ways", [WAYS, WAYS[::-1]], ids=lambda ways: ways[0])
 def test_processes_that_use_one_root_in_two_ways_are_not_both_let_in(rig: Rig, root: Path, ways: tuple[str, str]) -> None:
     first, second = (rig.build(root, way) for way in ways)

@@ -174,6 +174,12 @@ def test_a_medium_of_the_operators_own_is_adopted(rig: Rig, root: Path, platform
     assert medium.kind == "writethrough"
 
 
+def test_letters_of_all_languages_are_kept(rig: Rig, platform: Platform) -> None:
+    made = platform.create(request(name="/größe#0/データ", labels={"für": "\U0001f600"}))
+    assert (made.name, made.labels) == ("/größe#0/データ", {"für": "\U0001f600"})
+    assert list(platform.volumes().items) == [made]
+
+
 def test_a_medium_that_gets_its_name_after_a_look_is_listed_by_it(rig: Rig, root: Path) -> None:
     """References stay the same for a session of the web service, and what was asked of them once is remembered: but not for ever."""
     maker, other = rig.build(root, "soap", url=rig.wire.url), rig.build(root, "soap")

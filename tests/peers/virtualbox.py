@@ -174,7 +174,8 @@ class VirtualBox:
         assert self._holder.stdout is not None
         if self._holder.stdout.readline() != b"ready\n":
             raise Unavailable("this machine does not let us make a mount namespace for VirtualBox's folder")
-        self.program.write_text(f'#!/bin/sh\nexec {shlex.join(["env", *self._hurry(), *self.command("VBoxManage")[2:]])} "$@"\n')
+        run = [*self._hurry(), f"LOCPATH={self._locales()}", *self.command("VBoxManage")[2:]]
+        self.program.write_text(f'#!/bin/sh\nexec env -i LC_ALL="$LC_ALL" {shlex.join(run)} "$@"\n')
         self.program.chmod(0o755)
         self._start_svc()
         self.set_password(PASSWORD)
@@ -189,7 +190,7 @@ class VirtualBox:
 
     def restart(self) -> None:
         """All of VirtualBox ends and starts again: what it had only in its memory is gone."""
-        self._end_all()
+        self.end()
         self._start_svc()
         self.serve()
 
@@ -206,9 +207,15 @@ class VirtualBox:
         """How VBoxManage is kept from lingering (see virtualbox_hurry.c); where nothing can be compiled it lingers now and then."""
         source, library = Path(__file__).with_name("virtualbox_hurry.c"), self.work / "hurry.so"
         if not shutil.which("gcc"):
-            return ["-i"]
+            return []
         _run("gcc", "-shared", "-fPIC", "-O1", "-o", str(library), str(source), "-ldl")
-        return ["-i", f"LD_PRELOAD={library}"]
+        return [f"LD_PRELOAD={library}"]
+
+    def _locales(self) -> Path:
+        """Where VirtualBox, which has no C library's data, finds what this machine has of the locale that all machines have."""
+        locales = self.work / "locales"
+        shutil.copytree("/usr/lib/locale/C.utf8", locales / "C.utf8")
+        return locales
 
     def manage(self, *arguments: str) -> str:
         return _run(str(self.program), *arguments)
@@ -249,14 +256,15 @@ class VirtualBox:
             self.service = None
 
     def stop(self) -> None:
-        self._end_all()
+        self.end()
         if self._holder:
             assert self._holder.stdin is not None
             self._holder.stdin.close()
             self._holder.wait(timeout=10)
         give_back(self.port)
 
-    def _end_all(self) -> None:
+    def end(self) -> None:
+        """All of VirtualBox; VBoxManage starts VBoxSVC where it needs it."""
         self.stop_serving()
         if self._svc:
             _end(self._svc, signal.SIGKILL)

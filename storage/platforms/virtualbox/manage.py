@@ -20,6 +20,9 @@ from storage.platforms.virtualbox.patience import Patience
 from storage.platforms.virtualbox.ways import OneWay
 
 LOCK: Final = "polly.lock"
+LOCALE: Final = "C.UTF-8"
+"""English, and with all letters: VBoxManage refuses arguments that its locale cannot write, and starts VBoxSVC with it."""
+LOOKS: Final = ("list", "showmediuminfo", "showvminfo", "getextradata")
 
 
 class ManageHost:
@@ -32,14 +35,15 @@ class ManageHost:
         return self._run("--version").strip()
 
     def _run(self, *arguments: str, endless: bool = False) -> str:
-        """What VBoxManage says. It keeps our lock open, so that what it does is under the lock even if we die meanwhile."""
-        held: tuple[int, ...] = getattr(self._mine, "locks", ())
+        """What VBoxManage says. It keeps our lock open, so that what it does is under the lock even if we die meanwhile; but not where it
+        only looks, for the VBoxSVC that it may start would keep it, too."""
+        held: tuple[int, ...] = () if arguments[0] in LOOKS else getattr(self._mine, "locks", ())
         try:
             ended = subprocess.run(
                 [self._program, *arguments],
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
-                env={**os.environ, "LC_ALL": "C"},
+                env={**os.environ, "LC_ALL": LOCALE},
                 timeout=None if endless else self._timeout_s,
                 pass_fds=held,
                 check=False,
@@ -192,6 +196,7 @@ class ManageHost:
             yield
         finally:
             self._mine.locks = before
+            fcntl.flock(fd, fcntl.LOCK_UN)  # a VBoxSVC that a run of ours has started has the file open for as long as it lives
             os.close(fd)
 
     def _lock_file(self) -> int:
