@@ -54,8 +54,10 @@ class Rules(PlatformContract):
         return self.rig.build(storage, self.via)
 
     def things(self, storage: Path, platform: Platform) -> list[str]:
-        """Files. Parts of what a dead process was making are swept after a day, and locks stay."""
-        return [str(path) for path in storage.rglob("*") if path.is_file() and not path.name.startswith((PART, "polly-lock", "polly.lock"))]
+        """Files and records. Parts of what a dead process was making are swept after a day, and locks stay."""
+        passing = (PART, "polly-lock", "polly.lock")
+        files = [str(path) for path in storage.rglob("*") if path.is_file() and not path.name.startswith(passing)]
+        return files + self.rig.records()
 
     def write(self, storage: Path, attachment: Attachment, data: bytes) -> None:
         self._data(attachment, data)

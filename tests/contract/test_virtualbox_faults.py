@@ -22,6 +22,7 @@ from storage.errors import (
 from storage.model import ExternalId
 from storage.platforms.base import Platform
 from storage.platforms.virtualbox import layout
+from storage.platforms.virtualbox.records import Record, write_record
 from tests.contract.virtualbox_rig import NODES, WAYS, Rig, created
 from tests.contract.virtualbox_rig import platform as platform  # fixtures
 from tests.contract.virtualbox_rig import rig as rig
@@ -336,7 +337,24 @@ def test_what_dead_makers_left_is_deleted_after_a_day(rig: Rig, root: Path, plat
     old, new = (root / "default" / f"{layout.part_stem(when, 'x')}.vdi" for when in (1.0, 4e9))
     for file in (old, new):
         rig.box.manage("createmedium", "disk", "--filename", str(file), "--size", "1")
+    text = write_record(Record(name="never", part=old.stem))
+    rig.box.manage("setextradata", "global", f"{layout.RECORDS}{layout.volume_stem('never')}", text)
     volume = created(platform)
     assert (old.exists(), new.exists()) == (False, True)
+    assert rig.records() == [layout.RECORDS + layout.volume_stem("token")]
     assert [report.external_id for report in platform.volumes().items] == [volume]
     assert any("being made" in finding.message for finding in platform.check())
+
+
+def test_what_a_dead_deleter_left_is_gone_with_the_next_look(rig: Rig, root: Path, platform: Platform, via: str) -> None:
+    """Records that nobody was deleting stay: their disk may not be mounted."""
+    gone, away = created(platform, "gone"), created(platform, "away")
+    keys = {token: layout.RECORDS + layout.volume_stem(token) for token in ("gone", "away")}
+    rig.box.manage("setextradata", "global", keys["gone"], write_record(Record(name="gone", deleting=True)))
+    platform.close()
+    for volume in (gone, away):
+        rig.box.manage("closemedium", "disk", volume)
+    for token in keys:
+        (root / "default" / f"{layout.volume_stem(token)}.vdi").rename(root / token)
+    assert list(platform.volumes().items) == []
+    assert rig.records() == [keys["away"]]

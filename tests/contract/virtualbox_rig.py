@@ -16,7 +16,7 @@ from storage.model import ExternalId
 from storage.platforms.base import CreateRequest, Platform
 from storage.platforms.options import read_options
 from storage.platforms.registry import build
-from storage.platforms.virtualbox.layout import Layout
+from storage.platforms.virtualbox.layout import RECORDS, Layout
 from storage.platforms.virtualbox.manage import ManageHost
 from storage.platforms.virtualbox.options import VirtualBoxOptions
 from storage.platforms.virtualbox.patience import Patience
@@ -108,6 +108,13 @@ class Rig:
             if key.startswith("polly/"):
                 host.write_record(key, "")
         host.close()
+
+    def records(self) -> list[str]:
+        """The keys of Polly's records among VirtualBox's global extra data."""
+        box = self.log_on()
+        keys: list[str] = self.soap.IVirtualBox_getExtraDataKeys(box)
+        self.log_off(box)
+        return [key for key in keys if key.startswith(RECORDS)]
 
     def locked_vms(self) -> list[str]:
         box = self.log_on()

@@ -19,6 +19,7 @@ from storage.platforms.virtualbox.failures import IN_USE, Fault
 from storage.platforms.virtualbox.host import WRITETHROUGH, Controller, Editing, Plug, Vm
 from storage.platforms.virtualbox.media import Found, Media
 from storage.platforms.virtualbox.nodes import Nodes
+from storage.platforms.virtualbox.records import Record, write_record
 
 
 class Attaching:
@@ -135,6 +136,7 @@ class Attaching:
         with self._host.locked():
             found = self._media.seek(external_id, layout.is_volume)
             if found is None:
+                self._media.bury()
                 return
             self._refuse_held(found)
             remove(self._media, found)
@@ -142,6 +144,8 @@ class Attaching:
 
 def remove(media: Media, found: Found) -> None:
     """The medium with its file and its record. One whose file is gone already is only taken from VirtualBox's list."""
+    if found.record != Record():
+        media.host.write_record(found.key, write_record(replace(found.record, deleting=True)))
     try:
         if "VERR_FILE_NOT_FOUND" in found.medium.fault:
             media.host.forget(found.uuid)

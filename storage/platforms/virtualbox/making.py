@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import Final
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from storage.errors import PlatformError, PoolFull
 from storage.platforms.virtualbox import layout
@@ -50,12 +51,13 @@ class Making:
         """The medium of the plan, or the one that `there` finds where another maker was faster. Raises PoolFull."""
         self._sweep()
         self.refuse_full(plan.pool, plan.size_mib)
+        stem = layout.part_stem(self._clock(), self._chance())
         try:
-            part = self._part(plan)
+            part = self._part(plan, stem)
         except Fault as fault:
             raise self._full(plan, fault) from fault
         try:
-            made = self._publish(plan, part, record, there)
+            made = self._publish(plan, part, replace(record, part=stem), there)
         except Fault:
             self._drop(part)
             raise
@@ -64,8 +66,8 @@ class Making:
             raise PlatformError(platform=self._media.platform, action=f"make {plan.stem}", reason=reason)
         return made
 
-    def _part(self, plan: Plan) -> str:
-        file = self._media.places.file(plan.pool, layout.part_stem(self._clock(), self._chance()), plan.suffix)
+    def _part(self, plan: Plan, stem: str) -> str:
+        file = self._media.places.file(plan.pool, stem, plan.suffix)
         how = {"format": FORMATS[plan.suffix], "variant": plan.variant}
         if not plan.origin:
             return self._host.create(file, size_mib=plan.size_mib, **how)
@@ -120,6 +122,11 @@ class Making:
 
     def _sweep(self) -> None:
         """Deletes what makers that died left behind."""
-        for known, place in self._media.listed():
-            if layout.is_part(place) and layout.part_since(place.stem) < self._clock() - ABANDONED_S:
-                self._drop(known.uuid)
+        parts = [(known, place.stem) for known, place in self._media.listed() if layout.is_part(place)]
+        old = {stem: known for known, stem in parts if layout.part_since(stem) < self._clock() - ABANDONED_S}
+        if not old:
+            return
+        with self._host.locked():
+            self._media.bury(lambda record: record.part in old)
+        for known in old.values():
+            self._drop(known.uuid)

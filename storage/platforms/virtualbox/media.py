@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from storage.errors import PlatformError, UnknownVolume
 from storage.model import ExternalId, Page
@@ -31,6 +32,10 @@ class Found(Struct, frozen=True, kw_only=True):
         return layout.record_key(self.place, self.medium.uuid)
 
 
+def _is_deleted(record: Record) -> bool:
+    return record.deleting
+
+
 class Media:
     def __init__(self, platform: str, host: Host, places: Layout) -> None:
         self.platform, self.host, self.places = platform, host, places
@@ -49,7 +54,7 @@ class Media:
         if not layout.is_uuid(external_id):
             return None
         medium = self.host.look([external_id]).get(external_id)
-        if medium is None and self._reopen():
+        if medium is None and self._reopen()[0]:
             medium = self.host.look([external_id]).get(external_id)
         place = self.places.place(medium.location) if medium else None
         if medium is None or place is None or not wanted(place):
@@ -62,9 +67,7 @@ class Media:
         return self._with_record(medium, place) if medium and place and not medium.fault else None
 
     def find(self, token: str) -> Found | None:
-        stem = layout.volume_stem(token)
-        files = (self.places.file(pool, stem, suffix) for pool in self.places.pools for suffix in layout.suffixes())
-        return next((found for file in files if (found := self.at(file))), None)
+        return next((found for file in self._files(layout.volume_stem(token)) if (found := self.at(file))), None)
 
     def listed(self) -> Sequence[tuple[Known, Place]]:
         """All media of the pools, by their ids."""
@@ -73,8 +76,9 @@ class Media:
 
     def page(self, wanted: Callable[[Place], bool], after: str | None, limit: int) -> Page[Found]:
         """A part of the pools' media. Those whose file VirtualBox cannot read are left out: looking at one says why."""
-        if after is None:
-            self._reopen()
+        if after is None and (lost := self._reopen()[1]) and self._void(lost, _is_deleted):
+            with self.host.locked():
+                self.bury()
         ids = [known.uuid for known, place in self.listed() if wanted(place) and known.uuid > (after or "")]
         part = ids[:limit]
         seen = self.host.look(part)
@@ -84,8 +88,19 @@ class Media:
         return Page(items=items, after=part[-1] if len(ids) > limit else None)
 
     def save(self, found: Found, record: Record) -> None:
-        if record != found.record:
-            self.host.write_record(found.key, write_record(record))
+        """Whoever goes on with a medium does not delete it."""
+        kept = replace(record, deleting=False)
+        if kept != found.record:
+            self.host.write_record(found.key, write_record(kept))
+
+    def bury(self, is_void: Callable[[Record], bool] = _is_deleted) -> None:
+        """Takes away those records of media that are gone that died with their makers or deleters. To be called under the lock."""
+        for key in self._void(self._reopen()[1], is_void):
+            self.host.write_record(key, "")
+
+    def _void(self, lost: Sequence[str], is_void: Callable[[Record], bool]) -> Sequence[str]:
+        texts = self.host.records(lost)
+        return [key for key, text in texts.items() if is_void(read_record(self.platform, key, text))]
 
     def report(self, found: Found, *, zone: str = "") -> VolumeReport:
         medium, place, record = found.medium, found.place, found.record
@@ -110,10 +125,18 @@ class Media:
         key = layout.record_key(place, medium.uuid)
         return Found(medium=medium, place=place, record=read_record(self.platform, key, texts.get(key, "")))
 
-    def _reopen(self) -> bool:
-        """Puts our media back into VirtualBox's list, which somebody has taken them from."""
-        ours = {key.removeprefix(layout.RECORDS) for key in self.host.record_keys() if key.startswith(layout.RECORDS)}
-        lost = {stem for stem in ours if not layout.is_uuid(stem)} - {place.stem for _, place in self.listed()}
-        files = [self.places.file(pool, stem, suffix) for stem in lost for pool in self.places.pools for suffix in layout.suffixes()]
-        opened = [self.host.open(file) for file in files]
-        return any(opened)
+    def _reopen(self) -> tuple[bool, Sequence[str]]:
+        """Puts our media back into VirtualBox's list, which somebody has taken them from.
+
+        Returns whether there were any, and the keys of the records that no medium has.
+        """
+        listed = {layout.record_key(place, known.uuid) for known, place in self.listed()}
+        lost = [key for key in self.host.record_keys() if key.startswith(layout.RECORDS) and key not in listed]
+        back = [key for key in lost if any(self.host.open(file) for file in self._files(key.removeprefix(layout.RECORDS)))]
+        return bool(back), [key for key in lost if key not in back]
+
+    def _files(self, stem: str) -> Sequence[str]:
+        """Where a medium of this name would be; one that is known by its id had a name that we did not give."""
+        if layout.is_uuid(stem):
+            return ()
+        return [self.places.file(pool, stem, suffix) for pool in self.places.pools for suffix in layout.suffixes()]

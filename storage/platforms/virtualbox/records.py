@@ -25,6 +25,10 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     mark: Mark = Mark()
     birth: Birth | None = None
     made_at: float = 0.0
+    part: str = ""
+    """What its medium was called while it was made: where that is all there is, its maker died before it got its name."""
+    deleting: bool = False
+    """Its medium is to be deleted: where it is gone, whoever deleted it died before the record was taken away."""
 
 
 def read_record(platform: str, key: str, text: str) -> Record:

@@ -50,6 +50,7 @@ class Snapshots:
         with self._media.host.locked():
             found = self._media.seek(snapshot, layout.is_snapshot)
             if found is None:
+                self._media.bury()
                 return
             if found.medium.machines:
                 raise VolumeInUse(volume=snapshot, holder=f"VM {found.medium.machines[0]}")
