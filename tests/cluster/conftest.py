@@ -14,6 +14,11 @@ from tests.cluster.mesos_cluster import AgentSpec, MesosCluster
 from tests.cluster.rig import Rig
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begins with the soaks, the longest by far: begun last, one would keep a single worker at work when all else is done."""
+    items.sort(key=lambda item: "under_random_kills" not in item.name)
+
+
 @pytest.fixture
 def public_folder() -> Iterator[Path]:
     """Where tasks of other users may go; pytest's own folders are root's, whatever a test makes of them while others run."""

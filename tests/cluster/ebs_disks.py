@@ -6,8 +6,11 @@ before EC2 says that it is detached. One that is taken away while something has 
 
 from __future__ import annotations
 
+import fcntl
+import os
 import subprocess
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from storage.errors import PollyError
@@ -56,7 +59,7 @@ class Disks(Front):
         super().stop()
         for volume in list(self._plugged):
             self._unplug(volume)
-        with suppress(OSError):  # udev's links are there, or another test's
+        with _links(), suppress(OSError):  # udev's links are there, or another test's
             BY_ID.rmdir()
             BY_ID.parent.rmdir()
 
@@ -87,8 +90,9 @@ class Disks(Front):
         command = ["losetup", "--find", "--show", "--", str(image)]
         device = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
         self._plugged[volume] = device
-        BY_ID.mkdir(parents=True, exist_ok=True)
-        self.link(volume).symlink_to(f"../../{Path(device).name}")
+        with _links():
+            BY_ID.mkdir(parents=True, exist_ok=True)
+            self.link(volume).symlink_to(f"../../{Path(device).name}")
 
     def _unplug(self, volume: str) -> None:
         device = self._plugged.pop(volume)
@@ -97,3 +101,14 @@ class Disks(Front):
                 self.pulled.append(volume)
         self.link(volume).unlink(missing_ok=True)
         subprocess.run(["losetup", "--detach", device], check=True)
+
+
+@contextmanager
+def _links() -> Iterator[None]:
+    """No other test makes or removes the folder of the links meanwhile."""
+    folder = os.open(BY_ID.parents[1], os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)

@@ -40,6 +40,7 @@ COMMON = {
     "ip": "127.0.0.1",
     "logging_level": "INFO",
     "systemd_enable_support": "false",
+    "registration_backoff_factor": "10ms",  # else each agent waits up to a second before it registers
     "agent_ping_timeout": "1secs",
     "max_agent_ping_timeouts": "3",
 }

@@ -18,7 +18,7 @@ import pytest
 from tests.cluster.ebs_cloud import Cloud, freed
 from tests.cluster.rig import Rig, counter
 
-pytestmark = [pytest.mark.cluster, pytest.mark.root, pytest.mark.peer, pytest.mark.xdist_group("ebs-on-mesos")]
+pytestmark = [pytest.mark.cluster, pytest.mark.root, pytest.mark.peer]
 
 BROKER_ATTACHES = [
     ("after:place", "before:RELEASING"),

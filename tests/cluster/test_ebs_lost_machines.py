@@ -20,7 +20,7 @@ from tests.cluster.ebs_cloud import Cloud, freed
 from tests.cluster.rig import Rig, counter
 from tests.support import eventually
 
-pytestmark = [pytest.mark.cluster, pytest.mark.root, pytest.mark.peer, pytest.mark.xdist_group("ebs-on-mesos")]
+pytestmark = [pytest.mark.cluster, pytest.mark.root, pytest.mark.peer]
 
 MakeEbs = Callable[..., Rig]
 PROMPT = {"inactiveAfterSeconds": 0, "expungeAfterSeconds": 0}

@@ -13,7 +13,7 @@ from tests.cluster.ebs_cloud import KEY_ID, SECRET, Cloud, freed
 from tests.cluster.rig import Rig, counter
 from tests.support import eventually
 
-pytestmark = [pytest.mark.cluster, pytest.mark.root, pytest.mark.peer, pytest.mark.xdist_group("ebs-on-mesos")]
+pytestmark = [pytest.mark.cluster, pytest.mark.root, pytest.mark.peer]
 
 PROMPT = {"inactiveAfterSeconds": 0, "expungeAfterSeconds": 0}
 
