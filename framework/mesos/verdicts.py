@@ -48,6 +48,8 @@ AGENT_REMOVED = frozenset({"REASON_SLAVE_REMOVED", "REASON_AGENT_REMOVED"})
 """Why a task is TASK_GONE with its agent. Otherwise its agent may well be there, and only not know it any more."""
 RECONCILIATION = "REASON_RECONCILIATION"
 """The reason of a status that answers a question, and of no other."""
+OF_AN_AGENT = frozenset({RECONCILIATION, "REASON_SLAVE_REREGISTERED", "REASON_AGENT_REREGISTERED"})
+"""Reasons of the master's words that repeat an agent's: of a task that an agent which is back says has ended, the launch did happen."""
 AGENT_SIDE = frozenset({"SOURCE_EXECUTOR", "SOURCE_SLAVE", "SOURCE_AGENT"})
 
 
@@ -62,7 +64,7 @@ def judge(state: str, source: str, *, reason: str = "", message: str = "", agent
         return Verdict(standing=Standing.UNREACHABLE)
     if state not in ENDED:
         return Verdict(standing=Standing.UNKNOWN)
-    ruled_out = state in TERMINAL and source not in AGENT_SIDE and reason != RECONCILIATION
+    ruled_out = state in TERMINAL and source not in AGENT_SIDE and reason not in OF_AN_AGENT
     kind = ProofKind.LAUNCH_RULED_OUT if ruled_out else ENDED[state]
     said = " ".join(word for word in (state, "from", source, reason and f"({reason})", agent and f"agent {agent}", message) if word)
     gone = state == "TASK_GONE_BY_OPERATOR" or (state == "TASK_GONE" and reason in AGENT_REMOVED)

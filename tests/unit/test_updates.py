@@ -10,7 +10,7 @@ from framework.mesos.events import Status
 from framework.mesos.instances import Phase, Task, TaskRecord
 from framework.mesos.updates import Effect, effect_of
 from framework.mesos.verdicts import judge
-from storage.lifecycle import ClaimState
+from storage.lifecycle import ClaimState, ProofKind
 from storage.model import Access, Birth, Claim, ClaimId, ExternalId, Holder, NodeId, PlacementId, Volume, VolumeId, WorkloadId
 
 NOW = 1_000.0
@@ -167,6 +167,13 @@ def test_a_launch_that_is_ruled_out_frees_what_was_only_reserved() -> None:
     assert effect(task(), "TASK_DROPPED", source="SOURCE_MASTER").freed
     assert not effect(task(claim=ClaimState.STRANDED), "TASK_DROPPED", source="SOURCE_MASTER").freed
     assert not effect(task(), "TASK_GONE", source="SOURCE_MASTER").freed
+
+
+def test_an_end_that_an_agent_tells_when_it_is_back_frees_nothing_by_itself() -> None:
+    """Nobody has heard of the task while it ran, but it may have attached its volume."""
+    found = effect(task(), "TASK_FAILED", source="SOURCE_MASTER", reason="REASON_AGENT_REREGISTERED")
+    assert not found.freed
+    assert [proof.kind for proof in found.settle.values()] == [ProofKind.TERMINAL_STATUS]
 
 
 @pytest.mark.parametrize(
