@@ -74,7 +74,7 @@ class Cloud:
         try:
             eventually(lambda: not self.bad_counts(rig), timeout_s, "all counts are zero, at EC2 too")
         except TimeoutError as error:
-            raise AssertionError(f"{self.bad_counts(rig)}\n{rig.log.read_text()[-4000:]}") from error
+            raise AssertionError(f"{self.bad_counts(rig)} {self.disks.pulled}\n{rig.log.read_text()[-4000:]}") from error
 
     def nothing_left(self, rig: Rig) -> None:
         self.settle(rig)

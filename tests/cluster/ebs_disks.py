@@ -1,7 +1,8 @@
 """EC2 with disks: what the front has attached to an instance comes up on this machine, as a loop device under a link like udev's.
 
 Everything of one machine: the disks of all instances come up here. A disk is there before EC2 says that it is attached, and gone
-before EC2 says that it is detached. One that is taken away while something has it mounted is noted: no platform would let it go.
+before EC2 says that it is detached. One that is taken away while something has it mounted is noted: no platform would let it go. Who was
+killed has a moment to unmount, as on EC2, where to detach takes seconds.
 """
 
 from __future__ import annotations
@@ -18,9 +19,11 @@ from storage.node import devices
 from storage.platforms.ebs import ids, tags
 from tests.peers.ec2_front import Front
 from tests.peers.ec2_wire import Answer, Call, text
+from tests.support import eventually
 
 BY_ID = Path("/dev/disk/by-id")
 GIB = 1 << 30
+UNMOUNT_S = 5.0
 ATTACHED = ("attaching", "attached")
 TERMINATE = {"Action": "TerminateInstances", "Version": "2016-11-15"}
 
@@ -32,7 +35,7 @@ class Disks(Front):
         super().__init__(moto_port)
         self.folder = folder
         self.pulled: list[str] = []
-        """Volumes that were taken away while they were in use."""
+        """Volumes that were taken away while they were in use, with the processes that had them mounted."""
         self.made: set[str] = set()
         """All that Polly ever made."""
         self._plugged: dict[str, str] = {}
@@ -97,10 +100,21 @@ class Disks(Front):
     def _unplug(self, volume: str) -> None:
         device = self._plugged.pop(volume)
         with suppress(PollyError):
-            if devices.in_use(device):
-                self.pulled.append(volume)
+            try:
+                eventually(lambda: not devices.in_use(device), UNMOUNT_S, f"{device} is unmounted", every_s=0.1)
+            except TimeoutError:
+                self.pulled.append(f"{volume}, mounted by {', '.join(_who_mounts(device)) or 'nobody'}")
         self.link(volume).unlink(missing_ok=True)
         subprocess.run(["losetup", "--detach", device], check=True)
+
+
+def _who_mounts(device: str) -> list[str]:
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if f" {device} " in (process / "mountinfo").read_text():
+                found.append(f"{process.name} {(process / 'comm').read_text().strip()}")
+    return found
 
 
 @contextmanager
