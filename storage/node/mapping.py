@@ -57,8 +57,7 @@ def _await(name: str, roots: Roots, pace: Pace, end: float) -> None:
         return pace.until(lambda: bool(true_map(name, roots)) or check(), timeout_s=max(0.0, end - pace.now()), every_s=EVERY_S)
 
     if not daemon.sees_udev():
-        place = daemon.udev.parent
-        reason = f"it runs on this node, but there is no {daemon.udev} here; mount the node's {place} into this executor's container"
+        reason = f"it runs on this node, but there is no {daemon.udev} here; mount the node's into this executor's container"
         raise NodeError(command="multipathd", target=device, reason=reason)
     if not comes(daemon.answers):
         raise NodeError(command="multipathd", target=device, reason="it has died and nothing has started it again; it may claim this disk")

@@ -23,7 +23,7 @@ def multipath_findings(disk: tuple[str, str], roots: Roots) -> Iterator[Finding]
         return
     if not daemon.sees_udev():
         message = f"it runs on this node, but there is no {daemon.udev} here, so nobody can tell which disks it knows"
-        mend = f"Mount the node's {daemon.udev.parent} into the executors' container, or start udevd; until then no volume is mounted."
+        mend = f"Mount the node's {daemon.udev} into the executors' container, or start udevd; until then no volume is mounted."
         yield Finding(ok=False, subject=SUBJECT, message=message, mend=mend)
         return
     try:

@@ -34,7 +34,7 @@ class Multipathd:
     run: Run = commands.run
     sockets: Path = Path("/proc/net/unix")
     state: Path = Path("/run")
-    udev: Path = Path("/run/udev/data")
+    udev: Path = Path("/run/udev")
 
     def answers(self) -> bool:
         """Whether the daemon can be asked, or is started by systemd when it is."""
@@ -53,7 +53,7 @@ class Multipathd:
     def knows(self, number: str, wwid: str) -> bool:
         """Whether udev is through with the disk `number` (major:minor), under the world-wide name that the kernel shows of it."""
         with suppress(OSError):
-            said = (self.udev / f"b{number}").read_text(errors="replace")
+            said = (self.udev / "data" / f"b{number}").read_text(errors="replace")
             return not wwid.startswith("naa.") or f"E:ID_SERIAL=3{wwid.removeprefix('naa.')}" in said.splitlines()
         return False
 

@@ -23,8 +23,8 @@ class Node:
 
     def __init__(self, root: Path) -> None:
         self.root, self.ran, self.answers = root, list[str](), dict[str, str | int]()
-        for folder in ("dev", "run", "udev"):
-            (root / folder).mkdir()
+        for folder in ("dev", "run/udev/data"):
+            (root / folder).mkdir(parents=True)
         self.sockets = root / "unix"
         self.sockets.write_text("0000: 00000002 00000000 00010000 0001 01 100 /run/dbus\n")
         self.says: dict[tuple[str, int], bytes] = {}
@@ -32,7 +32,7 @@ class Node:
 
     @property
     def roots(self) -> Roots:
-        daemon = Multipathd(run=self.run, sockets=self.sockets, state=self.root / "run", udev=self.root / "udev")
+        daemon = Multipathd(run=self.run, sockets=self.sockets, state=self.root / "run", udev=self.root / "run/udev")
         return Roots(
             dev=self.root / "dev",
             sys=self.root / "sys",
@@ -62,7 +62,7 @@ class Node:
 
     def udev_knows(self, name: str, wwid: str = SERIAL) -> None:
         number = (self.root / "sys/block" / name / "dev").read_text().strip()
-        (self.root / f"udev/b{number}").write_text(f"I:7\nE:ID_SERIAL=3{wwid.removeprefix('naa.')}\nV:1\n")
+        (self.root / f"run/udev/data/b{number}").write_text(f"I:7\nE:ID_SERIAL=3{wwid.removeprefix('naa.')}\nV:1\n")
 
 
 @pytest.fixture

@@ -102,7 +102,7 @@ def test_udev_is_told_of_a_disk_that_it_knows_by_another_name_and_waited_for(nod
 
 
 def test_a_disk_that_udev_is_not_through_with_is_not_used(node: Node) -> None:
-    for file in (node.root / "udev").iterdir():
+    for file in (node.root / "run/udev/data").iterdir():
         file.unlink()
     with pytest.raises(NodeError, match=r"udev failed on .*/sda: it is not through with this disk"):
         found(node)
@@ -110,12 +110,14 @@ def test_a_disk_that_udev_is_not_through_with_is_not_used(node: Node) -> None:
 
 
 def test_an_executor_that_does_not_see_what_udev_knows_is_told_what_to_mount(node: Node) -> None:
-    shutil.rmtree(node.root / "udev")
-    with pytest.raises(NodeError, match=r"multipathd failed on .*/sda: .* there is no .*/udev here; mount the node's .* container"):
+    shutil.rmtree(udev := node.root / "run/udev")
+    with pytest.raises(
+        NodeError, match=r"multipathd failed on .*/sda: .* there is no .*/run/udev here; mount the node's into .* container"
+    ):
         found(node)
     ((ok, said),) = ((finding.ok, finding.mend) for finding in multipath_findings(ARRAY, node.roots))
     assert not ok
-    assert said.startswith(f"Mount the node's {node.root} into the executors' container")
+    assert said.startswith(f"Mount the node's {udev} into the executors' container")
     assert node.ran == []
 
 
