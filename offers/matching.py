@@ -6,7 +6,7 @@ Nothing is given that was not offered, no pool is given more than is free, no at
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from offers.ask import Ask, Peer, VolumeAsk
@@ -22,6 +22,9 @@ from offers.supply import Option, Stock, Supply
 from offers.tally import Tallies, Tally
 from offers.view import NO_STORAGE, StorageView
 from storage.model import Volume, WorkloadId
+
+PART = 200
+"""So many matches are told of at a time: fewer would be stored with more statements, more would let the ledger wait for them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,21 +42,28 @@ def match(
     offers: Sequence[Offer],
     storage: StorageView = NO_STORAGE,
     peers: Mapping[WorkloadId, Sequence[Peer]] | None = None,
+    told: Callable[[Sequence[Match]], object] | None = None,
 ) -> Matching:
     """Places as many of the asks as fit, in their order.
 
     peers: where the running and placed instances of each workload are, for the workloads whose constraints look at them.
+    told: is called with the matches while others are still being made, PART at a time; in the end it was told of all, in their order.
     """
-    return _Batch(asks, offers, storage, peers or {}).run()
+    return _Batch(asks, offers, storage, peers or {}, told).run()
 
 
 class _Batch:
     """The state of one call."""
 
     def __init__(
-        self, asks: Sequence[Ask], offers: Sequence[Offer], storage: StorageView, peers: Mapping[WorkloadId, Sequence[Peer]]
+        self,
+        asks: Sequence[Ask],
+        offers: Sequence[Offer],
+        storage: StorageView,
+        peers: Mapping[WorkloadId, Sequence[Peer]],
+        told: Callable[[Sequence[Match]], object] | None,
     ) -> None:
-        self._asks, self._known_peers = asks, peers
+        self._asks, self._known_peers, self._told = asks, peers, told
         self._rooms = rooms_of(offers, storage, asks)
         self._shelves = Shelves(self._rooms, Supply(storage), max((len(ask.volumes) for ask in asks), default=0))
         self._peers: dict[WorkloadId, Peers] = {}
@@ -61,6 +71,8 @@ class _Batch:
         self._shapes: dict[tuple[object, ...], Shape] = {}
         self._given = Given()
         self._matches: list[Match] = []
+        self._untold = 0
+        """From which match on nobody was told."""
 
     def run(self) -> Matching:
         asks, shapes = self._asks, [self._shape(ask) for ask in self._asks]
@@ -71,6 +83,7 @@ class _Batch:
             waiting.difference_update(placed)
             # Only GROUP_BY can accept what it has refused, and only after a peer was placed.
             turn = [index for index in turn if index in waiting and shapes[index].returns] if placed else ()
+        self._tell()
         return self._result([(asks[index], shapes[index]) for index in sorted(waiting)])
 
     def _shape(self, ask: Ask) -> Shape:
@@ -106,6 +119,13 @@ class _Batch:
         self._shelves.take(shape, place, made.volumes)
         if ask.workload in self._peers:
             self._peers[ask.workload].add(place.room)
+        if len(self._matches) - self._untold == PART:
+            self._tell()
+
+    def _tell(self) -> None:
+        matches, self._untold = self._matches[self._untold :], len(self._matches)
+        if self._told is not None and matches:
+            self._told(matches)
 
     def _result(self, waiting: Sequence[tuple[Ask, Shape]]) -> Matching:
         explainer = Explainer(self._rooms, self._given)

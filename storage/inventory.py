@@ -8,7 +8,7 @@ others wait; on PostgreSQL writers meet only at the rows that they share.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from storage.errors import PollyError
@@ -17,7 +17,6 @@ from storage.ledger.engine import Database
 from storage.ledger.leadership import check_terms, led
 from storage.ledger.migrate import prepare
 from storage.ledger.overview import Overview
-from storage.ledger.placing import as_placed
 from storage.ledger.records import (
     ClaimRequest,
     NewVolume,
@@ -31,9 +30,11 @@ from storage.ledger.records import (
     Workload,
 )
 from storage.ledger.sightings import SightingReads, written
+from storage.ledger.storing import WORTH_A_THREAD, Storing
 from storage.ledger.transaction import Transaction
 
 __all__ = [
+    "WORTH_A_THREAD",
     "Advance",
     "ClaimRequest",
     "Ledger",
@@ -46,15 +47,12 @@ __all__ = [
     "Refused",
     "Release",
     "Restored",
+    "Storing",
     "Transaction",
     "Workload",
     "open_ledger",
     "written",
 ]
-
-
-WORTH_A_THREAD = 16
-"""So many placements are stored while the caller works on; fewer take less time than to hand them to a thread."""
 
 
 def open_ledger(url: str, *, clock: Callable[[], float] = time.time, read_only: bool = False) -> Ledger:
@@ -102,24 +100,19 @@ class Ledger(Overview, SightingReads):
             yield transaction
             transaction.flush()
 
-    def place(self, actor: str, requests: Sequence[PlaceRequest], meanwhile: Callable[[Sequence[Placed]], None]) -> list[Placed | Refused]:
-        """Places tasks in a transaction of their own: see Transaction.place and `begin`.
+    @contextmanager
+    def placing(self, actor: str) -> Iterator[Storing]:
+        """Places tasks in a transaction of their own, part by part; see Transaction.place and `begin`.
 
-        `meanwhile` is given what becomes of them if nothing is refused, and may make of it what nobody sees before this has
-        returned. Where it is worth a thread, the database works in the meantime.
+        Where it is worth a thread, the database works on what it has been given while the caller goes on. Nothing is stored
+        if the block ends before the outcomes were asked for.
         """
         now = self._clock()
-        expected = [as_placed(request, now) for request in requests]
-
-        def store() -> list[Placed | Refused]:
-            with self.begin(actor, now=now) as transaction:
-                return transaction.place(requests, expected)
-
-        if len(requests) >= WORTH_A_THREAD:
-            return self._database.beside.run(store, lambda: meanwhile(expected))
-        outcomes = store()
-        meanwhile(expected)
-        return outcomes
+        storing = Storing(lambda: self.begin(actor, now=now), self._database.beside, now)
+        try:
+            yield storing
+        finally:
+            storing.abandon()
 
     @contextmanager
     def lead(self, scheduler: str, who: str) -> Iterator[None]:

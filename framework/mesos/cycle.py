@@ -170,18 +170,21 @@ class OfferCycle:
         """Returns the offers that were accepted, each with the tasks that were launched on it. Those that are no longer needed go."""
         storage, seen = self.storage_view(), len(offers)
         choosy = {wish.ask.workload for wish in wishes if wish.ask.constraints}
-        matching = match([wish.ask for wish in wishes], offers, storage, self.context.picture.peers(choosy))
         by_key = {wish.ask.key: wish for wish in wishes}
-        for key in matching.tallies:
-            by_key[key].waiting.tallies = matching.tallies
-            by_key[key].waiting.offers_seen += seen
-        matches = matching.matches
-        del matching  # it knows all offers
-        if not matches:
-            return {}
-        launches = Round(self.context, by_key, offers, now).claim(matches)
+        with self.context.ledger.placing("broker") as storing:
+            found = Round(self.context, by_key, offers, now, storing)
+            matching = match([wish.ask for wish in wishes], offers, storage, self.context.picture.peers(choosy), found.claim)
+            for key in matching.tallies:
+                by_key[key].waiting.tallies = matching.tallies
+                by_key[key].waiting.offers_seen += seen
+            used = {made.agent_id for made in matching.matches}
+            del matching  # it knows all offers
+            # Most offers are not used, and each is a hundred records: their memory is given back while the ledger stores.
+            others = [offer for offer in offers if offer.agent.value not in used]
+            offers[:] = [offer for offer in offers if offer.agent.value in used]
+            launches = found.launch(others.clear)
         tell_round(launches, offers, seen, storage)
-        return self._accept(launches)
+        return self._accept(launches) if launches else {}
 
     def _accept(self, launches: Sequence[Launch]) -> Mapping[str, tuple[str, ...]]:
         """One ACCEPT for each agent and role. An offer that was in one is used, whatever came of it."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import starmap
 
@@ -17,7 +17,7 @@ from offers.ask import Ask
 from offers.constraints import attribute_texts
 from offers.matching import Match
 from offers.records import Offer
-from storage.inventory import Placed, PlaceRequest, Refused
+from storage.inventory import Placed, PlaceRequest, Refused, Storing
 from storage.model import WorkloadId
 
 
@@ -44,34 +44,38 @@ class Launch:
 class Round:
     """One round's launches; what tasks of one app, or of one agent, share is made once."""
 
-    def __init__(self, context: Context, wishes: Mapping[str, Wish], offers: list[Offer], now: float) -> None:
-        """`wishes` by their asks' keys."""
-        self._context, self._wishes, self._now, self._offers = context, wishes, now, offers
+    def __init__(self, context: Context, wishes: Mapping[str, Wish], offers: Sequence[Offer], now: float, storing: Storing) -> None:
+        """`wishes` by their asks' keys. `storing` is given what the ledger is to store, as soon as it is known."""
+        self._context, self._wishes, self._now, self._storing = context, wishes, now, storing
+        self._on = {offer.agent.value: offer for offer in offers}
         self._attributes: dict[str, Mapping[str, str]] = {}
         self._recipes: dict[WorkloadId, Recipe] = {}
         self._settings, self._by_broker = context.platform_settings(), context.by_broker
+        self._asked: list[tuple[Match, PlaceRequest, TaskRecord, Placed]] = []
 
-    def claim(self, matches: Sequence[Match]) -> list[Launch]:
-        """What the ledger grants, committed. Why it refuses the others is noted on those who wait for them."""
+    def claim(self, matches: Sequence[Match]) -> None:
+        """Asks the ledger for the claims of these matches, in a transaction that is open until all are made."""
         if self._context.settler.is_asking:
             matches = [found for found in matches if not self._must_wait(found)]
-        used = {found.agent_id for found in matches}
-        # The memory of the others is given back while the ledger stores: they are most, and each is a hundred records.
-        others = [offer for offer in self._offers if offer.agent.value not in used]
-        self._offers[:] = [offer for offer in self._offers if offer.agent.value in used]
-        on = {offer.agent.value: offer for offer in self._offers}
-        wanted = [self._request(found, on[found.agent_id]) for found in matches]
-        made: list[Launch] = []
+        requests, records = [], []
+        for found in matches:
+            request, record = self._request(found, self._on[found.agent_id])
+            requests.append(request)
+            records.append(record)
+        self._asked += zip(matches, requests, records, self._storing.add(requests), strict=True)
 
-        def launch(placed: Sequence[Placed]) -> None:
-            made.extend(starmap(self._launch, zip(matches, wanted, placed, strict=True)))
-            others.clear()
+    def launch(self, spare: Callable[[], object]) -> list[Launch]:
+        """What the ledger grants, committed. Why it refuses the others is noted on those who wait for them.
 
-        outcomes = self._context.ledger.place("broker", [request for request, _ in wanted], launch)
+        `spare` gives back memory that nobody needs any more: it is done while the ledger still stores.
+        """
+        self._on = {}
+        made = list(starmap(self._launch, self._asked))
+        spare()
         launches = []
-        for found, one, outcome in zip(matches, made, outcomes, strict=True):
+        for one, outcome in zip(made, self._storing.outcomes(), strict=True):
             if isinstance(outcome, Refused):
-                self._refused(self._wishes[found.ask.key], outcome)
+                self._refused(self._wishes[one.match.ask.key], outcome)
                 continue
             launches.append(one)
             self._context.forget(one.task.volumes.values())
@@ -105,9 +109,9 @@ class Round:
         story.warning("refused  %s: %s", wish.ask.key, outcome.error)
         self._context.forget_needs(wish.state, wish.waiting)
 
-    def _launch(self, found: Match, wanted: tuple[PlaceRequest, TaskRecord], placed: Placed) -> Launch:
+    def _launch(self, found: Match, request: PlaceRequest, record: TaskRecord, placed: Placed) -> Launch:
         """Changes nothing that others see: the claims are not committed yet, and may be refused."""
-        wish, (request, record) = self._wishes[found.ask.key], wanted
+        wish = self._wishes[found.ask.key]
         volumes, plans = [], []
         for asked, claim, chosen in zip(request.claims, placed.claims, found.volumes, strict=True):
             volume = claimed_volume(asked, claim, chosen.existing, self._now)

@@ -89,9 +89,11 @@ CLAIM: Final = Batch(
     "INSERT INTO claims (volume_id, seat, claim_id, platform, mode, scheduler, placement_id, node_id, epoch, access, state, lease_until, "
     "reason, since) SELECT volumes.volume_id, {seat}, :claim_id, volumes.platform, volumes.access_mode, :scheduler, :placement_id, "
     ":node_id, :epoch, :access, 'RESERVED', :lease_until, '', :since FROM {with}volumes "
-    "WHERE volumes.volume_id = :volume_id AND volumes.platform = :platform".replace("{seat}", _SEAT),
+    "WHERE volumes.volume_id = :volume_id AND volumes.platform || '' = :platform".replace("{seat}", _SEAT),
     ("volume_id", "claim_id", "platform", "scheduler", "placement_id", "node_id", "epoch", "access", "lease_until", "since"),
 )
+"""The platform is joined to nothing so that no index is used for it: PostgreSQL would read all volumes of the platform, rather than the
+few of the batch, while it does not know yet how many those are."""
 
 
 class Unfit(Exception):
@@ -122,29 +124,37 @@ def as_placed(request: PlaceRequest, now: float) -> Placed:
 class Placing(Writer):
     """The part of a transaction that places tasks."""
 
-    def place(self, requests: Sequence[PlaceRequest], expected: Sequence[Placed] | None = None) -> list[Placed | Refused]:
+    def place(self, requests: Sequence[PlaceRequest]) -> list[Placed | Refused]:
         """Places each task with all its claims, or refuses it alone with the reason; the answers are in the requests' order.
 
-        A refusal is an answer, not an error: the transaction goes on. `expected` are the answers without one, where they are known.
+        A refusal is an answer, not an error: the transaction goes on.
         """
-        if not requests:
-            return []
-        if expected is None:
-            expected = [as_placed(request, self.now) for request in requests]
+        placed: list[Placed | Refused] | None = self.place_parts([requests] if requests else [])
+        return [as_placed(request, self.now) for request in requests] if placed is None else placed
+
+    def place_parts(self, parts: Iterable[Sequence[PlaceRequest]]) -> list[Placed | Refused] | None:
+        """Like `place` of all parts together, whose statements run as the parts come. None where nothing was refused."""
+        self.flush()  # so that an undone part takes no line of before with it
+        parts, begun = iter(parts), list[PlaceRequest]()
         unstorable: Invalid | None = None
         try:
             with self.session.savepoint():
-                self._place_all(requests)
-                self._log(requests)
-                return list(expected)
+                for part in parts:
+                    begun += part
+                    self._place_all(part)
+                    self._log(part)
+                    self.flush()
+                return None
         except (Unfit, Conflict):
             pass
         except Invalid as error:
             unstorable = error
-        if len(requests) == 1:
-            return [Refused(placement_id=requests[0].placement.placement_id, error=unstorable or reason_of(self.session, requests[0]))]
-        half = len(requests) // 2
-        return self.place(requests[:half], expected[:half]) + self.place(requests[half:], expected[half:])
+        for part in parts:
+            begun += part
+        if len(begun) == 1:
+            return [Refused(placement_id=begun[0].placement.placement_id, error=unstorable or reason_of(self.session, begun[0]))]
+        half = len(begun) // 2
+        return self.place(begun[:half]) + self.place(begun[half:])
 
     def _place_all(self, requests: Sequence[PlaceRequest]) -> None:
         if any(_doubled(request) for request in requests):

@@ -42,9 +42,10 @@ class Writer:
         self._lines.append((self.now, self.actor, what, volume_id, claim_id, placement_id, why))
 
     def flush(self) -> None:
-        """Writes the lines, in their order; the last act of the transaction."""
+        """Writes the lines, in their order; also the last act of the transaction."""
         if not self.session.failed:
-            self.session.run(EVENTS, self._lines)
+            lines, self._lines = self._lines, []
+            self.session.run(EVENTS, lines)
 
     def _fail(self, error: PollyError) -> NoReturn:
         self.session.failed = error

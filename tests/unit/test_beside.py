@@ -2,38 +2,58 @@
 
 from __future__ import annotations
 
-import threading
+import queue
+from collections.abc import Iterator
 
 import pytest
 
-from storage.ledger.beside import Beside
+from storage.ledger.beside import Abandoned, Beside
 
 
-def test_the_work_is_done_while_the_transaction_is_under_way() -> None:
-    beside, worked = Beside(), threading.Event()
-    assert beside.run(lambda: worked.wait(10), worked.set) is True
-    beside.close()
+@pytest.fixture
+def beside() -> Iterator[Beside]:
+    made = Beside()
+    yield made
+    made.close()
 
 
-def test_what_the_transaction_raises_is_raised() -> None:
-    beside, done = Beside(), list[str]()
+def test_the_work_goes_on_while_parts_are_still_to_come(beside: Beside) -> None:
+    done = queue.SimpleQueue[int]()
 
-    def fail() -> None:
-        raise OSError("the disk is full")
+    def work(parts: Iterator[int]) -> str:
+        for part in parts:
+            done.put(part)
+        return "all"
 
-    with pytest.raises(OSError, match="the disk is full"):
-        beside.run(fail, lambda: done.append("the work"))
-    assert done == ["the work"]
-    beside.close()
+    errand = beside.begin(work)
+    for part in (1, 2):
+        errand.give(part)
+        assert done.get(timeout=10) == part
+    assert errand.result() == "all"
 
 
-def test_work_that_fails_is_raised_once_the_transaction_is_done() -> None:
-    beside, done = Beside(), list[str]()
+def test_what_the_work_raises_is_raised_with_the_result(beside: Beside) -> None:
+    def fail(parts: Iterator[int]) -> None:
+        raise OSError(f"the disk is full at {next(parts)}")
 
-    def fail() -> None:
-        raise ValueError("a fault")
+    errand = beside.begin(fail)
+    errand.give(1)
+    errand.give(2)
+    with pytest.raises(OSError, match="the disk is full at 1"):
+        errand.result()
 
-    with pytest.raises(ValueError, match="a fault"):
-        beside.run(lambda: done.append("stored"), fail)
-    assert done == ["stored"]
-    beside.close()
+
+def test_work_that_is_abandoned_has_ended_without_its_end(beside: Beside) -> None:
+    said = list[object]()
+
+    def work(parts: Iterator[int]) -> None:
+        try:
+            said.extend(parts)
+        except Abandoned as error:
+            said.append(type(error))
+            raise
+
+    errand = beside.begin(work)
+    errand.give(1)
+    errand.abandon()
+    assert said == [1, Abandoned]

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -320,51 +320,67 @@ WRONG_AT_THE_COMMIT = {
 }
 
 
-def fail(*_: object) -> None:
-    raise ZeroDivisionError
+def stored(ledger: Ledger, *parts: Sequence[PlaceRequest]) -> tuple[list[Placed], list[Placed | Refused]]:
+    """What was expected while the parts were given, and what came of it."""
+    expected: list[Placed] = []
+    with ledger.placing("broker") as storing:
+        for part in parts:
+            expected += storing.add(part)
+        return expected, storing.outcomes()
 
 
-@pytest.mark.parametrize("count", [1, WORTH_A_THREAD])
-def test_work_is_done_once_while_tasks_are_placed_and_is_told_what_is_placed(ledger: Ledger, count: int) -> None:
+@pytest.mark.parametrize("sizes", [[], [1], [WORTH_A_THREAD], [WORTH_A_THREAD, 1], [1, WORTH_A_THREAD, 0, 3 * WORTH_A_THREAD]])
+def test_parts_are_placed_as_they_come_and_as_was_told(ledger: Ledger, sizes: list[int]) -> None:
     furnish(ledger)
-    told: list[Placed] = []
-    assert ledger.place("broker", wanted(count=count), told.extend) == told
-    assert sorted(claim.claim_id for one in told for claim in one.claims) == claim_ids(ledger)
-    assert {claim.volume_id: [claim] for one in told for claim in one.claims} == ledger.claims_on(
-        [VolumeId(f"v-n{it}") for it in range(count)]
+    firsts = [sum(sizes[:index]) for index in range(len(sizes))]
+    expected, outcomes = stored(ledger, *(wanted(first, size) for first, size in zip(firsts, sizes, strict=True)))
+    assert outcomes == expected
+    assert {claim.volume_id: [claim] for one in expected for claim in one.claims} == ledger.claims_on(
+        [VolumeId(f"v-n{it}") for it in range(sum(sizes))]
     )
+    told = [event.claim_id for event in ledger.events(limit=500).items if event.what == "claim.reserved"]
+    assert told == [f"c{it}" for it in range(sum(sizes))]
     assert_sound(ledger)
 
 
-def test_of_tasks_some_of_which_are_refused_the_others_are_placed_as_was_told(ledger: Ledger) -> None:
+@pytest.mark.parametrize("parts", [[0], [0, WORTH_A_THREAD], [0, WORTH_A_THREAD, 2 * WORTH_A_THREAD]])
+def test_of_tasks_some_of_which_are_refused_the_others_are_placed_as_was_told(ledger: Ledger, parts: list[int]) -> None:
     furnish(ledger, capacity_mib=WORTH_A_THREAD - 2)
-    told: list[Placed] = []
-    outcomes = ledger.place("broker", wanted(), told.extend)
-    assert outcomes[:-2] == told[:-2]
-    assert [type(outcome) for outcome in outcomes[-2:]] == [Refused, Refused]
-    assert len(claim_ids(ledger)) == WORTH_A_THREAD - 2
+    expected, outcomes = stored(ledger, *(wanted(first) for first in parts))
+    fit = WORTH_A_THREAD - 2
+    assert outcomes[:fit] == expected[:fit]
+    assert {type(outcome) for outcome in outcomes[fit:]} == {Refused}
+    assert len(outcomes) == len(expected)
+    assert len(claim_ids(ledger)) == fit
     assert_sound(ledger)
 
 
-def test_work_that_fails_takes_no_commit_back_and_leaves_the_connection_fit(ledger: Ledger) -> None:
+@pytest.mark.parametrize("parts", [1, 2])
+def test_nothing_is_stored_of_what_whoever_was_to_go_on_gave_up(ledger: Ledger, parts: int) -> None:
     furnish(ledger)
+
+    def give_up() -> None:
+        with ledger.placing("broker") as storing:
+            for part in range(parts):
+                storing.add(wanted(part * WORTH_A_THREAD))
+            raise ZeroDivisionError
+
     with pytest.raises(ZeroDivisionError):
-        ledger.place("broker", wanted(), fail)
+        give_up()
+    assert claim_ids(ledger) == []
+    stored(ledger, wanted())
     assert len(claim_ids(ledger)) == WORTH_A_THREAD
-    ledger.place("broker", wanted(WORTH_A_THREAD, 1), list[Placed]().extend)
-    assert len(claim_ids(ledger)) == WORTH_A_THREAD + 1
 
 
-def test_a_commit_that_fails_beside_its_work_is_told_and_stores_nothing(ledger: Ledger) -> None:
+def test_a_commit_that_fails_in_a_thread_is_told_and_stores_nothing(ledger: Ledger) -> None:
     furnish(ledger)
     with ledger._database.writing() as session:
         session.execute(text("CREATE TABLE parents (id TEXT PRIMARY KEY)"))
         session.execute(text("CREATE TABLE children (id TEXT REFERENCES parents (id) DEFERRABLE INITIALLY DEFERRED)"))
         session.execute(text(WRONG_AT_THE_COMMIT["SQLite" if session.is_sqlite else "PostgreSQL"]))
-    told: list[Placed] = []
     with pytest.raises(Conflict):
-        ledger.place("broker", wanted(), told.extend)
-    assert (len(told), claim_ids(ledger)) == (WORTH_A_THREAD, [])
+        stored(ledger, wanted())
+    assert claim_ids(ledger) == []
 
 
 # --- a full disk ----------------------------------------------------------------------------------
