@@ -16,7 +16,7 @@ from storage.platforms.base import Attachment
 from storage.platforms.gce import tags
 from storage.platforms.gce.api import Api
 from storage.platforms.gce.failures import CHANGED, GONE, IN_USE, NO_SLOT, Fault
-from storage.platforms.gce.machines import most_disks
+from storage.platforms.gce.machines import most_disks, takes
 from storage.platforms.gce.names import NAME, Place, last, place, place_of_link
 from storage.platforms.gce.options import GceOptions
 from storage.platforms.gce.records import COMING, LEAVING, holders, place_of
@@ -255,7 +255,7 @@ class Attachments:
         """How many of Polly's disks the instance can hold, those that it has included; None where Google does not say.
 
         Its machine type tells how many disks it takes in all, the one it boots from and others' among them: by the API, or for machines
-        that take fewer Hyperdisks than it says, by Google's documents.
+        that take fewer Hyperdisks than it says, by Google's documents. One that takes none of the platform's types has no slots.
         """
         where = place(node)
         if where is None or where.zone not in self._options.zones:
@@ -264,6 +264,8 @@ class Attachments:
         kind = self._api.machine_type(where.zone, last(found.machine_type)) if found is not None else None
         if found is None or kind is None or not kind.maximum_persistent_disks:
             return None
+        if not any(takes(kind.name, disk_type) for disk_type in self._options.types):
+            return 0
         told = int(kind.maximum_persistent_disks)
         most = min(told, most_disks(kind.name, kind.guest_cpus) or told)
         sources = [place_of_link(entry.source) for entry in found.disks if entry.type_ == PERSISTENT]

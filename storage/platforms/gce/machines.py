@@ -22,7 +22,16 @@ MOST: Final[Mapping[str, Sequence[tuple[int, int]]]] = {
 """Series: up to so many vCPUs, so many disks. A machine with more vCPUs than are written here takes as many as the largest."""
 
 
+def takes(machine_type: str, disk_type: str) -> bool:
+    """False for what a machine surely refuses; Google's documents say of many more which go together."""
+    return _series(machine_type) not in MOST or not disk_type.startswith("pd-")
+
+
 def most_disks(machine_type: str, vcpus: int) -> int | None:
     """With the one that it boots from; None where the series has no such table, and the API's number counts."""
-    series = MOST.get(machine_type.partition("-")[0])
+    series = MOST.get(_series(machine_type))
     return next((disks for most, disks in series if vcpus <= most), series[-1][1]) if series else None
+
+
+def _series(machine_type: str) -> str:
+    return machine_type.partition("-")[0]

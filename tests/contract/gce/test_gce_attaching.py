@@ -117,13 +117,21 @@ def test_slots_are_those_of_the_machine_type_without_what_others_have_there(clou
 def test_slots_of_newer_machines_go_by_their_series_and_vcpus(cloud: Cloud, kind: str, slots: int) -> None:
     """Google's API says 128 of them, and refuses what is more than its documents say."""
     attaching.boot(cloud.world, ZONE, "newer", kind)
-    platform, node = cloud.platform(), f"{ZONE}/newer"
+    platform, node, pool = cloud.platform(types=("hyperdisk-balanced", "pd-balanced")), f"{ZONE}/newer", f"{ZONE}.hyperdisk-balanced"
     assert platform.node_slots(node) == slots
     for number in range(slots):
-        platform.attach(create(platform, f"claim-{number}").external_id, node, epoch=1)
+        platform.attach(create(platform, f"claim-{number}", pool=pool).external_id, node, epoch=1)
     assert platform.node_slots(node) == slots
     with pytest.raises(NoSlot):
-        platform.attach(create(platform, "one-more").external_id, node, epoch=1)
+        platform.attach(create(platform, "one-more", pool=pool).external_id, node, epoch=1)
+
+
+def test_a_machine_that_takes_none_of_the_types_has_no_slots(cloud: Cloud) -> None:
+    attaching.boot(cloud.world, ZONE, "newer", "c4-standard-4")
+    platform, node = cloud.platform(types=("pd-balanced", "pd-ssd")), f"{ZONE}/newer"
+    with pytest.raises(PlatformError, match="pd-balanced disk type cannot be used by c4-standard-4 machine type"):
+        platform.attach(create(platform).external_id, node, epoch=1)
+    assert platform.node_slots(node) == 0
 
 
 @pytest.mark.parametrize(

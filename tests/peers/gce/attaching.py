@@ -10,7 +10,9 @@ from tests.peers.gce.world import MACHINE_TYPES, Resource, World
 
 def boot(world: World, zone: str, name: str, machine_type: str = "n2-standard-4") -> None:
     """An instance that runs, with its boot disk."""
-    disks.add(world, zone, {"name": f"{name}-boot", "type": "pd-standard", "sizeGb": "10"})
+    disks.add(
+        world, zone, {"name": f"{name}-boot", "type": "hyperdisk-balanced" if _is_new(machine_type) else "pd-standard", "sizeGb": "10"}
+    )
     entry: Resource = {"kind": "compute#attachedDisk", "source": world.link("zones", zone, "disks", f"{name}-boot"), "deviceName": "boot"}
     entry |= {"boot": True, "autoDelete": True, "mode": "READ_WRITE", "index": 0, "type": "PERSISTENT", "interface": "SCSI"}
     world.instances[f"{zone}/{name}"] = {
@@ -23,6 +25,11 @@ def boot(world: World, zone: str, name: str, machine_type: str = "n2-standard-4"
         "selfLink": world.link("zones", zone, "instances", name),
         "disks": [entry],
     }
+
+
+def _is_new(machine_type: str) -> bool:
+    """Of the fourth generation, which takes no Persistent Disks."""
+    return machine_type.startswith(("c4-", "n4-"))
 
 
 def insert(world: World, call: Call) -> Resource:
@@ -80,6 +87,7 @@ def attach(world: World, call: Call) -> Resource:
         raise invalid("forceAttach", "true", "Only regional disks can be attached by force.")
     instance, disk = world.instance(zone, name), _source(world, zone, wanted)
     _room(world, zone, name, instance)
+    _suits(world.disk(zone, disk), instance)
     entry = _entry(wanted, instance) | {"source": world.link("zones", zone, "disks", disk)}
     if user := _conflict(world, f"{zone}/{disk}", f"{zone}/{name}", entry["mode"]):
         raise in_use(world.path("zones", zone, "disks", disk), user)
@@ -110,6 +118,12 @@ def _room(world: World, zone: str, name: str, instance: Resource) -> None:
     if len(instance["disks"]) >= most:
         where = world.path("zones", zone, "instances", name)
         raise ApiError(403, "limitExceeded", f"Exceeded limit 'maximum_persistent_disks' on resource '{where}'. Limit: {most}.0")
+
+
+def _suits(disk: Resource, instance: Resource) -> None:
+    kind, machine = disk["type"].rsplit("/", 1)[1], instance["machineType"].rsplit("/", 1)[1]
+    if kind.startswith("pd-") and _is_new(machine):
+        raise ApiError(400, "invalid", f"{kind} disk type cannot be used by {machine} machine type.")
 
 
 def _entry(wanted: Resource, instance: Resource) -> Resource:
