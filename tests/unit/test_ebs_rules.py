@@ -29,6 +29,7 @@ from storage.platforms.ebs import EbsOptions, ids, listing, tags, volume_types
 from storage.platforms.ebs.device_names import NAMES, DeviceNames
 from storage.platforms.ebs.failures import CODES, Doing, NameTaken, named
 from storage.platforms.ebs.tags import Holding
+from storage.platforms.ebs.views import Instance
 from storage.platforms.marks import Mark
 from storage.platforms.options import read_options, write_options
 from storage.platforms.registry import build
@@ -318,3 +319,21 @@ def test_long_texts_key_ids_and_riddles_are_left_out() -> None:
 def test_the_sdks_own_failures_mean_ask_again(failure: Exception, words: str) -> None:
     error = named(failure, DOING)
     assert (type(error), words in str(error)) == (PlatformUnavailable, True)
+
+
+@pytest.mark.parametrize(
+    ("code", "configured", "hibernated"),
+    [
+        ("Client.UserInitiatedHibernate", True, True),
+        ("Client.UserInitiatedShutdown", True, False),
+        ("Client.InstanceInitiatedShutdown", True, False),
+        ("Server.SpotInstanceShutdown", True, True),
+        ("", True, True),
+        ("Server.SpotInstanceShutdown", False, False),
+        ("", False, False),
+    ],
+)
+def test_an_instance_that_may_have_been_hibernated_is_not_taken_for_stopped(code: str, configured: bool, hibernated: bool) -> None:
+    """EC2 says `stopped` of both; a Spot Instance that it took back may have been hibernated where that was configured."""
+    described = {"InstanceId": "i-01234567", "State": {"Name": "stopped"}, "HibernationOptions": {"Configured": configured}}
+    assert Instance.of({**described, **({"StateReason": {"Code": code}} if code else {})}).hibernated is hibernated

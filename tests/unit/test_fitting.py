@@ -9,9 +9,9 @@ from msgspec.structs import replace
 
 from framework.broker import build_platforms
 from framework.config import parse_config
-from framework.fitting import doubles, misfits, misfits_in
-from storage.errors import Invalid
-from storage.model import AccessMode, Pool, Profile, ReclaimPolicy
+from framework.fitting import check_size, doubles, made_mib, misfits, misfits_in, sizes_in
+from storage.errors import Invalid, UnknownPool
+from storage.model import AccessMode, Pool, Profile, ReclaimPolicy, Sizes
 from storage.platforms.base import Capabilities
 from storage.platforms.testing import MemoryPlatform
 
@@ -88,6 +88,41 @@ def test_what_only_some_pools_refuse_is_told_of_those_that_qualify() -> None:
         "value": "high",
         "reason": "it has no levels; so says pool bronze, tin of platform levels",
     }
+
+
+class Grades(MemoryPlatform):
+    """Its pools differ in the sizes of their volumes, and one is not there any more."""
+
+    def sizes(self, parameters: Mapping[str, str], *, pool: str | None = None) -> Sizes:
+        if pool == "gone":
+            raise UnknownPool(pool=pool, platform=self.name)
+        return Sizes(of=f"grade {pool}", min_mib=500) if pool == "coarse" else Sizes(min_mib=10, granularity_mib=10)
+
+    def fit(self, size_mib: int, parameters: Mapping[str, str], *, pool: str | None = None) -> int:
+        made = super().fit(size_mib, parameters, pool=pool)
+        if parameters and made < 100:
+            raise Invalid(field="parameters.type", value=parameters["type"], reason="100 MiB or more may be so")
+        return made
+
+
+def test_a_size_is_refused_that_no_pool_can_give_it() -> None:
+    platforms = {"grades": Grades("grades")}
+    coarse, fine, gone = [Pool(platform="grades", name=name, capacity_mib=1000) for name in ("coarse", "fine", "gone")]
+    profile = Profile(name="p", platforms=("grades",), max_mib=200)
+    assert [made_mib(15, profile, platforms["grades"], pool) for pool in ("fine", None)] == [20, 20]
+    check_size(15, profile, platforms, [coarse, fine])
+    check_size(15, profile, platforms, [])
+    with pytest.raises(Invalid, match="size is '15 MiB': platform grades makes it 500 MiB, and profile p allows 200 MiB"):
+        check_size(15, profile, platforms, [gone, coarse])
+    typed = replace(profile, parameters={"type": "quick"})
+    with pytest.raises(Invalid, match=r"profiles\.p\.parameters\.type is 'quick': 100 MiB or more may be so"):
+        check_size(15, typed, platforms, [fine])
+    check_size(100, typed, platforms, [fine])
+    (misfit,) = misfits_in([coarse, fine], [profile], platforms["grades"])
+    assert (misfit.fields["field"], "so says pool coarse of" in str(misfit)) == ("profiles.p.max_mib", True)
+    (misfit,) = misfits([replace(typed, max_mib=90)], platforms)
+    assert (misfit.fields["field"], misfit.fields["value"]) == ("profiles.p.parameters.type", "quick")
+    assert [sizes_in(platforms["grades"], {}, pool) for pool in ("fine", "gone")] == [Sizes(min_mib=10, granularity_mib=10), None]
 
 
 def test_a_profile_is_named_by_its_heading_alone() -> None:

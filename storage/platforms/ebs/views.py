@@ -15,6 +15,8 @@ from storage.platforms.marks import Mark
 HOLDING: Final = frozenset({"attaching", "attached", "busy", "detaching"})
 """The states of an attachment in which an instance may still write."""
 HIBERNATED: Final = "Client.UserInitiatedHibernate"
+SHUT_DOWN: Final = frozenset({"Client.UserInitiatedShutdown", "Client.InstanceInitiatedShutdown"})
+"""Codes of a StateReason with which nothing of the instance is kept but its disks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +122,7 @@ class Instance:
     """Device name to volume."""
     interfaces: int
     hibernated: bool
-    """What it ran goes on where it was once it is started again. While it sleeps its state is `stopped`."""
+    """What it ran may go on where it was once it is started again. While it sleeps its state is `stopped`."""
 
     @classmethod
     def of(cls, described: Mapping[str, Any]) -> Instance:
@@ -131,5 +133,12 @@ class Instance:
             zone=described.get("Placement", {}).get("AvailabilityZone", ""),
             devices={one["DeviceName"]: one.get("Ebs", {}).get("VolumeId", "") for one in described.get("BlockDeviceMappings", ())},
             interfaces=len(described.get("NetworkInterfaces", ())),
-            hibernated=described.get("StateReason", {}).get("Code") == HIBERNATED,
+            hibernated=_may_sleep(described),
         )
+
+
+def _may_sleep(described: Mapping[str, Any]) -> bool:
+    """Where hibernation is configured, EC2 itself may have begun it, as of a Spot Instance: only a shutdown is surely none."""
+    code = described.get("StateReason", {}).get("Code", "")
+    configured = bool(described.get("HibernationOptions", {}).get("Configured"))
+    return code == HIBERNATED or (configured and code not in SHUT_DOWN)
