@@ -6,7 +6,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from storage.errors import Conflict, Invalid, PlatformError, PlatformUnavailable, UnknownPool, VolumeInUse
+from storage.errors import Conflict, Invalid, PlatformError, PlatformUnavailable, UnknownPool, UnknownVolume, VolumeInUse
 from storage.model import ExternalId, Page
 from storage.platforms import cloning
 from storage.platforms.base import CreateRequest, PoolReport, VolumeReport
@@ -81,7 +81,10 @@ class Making:
         try:
             answer = self._client.change("delete_volume", doing, passing=("InvalidVolume.NotFound",), VolumeId=external_id)
         except VolumeInUse as error:
-            held = self._looks.volume(external_id).held
+            try:
+                held = self._looks.volume_now(external_id).held
+            except UnknownVolume:
+                return
             raise VolumeInUse(volume=external_id, holder=", ".join(sorted(held)) or "EC2", reason=error.fields["reason"]) from error
         if answer is not None:
             self._gone(external_id)

@@ -19,6 +19,8 @@ from storage.platforms.gce.records import kind_of, place_of
 
 MOST_MIB: Final = 1 << 40
 """A quota without a limit is written as a very large one."""
+TAKEN: Final = f"(labels.{tags.OURS} = {tags.MADE}) OR (labels.{tags.BIRTH['serial']}:*)"
+"""What Polly has made, and what it has taken over: the ledger counts both."""
 
 
 def pools(options: GceOptions, api: Api) -> Sequence[PoolReport]:
@@ -27,7 +29,7 @@ def pools(options: GceOptions, api: Api) -> Sequence[PoolReport]:
         return [_report(zone, kind, options.capacity_mib, 0) for zone in options.zones for kind in options.types]
     quotas = {region: api.quotas(region) for region in dict.fromkeys(map(region_of, options.zones))}
     ours: Counter[tuple[str, str]] = Counter()
-    for disk in api.all_disks(f"labels.{tags.OURS} = {tags.MADE}"):
+    for disk in api.all_disks(TAKEN):
         if kind_of(disk) in options.types and place_of(disk).zone in options.zones:
             ours[region_of(place_of(disk).zone), TYPES[kind_of(disk)].quota] += disk.size_gb
     reports = []

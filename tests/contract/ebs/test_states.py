@@ -125,6 +125,13 @@ def test_a_busy_device_is_still_in_use(front: Front, hasty: EbsPlatform, node: s
     assert hasty.fence(volume, 9) is None
 
 
+def test_a_volume_that_another_detaches_and_deletes_at_the_same_time_is_deleted(front: Front, cloud: EbsPlatform) -> None:
+    volume = create(cloud).external_id
+    front.faults.refusing["DeleteVolume"] = [Refused("VolumeInUse", "Volume is currently attached")]
+    front.do("DeleteVolume", VolumeId=volume)
+    cloud.delete(volume)
+
+
 def test_a_volume_that_comes_out_in_error_is_said(front: Front, cloud: EbsPlatform, node: str) -> None:
     volume = create(cloud).external_id
     front.ledger.broken[volume] = "KMS"

@@ -17,7 +17,7 @@ from storage.errors import (
     PoolFull,
     UnknownPool,
 )
-from storage.model import AccessMode, ExternalId
+from storage.model import AccessMode, Birth, ExternalId
 from storage.platforms.base import Room
 from storage.platforms.gce import GcePlatform
 from storage.platforms.gce.names import disk_name
@@ -56,6 +56,16 @@ def test_what_others_use_of_a_quota_is_foreign_and_what_its_pools_have_is_not(cl
     assert {pool.room.name for pool in platform.pools() if pool.room} == {room.name, "europe-west4 DISKS_TOTAL_GB"}
     (alone,) = cloud.platform(zones=(ZONE,), types=("pd-ssd",)).pools()
     assert alone.foreign_mib == (100 + 30 + 10 + 7) * GIB, "what no pool of the platform holds is another's"
+
+
+def test_a_disk_that_was_taken_over_is_not_anothers_any_more(cloud: Cloud, platform: GcePlatform) -> None:
+    """The ledger counts it; both would count it twice."""
+    add(cloud, ZONE, "by-hand")
+    disk, birth = ExternalId(f"{ZONE}/by-hand"), Birth(serial="by-hand", filesystem="xfs", filesystem_uuid="6b1f0d0e")
+    assert {pool.foreign_mib for pool in platform.pools() if pool.name == POOL} == {10 * GIB}
+    platform.attach(disk, NODE, epoch=1)
+    platform.record_birth(disk, birth, epoch=1)
+    assert {pool.foreign_mib for pool in platform.pools() if pool.name == POOL} == {0}
 
 
 def test_the_operators_word_on_capacity_wins_over_the_quota(cloud: Cloud) -> None:
