@@ -304,3 +304,25 @@ def test_claims_are_found_by_what_they_are(ledger: Ledger) -> None:
     assert first.after == "c2"
     assert [claim.claim_id for claim in ledger.claims(after=first.after, limit=3).items] == ["c3", "c4"]
     assert ledger.claims(after=first.after, limit=3).after is None
+
+
+def test_a_claim_that_names_another_platform_than_its_volumes_takes_no_slot_of_it(ledger: Ledger) -> None:
+    furnish(ledger, slots=1)
+    make(ledger, "a")
+    assert refusal(ledger, task("t1", old("c1", "a", 1, platform="elsewhere"))).code == "Conflict"
+    assert placed(ledger, task("t2", old("c2", "a", 1)))[0].epoch == 2
+
+
+def test_no_task_claims_a_shared_volume_twice_though_each_claim_names_the_epoch_before_it(ledger: Ledger) -> None:
+    furnish(ledger)
+    make(ledger, "a", mode=AccessMode.MULTI_NODE_MULTI_WRITER)
+    assert "one claim on a volume" in str(refusal(ledger, task("t1", old("c1", "a", 1), old("c2", "a", 2))))
+
+
+def test_of_a_batch_no_claim_ends_twice(ledger: Ledger) -> None:
+    furnish(ledger)
+    (claim,) = placed(ledger, task("t1", fresh("c1", new("a"))))
+    ends = [Release(claim_id=claim.claim_id, epoch=1, proof=PROOF)] * 2
+    with pytest.raises(Conflict, match="each claim once"), ledger.begin("mesos") as tx:
+        tx.free_many(ends)
+    assert ledger.claims().items == [claim]
