@@ -183,9 +183,11 @@ class Volumes:
         volume.took_ms |= volume.staged.took_ms
 
     def mark_births(self, *, deadline: Deadline, check: Callable[[], None]) -> None:
-        """Keeps the birth certificates that the broker has confirmed with the volumes. Raises what their platforms raise."""
+        """Keeps the birth certificates with the volumes: those that the broker has just confirmed, and those that it knew, for who gave
+        birth may have died before it did. Raises what their platforms raise.
+        """
         for volume in self.volumes:
-            if volume.staged and volume.tells_birth:
+            if volume.staged:
                 plan, steps = volume.plan, self._steps(volume.plan, deadline, check)
                 try:
                     mark(volume.staged, self._attacher(plan), steps)

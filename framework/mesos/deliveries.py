@@ -196,6 +196,9 @@ def _attach(platform: Platform, plan: VolumePlan, node: str) -> Attached:
     read_only = plan.access is Access.RO
     if plan.external_id is not None and not plan.may_create:
         attachment = platform.attach(plan.external_id, node, epoch=plan.epoch, read_only=read_only)
+        if plan.birth is not None and platform.capabilities.marks and not read_only:
+            # whoever gave birth may have died before the platform had it
+            platform.record_birth(plan.external_id, plan.birth, epoch=plan.epoch)
         return Attached(external_id=plan.external_id, size_mib=plan.size_mib, birth=None, attachment=attachment)
     found = obtain(platform, plan)
     attachment = platform.attach(found.external_id, node, epoch=plan.epoch, read_only=read_only)

@@ -270,10 +270,12 @@ class _Attempt:
         return uuid
 
     def _tell_birth(self, staged: Staged) -> None:
-        """Has a birth certificate stored, and then kept with the volume, before the filesystem is first mounted."""
-        if self.plan.birth is None and self.on_birth is not None:
+        """Has a birth certificate stored, and then kept with the volume, before the filesystem is mounted."""
+        if self.on_birth is None:
+            return
+        if self.plan.birth is None:
             self.on_birth(staged)
-            mark(staged, self.platform, self.steps)
+        mark(staged, self.platform, self.steps)
 
     def _check(self, verdict: Verdict) -> None:
         if verdict in (Verdict.BORN, Verdict.ADOPT) and not (self.read_only or self.was_mounted):

@@ -247,6 +247,25 @@ def test_a_birth_that_the_platform_cannot_take_now_is_asked_for_again(stage: Sta
     assert stage.driver.receipts == [said.claim_id]
 
 
+def test_a_birth_that_the_platform_never_got_is_kept_there_with_the_next_claim(stage: Stage) -> None:
+    (task,) = stage.run()
+    said = born(stage, task)
+    stage.storage.expired = True
+    stage.hear(update(task, "TASK_STARTING", said))
+    stage.work()
+    stage.storage.expired = False
+    stage.hear(update(task, "TASK_FAILED", msgspec.structs.replace(said, step="RELEASED", held=False)))
+    stage.tick(60.0)
+    stage.work()
+    stage.tick(60.0)
+    stage.offer("a1")
+    (task,) = stage.tasks()
+    assert [volume.birth for volume in stage.storage.volumes.values()] == [None]
+    wish(stage, task)
+    stage.work()
+    assert [volume.birth for volume in stage.storage.volumes.values()] == [said.birth]
+
+
 def test_a_birth_of_an_older_epoch_than_the_platforms_ends_the_task(stage: Stage) -> None:
     (task,) = stage.run()
     said = born(stage, task)

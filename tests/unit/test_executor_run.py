@@ -357,6 +357,25 @@ def test_nothing_runs_before_the_broker_has_stored_the_birth(tmp_path: Path, dis
 
 
 @pytest.mark.root
+def test_a_birth_whose_executor_died_before_the_volume_bore_it_is_kept_by_the_next(tmp_path: Path, disk: Disk) -> None:
+    """The ledger has it. A task's data on a volume without it would be an orphan's to a ledger that is restored from before the birth."""
+    plan = disk.plan()
+    with Running(tmp_path, births=False) as first:
+        first.launch(launch("echo ran", plan, disks=[disk]))
+        first.reaches("TASK_STARTING", 2)
+        first.agent.kill("task-1")
+        disk.learn(first.ends().volume)
+    with closing(registry.build("rack", "local", disk.settings["rack"].settings)) as platform:
+        made = platform.find(plan.token)
+        assert made is not None
+        assert made.birth is None
+        with Running(tmp_path) as second:
+            second.launch(launch("echo ran >data/count", disk.plan(), disks=[disk]))
+            assert second.ends().state == "TASK_FINISHED", second.stderr
+        assert platform.inspect(made.external_id).birth == disk.plan().birth
+
+
+@pytest.mark.root
 def test_a_birth_that_is_never_stored_ends_with_the_lease(tmp_path: Path, disk: Disk) -> None:
     with Running(tmp_path, births=False) as executor:
         executor.launch(launch("echo ran", disk.plan(), disks=[disk], lease_s=1.0))
