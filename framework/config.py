@@ -12,11 +12,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 
-from executors.wire import BROKER, EXECUTOR
+from executors.wire import BROKER, EXECUTOR, MOST_MIB
 from storage.errors import Invalid, UnknownProfile
 from storage.lifecycle import QUIET_AFTER_LEASES
 from storage.model import Profile
@@ -24,17 +24,22 @@ from storage.node import filesystems, options
 from storage.platforms.base import Platform
 from storage.platforms.registry import kinds
 
+MOST_S: Final = 1e9
+"""More than 30 years: a longer time is a slip of the pen."""
+Seconds = Annotated[float, msgspec.Meta(gt=0, le=MOST_S)]
+Amount = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
+
 
 class FrameworkBlock(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[framework]`: how Polly registers with Mesos."""
 
     name: str = "polly"
-    roles: tuple[str, ...] = ("*",)
+    roles: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)] = ("*",)
     """The roles that apps may ask for; the first is the default."""
     user: str = ""
     """Whom executors run as; empty: whom the broker runs as."""
     hostname: str = ""
-    failover_timeout_s: float = 604800.0
+    failover_timeout_s: Seconds = 604800.0
     """How long Mesos keeps the tasks of a broker that is away."""
     webui_url: str = ""
 
@@ -42,19 +47,19 @@ class FrameworkBlock(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 class ExecutorBlock(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[executor]`: the program on the agent, and what it takes beside each task."""
 
-    command: tuple[str, ...] = ("polly-executor",)
+    command: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)] = ("polly-executor",)
     """An argument list; the program must be on every agent."""
-    cpus: float = 0.1
-    mem_mib: float = 32.0
+    cpus: Amount = 0.1
+    mem_mib: Amount = 32.0
     environment: Mapping[str, str] = {}
 
 
 class ClaimsBlock(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[claims]`: the bounds of doubt."""
 
-    lease_s: float = 120.0
+    lease_s: Seconds = 120.0
     """How long a launch may stay unheard before Mesos is asked what became of it."""
-    fence_retry_s: float = 5.0
+    fence_retry_s: Seconds = 5.0
     """How often a stranded volume's platform is asked whether anything still holds it."""
 
     @property
@@ -77,9 +82,9 @@ class PlatformKeys(msgspec.Struct, frozen=True, kw_only=True):
     """Only agents with this attribute reach the platform; empty: all do."""
     agent_pattern: str = ".*"
     """What the attribute's text must be, as a regular expression for the whole of it."""
-    reserve_mib: int = 0
-    overcommit: float = 1.0
-    slots_per_node: int | None = None
+    reserve_mib: Annotated[int, msgspec.Meta(ge=0, le=MOST_MIB)] = 0
+    overcommit: Annotated[float, msgspec.Meta(gt=0, le=1000)] = 1.0
+    slots_per_node: Annotated[int, msgspec.Meta(ge=0, le=100_000)] | None = None
     """How many of its volumes one agent can hold; not given: what the adapter says."""
 
 
@@ -117,6 +122,8 @@ WORDS: Final = {
 }
 """What msgspec calls the values of TOML, in words."""
 EXPECTED: Final = re.compile(rf"Expected `({'|'.join(WORDS)})(?: \| null)?`, got `({'|'.join(WORDS)})`$")
+BOUND: Final = re.compile(r"Expected `(?:int|float)` (>=|>|<=) ([0-9.e+]+)$")
+BOUNDS: Final = {">": "more than", ">=": "at least", "<=": "at most"}
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 
 
@@ -174,8 +181,6 @@ def _platform(name: str, block: Mapping[str, Any]) -> PlatformConfig:
         raise Invalid(field=f"platforms.{name}.agent_pattern", value=keys.agent_pattern, reason=str(error)) from error
     if keys.attach_by not in (EXECUTOR, BROKER):
         raise Invalid(field=f"platforms.{name}.attach_by", value=keys.attach_by, reason=f"it is {EXECUTOR} or {BROKER}")
-    if keys.overcommit <= 0:
-        raise Invalid(field=f"platforms.{name}.overcommit", value=keys.overcommit, reason="it must be more than 0")
     return PlatformConfig(name=name, keys=keys, settings={key: value for key, value in block.items() if key not in ours})
 
 
@@ -184,6 +189,9 @@ def _profile(name: str, block: Mapping[str, Any]) -> Profile:
         raise Invalid(field=f"profiles.{name}.name", value=block["name"], reason="a profile is named by its heading alone")
     read = msgspec.convert(_convert(f"profiles.{name}", {**block, "name": name}, _ProfileBlock), Profile, from_attributes=True)
     _check_filesystem(f"profiles.{name}", read)
+    for key, size_mib in (("min_mib", read.min_mib), ("max_mib", read.max_mib)):
+        if size_mib is not None and not 0 < size_mib <= MOST_MIB:
+            raise Invalid(field=f"profiles.{name}.{key}", value=size_mib, reason=f"it must be 1 to {MOST_MIB}")
     if read.max_mib is not None and read.max_mib < read.min_mib:
         raise Invalid(field=f"profiles.{name}.max_mib", value=read.max_mib, reason=f"it is below min_mib, {read.min_mib}")
     return msgspec.structs.replace(read, min_mib=max(read.min_mib, filesystems.KINDS[read.filesystem].min_mib))
@@ -253,4 +261,8 @@ def _convert(field: str, value: Any, kind: type[Any]) -> Any:
             reason = f"it is one of {', '.join(known)}"
         elif wanted := EXPECTED.match(reason):
             reason = f"it must be {WORDS[wanted[1]]}, not {WORDS[wanted[2]]}"
+        elif bound := BOUND.match(reason):
+            reason = f"it must be {BOUNDS[bound[1]]} {float(bound[2]):.15g}"
+        elif reason.startswith("Expected `array` of length"):
+            reason = "it must not be empty"
         raise Invalid(field=field + where.rstrip("`"), value=found, reason=reason) from error

@@ -1,5 +1,6 @@
 """polly.toml: what is read, and the sentence that each mistake gets."""
 
+import math
 import re
 from pathlib import Path
 
@@ -91,7 +92,19 @@ def test_an_empty_file_is_a_broker_without_storage() -> None:
             Invalid,
             "platforms.p.attach_by is 'agent': it is executor or broker",
         ),
-        ({"platforms": {"p": {"kind": "local", "overcommit": 0}}}, Invalid, "platforms.p.overcommit"),
+        ({"platforms": {"p": {"kind": "local", "overcommit": 0}}}, Invalid, "platforms.p.overcommit is 0: it must be more than 0"),
+        ({"platforms": {"p": {"kind": "local", "overcommit": math.nan}}}, Invalid, "platforms.p.overcommit is nan"),
+        ({"platforms": {"p": {"kind": "local", "overcommit": math.inf}}}, Invalid, "overcommit is inf: it must be at most 1000"),
+        ({"platforms": {"p": {"kind": "local", "reserve_mib": -1}}}, Invalid, "platforms.p.reserve_mib is -1: it must be at least 0"),
+        ({"platforms": {"p": {"kind": "local", "slots_per_node": -1}}}, Invalid, "platforms.p.slots_per_node is -1"),
+        ({"claims": {"lease_s": 0}}, Invalid, "claims.lease_s is 0: it must be more than 0"),
+        ({"claims": {"fence_retry_s": math.nan}}, Invalid, "claims.fence_retry_s is nan"),
+        ({"framework": {"failover_timeout_s": math.inf}}, Invalid, "failover_timeout_s is inf: it must be at most 1000000000"),
+        ({"framework": {"roles": []}}, Invalid, "framework.roles is []: it must not be empty"),
+        ({"executor": {"command": []}}, Invalid, "executor.command is []: it must not be empty"),
+        ({"executor": {"cpus": -1}}, Invalid, "executor.cpus is -1: it must be at least 0"),
+        ({"profiles": {"f": {"min_mib": -1}}}, Invalid, "profiles.f.min_mib is -1: it must be 1 to 8796093022208"),
+        ({"profiles": {"f": {"max_mib": 2**44}}}, Invalid, "profiles.f.max_mib is 17592186044416"),
         ({"platforms": {"bad name": {"kind": "local"}}}, Invalid, "bad name"),
         ({"platforms": {"p": 7}}, Invalid, "platforms.NAME"),
         ({"profiles": {"f": {"filesystem": "ntfs"}}}, Invalid, "profiles.f.filesystem"),
