@@ -47,7 +47,9 @@ class Apps:
     # --- what people ask for --------------------------------------------------------------------
 
     def run(self, definition: object, actor: str) -> AppState:
-        """Takes up a new app. Raises InvalidApp, NotYet, AlreadyExists, UnknownProfile."""
+        """Takes up a new app. Raises InvalidApp, NotYet, UnknownProfile, AlreadyExists, also for an id that an app of another framework on
+        this ledger has: the volumes of both would be the same.
+        """
         now = self._context.clock()
         app = replace(self._checked(read_app(definition)), version=timestamp(now))
         if app.instances > MOST_INSTANCES:
@@ -55,7 +57,7 @@ class Apps:
         if app.app_id in self._context.picture.apps:
             raise AlreadyExists(kind="App", name=app.app_id)
         state = AppState(app, app.instances, app.version or "")
-        self._store(state, actor, "app.created")
+        self._store(state, actor, "app.created", new=True)
         self._context.picture.apps[WorkloadId(app.app_id)] = state
         self._context.wait(state, now)
         story.info("app      %s: %s", app.app_id, _instances(app.instances))
@@ -145,7 +147,7 @@ class Apps:
                 self._context.picture.doomed.pop(task.task_id, None)
         self._context.wait(state, now)
 
-    def _store(self, state: AppState, actor: str, what: str) -> None:
+    def _store(self, state: AppState, actor: str, what: str, *, new: bool = False) -> None:
         now = self._context.clock()
         workload = Workload(
             scheduler=self._context.scheduler,
@@ -158,7 +160,7 @@ class Apps:
             updated_at=now,
         )
         with self._context.ledger.begin(actor) as tx:
-            tx.put_workload(workload)
+            tx.put_workload(workload, new=new)
             tx.note(what, why=f"{state.app.app_id}: {_instances(state.instances)}")
 
     # --- what time brings -----------------------------------------------------------------------

@@ -9,7 +9,7 @@ import msgspec
 from sqlalchemy import delete, select, update
 
 from storage import schema
-from storage.errors import Conflict
+from storage.errors import AlreadyExists, Conflict
 from storage.ledger import rows
 from storage.ledger.bulk import Batch, Lookup, insert
 from storage.ledger.records import Placement, Workload
@@ -55,9 +55,16 @@ PUT_PROFILE: Final = _upsert("profiles", ("name",), ("body",))
 class Surroundings(Writer):
     """The part of a transaction that keeps what claims refer to."""
 
-    def put_workload(self, workload: Workload) -> None:
-        """Stores it; the first `created_at` stays."""
-        w = workload
+    def put_workload(self, workload: Workload, *, new: bool = False) -> None:
+        """Stores it; the first `created_at` stays.
+
+        Raises AlreadyExists for a `new` one whose id another scheduler's has: volumes are named by it, and reclaimed by it.
+        """
+        w, table = workload, schema.workloads.c
+        if new:
+            elsewhere = select(table.scheduler).where(table.workload_id == w.workload_id, table.scheduler != w.scheduler)
+            if row := self.session.first(elsewhere):
+                self._fail(AlreadyExists(kind="App", name=f"{w.workload_id} of {row.scheduler}"))
         row = (w.scheduler, w.workload_id, w.spec, w.instances, w.version, w.state, w.updated_at, w.created_at)
         self.session.run(PUT_WORKLOAD, [row])
 

@@ -9,7 +9,8 @@ from framework.mesos.instances import Phase
 from storage.errors import AlreadyExists, Invalid, LedgerUnavailable, UnknownApp
 from storage.lifecycle import ClaimState
 from storage.model import VolumeId
-from tests.stage import ShakyLedger, Stage, app, external_of, from_master, status, volume_of
+from tests.ledgers import Clock
+from tests.stage import ShakyLedger, Stage, app, external_of, from_master, stage_config, status, volume_of
 
 
 def test_an_app_is_stored_before_it_waits(stage: Stage, shaky_ledger: ShakyLedger) -> None:
@@ -21,6 +22,17 @@ def test_an_app_is_stored_before_it_waits(stage: Stage, shaky_ledger: ShakyLedge
     stage.apps.run(app(), "test")
     with pytest.raises(AlreadyExists):
         stage.apps.run(app(), "test")
+
+
+def test_an_app_of_another_framework_on_the_ledger_keeps_its_id_and_its_volumes(stage: Stage, clock: Clock) -> None:
+    """Both would name their volumes alike: one would mount, and delete, what is the other's."""
+    other = Stage(stage.ledger, clock, storage=stage.storage, config=stage_config(framework={"name": "other", "roles": ["polly"]}))
+    stage.apps.run(app(), "test")
+    with pytest.raises(AlreadyExists, match="/db of mesos/stage"):
+        other.apps.run(app(), "test")
+    assert list(other.picture.apps) == []
+    stage.apps.scale("/db", 0, "test")
+    other.apps.run(app("/web"), "test")
 
 
 def test_an_app_whose_commit_was_in_doubt_is_found(stage: Stage, shaky_ledger: ShakyLedger) -> None:
