@@ -75,16 +75,14 @@ class Janitor:
             return True
         keep = policy is ReclaimPolicy.SNAPSHOT_THEN_DELETE and not volume.unborn
         if keep:
-            taken = self._last_snapshots(volume)
+            snapshots = list(_all_of(partial(self._ledger.snapshots, volume.volume_id)))
+            taken = [snapshot for snapshot in snapshots if snapshot.name == _last_label(volume)]
             if not taken:
                 return self._take_last_snapshot(volume)
-            if taken[0].state != "READY":
+            if taken[0].state != "READY" or any(snapshot.state == "PENDING" for snapshot in snapshots):
                 return False
         self._try(volume.volume_id, lambda: self._volumes.delete(volume.volume_id, ACTOR, keep_snapshots=keep, insist=True))
         return True
-
-    def _last_snapshots(self, volume: Volume) -> list[Snapshot]:
-        return [snapshot for snapshot in _all_of(partial(self._ledger.snapshots, volume.volume_id)) if snapshot.name == _last_label(volume)]
 
     def _take_last_snapshot(self, volume: Volume) -> bool:
         """False while it is being made; True if it cannot be: then the volume is kept."""

@@ -169,7 +169,7 @@ class Volumes(Placing, Heirs):
     def deleting(self, volume_id: VolumeId, *, keep_snapshots: bool = False) -> Volume:
         """Stores the intent to delete it; again is a no-op.
 
-        `keep_snapshots` is for a platform whose snapshots outlive their volume. Raises VolumeInUse for a live claim,
+        `keep_snapshots` is for a platform whose snapshots outlive their volume, once they are made. Raises VolumeInUse for a live claim,
         HasSnapshots, Conflict for a volume that is nowhere yet (unplan is for that), or that a clone is still to be made of.
         """
         volume = self._unclaimed(volume_id)
@@ -178,8 +178,7 @@ class Volumes(Placing, Heirs):
         if volume.external_id is None:
             self._fail(Conflict(what=f"volume {volume_id}", expected="on its platform", found=volume.state))
         self._refuse_clones(volume)
-        if not keep_snapshots:
-            self._refuse_snapshots(volume)
+        self._refuse_snapshots(volume, kept=keep_snapshots)
         self._set(volume_id, state="DELETING", reason="")
         self.note("volume.deleting", volume_id=volume_id, why=volume.name)
         return replace(volume, state=VolumeState.DELETING, reason="")
@@ -263,9 +262,11 @@ class Volumes(Placing, Heirs):
             self._fail(VolumeInUse(volume=volume.name, holder=f"{claim.holder.placement} on node {claim.holder.node} ({claim.state})"))
         return volume
 
-    def _refuse_snapshots(self, volume: Volume) -> None:
+    def _refuse_snapshots(self, volume: Volume, *, kept: bool) -> None:
+        """Of those that outlive the volume, too, each must be made first."""
         table = schema.snapshots.c
-        found = self.session.all(select(table.snapshot_id).where(table.volume_id == volume.volume_id).order_by(table.snapshot_id))
+        mine = select(table.snapshot_id).where(table.volume_id == volume.volume_id).order_by(table.snapshot_id)
+        found = self.session.all(mine.where(table.state == "PENDING") if kept else mine)
         if found:
             self._fail(HasSnapshots(volume=volume.name, snapshots=", ".join(row.snapshot_id for row in found)))
 

@@ -210,6 +210,26 @@ def test_a_volume_waits_for_its_last_snapshot_to_be_ready(stage: Stage) -> None:
     assert [snapshot.volume for snapshot in stage.storage.snapshots.values()] == [external]
 
 
+def test_a_volume_waits_for_a_persons_snapshot_that_is_still_to_be_made(stage: Stage) -> None:
+    """Of a volume that is gone it never could be, and its row would stay for ever."""
+    external = used_and_deleted(stage, "last")
+    stage.volumes.snapshot("/db#0/data", "by hand", "test")
+    by_hand = stage.hands.jobs.pop()
+    for _ in range(3):
+        stage.tick(6.0)
+        stage.work()
+    assert external in stage.storage.volumes
+    assert not is_gone(stage)
+    stage.hands.jobs.append(by_hand)
+    for _ in range(2):
+        stage.work()
+        stage.tick(6.0)
+    stage.work()
+    assert is_gone(stage)
+    assert len(stage.storage.snapshots) == 2
+    assert {snapshot.state for snapshot in stage.ledger.snapshots().items} == {"READY"}
+
+
 def test_what_a_token_made_is_remembered_until_it_could_be_deleted(stage: Stage) -> None:
     (task,) = stage.run()
     (plan,) = stage.plans(task)

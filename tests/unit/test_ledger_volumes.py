@@ -375,6 +375,11 @@ def test_snapshots_can_outlive_their_volume(ledger: Ledger) -> None:
         for name in ("s1", "s2", "s3"):
             tx.plan_snapshot(snapshot(name))
         tx.snapshot_deleted(SnapshotId("s2"))
+        tx.snapshot_made(SnapshotId("s1"), ExternalId("snap-1"), 90, 7.0)
+    with pytest.raises(HasSnapshots, match="s3"), ledger.begin("op") as tx:
+        tx.deleting(A, keep_snapshots=True)  # what is still to be made of it could never be
+    with ledger.begin("op") as tx:
+        tx.snapshot_made(SnapshotId("s3"), ExternalId("snap-3"), 90, 7.0)
         tx.deleting(A, keep_snapshots=True)
         tx.deleted(A)
     page = ledger.snapshots(limit=1)
