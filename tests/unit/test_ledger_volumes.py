@@ -328,6 +328,8 @@ def test_a_snapshot_from_intent_to_end(ledger: Ledger) -> None:
     made = replace(snapshot("s1"), state="READY", external_id=ExternalId("snap-x"), size_mib=90, created_at=7.0)
     assert ledger.snapshot(SnapshotId("s1")) == made
     assert ledger.snapshots(A).items == [made]
+    with pytest.raises(Conflict, match="wanted PENDING, found READY"), ledger.begin("op") as tx:
+        tx.snapshot_made(SnapshotId("s1"), ExternalId("snap-of-another"), 90, 7.0)
     with pytest.raises(HasSnapshots, match="s1"), ledger.begin("op") as tx:
         tx.deleting(A)
     with pytest.raises(Conflict), ledger.begin("op") as tx:
