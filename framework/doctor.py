@@ -18,7 +18,7 @@ from executors.wire import BROKER
 from framework.build import is_compiled
 from framework.config import Config, check_against, load_config
 from framework.fitting import doubles, misfits, misfits_in
-from storage.errors import Invalid, PollyError
+from storage.errors import Invalid, NodeError, PollyError
 from storage.model import Hearing, Pool
 from storage.node.devices import Roots
 from storage.node.identities import HOSTNAME, identify
@@ -71,6 +71,16 @@ def _node() -> Iterator[Finding]:
         yield _fine("node", "not root: an agent here can use folders as volumes, not filesystems on devices")
         return
     yield _programs("node", PROGRAMS, "for ext4 and xfs")
+    yield from holding(Machine())
+
+
+def holding(machine: Machine) -> Iterator[Finding]:
+    """What forbids an executor here to hold a task, as it often is in a container. The broker's own machine may well forbid it."""
+    try:
+        machine.run(["unshare", "--mount", "--pid", "--fork", "true"])
+    except NodeError as error:
+        needs = "its container needs CAP_SYS_ADMIN, and a seccomp filter that allows unshare and mount"
+        yield _fine("node", f"an agent here could run no task ({error}); {needs}")
 
 
 def _programs(subject: str, needed: Mapping[str, str], what_for: str) -> Finding:

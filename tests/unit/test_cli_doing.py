@@ -18,15 +18,18 @@ from msgspec.structs import replace
 
 from framework.cli import reference
 from framework.cli.root import COMMANDS, root
-from framework.doctor import examine, of_node, of_platform, soundness
+from framework.doctor import examine, holding, of_node, of_platform, soundness
 from framework.failures import EXIT_CODES
 from framework.rest.app import create_app
 from framework.rest.server import serve
 from framework.service import DriftOrder, DriftReport, ImportOrder, PlatformDrift, VolumeOrder
 from storage.drift import DriftKind, NodeMount, drift
+from storage.errors import NodeError
 from storage.inventory import open_ledger, written
 from storage.lifecycle import ClaimState
 from storage.model import ClaimId, ExternalId
+from storage.node.commands import Output
+from storage.node.steps import Machine
 from storage.platforms.base import Capabilities, Finding, VolumeReport
 from tests.unit.front import COUNTER, NOW, WAITING, FakeBroker, fill
 
@@ -267,6 +270,18 @@ def test_doctor_says_what_a_node_needs_for_a_platform(monkeypatch: pytest.Monkey
     assert findings[0].message.startswith("what it calls a node comes from nobody; this machine does not say")
     assert (findings[1].message.split()[0], findings[1].mend) == ("mount.nfs", "On Debian: apt-get install nfs-common")
     assert list(of_node("disks", Capabilities())) == []
+
+
+def test_doctor_says_that_an_agent_here_could_hold_no_task() -> None:
+    def run(*words: object, **_: object) -> Output:
+        raise NodeError(command="unshare", target="", reason="Operation not permitted")
+
+    ((ok, message),) = ((finding.ok, finding.message) for finding in holding(Machine(run=run)))
+    assert ok
+    assert message.startswith(
+        "an agent here could run no task (unshare failed on : Operation not permitted.); its container needs CAP_SYS_ADMIN"
+    )
+    assert list(holding(Machine(run=lambda *_, **__: Output(code=0, out="", err="")))) == []
 
 
 def test_config_check(tmp_path: Path) -> None:
