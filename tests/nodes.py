@@ -158,7 +158,7 @@ class LoopPlatform(Platform):
     def device(self, external_id: str) -> str | None:
         """The loop device that the volume has now."""
         for file in Path("/sys/block").glob("loop*/loop/backing_file"):
-            with contextlib.suppress(FileNotFoundError):  # another's was detached meanwhile
+            with contextlib.suppress(OSError):  # another's was detached meanwhile: there is no file any more, or no device
                 if file.read_text().strip() == str(self.image(external_id)):
                     return f"/dev/{file.parts[3]}"
         return None
