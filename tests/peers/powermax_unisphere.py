@@ -9,7 +9,7 @@ import itertools
 import re
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -57,6 +57,8 @@ class Unisphere:
     may_write: bool = True
     page_size: int = 1000
     job_looks: int = 1
+    says_nothing_is_missing: bool = False
+    """Whether a list on which there is nothing is one that cannot be found, as some versions have it."""
     faults: Faults = field(default_factory=Faults)
     """What goes wrong on the wire."""
     lose: tuple[str, str] | None = None
@@ -133,12 +135,17 @@ class Unisphere:
 
     def pages(self, found: list[Any]) -> dict[str, Any]:
         """A list as an iterator: its first page, and more where there is more."""
+        self.refuse_nothing(found, "volume")
         key = f"{uuid.uuid4()}_0"
         if len(found) > self.page_size:
             self.iterators[key] = found
         first = found[: self.page_size]
         listed = {"result": first, "from": min(1, len(first)), "to": len(first)}
         return {"id": key, "count": len(found), "expirationTime": 1606317200000, "maxPageSize": self.page_size, "resultList": listed}
+
+    def refuse_nothing(self, found: Sequence[Any], kind: str) -> None:
+        if self.says_nothing_is_missing and not found:
+            raise missing(kind, "(any)")
 
     def page(self, call: Call) -> Any:
         found = self.iterators.get(call.part["name"])
@@ -254,6 +261,7 @@ def _initiators(front: Unisphere, call: Call) -> Any:
     array, wanted = front.array, call.query.get("initiator_hba", "")
     known = sorted({one for initiators in array.hosts.values() for one in initiators} | array.logged_in)
     shown = [f"OR-1C:001:{one}" if one in array.logged_in else one for one in known if wanted in ("", one)]
+    front.refuse_nothing(shown, "initiator")
     return {"initiatorId": shown}
 
 
@@ -262,6 +270,17 @@ def _port(front: Unisphere, call: Call) -> Any:
     if found is None:
         raise missing("port", call.part["name"])
     return shapes.port(front.array, found)
+
+
+def _snapshots(front: Unisphere, call: Call) -> Any:
+    array, key = front.array, front.array.volume(call.part["name"]).id
+    front.refuse_nothing([*array.snapshots_of(key), *array.links_to(key)], "snapshot")
+    return shapes.snapshots(array, key)
+
+
+def _groups(front: Unisphere, call: Call) -> Any:
+    front.refuse_nothing(list(front.array.groups), "storage group")
+    return {"storageGroupId": sorted(front.array.groups)}
 
 
 def _snap(front: Unisphere, call: Call) -> Any:
@@ -330,7 +349,7 @@ ROUTES: Final[tuple[tuple[str, re.Pattern[str], Route], ...]] = tuple(
         ("GET", f"{SLO}/volume{NAME}", lambda front, call: shapes.volume(front.array, front.array.volume(call.part["name"]))),
         ("PUT", f"{SLO}/volume{NAME}", _edit_volume),
         ("DELETE", f"{SLO}/volume{NAME}", lambda front, call: front.array.delete(call.part["name"])),
-        ("GET", f"{SLO}/storagegroup", lambda front, call: {"storageGroupId": sorted(front.array.groups)}),
+        ("GET", f"{SLO}/storagegroup", _groups),
         ("POST", f"{SLO}/storagegroup", _make_group),
         ("GET", f"{SLO}/storagegroup{NAME}", lambda front, call: shapes.group(front.array, call.part["name"])),
         ("PUT", f"{SLO}/storagegroup{NAME}", _edit_group),
@@ -364,11 +383,7 @@ ROUTES: Final[tuple[tuple[str, re.Pattern[str], Route], ...]] = tuple(
         ("POST", f"private/{REPLICATION}/snapshot{NAME}", _snap),
         ("PUT", f"private/{REPLICATION}/snapshot{NAME}", _edit_snapshot),
         ("DELETE", f"private/{REPLICATION}/snapshot{NAME}", _end_snapshot),
-        (
-            "GET",
-            f"private/{REPLICATION}/volume{NAME}/snapshot",
-            lambda front, call: shapes.snapshots(front.array, front.array.volume(call.part["name"]).id),
-        ),
+        ("GET", f"private/{REPLICATION}/volume{NAME}/snapshot", _snapshots),
         ("GET", GROUP_SNAPSHOT, groups.group_snapshot_names),
         ("POST", GROUP_SNAPSHOT, groups.snap_group),
         ("GET", f"{GROUP_SNAPSHOT}{NAME}/snapid", groups.group_snapshot_ids),

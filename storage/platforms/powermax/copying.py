@@ -78,9 +78,14 @@ class Copies:
             return
 
     def _said(self, device: str, role: str = "snapshotSrcs") -> list[Answer]:
-        """What a volume is the source of, or by `snapshotLnks` the target."""
+        """What a volume is the source of, or by `snapshotLnks` the target. Some versions say of a volume without either that they have not
+        found it."""
         path = ("volume", device, "snapshot")
-        said = self._unisphere.get("look at snapshots", *path, category="replication", private=True)
+        try:
+            said = self._unisphere.get("look at snapshots", *path, category="replication", private=True)
+        except NotThere:
+            self._volumes.get(device)
+            return []
         if not said.keys() & {"snapshotSrcs", "snapshotLnks"}:
             raise said.wrong("tells neither of snapshots nor of links")
         return said.objects(role, optional=True)

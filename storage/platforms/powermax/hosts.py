@@ -88,10 +88,9 @@ class Hosts:
 
     def _owner(self, initiator: str) -> str:
         """An initiator that has logged in stands in the list with the port before it, once for each port."""
-        listed = self._unisphere.get("look for a host", "initiator", initiator_hba=initiator).get("initiatorId") or ()
-        for name in listed:
+        for name in self._unisphere.names("look for a host", "initiator", "initiatorId", initiator_hba=initiator):
             try:
-                host = self._unisphere.get("look for a host", "initiator", str(name)).get("host")
+                host = self._unisphere.get("look for a host", "initiator", name).get("host")
             except NotThere:
                 continue
             if host:

@@ -97,12 +97,26 @@ class Unisphere:
     def all(self, action: str, *path: str, private: bool = False, **params: str) -> list[Answer]:
         """A whole list, page after page; from the start where its iterator has ended on the way, or a page was cut off."""
         for _ in range(LISTING_TRIES):
-            first = self.get(action, *path, private=private, **params)
+            if (first := self.some(action, *path, private=private, **params)) is None:
+                return []
             with contextlib.suppress(NotThere):
                 found = list(self._pages(action, first))
                 if len(found) == first.whole("count"):
                     return found
         raise PlatformUnavailable(platform=self._api.platform, action=action, reason="its iterators end before they are read")
+
+    def some(self, action: str, *path: str, private: bool = False, **params: str) -> Answer | None:
+        """A list of the array's. None where there is nothing on it: some versions say of that that they have not found it."""
+        try:
+            return self.get(action, *path, private=private, **params)
+        except NotThere:
+            self.make_sure_of_array(action)
+            return None
+
+    def names(self, action: str, kind: str, key: str, **params: str) -> list[str]:
+        """A list of the array's that comes whole, such as that of its storage groups."""
+        listed = self.some(action, kind, private=False, **params)
+        return [] if listed is None else [str(one) for one in listed.get(key) or ()]
 
     def _pages(self, action: str, first: Answer) -> Iterator[Answer]:
         yield from first.part("resultList").objects("result")

@@ -185,7 +185,7 @@ class Volumes:
 
     def groups(self) -> list[str]:
         """The names of all storage groups."""
-        return [str(one) for one in self._unisphere.get("look for storage groups", "storagegroup").get("storageGroupId") or ()]
+        return self._unisphere.names("look for storage groups", "storagegroup", "storageGroupId")
 
     def is_empty(self, group: str) -> bool:
         """Gone already is not empty."""

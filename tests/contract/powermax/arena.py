@@ -24,7 +24,7 @@ def renewed(front: Unisphere) -> Unisphere:
     """The same Unisphere before an array where nothing was ever done."""
     front.array = small_array()
     front.version, front.closed, front.may_write, front.page_size, front.job_looks, front.lose = "V10.4.0.5", False, True, 1000, 1, None
-    front.faults = Faults()
+    front.faults, front.says_nothing_is_missing = Faults(), False
     for kept in (front.refuse, front.fail_jobs, front.calls, front.jobs, front.iterators):
         kept.clear()
     return front

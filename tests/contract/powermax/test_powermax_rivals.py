@@ -148,6 +148,21 @@ def test_nothing_is_gone_because_unisphere_does_not_know_the_array(front: Unisph
             look(volume)
 
 
+def test_an_array_that_finds_no_list_where_nothing_is_on_it_is_as_good(front: Unisphere, adapter: PowerMaxPlatform) -> None:
+    front.says_nothing_is_missing = True
+    assert (adapter.volumes().items, adapter.find("t1")) == ([], None)
+    volume = adapter.create(request()).external_id
+    adapter.attach(volume, NODES[0], epoch=1)
+    adapter.detach(volume, NODES[0])
+    clone = adapter.create(request("t2", source=volume)).external_id
+    snapshot = adapter.snapshot(volume, token="s1").external_id
+    copy = adapter.create(request("t3", snapshot=snapshot)).external_id
+    adapter.delete_snapshot(snapshot)
+    for one in (volume, clone, copy):
+        adapter.delete(one)
+    assert adapter.volumes().items == []
+
+
 def verbs(adapter: PowerMaxPlatform, volume: ExternalId, snapshot: ExternalId) -> Iterator[Callable[[], object]]:
     yield from (adapter.pools, adapter.volumes, adapter.snapshots, lambda: adapter.inspect(volume), lambda: adapter.find("t1"))
     yield lambda: adapter.create(request("t3"))
