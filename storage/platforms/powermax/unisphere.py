@@ -31,6 +31,8 @@ JOB_S, FIRST_LOOK_S, LONGEST_LOOK_S = 900.0, 0.5, 5.0
 UNFINISHED: Final = ("created", "unscheduled", "scheduled", "running", "validating", "validated")
 LOCKED: Final = ("device lock", "is locked", "lock on", "currently locked", "in use by another process", "please try again later")
 MISSING: Final = ("cannot find", "could not find", "not found", "does not exist")
+NO_SNAPSHOT: Final = "no snapshot was found"
+"""What is said of a snapshot that is gone, with status 500."""
 EXISTS: Final = ("already exists",)
 MEMBER: Final = ("already a member", "already in the storage group")
 NO_MEMBER: Final = ("is not a member", "not in the storage group", "not in storage group")
@@ -190,7 +192,7 @@ class Unisphere:
             return PlatformError(platform=platform, action=action, reason=f"HTTP 403: user {user} lacks the right to ({words})")
         if not words:
             return PlatformUnavailable(platform=platform, action=action, reason=f"HTTP {status}, without a word of the array's")
-        return self._refusal(action, words, is_missing=status == 404)
+        return self._refusal(action, words, is_missing=status == 404 or NO_SNAPSHOT in words.lower())
 
     def _refusal(self, action: str, reason: str, *, is_missing: bool = False) -> Refused:
         return (NotThere if is_missing else Refused)(platform=self._api.platform, action=action, reason=reason)

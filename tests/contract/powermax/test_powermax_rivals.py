@@ -148,6 +148,15 @@ def test_nothing_is_gone_because_unisphere_does_not_know_the_array(front: Unisph
             look(volume)
 
 
+def test_a_snapshot_that_another_has_deleted_meanwhile_is_gone(front: Unisphere, adapter: PowerMaxPlatform, volume: ExternalId) -> None:
+    """Unisphere says that it failed."""
+    adapter.snapshot(volume, token="s1")
+    (taken,) = adapter._copies.of("00001")
+    front.refuse = [(500, {"message": "A problem occurred deleting the snapshot generation resources: No snapshot was found"})]
+    adapter._copies.end(taken)
+    assert front.refuse == []
+
+
 def test_an_array_that_finds_no_list_where_nothing_is_on_it_is_as_good(front: Unisphere, adapter: PowerMaxPlatform) -> None:
     front.says_nothing_is_missing = True
     assert (adapter.volumes().items, adapter.find("t1")) == ([], None)
