@@ -31,7 +31,8 @@ CLONE: Final = "pollyc"
 SNAPSHOT: Final = re.compile(r"polly([puh])([A-Za-z0-9_-]{1,26})")
 HOST_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 VOLUME_ID: Final = re.compile(r"([0-9A-F]{5})(?:-([\x20-\x7e]{1,64}))?")
-SNAPSHOT_ID: Final = re.compile(r"([0-9A-F]{5})-([0-9]{1,19})")
+SNAPSHOT_ID: Final = re.compile(r"([0-9A-F]{5})-([0-9]{1,19})(?:-[A-Za-z0-9_-]{1,32})?")
+"""In older ledgers with the name behind it."""
 
 
 # --- volumes ----------------------------------------------------------------------------------
