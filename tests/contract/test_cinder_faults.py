@@ -195,6 +195,21 @@ def test_a_shelved_server_is_a_stopped_one_and_lets_go(nova: CinderPlatform, cin
     nova.delete(volume)
 
 
+def test_what_a_server_that_is_no_more_has_left_attached_is_let_go(nova: CinderPlatform, cinder: Cloud) -> None:
+    """As when Cinder was away while Nova deleted the server."""
+    volume, gone = nova.create(request()).external_id, "6b1f0d0e-3f5e-4d4c-9d7c-0f6a3c1b2a10"
+    body = {"attachment": {"volume_uuid": volume, "instance_uuid": gone, "connector": {"host": "compute-7"}}}
+    made = nova._client.ask("POST", "/attachments", action="attach as Nova", body=body)["attachment"]
+    nova._client.ask("POST", f"/attachments/{made['id']}/action", action="attach as Nova", body={"os-complete": {}})
+    assert nova.inspect(volume).held_by == (gone,)
+    nova.detach(volume, cinder.servers[0])
+    assert nova.inspect(volume).held_by == (gone,)
+
+    nova.detach(volume, gone)
+    assert nova.inspect(volume).held_by == ()
+    nova.delete(volume)
+
+
 def test_machines_are_not_seen(bare: CinderPlatform) -> None:
     with pytest.raises(Unsupported, match="does not see nodes"):
         bare.node_stopped(NODES[0])

@@ -15,6 +15,8 @@ from storage.errors import PlatformError, StaleEpoch, Unsupported, VolumeInUse
 from storage.model import ExternalId
 from storage.platforms.base import Attachment
 from storage.platforms.cinder import records
+from storage.platforms.cinder.client import Client
+from storage.platforms.cinder.failures import Refusal
 from storage.platforms.cinder.records import Json
 from storage.platforms.cinder.states import MOVING
 from storage.platforms.cinder.things import Things
@@ -108,6 +110,15 @@ class Attaching:
         """Of a volume that nobody has, or by this attachment alone."""
         for name in records.outdated(kept, attachment=attachment):
             self._volumes.unmark(external_id, name)
+
+
+def drop(client: Client, volume: str, attachment: str) -> None:
+    """Takes one of Cinder's attachments back; gone already is fine. Cinder refuses it for what Nova has plugged in."""
+    try:
+        client.ask("DELETE", f"/attachments/{attachment}", action=f"detach volume {volume}")
+    except Refusal as refusal:
+        if not refusal.is_missing:
+            raise
 
 
 def _is_free(volume: Json) -> bool:

@@ -15,7 +15,7 @@ from storage.errors import Invalid, PlatformUnavailable, UnknownVolume, VolumeIn
 from storage.model import ExternalId
 from storage.platforms.base import Attachment
 from storage.platforms.cinder import connections, records
-from storage.platforms.cinder.attaching import Look
+from storage.platforms.cinder.attaching import Look, drop
 from storage.platforms.cinder.client import Client
 from storage.platforms.cinder.failures import Refusal
 from storage.platforms.cinder.records import Json
@@ -79,7 +79,7 @@ class BareMetal:
             return
         for attachment in sorted(_named_for(volume, holder)):
             if volume["status"] != "available":
-                self._drop(external_id, attachment)
+                drop(self._client, external_id, attachment)
             self._volumes.unmark(external_id, records.FOR + attachment)
 
     def _attachments_for(self, volume: Json, holder: str) -> list[str]:
@@ -107,20 +107,13 @@ class BareMetal:
 
         if not self._volumes.came(key, is_settled, timeout_s=self._orphan_s):
             for attachment in nameless - _named(self._volumes.known(key)):
-                self._drop(ExternalId(key), attachment)
+                drop(self._client, key, attachment)
         return self._volumes.get(key)
 
     def _nameless(self, volume: Json) -> set[str]:
         """Reservations that are not a server's and that nobody has named."""
         found = self._attachments(volume["id"])
         return {one["id"] for one in found if one["status"] == "reserved" and not one.get("instance")} - _named(volume)
-
-    def _drop(self, external_id: ExternalId, attachment: str) -> None:
-        try:
-            self._client.ask("DELETE", f"/attachments/{attachment}", action=f"detach volume {external_id}")
-        except Refusal as refusal:
-            if not refusal.is_missing:
-                raise
 
 
 def _named(volume: Json) -> set[str]:

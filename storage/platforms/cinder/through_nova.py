@@ -8,7 +8,7 @@ from storage.errors import Invalid, PlatformError, PlatformUnavailable, UnknownV
 from storage.model import ExternalId
 from storage.platforms.base import Attachment
 from storage.platforms.cinder import failures, records
-from storage.platforms.cinder.attaching import Look
+from storage.platforms.cinder.attaching import Look, drop
 from storage.platforms.cinder.client import SERVERS, Client
 from storage.platforms.cinder.failures import Refusal
 from storage.platforms.cinder.records import Json
@@ -89,7 +89,15 @@ class ThroughNova:
         except Refusal as refusal:
             if not refusal.is_missing:
                 raise
+            self._drop_what_is_left(volume, node)
         self._volumes.until(external_id, lambda seen: not (_is_on(seen, node) or self._has(node, external_id)), action=action)
+
+    def _drop_what_is_left(self, volume: Json, node: str) -> None:
+        """Of a server that Nova knows no more, which it deleted while Cinder was away."""
+        if self._server(node) is None:
+            for one in volume.get("attachments") or ():
+                if one.get("server_id") == node:
+                    drop(self._client, volume["id"], one["attachment_id"])
 
     def _is_kept_for_shelved(self, volume: Json, node: str) -> bool:
         """A server that is on no host any more has its volumes reserved: nothing is under way, and Nova lets go of them in its books."""
