@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from storage.errors import PlatformUnavailable
+from storage.errors import PlatformError, PlatformUnavailable
 from storage.platforms.cinder import records
 from storage.platforms.cinder.client import Client
 from storage.platforms.cinder.failures import Refusal
@@ -116,6 +116,15 @@ def test_a_delete_that_the_backend_was_too_busy_for_may_be_asked_again() -> None
     busy = Answers(**{VOLUME.replace("-", "_"): [None, {"volume": volume()}], "messages": {"messages": []}})
     with pytest.raises(PlatformUnavailable, match=r"its backend was busy with it.*Cinder does not say why; its log does"):
         things(busy, wait_s=60).delete(VOLUME)
+
+
+@pytest.mark.parametrize("refused", [None, Refusal(400, "Volume status must be available")])
+def test_a_delete_that_failed_is_said_with_what_to_do(refused: Refusal | None) -> None:
+    """Cinder refuses to try it again by itself."""
+    told = {"event_id": "VOLUME_VOLUME_010_001", "user_message": "delete", "created_at": "today"}
+    failed = Answers(**{VOLUME.replace("-", "_"): [refused, {"volume": volume(status="error_deleting")}], "messages": {"messages": [told]}})
+    with pytest.raises(PlatformError, match=rf"_010_001: delete \(today\); mend that, and .*openstack volume set --state error {VOLUME}"):
+        things(failed, wait_s=60).delete(VOLUME)
 
 
 def quota(**changes: Any) -> dict[str, Any]:

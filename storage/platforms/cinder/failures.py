@@ -15,6 +15,8 @@ QUOTA: Final = re.compile(r"quota is (\d+)G and (\d+)G has been consumed")
 COMES_AGAIN: Final = frozenset({401, 408, 409, 500, 502, 503, 504})
 """What the services answer while one of their own (database, message broker, backend) is away, and to a token that has ended."""
 
+LONGEST: Final = 500
+"""Characters of a message that are kept."""
 MISSING: Final = "itemNotFound"
 """What Cinder and Nova call a 404 of their own."""
 
@@ -48,11 +50,16 @@ class Refusal(Exception):
         message = str(inner.get("message") or (body if isinstance(body, str) else "") or "no reason was given")
         return cls(
             status,
-            " ".join(message.split())[:500],
+            _shortened(" ".join(message.split())),
             kind=kind,
             request_id=headers.get("x-openstack-request-id", ""),
             retry_after_s=retry_after_s(headers),
         )
+
+
+def _shortened(message: str) -> str:
+    """Its beginning and its end: a backend's own words come last."""
+    return message if len(message) <= LONGEST else f"{message[: LONGEST // 2]} ... {message[-LONGEST // 2 :]}"
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float:

@@ -15,10 +15,12 @@ RESERVED: Final = (
 HELD: Final = "its server may still write to it, so set no state; nova-compute's log says why it does not let go"
 MOVED: Final = "an administrator moves it or changes its type; it comes back when that is done"
 OFFERED: Final = "awaiting-transfer"
+ERROR_DELETING: Final = "error_deleting"
 ADVICE: Final = {
     "creating": f"{FORGOTTEN}openstack {{noun}} set --state error {{key}}, and it is made anew",
     "downloading": f"{FORGOTTEN}openstack {{noun}} set --state error {{key}}, and it is made anew",
     "deleting": f"{FORGOTTEN}openstack {{noun}} set --state error {{key}}, and it is deleted again",
+    ERROR_DELETING: "mend that, and an administrator: openstack {noun} set --state error {key}, and it is deleted again",
     "extending": f"{FORGOTTEN}openstack {{noun}} set --state available {{key}}, or in-use if it is attached",
     "reserved": RESERVED,
     "attaching": RESERVED,
@@ -32,7 +34,7 @@ ADVICE: Final = {
     "restoring-backup": "a backup is brought back to it, which takes its time",
 }
 """By the state; `noun` and `key` say of what."""
-MOVING: Final = frozenset(ADVICE) - {"in-use"} | {"reverting", "unmanaging", "managing", "restoring"}
+MOVING: Final = frozenset(ADVICE) - {"in-use", ERROR_DELETING} | {"reverting", "unmanaging", "managing", "restoring"}
 """States that something is being done in; the others stay until somebody asks for something."""
 
 

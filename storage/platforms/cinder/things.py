@@ -109,14 +109,21 @@ class Things:
         except Refusal:
             # Somebody else may delete it too.
             seen = self.get(key)
+            if seen is not None and seen["status"] == states.ERROR_DELETING:
+                raise self._not_deleted(seen, action) from None
             if seen is not None and seen["status"] != "deleting":
                 raise
         left = self.until(key, lambda seen: seen is None or seen["status"] != "deleting", action=action)
-        if left is not None and left["status"] == "available":
-            reason = f"its backend was busy with it, and it is as before: {self.why(key)}"
-            raise PlatformUnavailable(platform=self._platform, action=action, reason=reason)
         if left is not None:
-            raise PlatformError(platform=self._platform, action=action, reason=f"it is {left['status']} now: {self.why(key)}")
+            raise self._not_deleted(left, action)
+
+    def _not_deleted(self, left: Json, action: str) -> PlatformError:
+        key, status = str(left["id"]), str(left["status"])
+        if status == "available":
+            reason = f"its backend was busy with it, and it is as before: {self.why(key)}"
+            return PlatformUnavailable(platform=self._platform, action=action, reason=reason)
+        reason = f"it is {status}: {self.why(key)}; {states.advice(self._noun, key, status)}"
+        return PlatformError(platform=self._platform, action=action, reason=reason)
 
     def why(self, key: str) -> str:
         """What Cinder tells its users of the last thing that went wrong with it."""
@@ -127,7 +134,7 @@ class Things:
         if not told:
             return "Cinder does not say why; its log does"
         last = max(told, key=lambda one: (str(one.get("created_at")), str(one.get("id"))))
-        return f"{last['event_id']}: {last['user_message']}"
+        return f"{last['event_id']}: {last['user_message']} ({last.get('created_at')})"
 
     def _late(self, key: str, seen: Json | None, action: str) -> PlatformUnavailable:
         """For whoever waits for more than there is."""
