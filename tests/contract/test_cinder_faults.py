@@ -235,6 +235,27 @@ def test_types_and_zones_that_are_not_there_are_unknown_pools(bare: CinderPlatfo
             bare.create(request(pool=pool))
 
 
+def test_types_that_no_volume_of_ours_could_have_are_no_pools(bare: CinderPlatform, cinder: Cloud) -> None:
+    """As a plain user is told of them; a pool that has volumes already stays one."""
+    volumes, before = cinder.openstack.connect("admin").block_storage, [pool.name for pool in bare.pools()]
+    specs = {"shared": {"multiattach": "<is> True"}, "marsian": {"RESKEY:availability_zones": "mars, venus"}, "plain": {}}
+    made = [volumes.create_type(name=name, extra_specs={"volume_backend_name": "nfs1", **more}) for name, more in specs.items()]
+    try:
+        assert sorted({pool.name for pool in bare.pools()} - set(before)) == ["nova/plain"]
+        volume = bare.create(request(pool="nova/plain")).external_id
+        with cinder.database() as database:  # Cinder itself changes no type that has volumes, unless its operator allows that
+            database.execute(
+                "INSERT INTO volume_type_extra_specs (deleted, key, value, volume_type_id) VALUES (false, 'multiattach', '<is> True', %s)",
+                [made[-1].id],
+            )
+        assert "nova/plain" in {pool.name for pool in bare.pools()}
+        bare.delete(volume)
+        assert [pool.name for pool in bare.pools()] == before
+    finally:
+        for one in made:
+            volumes.delete_type(one)
+
+
 def test_a_volume_in_use_grows_only_where_the_backend_can(bare: CinderPlatform, cinder: Cloud) -> None:
     """The NFS driver takes the call and then fails; that is said, and the volume is shown to be broken."""
     volume, brave = bare.create(request()).external_id, cinder.platform(BARE_METAL, extend_in_use=True)

@@ -64,13 +64,18 @@ class ByType:
     def reports(self, volumes: Iterable[Json]) -> Sequence[PoolReport]:
         project = self._client.project("read the quota")
         quota = self._client.get(f"/os-quota-sets/{project}", action="read the quota", usage="true")["quota_set"]
-        types = {str(one["name"]): one for one in self._client.get("/types", action="list volume types")["volume_types"]}
-        self._sizes = {name: _sizes_of(one) for name, one in types.items()}
+        types = sorted(_types(self._client), key=lambda one: str(one["name"]))
+        self._sizes = {str(one["name"]): _sizes_of(one) for one in types}
         ours = Counter[str]()
         for volume in volumes:
             if records.token(volume):
                 ours[self.pool_of(volume)] += int(volume["size"])
-        return [self._report(zone, kind, quota, ours) for zone in self._zones() for kind in sorted(types)]
+        return [
+            self._report(zone, one["name"], quota, ours)
+            for zone in self._zones()
+            for one in types
+            if ours[f"{zone}/{one['name']}"] or (_is_exclusive(one) and _is_for(one, zone))
+        ]
 
     def pool_of(self, volume: Json) -> str:
         return f"{volume.get('availability_zone') or ''}/{volume.get('volume_type') or ''}"
@@ -145,6 +150,26 @@ def _room(name: str, quota: Mapping[str, Any], ours_gib: int) -> Room | None:
     return Room(name=name, capacity_mib=capacity_mib, foreign_mib=min(max(0, foreign_mib), capacity_mib))
 
 
+def _types(client: Client) -> list[Json]:
+    found: list[Json] = client.get("/types", action="list volume types")["volume_types"]
+    return found
+
+
+def _specs(kind: Json) -> Mapping[str, str]:
+    """What a type asks of its backend; who is no administrator sees what users must know of it."""
+    return kind.get("extra_specs") or {}
+
+
+def _is_exclusive(kind: Json) -> bool:
+    return _specs(kind).get("multiattach") != "<is> True"
+
+
+def _is_for(kind: Json, zone: str) -> bool:
+    """A type may be kept to some availability zones."""
+    zones = _specs(kind).get("RESKEY:availability_zones")
+    return not zones or zone in [one.strip() for one in zones.split(",")]
+
+
 def _is_used_up(found: Mapping[str, Any] | None) -> bool:
     return found is not None and 0 <= int(found["limit"]) <= _used(found)
 
@@ -198,8 +223,8 @@ class ByBackend:
 
     def _types_to(self, pool: Mapping[str, Any]) -> list[str]:
         backend = pool["capabilities"].get("volume_backend_name")
-        types = self._client.get("/types", action="list volume types")["volume_types"]
-        return sorted(one["name"] for one in types if (one.get("extra_specs") or {}).get("volume_backend_name") == backend)
+        types = [one for one in _types(self._client) if _is_exclusive(one)]
+        return sorted(one["name"] for one in types if _specs(one).get("volume_backend_name") == backend)
 
     def _report(self, name: str, able: Mapping[str, Any], ours_mib: int) -> PoolReport:
         capacity, free = _gib(able.get("total_capacity_gb")), _gib(able.get("free_capacity_gb"))
