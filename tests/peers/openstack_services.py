@@ -187,7 +187,16 @@ class OpenStack:
                 return len(connection.execute("SELECT 1 FROM services WHERE services.binary = ANY(%s)", [first]).fetchall()) == len(first)
 
         self._comes(have_started, "Nova's conductor and scheduler have started")
+        self._start_compute()
+
+    def _start_compute(self) -> None:
         self._start("nova-compute", "nova-compute", "--config-file", self.files.root / "nova/nova.conf")
+
+    def _compute_is_up(self, admin: Any) -> bool:
+        """It ends where the conductor, asked for the first time by several at once, falls over its own configuration (oslo.config)."""
+        if self._processes["nova-compute"].poll() is not None:
+            self._start_compute()
+        return any(one.state == "up" for one in admin.compute.services(binary="nova-compute"))
 
     def _start_wsgi(self, name: str, module: str, port: int) -> None:
         self._start(name, "python", HERE / "_wsgi.py", module, port)
@@ -232,7 +241,7 @@ class OpenStack:
     def _start_servers(self, admin: Any) -> tuple[str, ...]:
         """Two servers that belong to the plain user, each started from a volume of its own."""
         flavor = admin.compute.create_flavor(name="small", ram=64, vcpus=1, disk=0)
-        self._comes(lambda: any(one.state == "up" for one in admin.compute.services(binary="nova-compute")), "Nova's compute is up")
+        self._comes(lambda: self._compute_is_up(admin), "Nova's compute is up")
         self._comes(lambda: self._has_room(admin), "Nova's scheduler knows a host with room")
         mine = self.connect("polly")
         return tuple(server.id for server in [self._server(admin, mine, flavor.id, f"node-{number}") for number in (1, 2)])
