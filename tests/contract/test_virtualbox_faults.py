@@ -245,6 +245,43 @@ def test_a_restarted_web_service_is_logged_on_to_again(rig: Rig, web: Platform) 
     assert web.inspect(volume).held_by == ()
 
 
+def test_a_virtualbox_that_died_behind_its_web_service_is_said(rig: Rig, web: Platform) -> None:
+    """Whoever logs on to such a web service makes it die, too."""
+    volume = created(web)
+    rig.box.end_svc()
+    with pytest.raises(PlatformUnavailable, match=r"E_ABORT 0x80004004.*restart vboxwebsrv"):
+        web.inspect(volume)
+    rig.box.restart()
+    assert web.inspect(volume).external_id == volume
+
+
+def test_a_thread_that_gives_up_ends_nothing_of_another(rig: Rig, root: Path) -> None:
+    """They share a session: had it ended, the web service would keep the VM locked for good."""
+    cut = rig.build(root, "soap", url=rig.wire.url, lock_wait_s="1")
+    first, second = created(cut, "first"), created(cut, "second")
+    refused: list[Exception] = []
+
+    def give_up() -> None:
+        try:
+            cut.attach(second, NODES[1], epoch=1)
+        except PlatformUnavailable as error:
+            refused.append(error)
+
+    def before(seen: str) -> bool:
+        if seen == "IMachine_attachDevice":
+            rig.wire.before = lambda other: False
+            other = threading.Thread(target=give_up)
+            other.start()
+            other.join()
+        return False
+
+    rig.wire.before = before
+    cut.attach(first, NODES[0], epoch=1)
+    assert [error for error in refused if "does not leave its lock" in str(error)]
+    assert rig.locked_vms() == []
+    cut.close()
+
+
 def test_an_attach_whose_session_another_thread_ended_goes_on_with_a_lock_of_its_own(rig: Rig, root: Path) -> None:
     """Threads of one broker share a session: when it ends, a lock that one of them has ends too."""
     cut = rig.build(root, "soap", url=rig.wire.url)

@@ -25,6 +25,7 @@ from tests.contract.virtualbox_rig import platform as platform  # fixtures
 from tests.contract.virtualbox_rig import rig as rig
 from tests.contract.virtualbox_rig import root as root
 from tests.contract.virtualbox_rig import via as via
+from tests.peers import certificates
 from tests.peers.virtualbox import PASSWORD, USER
 from tests.support import eventually
 
@@ -83,7 +84,7 @@ def test_a_node_is_found_by_all_that_it_can_know_of_itself(rig: Rig, platform: P
         platform.attach(volume, node, epoch=1)
         assert platform.inspect(volume).held_by == (vm.uuid,)
     platform.detach(volume, mac)
-    for stranger in ("no-such-vm", "00000000-0000-4000-8000-000000000000", "08:00:27:00:00:00", "--help"):
+    for stranger in ("no-such-vm", "00000000-0000-4000-8000-000000000000", "08:00:27:00:00:00", "--help", "node-a\n", "\0"):
         with pytest.raises(Invalid, match="agent's file names it by hand"):
             platform.attach(volume, stranger, epoch=1)
         platform.detach(volume, stranger)
@@ -263,6 +264,26 @@ def test_a_wrong_password_is_named_and_never_shown(rig: Rig, root: Path, tmp_pat
     secret.unlink()
     with pytest.raises(PlatformUnavailable, match="cannot be read: No such file"):
         platform.volumes()
+
+
+def test_an_https_service_is_known_by_its_certificate_whatever_the_environment_says(
+    rig: Rig, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (authority, certificate), (other, _) = certificates.written(rig.box.work), certificates.written(tmp_path)
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(other))
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1/")
+    rig.box.stop_serving()
+    rig.box.serve("--ssl", "--keyfile", str(certificate))
+    try:
+        url = rig.box.url.replace("http:", "https:")
+        known, wrong, absent = (rig.build(root, "soap", url=url, ca_file=str(file)) for file in (authority, other, tmp_path / "none"))
+        assert list(known.volumes().items) == []
+        for one, words in ((wrong, "certificate verify failed"), (absent, "none")):
+            with pytest.raises(PlatformUnavailable, match=words):
+                one.volumes()
+    finally:
+        rig.box.stop_serving()
+        rig.box.serve()
 
 
 def test_a_missing_program_or_service_is_found(rig: Rig, root: Path) -> None:

@@ -15,3 +15,11 @@ def certified(ca_file: Path) -> ssl.SSLContext:
     authority.issue_cert("127.0.0.1").configure_cert(context)
     authority.cert_pem.write_to_path(str(ca_file))
     return context
+
+
+def written(folder: Path) -> tuple[Path, Path]:
+    """A new certificate for a server that is no Python: the authority's file, and one with the key and the certificate."""
+    authority, ca_file, file = trustme.CA(), folder / "ca.pem", folder / "server.pem"
+    authority.cert_pem.write_to_path(str(ca_file))
+    authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(str(file))
+    return ca_file, file

@@ -15,13 +15,12 @@ import os
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
-from urllib.error import URLError
-from urllib.request import urlopen
 
 from tests.peers.venvs import alone, cache
 from tests.ports import free_port, give_back
@@ -182,10 +181,10 @@ class VirtualBox:
         return self
 
     def _start_svc(self) -> None:
-        socket = self.work / "tmp/.vbox-root-ipc/ipcd"
-        socket.unlink(missing_ok=True)  # of one that was killed
+        ipc = self.work / "tmp/.vbox-root-ipc/ipcd"
+        ipc.unlink(missing_ok=True)  # of one that was killed
         self._svc = self._spawn("VBoxSVC")
-        eventually(socket.is_socket, 20, "VBoxSVC")  # earlier, VBoxManage would start another
+        eventually(ipc.is_socket, 20, "VBoxSVC")  # earlier, VBoxManage would start another
         eventually(lambda: subprocess.run([self.program, "list", "vms"], capture_output=True, check=False).returncode == 0, 20, "VBoxSVC")
 
     def restart(self) -> None:
@@ -263,11 +262,15 @@ class VirtualBox:
             self._holder.wait(timeout=10)
         give_back(self.port)
 
-    def end(self) -> None:
-        """All of VirtualBox; VBoxManage starts VBoxSVC where it needs it."""
-        self.stop_serving()
+    def end_svc(self) -> None:
+        """What the web service and VBoxManage call; the latter starts it where it needs it."""
         if self._svc:
             _end(self._svc, signal.SIGKILL)
+
+    def end(self) -> None:
+        """All of VirtualBox."""
+        self.stop_serving()
+        self.end_svc()
         for pid in self._left():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -277,7 +280,7 @@ class VirtualBox:
             return subprocess.Popen(self.command(program, *arguments), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
     def _answers(self) -> bool:
-        with contextlib.suppress(OSError, URLError), urlopen(f"{self.url}?wsdl", timeout=5):  # noqa: S310 - our own loopback address
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=5):
             return True
         return False
 

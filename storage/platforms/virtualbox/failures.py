@@ -14,6 +14,8 @@ INVALID_STATE: Final = 0x80BB0007
 NOT_SUPPORTED: Final = 0x80BB0009
 IN_USE: Final = 0x80BB000C
 TIMEOUT: Final = 0x80BB0010
+ABORTED: Final = 0x80004004
+"""Of a call of the web service: there is no VBoxSVC any more to do it."""
 
 NAMES: Final = {
     NOT_FOUND: "VBOX_E_OBJECT_NOT_FOUND",
@@ -33,7 +35,7 @@ NAMES: Final = {
     0x80BB000F: "VBOX_E_GSTCTL_GUEST_ERROR",
     TIMEOUT: "VBOX_E_TIMEOUT",
     0x80004001: "E_NOTIMPL",
-    0x80004004: "E_ABORT",
+    ABORTED: "E_ABORT",
     0x80004005: "E_FAIL",
     0x8000FFFF: "E_UNEXPECTED",
     0x80070005: "E_ACCESSDENIED",

@@ -33,6 +33,8 @@ class Nodes:
 
     def _find_anew(self, node: str) -> Vm | None:
         """Among all VMs: a copied one may show the UUID that another one is registered by."""
+        if not node.isprintable():
+            return None
         words = spellings(node)
         named = [vm for word in words if word and (vm := self._host.find_vm(word))]
         by_name = named and words == [node]

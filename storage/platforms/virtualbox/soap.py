@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Final
@@ -22,6 +23,7 @@ class SoapHost:
     def __init__(self, web: WebSession, *, lock_file: str, is_kept: Callable[[str], bool], patience: Patience, way: OneWay) -> None:
         """`is_kept` tells of a file's name whether its medium will never have another."""
         self._web, self._lock_file, self._is_kept, self._patience, self._way = web, lock_file, is_kept, patience, way
+        self._inside = threading.Lock()
         self._known: dict[str, Known] = {}
         self._refs: dict[str, str] = {}
         self._sizes: dict[str, int] = {}
@@ -269,7 +271,12 @@ class SoapHost:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """A write lock on a medium that is there for nothing else; VirtualBox frees it when the web session ends."""
+        """A write lock on a medium that is there for nothing else; VirtualBox frees it when the web session ends.
+
+        Our own threads wait outside: one that gave up, or was not told whether it has the lock, would end the session of one inside.
+        """
+        if not self._inside.acquire(timeout=self._patience.bound_s):
+            raise Unreachable(f"another call of this process does not leave its lock {self._lock_file}")
         try:
             with self._web.staying():
                 token = self._taken(self._lock_medium())
@@ -281,6 +288,8 @@ class SoapHost:
         except Unreachable:
             self._web.drop()  # a lock that we may have without knowing goes with the session
             raise
+        finally:
+            self._inside.release()
 
     def _taken(self, medium: str) -> str:
         try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import re
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -21,7 +22,7 @@ from zeep.exceptions import Error as ZeepError
 from zeep.exceptions import Fault as SoapFault
 from zeep.transports import Transport
 
-from storage.platforms.virtualbox.failures import Fault, Stale, Unreachable
+from storage.platforms.virtualbox.failures import ABORTED, Fault, Stale, Unreachable
 from storage.platforms.virtualbox.options import VirtualBoxOptions
 from storage.platforms.wording import in_brief
 
@@ -41,9 +42,11 @@ def _described(url: str, ca_file: str, timeout_s: int) -> zeep.Client:
 
 
 def _transport(ca_file: str, timeout_s: int) -> Transport:
-    session = requests.Session()
-    if ca_file:
-        session.verify = ca_file
+    """Without what the environment says of proxies and authorities, which would go before `ca_file`, and without redirections: a
+    logon holds the password."""
+    session, system = requests.Session(), ssl.get_default_verify_paths()
+    session.trust_env, session.max_redirects = False, 0
+    session.verify = ca_file or system.cafile or system.capath or True
     return Transport(session=session, timeout=timeout_s, operation_timeout=timeout_s)
 
 
@@ -87,7 +90,7 @@ class WebSession:
             return getattr(self._connected(), operation)(*arguments)
         except SoapFault as fault:
             raise self._understood(fault) from fault
-        except (requests.RequestException, ZeepError) as error:
+        except (OSError, ZeepError) as error:
             raise Unreachable(f"{self._url}: {_briefly(error)}") from error
 
     def drop(self) -> None:
@@ -139,7 +142,10 @@ class WebSession:
             self._void(said["badObjectID"])
             return Stale(f"{self._url}: the session has ended")
         text = re.sub(r"^VirtualBox error: (apirc=\w+ )?", "", fault.message or "no reason was given")
-        return Fault(int(said.get("resultCode") or -0x7FFFBFFB), text)
+        refused = Fault(int(said.get("resultCode") or -0x7FFFBFFB), text)
+        if refused.code == ABORTED:
+            return Unreachable(f"{self._url}: {refused.words} VBoxSVC has died: restart vboxwebsrv")
+        return refused
 
     def _void(self, ref: str) -> None:
         """Ends the session that the reference is of, unless another thread has begun a new one already."""
