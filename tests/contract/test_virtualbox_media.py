@@ -18,7 +18,8 @@ from storage.errors import (
     Unsupported,
     VolumeInUse,
 )
-from storage.platforms.base import Platform
+from storage.platforms.base import Platform, Room
+from storage.platforms.registry import build
 from storage.platforms.virtualbox import VirtualBoxPlatform, layout
 from tests.contract.virtualbox_rig import NODES, WAYS, Rig, another_vm, created, request
 from tests.contract.virtualbox_rig import platform as platform  # fixtures
@@ -229,6 +230,31 @@ def test_a_disk_without_room_is_a_full_pool(rig: Rig, root: Path, platform: Plat
     with rig.box.tiny(root / "default", size_mib=8), pytest.raises(PoolFull):
         platform.create(request(size_mib=32, parameters={"variant": "fixed"}))
     assert platform.find("token") is None
+
+
+def test_pools_share_what_they_hold_together(rig: Rig, root: Path, via: str) -> None:
+    (root / "second").mkdir()
+    platform = rig.build(root, via, pools="default,second", total_mib="13")
+    assert [pool.room for pool in platform.pools()] == [Room(name=str(root), capacity_mib=13)] * 2
+    volume = created(platform)
+    with pytest.raises(PoolFull):
+        platform.create(request("large", pool="second", size_mib=10))
+    snapshot = platform.snapshot(volume, token="copy").external_id
+    lock_mib = 1 if via == "soap" else 0
+    assert {pool.room.foreign_mib for pool in platform.pools() if pool.room} == {4 + lock_mib}
+    platform.delete_snapshot(snapshot)
+    assert platform.create(request("small", pool="second", size_mib=8)).pool == "second"
+    platform.close()
+
+
+def test_pools_on_one_disk_share_its_room(rig: Rig, root: Path) -> None:
+    (root / "second").mkdir()
+    settings = rig.settings(root, "vboxmanage", pools="default,second")
+    del settings["capacity_mib"]
+    rooms = [pool.room for pool in build("vbox", "virtualbox", settings).pools()]
+    device, size_mib = os.stat(root).st_dev, rig.host.disk(str(root))
+    assert size_mib
+    assert {(room.name, room.capacity_mib) for room in rooms if room} == {(f"disk {device >> 8}:{device & 255}", size_mib.size_mib)}
 
 
 def test_a_volume_whose_file_is_gone_is_an_error_and_can_be_deleted(rig: Rig, root: Path, platform: Platform) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from storage.node import devices, identities
 from storage.node.devices import Roots
 from storage.node.pace import Pace
 from storage.node.steps import Machine
+from storage.platforms.base import Room
 from storage.platforms.marks import Mark
 from storage.platforms.registry import build
 from storage.platforms.virtualbox import layout, output
@@ -31,12 +32,14 @@ from storage.platforms.virtualbox.failures import (
     as_error,
     verb,
 )
-from storage.platforms.virtualbox.host import Controller, Plug, Vm
+from storage.platforms.virtualbox.host import Controller, Disk, Known, Medium, Plug, Vm
 from storage.platforms.virtualbox.layout import Layout
 from storage.platforms.virtualbox.manage import ManageHost
+from storage.platforms.virtualbox.media import Media
 from storage.platforms.virtualbox.nodes import Nodes, spellings
 from storage.platforms.virtualbox.options import VirtualBoxOptions, read_parameters
 from storage.platforms.virtualbox.patience import Patience
+from storage.platforms.virtualbox.pools import Pools
 from storage.platforms.virtualbox.records import Record, read_record, write_record
 from tests.nodes import as_shown
 
@@ -384,6 +387,36 @@ class OneVm(ManageHost):
 
     def find_vm(self, name_or_uuid: str) -> Vm | None:
         return self._vm if name_or_uuid == self._vm.name else None
+
+
+class Disks(ManageHost):
+    """Pools a and b on one disk with others' 100 MiB, and c on another."""
+
+    def __init__(self) -> None:
+        files = {"a/polly-volume-1.vdi": 40, "b/polly-volume-2.vdi": 60, "b/polly-snapshot-x.vdi": 30}
+        self._media = {
+            str(number): Medium(uuid=str(number), location=f"/srv/{file}", size_mib=80, on_disk_mib=mib, kind="")
+            for number, (file, mib) in enumerate(files.items())
+        }
+
+    def has_folder(self, folder: str) -> bool:
+        return True
+
+    def disk(self, folder: str) -> Disk:
+        return Disk(name="two" if folder == "/srv/c" else "one", size_mib=1000, free_mib=770)
+
+    def media(self) -> Sequence[Known]:
+        return [Known(uuid=medium.uuid, location=medium.location) for medium in self._media.values()]
+
+    def look(self, uuids: Iterable[str]) -> Mapping[str, Medium]:
+        return {uuid: self._media[uuid] for uuid in uuids}
+
+
+def test_of_a_disk_that_pools_share_their_volumes_are_nobody_elses() -> None:
+    options = VirtualBoxOptions(root="/srv", pools=("a", "b", "c"), via="vboxmanage")
+    a, b, c = Pools(Media("vbox", Disks(), Layout("/srv", options.pools)), options).reports()
+    assert a.room == b.room == Room(name="one", capacity_mib=1000, foreign_mib=130), "their snapshots and others' files"
+    assert (a.foreign_mib, c.room, c.foreign_mib) == (130, None, 230)
 
 
 def test_a_full_controller_has_no_port() -> None:

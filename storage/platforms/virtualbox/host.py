@@ -69,6 +69,15 @@ class Controller(Struct, frozen=True, kw_only=True):
         return next((port for port in reversed(range(self.ports)) if port not in self.taken), None)
 
 
+class Disk(Struct, frozen=True, kw_only=True):
+    """A filesystem of the VM host."""
+
+    name: str
+    """Of no other one that is mounted."""
+    size_mib: int
+    free_mib: int
+
+
 class Plug(Struct, frozen=True, kw_only=True):
     """Where a medium is in a VM."""
 
@@ -148,8 +157,8 @@ class Host(Protocol):
     def locked(self) -> AbstractContextManager[None]:
         """While it lasts no other client of this platform is inside. Unreachable if another does not leave it in time."""
 
-    def room_mib(self, folder: str) -> tuple[int, int] | None:
-        """The size of the folder's filesystem and what is free there; None where it cannot be seen from here."""
+    def disk(self, folder: str) -> Disk | None:
+        """The folder's filesystem; None where it cannot be seen from here."""
 
     def has_folder(self, folder: str) -> bool: ...
 

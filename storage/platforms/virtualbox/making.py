@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from typing import Final
 
@@ -42,9 +42,15 @@ def _chance() -> str:
 
 class Making:
     def __init__(
-        self, media: Media, *, capacity_mib: int | None, clock: Callable[[], float] = time.time, chance: Callable[[], str] = _chance
+        self,
+        media: Media,
+        *,
+        capacity_mib: int | None,
+        total_mib: int | None,
+        clock: Callable[[], float] = time.time,
+        chance: Callable[[], str] = _chance,
     ) -> None:
-        self._media, self._host, self._capacity_mib = media, media.host, capacity_mib
+        self._media, self._host, self._capacity_mib, self._total_mib = media, media.host, capacity_mib, total_mib
         self._clock, self._chance = clock, chance
 
     def make(self, plan: Plan, record: Record, *, there: Callable[[], Found | None]) -> Found:
@@ -107,13 +113,21 @@ class Making:
             raise PoolFull(pool=pool, platform=self._media.platform, free_mib=max(0, free), size_mib=size_mib)
 
     def free_mib(self, pool: str) -> int:
-        ids = [known.uuid for known, place in self._media.listed() if place.pool == pool]
+        if self._total_mib is None:
+            return self._own_mib(pool)
+        return min(self._own_mib(pool), self._total_mib - self._taken_mib(self._media.places.pools))
+
+    def _own_mib(self, pool: str) -> int:
         if self._capacity_mib is not None:
-            return self._capacity_mib - sum(self._host.sizes(ids).values())
+            return self._capacity_mib - self._taken_mib([pool])
         folder = self._media.places.folder(pool)
-        if (room := self._host.room_mib(folder)) is None:
+        if (disk := self._host.disk(folder)) is None:
             raise PlatformError(platform=self._media.platform, action="look for room", reason=f"the folder {folder} is not there")
-        return room[1]
+        return disk.free_mib
+
+    def _taken_mib(self, pools: Collection[str]) -> int:
+        ids = [known.uuid for known, place in self._media.listed() if place.pool in pools]
+        return sum(self._host.sizes(ids).values())
 
     def _full(self, plan: Plan, fault: Fault) -> Exception:
         if not fault.is_full:

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from storage.platforms.virtualbox import output
 from storage.platforms.virtualbox.failures import FILE_ERROR, INVALID_STATE, NOT_FOUND, Fault, Unreachable
-from storage.platforms.virtualbox.host import WRITETHROUGH, Controller, Known, Medium, Plug, Vm
+from storage.platforms.virtualbox.host import WRITETHROUGH, Controller, Disk, Known, Medium, Plug, Vm
 from storage.platforms.virtualbox.patience import Patience
 from storage.platforms.virtualbox.ways import OneWay
 
@@ -219,10 +219,11 @@ class ManageHost:
 
     # --- the folder --------------------------------------------------------------------------------------------
 
-    def room_mib(self, folder: str) -> tuple[int, int] | None:
+    def disk(self, folder: str) -> Disk | None:
         with suppress(OSError):
-            seen = os.statvfs(folder)
-            return seen.f_blocks * seen.f_frsize >> 20, seen.f_bavail * seen.f_frsize >> 20
+            seen, device = os.statvfs(folder), os.stat(folder).st_dev
+            size_mib, free_mib = (blocks * seen.f_frsize >> 20 for blocks in (seen.f_blocks, seen.f_bavail))
+            return Disk(name=f"disk {os.major(device)}:{os.minor(device)}", size_mib=size_mib, free_mib=free_mib)
         return None
 
     def has_folder(self, folder: str) -> bool:

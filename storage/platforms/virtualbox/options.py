@@ -57,6 +57,11 @@ class VirtualBoxOptions:
     capacity_mib: int | None = option(
         None, says='how much each pool holds, in MiB; must be given with via = "soap", which cannot tell', check=_at_least_one
     )
+    total_mib: int | None = option(
+        None,
+        says="how much all pools hold together, in MiB, where their folders share a disk",
+        check=_at_least_one,
+    )
     via: str = option(
         "soap",
         says='"soap": the web service vboxwebsrv; "vboxmanage": the command line, for a broker on the VM host',

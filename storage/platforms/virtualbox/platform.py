@@ -23,6 +23,7 @@ from storage.platforms.virtualbox.media import Found, Media
 from storage.platforms.virtualbox.nodes import Nodes
 from storage.platforms.virtualbox.options import VARIANTS, VirtualBoxOptions, read_parameters, refuse_incomplete
 from storage.platforms.virtualbox.patience import Patience
+from storage.platforms.virtualbox.pools import Pools
 from storage.platforms.virtualbox.records import Record
 from storage.platforms.virtualbox.snapshots import Snapshots
 from storage.platforms.virtualbox.soap import SoapHost
@@ -50,7 +51,8 @@ class VirtualBoxPlatform(Platform):
         self._host = host or _host(options)
         self._media = Media(name, self._host, Layout(options.root, options.pools))
         self._nodes = Nodes(name, self._host)
-        self._making = Making(self._media, capacity_mib=options.capacity_mib)
+        self._pools = Pools(self._media, options)
+        self._making = Making(self._media, capacity_mib=options.capacity_mib, total_mib=options.total_mib)
         self._snapshots = Snapshots(self._media, self._making)
         self._attaching = Attaching(self._media, self._nodes, controller=options.controller)
 
@@ -80,26 +82,7 @@ class VirtualBoxPlatform(Platform):
 
     @verb("look at its pools")
     def pools(self) -> Sequence[PoolReport]:
-        """A pool whose folder is missing is left out: its disk may not be mounted, and VirtualBox would make the folder."""
-        there = [pool for pool in self._options.pools if self._host.has_folder(self._media.places.folder(pool))]
-        return [self._pool(pool) for pool in there]
-
-    def _pool(self, pool: str) -> PoolReport:
-        room = self._host.room_mib(self._media.places.folder(pool))
-        capacity_mib = self._options.capacity_mib or (room[0] if room else 0)
-        mine = [(known.uuid, layout.is_volume(place)) for known, place in self._media.listed() if place.pool == pool]
-        others = [uuid for uuid, is_volume in mine if not is_volume]
-        foreign_mib = sum(self._host.sizes(others).values())
-        if self._options.capacity_mib is None and room:
-            on_disk = sum(medium.on_disk_mib for medium in self._host.look(uuid for uuid, is_volume in mine if is_volume).values())
-            foreign_mib = max(0, room[0] - room[1] - on_disk)
-        return PoolReport(
-            name=pool,
-            capacity_mib=capacity_mib,
-            foreign_mib=min(foreign_mib, capacity_mib),
-            region=self._options.region,
-            zone=self._options.zone,
-        )
+        return self._pools.reports()
 
     @verb("list its volumes")
     def volumes(self, *, after: str | None = None, limit: int = 1000) -> Page[VolumeReport]:

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 from storage.platforms.virtualbox.failures import FILE_ERROR, INVALID_STATE, NOT_FOUND, Fault, Stale, Unreachable
-from storage.platforms.virtualbox.host import Controller, Known, Medium, Plug, Vm
+from storage.platforms.virtualbox.host import Controller, Disk, Known, Medium, Plug, Vm
 from storage.platforms.virtualbox.patience import Patience
 from storage.platforms.virtualbox.ways import OneWay
 from storage.platforms.virtualbox.websession import NOTHING, WebSession
@@ -313,7 +313,7 @@ class SoapHost:
 
     # --- the folder --------------------------------------------------------------------------------------------
 
-    def room_mib(self, folder: str) -> tuple[int, int] | None:
+    def disk(self, folder: str) -> Disk | None:
         return None
 
     def has_folder(self, folder: str) -> bool:
