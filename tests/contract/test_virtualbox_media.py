@@ -155,6 +155,27 @@ def test_a_vms_own_snapshots_leave_volumes_alone(rig: Rig, platform: Platform) -
         rig.box.manage("snapshot", NODES[0], "delete", "before")
 
 
+def test_a_medium_that_a_vm_has_through_its_snapshot_is_held(rig: Rig, root: Path, platform: Platform) -> None:
+    """An operator's own: the VM goes on with a differencing medium, which needs all that is in the first."""
+    file, vm = str(root / "default/theirs.vdi"), rig.host.find_vm(NODES[1])
+    assert vm is not None
+    rig.box.manage("createmedium", "disk", "--filename", file, "--size", "8")
+    rig.box.manage("storageattach", vm.uuid, "--storagectl", "SATA", "--port", "7", "--type", "hdd", "--medium", file)
+    rig.box.manage("snapshot", vm.uuid, "take", "before")
+    try:
+        (found,) = platform.volumes().items
+        assert (found.held_by, platform.inspect(found.external_id)) == ((vm.uuid,), found)
+        assert platform.fence(found.external_id, 5) is None
+        with pytest.raises(VolumeInUse, match=NODES[1]):
+            platform.attach(found.external_id, NODES[0], epoch=1)
+        with pytest.raises(PlatformError, match=f"delete the snapshots of VM {NODES[1]} first"):
+            platform.attach(found.external_id, NODES[1], epoch=1)
+        with pytest.raises(PlatformError, match=f"delete the snapshots of VM {NODES[1]} first"):
+            platform.detach(found.external_id, NODES[1])
+    finally:
+        rig.box.manage("snapshot", vm.uuid, "delete", "before")
+
+
 # --- media --------------------------------------------------------------------------------------------------------------------
 
 
@@ -259,9 +280,13 @@ def test_pools_on_one_disk_share_its_room(rig: Rig, root: Path) -> None:
 
 def test_a_volume_whose_file_is_gone_is_an_error_and_can_be_deleted(rig: Rig, root: Path, platform: Platform) -> None:
     volume = created(platform)
+    platform.attach(volume, NODES[0], epoch=1)
     os.unlink(root / "default" / f"{layout.volume_stem('token')}.vdi")
     with pytest.raises(PlatformError, match="VERR_FILE_NOT_FOUND"):
         platform.inspect(volume)
+    with pytest.raises(VolumeInUse, match=NODES[0]):
+        platform.delete(volume)
+    platform.detach(volume, NODES[0])
     platform.delete(volume)
     with pytest.raises(UnknownVolume):
         platform.inspect(volume)

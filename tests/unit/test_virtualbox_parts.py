@@ -306,6 +306,7 @@ State:          created
 Type:           normal (differencing)
 Location:       /srv/vms/Snapshots/{8f7ccc4b}.vdi
 Capacity:       64 MBytes
+In use by VMs:  node 1 (UUID: 52528f61-b668-49c1-b340-7b0c095c20c2)
 """
 
 
@@ -320,8 +321,15 @@ def test_a_list_of_media_is_read() -> None:
         "writethrough",
         "",
     )
-    assert used.machines == ("52528f61-b668-49c1-b340-7b0c095c20c2", "91c65a61-1d32-4214-82fb-3838f770f31c")
-    assert [listed.unsure for listed in output.media(MEDIA)] == [(), ("52528f61-b668-49c1-b340-7b0c095c20c2",)]
+    heir = "8f7ccc4b-f34a-4214-873c-8881adc2dc02"
+    assert [[(user.vm, user.medium, user.is_sure) for user in listed.users] for listed in output.media(MEDIA)] == [
+        [],
+        [
+            ("52528f61-b668-49c1-b340-7b0c095c20c2", used.uuid, False),
+            ("91c65a61-1d32-4214-82fb-3838f770f31c", used.uuid, True),
+            ("52528f61-b668-49c1-b340-7b0c095c20c2", heir, True),
+        ],
+    ]
 
 
 VM = """\

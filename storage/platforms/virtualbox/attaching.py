@@ -7,11 +7,10 @@ these goes on while no other client of the platform is inside (Host.locked), and
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 
 from msgspec.structs import replace
 
-from storage.errors import Conflict, NoSlot, PlatformError, StaleEpoch, UnknownVolume, VolumeInUse
+from storage.errors import Conflict, NoSlot, PlatformError, StaleEpoch, VolumeInUse
 from storage.model import Birth, ExternalId
 from storage.platforms.base import Attachment
 from storage.platforms.virtualbox import layout
@@ -34,7 +33,7 @@ class Attaching:
             with self._host.edit(vm) as editing:
                 plug = editing.plug_of(found.uuid)
                 if plug is None and vm.uuid in found.medium.machines:
-                    raise self._left_behind(found, vm)
+                    raise self._through_heir(found, vm) if found.medium.has_heirs else self._left_behind(found, vm)
                 free = plug or self._free(editing, vm)
                 self._media.save(found, record)
                 if plug is None:
@@ -51,6 +50,13 @@ class Attaching:
             "saved them. Stop vboxwebsrv and what else uses VirtualBox on the VM host until VBoxSVC has ended, and start them again"
         )
         return PlatformError(platform=self._media.platform, action="attach a volume", reason=reason)
+
+    def _through_heir(self, found: Found, vm: Vm) -> PlatformError:
+        reason = (
+            f"VM {vm.name} does not have the medium itself but a differencing one that stands on it, since a snapshot of the VM was "
+            f'taken; delete the snapshots of VM {vm.name} first: VBoxManage snapshot {vm.uuid} delete "NAME"'
+        )
+        return PlatformError(platform=self._media.platform, action=f"reach volume {found.uuid}", reason=reason)
 
     def _refuse_held(self, found: Found, *, besides: Vm | None = None) -> None:
         if others := [machine for machine in found.medium.machines if besides is None or machine != besides.uuid]:
@@ -105,13 +111,16 @@ class Attaching:
         return next((one for one in controllers if one.bus == "sata" and self._controller in ("", one.name)), None)
 
     def detach(self, external_id: ExternalId, node: str) -> None:
-        with suppress(UnknownVolume), self._host.locked():
-            found, vm = self._media.known(external_id), self._nodes.find(node)
-            if vm is None or vm.uuid not in found.medium.machines:
+        """Also of a medium that VirtualBox cannot read: its disk may be gone."""
+        with self._host.locked():
+            found, vm = self._media.seek(external_id, layout.is_volume), self._nodes.find(node)
+            if found is None or vm is None or vm.uuid not in found.medium.machines:
                 return
             with self._host.edit(vm) as editing:
                 if plug := editing.plug_of(found.uuid):
                     editing.unplug(found.uuid, plug)
+                elif found.medium.has_heirs:
+                    raise self._through_heir(found, vm)
 
     def fence(self, external_id: ExternalId, epoch: int) -> str | None:
         """A VM that has the medium holds it, running or not: what does not run may be started at any moment."""

@@ -38,7 +38,10 @@ class Medium(Struct, frozen=True, kw_only=True):
     kind: str
     """Its type in small letters, such as `normal` or `writethrough`."""
     machines: tuple[str, ...] = ()
-    """The VMs that have it, running or not. One that had it when a snapshot of the VM was taken, and has not now, is none of them."""
+    """The VMs that have it, running or not, itself or through a differencing medium of a snapshot that stands on it. One that had it when
+    a snapshot of the VM was taken, and has not now, is none of them."""
+    has_heirs: bool = False
+    """Differencing media stand on it; whoever has one of those does not have the medium itself."""
     fault: str = ""
     """Why VirtualBox cannot read it; empty where it can."""
 

@@ -76,7 +76,11 @@ class ManageHost:
 
     def _shown(self, uuid_or_location: str) -> Sequence[Medium]:
         try:
-            return [self._settled(listed) for listed in output.media(self._run("showmediuminfo", "disk", uuid_or_location))]
+            shown = output.media(self._run("showmediuminfo", "disk", uuid_or_location))
+            if any(one.medium.has_heirs for one in shown):
+                ids = {one.medium.uuid for one in shown}
+                shown = [one for one in output.media(self._run("list", "--long", "hdds")) if one.medium.uuid in ids]
+            return [self._settled(one) for one in shown]
         except Fault as fault:
             if fault.code == NOT_FOUND or (fault.code == FILE_ERROR and (fault.is_no_file or "not fully qualified" in fault.text)):
                 return ()
@@ -84,8 +88,8 @@ class ManageHost:
 
     def _settled(self, listed: output.Listed) -> Medium:
         """Asks those of its VMs of which the list does not say whether they have the medium now."""
-        medium, without = listed.medium, {vm for vm in listed.unsure if not output.plug_of(self._said_of(vm), listed.medium.uuid)}
-        return replace(medium, machines=tuple(vm for vm in medium.machines if vm not in without)) if without else medium
+        having = [user.vm for user in listed.users if user.is_sure or output.plug_of(self._said_of(user.vm), user.medium)]
+        return replace(listed.medium, machines=tuple(dict.fromkeys(having)))
 
     def sizes(self, uuids: Iterable[str]) -> Mapping[str, int]:
         """As the last list showed them."""

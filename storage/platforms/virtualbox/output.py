@@ -34,19 +34,36 @@ def refusal(errors: str) -> Fault | Unreachable:
     return Fault(int(found[1], 16) if found else E_FAIL, text[-400:] or "VBoxManage failed and said nothing")
 
 
+class User(Struct, frozen=True, kw_only=True):
+    """A VM that is listed with a medium."""
+
+    vm: str
+    medium: str
+    """The one that it is listed with: a differencing one, where that stands on the medium."""
+    is_sure: bool
+    """False for one with snapshots which had it: the list does not say whether the VM itself has it now."""
+
+
 class Listed(Struct, frozen=True, kw_only=True):
-    """A medium as it is listed."""
+    """A medium as it is listed; which of its users have it now is still to be seen."""
 
     medium: Medium
-    unsure: tuple[str, ...] = ()
-    """Those of its VMs that have snapshots which had it: the list does not say whether the VM itself has it now."""
+    users: tuple[User, ...] = ()
 
 
 def media(text: str) -> Sequence[Listed]:
-    """The base media of a list or of one that was asked for; differencing children are their parents' business."""
+    """The base media of a list or of one that was asked for, with the users of the differencing ones that stand on them."""
     blocks = re.split(rf"(?m)^(?=UUID: {{11}}{ID}$)", text)
-    read = (_fields(block) for block in blocks if block.startswith("UUID: "))
-    return [_listed(fields) for fields in read if fields.get("Parent UUID", "base") == "base"]
+    read = {fields["UUID"]: fields for block in blocks if block.startswith("UUID: ") for fields in [_fields(block)]}
+    users: dict[str, list[User]] = {uuid: [] for uuid in read}
+    for uuid in read:
+        users[_base(uuid, read)] += _users(read[uuid])
+    return [Listed(medium=_medium(read[uuid]), users=tuple(users[uuid])) for uuid in read if _base(uuid, read) == uuid]
+
+
+def _base(uuid: str, read: Mapping[str, Mapping[str, str]]) -> str:
+    parent = read[uuid].get("Parent UUID", "base")
+    return _base(parent, read) if parent in read else uuid
 
 
 def _fields(block: str) -> dict[str, str]:
@@ -64,14 +81,13 @@ def _fields(block: str) -> dict[str, str]:
     return fields
 
 
-def _listed(fields: Mapping[str, str]) -> Listed:
-    lines = fields.get("In use by VMs", "").splitlines()
-    users = {found[1]: bool(found[2]) for line in lines if (found := re.search(r"\(UUID: ([0-9a-f-]{36})\)( \[.*\])?$", line))}
-    medium = _medium(fields, machines=tuple(users))
-    return Listed(medium=medium, unsure=tuple(machine for machine, has_snapshots in users.items() if has_snapshots))
+def _users(fields: Mapping[str, str]) -> Sequence[User]:
+    lines = fields.get("In use by VMs", "").split("\n")
+    found = [match for line in lines if (match := re.search(rf"\(UUID: ({ID})\)( \[.*\])?$", line))]
+    return [User(vm=match[1], medium=fields["UUID"], is_sure=not match[2]) for match in found]
 
 
-def _medium(fields: Mapping[str, str], *, machines: tuple[str, ...]) -> Medium:
+def _medium(fields: Mapping[str, str]) -> Medium:
     state = fields.get("State", "")
     return Medium(
         uuid=fields["UUID"],
@@ -79,7 +95,7 @@ def _medium(fields: Mapping[str, str], *, machines: tuple[str, ...]) -> Medium:
         size_mib=_mib(fields.get("Capacity", "")),
         on_disk_mib=_mib(fields.get("Size on disk", "")),
         kind=fields.get("Type", "").partition(" ")[0],
-        machines=machines,
+        has_heirs="Child UUIDs" in fields,
         fault=fields.get("Access Error", state) if state in ("inaccessible", "not created") else "",
     )
 

@@ -76,20 +76,26 @@ class SoapHost:
         call = self._web.call
         try:
             state = call("IMedium_refreshState", ref)
-            size_mib = call("IMedium_getLogicalSize", ref) >> 20
+            size_mib, heirs = call("IMedium_getLogicalSize", ref) >> 20, call("IMedium_getChildren", ref) or ()
             self._sizes[uuid] = size_mib
             return Medium(
                 uuid=uuid,
                 location=str(call("IMedium_getLocation", ref)),
                 size_mib=size_mib,
                 kind=str(call("IMedium_getType", ref)).lower(),
-                machines=tuple(machine for machine in call("IMedium_getMachineIds", ref) or () if self._has_now(ref, machine)),
+                machines=tuple(dict.fromkeys(self._having(ref, heirs))),
+                has_heirs=bool(heirs),
                 fault=str(call("IMedium_getLastAccessError", ref) or state) if state in UNREADABLE else "",
             )
         except Fault as fault:
             if self._opened(uuid) is None:
                 raise _Gone from fault
             raise
+
+    def _having(self, ref: str, heirs: Iterable[str]) -> Iterator[str]:
+        yield from (machine for machine in self._web.call("IMedium_getMachineIds", ref) or () if self._has_now(ref, machine))
+        for heir in heirs:
+            yield from self._having(heir, self._web.call("IMedium_getChildren", heir) or ())
 
     def _has_now(self, ref: str, machine: str) -> bool:
         """VirtualBox names a VM by its own id where the VM has the medium, and by its snapshots' where they had it."""
