@@ -15,7 +15,7 @@ NOT_SUPPORTED: Final = 0x80BB0009
 IN_USE: Final = 0x80BB000C
 TIMEOUT: Final = 0x80BB0010
 ABORTED: Final = 0x80004004
-"""Of a call of the web service: there is no VBoxSVC any more to do it."""
+"""VBoxSVC is no more, or somebody has cancelled a copy."""
 
 NAMES: Final = {
     NOT_FOUND: "VBOX_E_OBJECT_NOT_FOUND",
@@ -42,8 +42,8 @@ NAMES: Final = {
     0x8007000E: "E_OUTOFMEMORY",
     0x80070057: "E_INVALIDARG",
 }
-PASSING: Final = frozenset({INVALID_STATE, TIMEOUT})
-"""What another client does at this moment; the same call may succeed later."""
+PASSING: Final = frozenset({INVALID_STATE, TIMEOUT, ABORTED})
+"""What another client does at this moment, or VBoxSVC's end; the same call may succeed later."""
 
 
 class Trouble(Exception):

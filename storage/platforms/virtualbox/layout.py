@@ -66,6 +66,7 @@ class Layout:
 
     def __init__(self, root: str, pools: Sequence[str]) -> None:
         self._root = _path(root)
+        self.root = str(self._root)
         self.pools = tuple(pools)
         self._pools = {self._root / pool: pool for pool in pools}
 

@@ -88,8 +88,17 @@ class ManageHost:
 
     def _settled(self, listed: output.Listed) -> Medium:
         """Asks those of its VMs of which the list does not say whether they have the medium now."""
-        having = [user.vm for user in listed.users if user.is_sure or output.plug_of(self._said_of(user.vm), user.medium)]
+        having = [user.vm for user in listed.users if user.is_sure or self._has_now(user)]
         return replace(listed.medium, machines=tuple(dict.fromkeys(having)))
+
+    def _has_now(self, user: output.User) -> bool:
+        """False for a VM that went meanwhile."""
+        try:
+            return output.plug_of(self._said_of(user.vm), user.medium) is not None
+        except Fault as fault:
+            if fault.code == NOT_FOUND:
+                return False
+            raise
 
     def sizes(self, uuids: Iterable[str]) -> Mapping[str, int]:
         """As the last list showed them."""

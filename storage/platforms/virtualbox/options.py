@@ -24,8 +24,12 @@ def _one_of(*words: str) -> Callable[[str], str]:
 
 
 def _absolute(root: str) -> str:
-    absolute = root.startswith("/") or re.match(r"[A-Za-z]:[\\/]", root)
-    return "" if absolute and ".." not in re.split(r"[\\/]", root) else "it must be an absolute path of the VM host without '..'"
+    absolute = root.isprintable() and (root.startswith("/") or re.match(r"[A-Za-z]:[\\/]", root))
+    return (
+        ""
+        if absolute and ".." not in re.split(r"[\\/]", root)
+        else "it must be an absolute path of the VM host, in one line and without '..'"
+    )
 
 
 def _file(path: str) -> str:

@@ -35,10 +35,10 @@ LARGEST_MIB: Final = 2097149
 
 
 def _host(options: VirtualBoxOptions) -> Host:
-    patience, way = Patience(bound_s=options.lock_wait_s), OneWay(options.root, options.via)
+    places, patience = Layout(options.root, options.pools), Patience(bound_s=options.lock_wait_s)
+    way = OneWay(places.root, options.via)
     if options.via == "vboxmanage":
         return ManageHost(options.vboxmanage, options.root, timeout_s=options.timeout_s, patience=patience, way=way)
-    places = Layout(options.root, options.pools)
     return SoapHost(WebSession(options), lock_file=places.lock(), is_kept=places.is_kept, patience=patience, way=way)
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, Final
+from typing import Final
 
 from storage.platforms.virtualbox.failures import FILE_ERROR, INVALID_STATE, NOT_FOUND, Fault, Stale, Unreachable
-from storage.platforms.virtualbox.host import Controller, Disk, Known, Medium, Plug, Vm
+from storage.platforms.virtualbox.host import Controller, Disk, Known, Medium, Vm
 from storage.platforms.virtualbox.patience import Patience
+from storage.platforms.virtualbox.soapediting import SoapEditing
 from storage.platforms.virtualbox.ways import OneWay
 from storage.platforms.virtualbox.websession import NOTHING, WebSession
 
@@ -199,7 +200,7 @@ class SoapHost:
         return Vm(uuid=uuid, name=str(self._web.call("IMachine_getName", ref)), state=state)
 
     def controllers(self, vm: Vm) -> Sequence[Controller]:
-        return SoapEditing(self, self._web, self._machine(vm.uuid)).controllers()
+        return SoapEditing(self._web, self._machine(vm.uuid), reference_of=self._need).controllers()
 
     def hardware(self, vm: Vm, *, cards: bool) -> frozenset[str]:
         ref, call = self._machine(vm.uuid), self._web.call
@@ -218,7 +219,7 @@ class SoapHost:
             machine = str(self._web.call("ISession_getMachine", session))
             self._keep_what_the_dead_changed(machine)
             try:
-                yield SoapEditing(self, self._web, machine)
+                yield SoapEditing(self._web, machine, reference_of=self._need)
             except Unreachable:
                 # What was changed without our being told is kept: given up, the medium would go on naming a VM that does not have it.
                 self._surely("IMachine_saveSettings", machine)
@@ -340,43 +341,3 @@ class SoapHost:
 
 class _Gone(Exception):
     """The medium went while it was looked at."""
-
-
-class SoapEditing:
-    def __init__(self, host: SoapHost, web: WebSession, machine: str) -> None:
-        self._host, self._web, self._machine = host, web, machine
-
-    def controllers(self) -> Sequence[Controller]:
-        attached = self._attachments()
-        return [self._controller(ref, attached) for ref in self._web.call("IMachine_getStorageControllers", self._machine) or []]
-
-    def _controller(self, ref: str, attached: Sequence[Mapping[str, Any]]) -> Controller:
-        name = str(self._web.call("IStorageController_getName", ref))
-        mine = [one for one in attached if one["controller"] == name]
-        return Controller(
-            name=name,
-            bus=str(self._web.call("IStorageController_getBus", ref)).lower(),
-            ports=int(self._web.call("IStorageController_getPortCount", ref)),
-            taken=frozenset(one["port"] for one in mine),
-            media=frozenset(str(self._web.call("IMedium_getId", one["medium"])) for one in mine if one["medium"]),
-        )
-
-    def _attachments(self) -> Sequence[Mapping[str, Any]]:
-        return self._web.call("IMachine_getMediumAttachments", self._machine) or []
-
-    def plug_of(self, uuid: str) -> Plug | None:
-        for one in self._attachments():
-            if one["medium"] and self._web.call("IMedium_getId", one["medium"]) == uuid:
-                return Plug(controller=one["controller"], port=one["port"], device=one["device"])
-        return None
-
-    def plug(self, uuid: str, plug: Plug, *, hot: bool) -> None:
-        medium = self._host._need(uuid)
-        self._web.call("IMachine_attachDevice", self._machine, plug.controller, plug.port, plug.device, "HardDisk", medium)
-        if not hot:  # a running VM's plugged disk can be unplugged anyway
-            self._web.call("IMachine_setHotPluggableForDevice", self._machine, plug.controller, plug.port, plug.device, True)
-        self._web.call("IMachine_saveSettings", self._machine)
-
-    def unplug(self, uuid: str, plug: Plug) -> None:
-        self._web.call("IMachine_detachDevice", self._machine, plug.controller, plug.port, plug.device)
-        self._web.call("IMachine_saveSettings", self._machine)

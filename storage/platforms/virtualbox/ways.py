@@ -14,7 +14,7 @@ class OneWay:
     """Kept in VirtualBox's global extra data, under a key for each way: whoever writes its own first and then looks sees the other's."""
 
     def __init__(self, root: str, via: str) -> None:
-        self._root, self._via = root.rstrip("/"), via
+        self._root, self._via = root, via
         self._sure = False
 
     def make_sure(self, host: Host) -> None:
