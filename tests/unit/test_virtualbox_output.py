@@ -158,6 +158,7 @@ class Disks(ManageHost):
     """Pools a and b on one disk with others' 100 MiB, and c on another."""
 
     def __init__(self) -> None:
+        self._free_mib = 771
         files = {"a/polly-volume-1.vdi": 40, "b/polly-volume-2.vdi": 60, "b/polly-snapshot-x.vdi": 30}
         self._media = {
             str(number): Medium(uuid=str(number), location=f"/srv/{file}", size_mib=80, on_disk_mib=mib, kind="")
@@ -168,7 +169,9 @@ class Disks(ManageHost):
         return True
 
     def disk(self, folder: str) -> Disk:
-        return Disk(name="two" if folder == "/srv/c" else "one", size_mib=1000, free_mib=770)
+        """Others write at every moment."""
+        self._free_mib -= 1
+        return Disk(name="two" if folder == "/srv/c" else "one", size_mib=1000, free_mib=self._free_mib)
 
     def media(self) -> Sequence[Known]:
         return [Known(uuid=medium.uuid, location=medium.location) for medium in self._media.values()]
@@ -181,7 +184,7 @@ def test_of_a_disk_that_pools_share_their_volumes_are_nobody_elses() -> None:
     options = VirtualBoxOptions(root="/srv", pools=("a", "b", "c"), via="vboxmanage")
     a, b, c = Pools(Media("vbox", Disks(), Layout("/srv", options.pools)), options).reports()
     assert a.room == b.room == Room(name="one", capacity_mib=1000, foreign_mib=130), "their snapshots and others' files"
-    assert (a.foreign_mib, c.room, c.foreign_mib) == (130, None, 230)
+    assert (a.foreign_mib, c.room, c.foreign_mib) == (130, None, 232)
 
 
 def test_a_full_controller_has_no_port() -> None:

@@ -18,19 +18,27 @@ class Pools:
     def reports(self) -> Sequence[PoolReport]:
         """A pool whose folder is missing is left out: its disk may not be mounted, and VirtualBox would make the folder."""
         folders = {pool: self._media.places.folder(pool) for pool in self._options.pools}
-        disks = {pool: self._host.disk(folder) for pool, folder in folders.items() if self._host.has_folder(folder)}
-        return [self._report(pool, disks) for pool in disks]
+        there = [pool for pool, folder in folders.items() if self._host.has_folder(folder)]
+        if self._options.capacity_mib is not None:
+            return [self._report(pool, self._options.capacity_mib, self._copies_mib([pool]), self._total()) for pool in there]
+        disks = {pool: disk for pool in there if (disk := self._host.disk(folders[pool]))}
+        found = {name: self._measured(name, disks) for name in {disk.name for disk in disks.values()}}
+        return [self._report(pool, *found[disk.name]) for pool, disk in disks.items()]
 
-    def _report(self, pool: str, disks: Mapping[str, Disk | None]) -> PoolReport:
-        disk = disks[pool] if self._options.capacity_mib is None else None
-        capacity_mib = self._options.capacity_mib or (disk.size_mib if disk else 0)
-        together = [other for other, its in disks.items() if disk and its and its.name == disk.name]
-        foreign_mib = min(capacity_mib, self._used_by_others(disk, together) if disk else self._copies_mib([pool]))
+    def _measured(self, name: str, disks: Mapping[str, Disk]) -> tuple[int, int, Room | None]:
+        """Of a disk: what it holds, what others than Polly's volumes take of that, and the room that it is for several pools."""
+        together = [pool for pool, disk in disks.items() if disk.name == name]
+        disk = disks[together[0]]
+        foreign_mib = self._used_by_others(disk, together)
+        room = Room(name=name, capacity_mib=disk.size_mib, foreign_mib=foreign_mib) if len(together) > 1 else None
+        return disk.size_mib, foreign_mib, self._total() or room
+
+    def _report(self, pool: str, capacity_mib: int, foreign_mib: int, room: Room | None) -> PoolReport:
         return PoolReport(
             name=pool,
             capacity_mib=capacity_mib,
-            foreign_mib=foreign_mib,
-            room=Room(name=disk.name, capacity_mib=capacity_mib, foreign_mib=foreign_mib) if disk and len(together) > 1 else self._total(),
+            foreign_mib=min(capacity_mib, foreign_mib),
+            room=room,
             region=self._options.region,
             zone=self._options.zone,
         )
