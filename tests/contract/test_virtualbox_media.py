@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -174,6 +175,23 @@ def test_a_medium_that_a_vm_has_through_its_snapshot_is_held(rig: Rig, root: Pat
             platform.detach(found.external_id, NODES[1])
     finally:
         rig.box.manage("snapshot", vm.uuid, "delete", "before")
+
+
+@pytest.mark.parametrize("operation", ["IMachine_getAccessible", "IMachine_getNetworkAdapter"])
+def test_a_vm_that_goes_while_all_are_looked_at_is_none(rig: Rig, root: Path, operation: str) -> None:
+    cut = rig.build(root, "soap", url=rig.wire.url)
+
+    def before(seen: str) -> bool:
+        if seen == operation:
+            rig.wire.before = lambda other: False
+            rig.box.manage("unregistervm", "going")
+        return False
+
+    with another_vm(rig, "going", ports=1):
+        rig.wire.before = before
+        assert cut.node_stopped("08:00:27:00:00:00") is None
+    cut.close()
+    shutil.rmtree(rig.box.home / "VirtualBox VMs/going")
 
 
 # --- media --------------------------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import uuid as uuids
 from collections.abc import Sequence
 
 from storage.errors import Invalid
+from storage.platforms.virtualbox.failures import NOT_FOUND, Fault
 from storage.platforms.virtualbox.host import STOPPED, Host, Vm
 from storage.platforms.virtualbox.layout import is_uuid
 
@@ -52,8 +53,14 @@ class Nodes:
         return vm.uuid in words or vm.name in words or self._shows(vm, words)
 
     def _shows(self, vm: Vm, words: Sequence[str]) -> bool:
-        cards = not is_uuid(words[0])
-        return vm.accessible and bool({word.replace(":", "") for word in words} & self._host.hardware(vm, cards=cards))
+        """False for one that went meanwhile."""
+        try:
+            shown = self._host.hardware(vm, cards=not is_uuid(words[0])) if vm.accessible else frozenset[str]()
+        except Fault as fault:
+            if fault.code != NOT_FOUND:
+                raise
+            return False
+        return bool({word.replace(":", "") for word in words} & shown)
 
     def names(self, machines: Sequence[str]) -> str:
         """For people: the VMs' names, or their ids where they have none."""

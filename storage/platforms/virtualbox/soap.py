@@ -187,7 +187,12 @@ class SoapHost:
             raise
 
     def vms(self) -> Sequence[Vm]:
-        return [self._vm(ref) for ref in self._web.call("IVirtualBox_getMachines", self._web.box) or []]
+        """Without those that go meanwhile."""
+        found: list[Vm] = []
+        for ref in self._web.call("IVirtualBox_getMachines", self._web.box) or []:
+            with suppress(Fault):
+                found.append(self._vm(ref))
+        return found
 
     def _machine(self, name_or_uuid: str) -> str:
         return str(self._web.call("IVirtualBox_findMachine", self._web.box, name_or_uuid))
