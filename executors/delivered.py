@@ -19,7 +19,8 @@ class DeliveredVolume:
 
     def __init__(self, plan: VolumePlan, said: PlatformSettings, ask: Callable[[], Delivery]) -> None:
         self._plan, self._ask = plan, ask
-        self._capabilities = Capabilities(device=said.device)
+        # Whether its platform clones, the broker knows, which makes the volume.
+        self._capabilities = Capabilities(device=said.device, clones=True)
 
     @property
     def name(self) -> str:

@@ -11,12 +11,15 @@ from typing import Any
 import msgspec
 import pytest
 
+from executors.delivered import DeliveredVolume
 from executors.wire import ATTACH, BROKER, FAILED, RELEASED, Delivery, Failure, Launch, PlatformSettings, VolumeProgress
 from storage.lifecycle import ClaimState
-from storage.model import VolumePlan
+from storage.model import ExternalId, VolumePlan
 from storage.node.attacher import obtain
+from storage.platforms.base import Attachment
 from tests.executing import Disk, Running, launch
 from tests.nodes import LoopPlatform
+from tests.nodes import plan as planned
 from tests.support import eventually
 
 pytestmark = pytest.mark.root
@@ -167,3 +170,10 @@ def test_an_executor_that_is_killed_leaves_no_mount(executor: Running, store: St
     executor.process.wait(10)
     store.detach()
     eventually(lambda: not store.devices, what="nothing holds the device any more")
+
+
+def test_a_clone_is_made_by_the_broker_whatever_the_node_knows_of_its_platform() -> None:
+    plan = planned(source=ExternalId("shelf-1"))
+    attachment = Attachment(external_id=ExternalId("shelf-2"), device="/dev/loop9", serial="shelf-2")
+    delivery = Delivery(claim_id=plan.claim_id, epoch=1, external_id=attachment.external_id, size_mib=64, attachment=attachment)
+    assert obtain(DeliveredVolume(plan, SETTINGS["rack"], lambda: delivery), plan).external_id == "shelf-2"
