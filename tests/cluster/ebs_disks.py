@@ -13,12 +13,13 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from xml.etree.ElementTree import Element
 
 from storage.errors import PollyError
 from storage.node import devices
 from storage.platforms.ebs import ids, tags
 from tests.peers.ec2_front import Front
-from tests.peers.ec2_wire import Answer, Call, text
+from tests.peers.ec2_wire import Answer, Call, parse, text
 from tests.support import eventually
 
 BY_ID = Path("/dev/disk/by-id")
@@ -38,17 +39,18 @@ class Disks(Front):
         """Volumes that were taken away while they were in use, with the processes that had them mounted."""
         self.made: set[str] = set()
         """All that Polly ever made."""
+        self.silent = False
+        """Whether every call is cut off before it is heard."""
         self._plugged: dict[str, str] = {}
         """Volume to its loop device."""
 
     def volumes(self) -> dict[str, tuple[str, ...]]:
         """Polly's volumes, as moto has them, each with the instances that have it."""
-        found = {}
-        for item in self.do("DescribeVolumes").iterfind("volumeSet/item"):
-            if tags.TOKEN in [text(tag, "key") for tag in item.iterfind("tagSet/item")]:
-                holders = [text(one, "instanceId") for one in item.iterfind("attachmentSet/item") if text(one, "status") in ATTACHED]
-                found[text(item, "volumeId")] = tuple(holders)
-        return found
+        return {text(item, "volumeId"): _holders(item) for item in self._described()}
+
+    def _described(self) -> list[Element]:
+        items = self.do("DescribeVolumes").iterfind("volumeSet/item")
+        return [item for item in items if tags.TOKEN in [text(tag, "key") for tag in item.iterfind("tagSet/item")]]
 
     def terminate(self, instance: str) -> None:
         """As somebody does in the console: EC2 lets go of its volumes."""
@@ -66,33 +68,58 @@ class Disks(Front):
             BY_ID.rmdir()
             BY_ID.parent.rmdir()
 
+    def answer(self, body: bytes, authorization: str) -> Answer | None:
+        return None if self.silent else super().answer(body, authorization)
+
     def _do(self, call: Call) -> Answer:
         answer = super()._do(call)
+        self._copy(call, answer)
         if not call.action.startswith("Describe") or call.action == "DescribeVolumes":
             self._follow()
         return answer
 
+    def _copy(self, call: Call, answer: Answer) -> None:
+        """A snapshot or a clone is at once what the disk holds at that moment; a volume begins with what its snapshot holds."""
+        if call.action == "CreateSnapshot":
+            _copied(self._image(call.get("VolumeId")), self._snapshot(text(parse(answer.body), "snapshotId")))
+        elif call.action == "CopyVolumes":
+            _copied(self._image(call.get("SourceVolumeId")), self._image(text(parse(answer.body), "volumeSet/item/volumeId")))
+        elif call.action == "CreateVolume" and call.get("SnapshotId"):
+            _copied(self._snapshot(call.get("SnapshotId")), self._image(text(parse(answer.body), "volumeId")))
+
     def _follow(self) -> None:
         """Makes the machine as EC2 has it, before EC2 says so."""
-        volumes = self.volumes()
-        self.made |= volumes.keys()
-        for volume in self._plugged.keys() - {volume for volume, holders in volumes.items() if holders}:
+        found = {text(item, "volumeId"): item for item in self._described()}
+        held = {volume for volume, item in found.items() if _holders(item)}
+        self.made |= found.keys()
+        for volume in self._plugged.keys() - held:
             self._unplug(volume)
-        for volume in {volume for volume, holders in volumes.items() if holders} - self._plugged.keys():
-            self._plug(volume)
+        for volume in held:
+            self._plug(volume, int(text(found[volume], "size")) * GIB)
         for image in self.folder.glob("vol-*/*.img"):
-            if image.parent.name not in volumes:
+            if image.parent.name not in found:
                 image.unlink()
                 image.parent.rmdir()
 
-    def _plug(self, volume: str) -> None:
-        image = self.folder / volume / f"{ids.serial(volume)}.img"
+    def _image(self, volume: str) -> Path:
+        return self.folder / volume / f"{ids.serial(volume)}.img"
+
+    def _snapshot(self, snapshot: str) -> Path:
+        return self.folder / "snapshots" / snapshot
+
+    def _plug(self, volume: str, size: int) -> None:
+        """A disk that is there already may have grown."""
+        image = self._image(volume)
         image.parent.mkdir(exist_ok=True)
         with image.open("ab") as file:
-            file.truncate(GIB)
+            has = file.tell()
+            file.truncate(size)
+        if device := self._plugged.get(volume):
+            if has != size:
+                subprocess.run(["losetup", "--set-capacity", device], check=True)
+            return
         command = ["losetup", "--find", "--show", "--", str(image)]
-        device = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-        self._plugged[volume] = device
+        self._plugged[volume] = device = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
         with _links():
             BY_ID.mkdir(parents=True, exist_ok=True)
             self.link(volume).symlink_to(f"../../{Path(device).name}")
@@ -106,6 +133,17 @@ class Disks(Front):
                 self.pulled.append(f"{volume}, mounted by {', '.join(_who_mounts(device)) or 'nobody'}")
         self.link(volume).unlink(missing_ok=True)
         subprocess.run(["losetup", "--detach", device], check=True)
+
+
+def _holders(item: Element) -> tuple[str, ...]:
+    return tuple(text(one, "instanceId") for one in item.iterfind("attachmentSet/item") if text(one, "status") in ATTACHED)
+
+
+def _copied(source: Path, target: Path) -> None:
+    """What was never plugged holds nothing; what is copied already stays as it was then."""
+    if source.exists() and not target.exists():
+        target.parent.mkdir(exist_ok=True)
+        subprocess.run(["cp", "--sparse=always", "--reflink=auto", "--", source, target], check=True)
 
 
 def _who_mounts(device: str) -> list[str]:

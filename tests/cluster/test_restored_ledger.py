@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,12 +17,12 @@ pytestmark = [pytest.mark.cluster, pytest.mark.root]
 MakeRig = Callable[..., Rig]
 
 
-def used_since_the_backup(rig: Rig) -> Path:
-    """Runs the counter until it has counted to 2, with a backup taken before its volume was made, which is then restored. Its image."""
+def used_since_the_backup(rig: Rig, app: Mapping[str, Any]) -> None:
+    """Runs the counter until it has counted to 2, with a backup taken before its volume was made, which is then restored."""
     files = [rig.folder / f"polly.db{end}" for end in ("", "-wal", "-shm")]
     backup = rig.folder / "backup"
     rig.start_broker(die_at="after:ACCEPT")
-    rig.run(counter())
+    rig.run(app)
     assert rig.died() == -9
     backup.mkdir()
     for file in files:
@@ -42,13 +43,17 @@ def used_since_the_backup(rig: Rig) -> Path:
         file.unlink(missing_ok=True)
         if (backup / file.name).exists():
             shutil.copy(backup / file.name, file)
+
+
+def the_image(rig: Rig) -> Path:
     (image,) = rig.images.rglob("*.img")
     return image
 
 
 def test_a_broker_that_is_told_so_finds_the_data_again(make_rig: MakeRig) -> None:
     rig = make_rig(1)
-    image = used_since_the_backup(rig)
+    used_since_the_backup(rig, counter())
+    image = the_image(rig)
     rig.start_broker("--restored")
     assert rig.count(rig.running()[0]["id"]) == 3
     assert [volume.external_id for volume in rig.volumes()] == [image.stem]
@@ -57,7 +62,8 @@ def test_a_broker_that_is_told_so_finds_the_data_again(make_rig: MakeRig) -> Non
 
 def test_a_broker_that_is_not_told_so_deletes_nothing(make_rig: MakeRig) -> None:
     rig = make_rig(1)
-    image = used_since_the_backup(rig)
+    used_since_the_backup(rig, counter())
+    image = the_image(rig)
     rig.start_broker()
     assert rig.count(rig.running()[0]["id"]) == 1, "a volume of its own, beside the one that this ledger does not know"
     eventually(lambda: "Start the broker once with --restored" in rig.log.read_text(), 20, "the broker says what it has found")
