@@ -13,7 +13,7 @@ from tests.cluster.ebs_cloud import Cloud
 from tests.cluster.rig import Rig
 from tests.cluster.soak import HEAL_S, Soak, make_plan
 
-pytestmark = [pytest.mark.cluster, pytest.mark.root, pytest.mark.peer]
+pytestmark = [pytest.mark.cluster, pytest.mark.root, pytest.mark.peer, pytest.mark.xdist_group("ebs-soak")]  # two at once starve each other
 
 AGENTS = 3
 SECONDS = float(os.environ.get("POLLY_EBS_SOAK_S", "60"))
