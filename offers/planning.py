@@ -13,13 +13,16 @@ from offers.supply import Held, Need, Option, Stock, Vantage, Wanted
 from offers.tally import Refusal
 
 
-class Plan(NamedTuple):
+class Plan:
     """Where every volume of a task goes."""
 
-    waste_mib: int
-    """What is left over in the pools that get new volumes, added up."""
-    chosen: tuple[Option, ...]
-    """For each volume that is to be made, in order."""
+    __slots__ = ("chosen", "waste_mib")
+
+    def __init__(self, waste_mib: int, chosen: tuple[Option, ...]) -> None:
+        self.waste_mib = waste_mib
+        """What is left over in the pools that get new volumes, added up."""
+        self.chosen = chosen
+        """For each volume that is to be made, in order."""
 
 
 class NoPlan(NamedTuple):

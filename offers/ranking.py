@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from offers.feasibility import Shape
 from offers.matches import ChosenVolume
@@ -18,11 +18,13 @@ from offers.rooms import Agent, Entry, Room
 from offers.supply import Supply, Vantage
 
 
-class Place(NamedTuple):
+class Place:
     """Where a task goes."""
 
-    room: Room
-    plan: Plan
+    __slots__ = ("plan", "room")
+
+    def __init__(self, room: Room, plan: Plan) -> None:
+        self.room, self.plan = room, plan
 
 
 class Shelf:
@@ -122,7 +124,8 @@ class Shelves:
         """
         if shape.last is None or shape.last[0] != self._changes:
             return None
-        room, plan = shape.last[1]
+        place: Place = shape.last[1]
+        room, plan = place.room, place.plan
         if room.cpus < shape.cpus or room.mem < shape.mem or not shape.takes_room(room):
             return None
         if not shape.steady:
@@ -131,7 +134,7 @@ class Shelves:
             stock, size_mib = plan.chosen[0]
             if stock.free_mib < size_mib:
                 return None
-        return Place(room, plan)
+        return place
 
     def _offers(self, shape: Shape) -> list[tuple[int, int, Shelf, Plan]]:
         """The shelves where the shape's volumes fit, with the waste that they would make there, the least first."""

@@ -67,8 +67,7 @@ class TaskRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     evidence: str = ""
 
 
-@dataclass(slots=True)
-class Task:
+class Task(msgspec.Struct, kw_only=True, gc=False):
     """One run of one instance: the ledger's placement, its claims, and their volumes."""
 
     task_id: PlacementId
@@ -77,8 +76,8 @@ class Task:
     agent_id: NodeId
     phase: Phase
     record: TaskRecord
-    claims: dict[ClaimId, Claim] = field(default_factory=dict)
-    volumes: dict[VolumeId, Volume] = field(default_factory=dict)
+    claims: dict[ClaimId, Claim] = {}
+    volumes: dict[VolumeId, Volume] = {}
     failed: bool = False
     """It ended in a way that counts for the back-off; known until the broker is started again."""
     inactive: bool = False
@@ -186,9 +185,13 @@ class Picture:
         if state := self.apps.get(task.app_id):
             state.tasks[task.task_id] = task
             state.waiting.pop(task.slot, None)
-        for claim in task.claims.values():
-            self.by_claim[claim.claim_id] = task
-            self.by_volume.setdefault(claim.volume_id, set()).add(claim.claim_id)
+        for claim_id, claim in task.claims.items():
+            self.by_claim[claim_id] = task
+            holders = self.by_volume.get(claim.volume_id)
+            if holders is None:
+                self.by_volume[claim.volume_id] = {claim_id}
+            else:
+                holders.add(claim_id)
             self.put_claim(task, claim)
 
     def put_phase(self, task: Task, phase: Phase) -> None:

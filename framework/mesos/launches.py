@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import starmap
 
-from msgspec import Raw
+from msgspec import Raw, Struct
 
 from framework.marathon.ids import task_id
 from framework.mesos.asking import Need
@@ -21,8 +20,7 @@ from storage.inventory import Placed, PlaceRequest, Refused, Storing
 from storage.model import WorkloadId
 
 
-@dataclass(slots=True)
-class Wish:
+class Wish(Struct, gc=False):
     """An instance that may be launched now, and what it asks."""
 
     state: AppState
@@ -32,8 +30,7 @@ class Wish:
     ask: Ask
 
 
-@dataclass(slots=True)
-class Launch:
+class Launch(Struct, gc=False):
     """A placement that the ledger has, on its way to ACCEPT."""
 
     match: Match

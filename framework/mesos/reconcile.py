@@ -7,7 +7,8 @@ often, until it is answered. An update is no answer: it may be older than the qu
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 FIRST_S = 2.0
 LAST_S = 300.0
@@ -16,8 +17,7 @@ BATCH = 1000
 """Tasks in one RECONCILE call."""
 
 
-@dataclass(slots=True)
-class _Question:
+class _Question(Struct, gc=False):
     agent_id: str
     due_at: float
     wait_s: float = FIRST_S

@@ -28,8 +28,8 @@ NUMBERS: Final = {
 """The PostgreSQL type of each name that is not text."""
 CHUNKS: Final = (500, 60, 8, 1)
 """How many keys a SQLite lookup takes: few sizes, so that its statements stay prepared."""
-WORTH_A_DOCUMENT: Final = 50
-"""How many rows SQLite is given in one document."""
+WORTH_A_DOCUMENT: Final = 10
+"""How many rows SQLite is given in one document: row by row, its thread would wait for Python as many times."""
 _NAME: Final = re.compile(r"(?<!:):([a-z_]+)")
 
 
@@ -171,7 +171,9 @@ class Lookup:
     def calls(self, keys: Sequence[str], *, sqlite: bool) -> Iterator[tuple[str, tuple[Any, ...]]]:
         """The statements to run, with their parameters."""
         if not sqlite:
-            yield self.text.format(among="= ANY(%s)", lock="FOR UPDATE", share="FOR SHARE"), (list(keys),)
+            between, _ = _marks([keys])
+            sql = self.text.format(among="= ANY(string_to_array(%s, %s))", lock="FOR UPDATE", share="FOR SHARE")
+            yield sql, (between.join(keys), between)
             return
         start = 0
         while start < len(keys):

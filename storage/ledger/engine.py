@@ -138,11 +138,14 @@ class Session:
     Once something has `failed` outside a savepoint, the transaction is not committed, even if the caller swallows the error.
     """
 
-    __slots__ = ("_cursor", "_database", "_saved", "connection", "failed", "is_sqlite")
+    __slots__ = ("_cursor", "_database", "_saved", "_sent", "_unmet", "connection", "failed", "is_sqlite")
 
     def __init__(self, database: Database, connection: Connection) -> None:
         self._database = database
         self._saved = 0
+        self._unmet = False
+        self._sent: list[tuple[Any, int]] | None = None
+        """Within `ahead` on PostgreSQL: the cursors of statements that are on their way, and how many rows each must change."""
         self.connection = connection
         self._cursor: Any = connection.connection.cursor()
         self.is_sqlite = database.is_sqlite
@@ -171,6 +174,48 @@ class Session:
         except self._database.refusals as error:
             self._raise(error)
 
+    def expect(self, batch: Batch, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Runs a statement that must change as many rows as it is given; whether all did, `is_as_expected` tells after `ahead`."""
+        if self._sent is None:
+            self._unmet |= self.run(batch, rows) != len(rows)
+        elif rows:
+            try:
+                self._sent.append((self.connection.connection.cursor().execute(*batch.postgresql_at_once(rows)), len(rows)))
+            except self._database.refusals as error:
+                self._raise(error)
+
+    @property
+    def is_as_expected(self) -> bool:
+        """Whether every statement since `ahead` began has changed as many rows as it was to."""
+        return not self._unmet
+
+    @contextmanager
+    def ahead(self) -> Iterator[None]:
+        """Within it PostgreSQL is sent what is expected without a wait for the answer to the statement before, so that it never waits
+        for this program's turn either (libpq's pipeline mode). An error may be raised by a later statement, or by the end.
+        """
+        self._unmet = False
+        if self.is_sqlite:
+            yield
+            return
+        failed: Exception | None = None
+        sent: list[tuple[Any, int]] = []
+        self._sent = sent
+        try:
+            with self.connection.connection.dbapi_connection.pipeline():  # type: ignore[union-attr]  # psycopg's, while it is open
+                try:
+                    yield
+                except Exception as error:
+                    failed = error  # the pipeline's own end may fail for the same reason, and would hide it
+        except self._database.refusals as error:
+            if failed is None:
+                self._raise(error)
+        finally:
+            self._sent = None
+        if failed is not None:
+            raise failed
+        self._unmet |= any(cursor.rowcount != rows for cursor, rows in sent)
+
     def find(self, lookup: Lookup, keys: Sequence[str]) -> list[Any]:
         """The rows that a lookup finds for these keys, as tuples."""
         found: list[Any] = []
@@ -184,7 +229,10 @@ class Session:
     def lock(self, lookup: Lookup, keys: Sequence[str]) -> None:
         """Locks the rows that a lookup finds for these keys. On SQLite the whole ledger is the transaction's already."""
         if keys and not self.is_sqlite:
-            self.find(lookup, keys)
+            if self._sent is None:
+                self.find(lookup, keys)
+            else:
+                self._sent.append((self.connection.connection.cursor().execute(*next(iter(lookup.calls(keys, sqlite=False)))), 1))
 
     def execute(self, statement: Executable) -> int:
         """Runs a statement; the number of rows that it changed."""

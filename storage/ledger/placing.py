@@ -18,7 +18,7 @@ from storage.ledger.bulk import Batch, Lookup, insert
 from storage.ledger.records import ClaimRequest, NewVolume, Placed, PlaceRequest, Refused
 from storage.ledger.refusals import reason_of
 from storage.ledger.rooms import rooms_of
-from storage.ledger.writer import Writer
+from storage.ledger.writer import EVENTS, Writer
 from storage.lifecycle import QUIET_AFTER_LEASES, ClaimState
 from storage.model import Claim, Holder
 
@@ -139,11 +139,12 @@ class Placing(Writer):
         unstorable: Invalid | None = None
         try:
             with self.session.savepoint():
-                for part in parts:
-                    begun += part
-                    self._place_all(part)
-                    self._log(part)
-                    self.flush()
+                with self.session.ahead():
+                    for part in parts:
+                        begun += part
+                        self._place_all(part)
+                if not self.session.is_as_expected:
+                    raise Unfit
                 return None
         except (Unfit, Conflict):
             pass
@@ -170,33 +171,31 @@ class Placing(Writer):
         quiet_at = self.now + QUIET_AFTER_LEASES * max((request.lease_s for request in requests), default=0.0)
         self._raise_epochs(held, quiet_at)
         self.plan_all(made)
-        self.session.run(PLACE, [_placement_row(request) for request in requests])
-        claims = sorted([row for request in requests for row in self._claim_rows(request)])
-        if self.session.run(CLAIM, claims) != len(claims):
-            raise Unfit
+        self.session.expect(PLACE, [_placement_row(request) for request in requests])
+        self.session.expect(CLAIM, sorted([row for request in requests for row in self._claim_rows(request)]))
+        self._log(requests)
 
     def take_room(self, volumes: Iterable[NewVolume]) -> None:
         """Takes the volumes' capacity from their pools. Raises Unfit."""
         sizes: Counter[tuple[str, str]] = Counter()
         for new in volumes:
             sizes[new.platform, new.pool] += new.size_mib
-        if not self.take(sizes):
+        if not self._fits_rooms(sizes):
             raise Unfit
+        self.session.expect(TAKE_ROOM, _taken(sizes))
 
     def take(self, sizes: Mapping[tuple[str, str], int]) -> bool:
         """Takes so many MiB from each pool, by platform and name. Where there is too little, all of it is to be undone."""
-        if any(size_mib > free_mib for free_mib, size_mib in rooms_of(self.session, sizes).values()):
-            return False
-        taken = sorted((platform, pool, size_mib) for (platform, pool), size_mib in sizes.items())
-        return self.session.run(TAKE_ROOM, taken) == len(taken)
+        return self._fits_rooms(sizes) and self.session.run(TAKE_ROOM, _taken(sizes)) == len(sizes)
+
+    def _fits_rooms(self, sizes: Mapping[tuple[str, str], int]) -> bool:
+        return all(size_mib <= free_mib for free_mib, size_mib in rooms_of(self.session, sizes).values())
 
     def _take_slots(self, requests: Iterable[PlaceRequest]) -> None:
         needed = Counter(
             (request.placement.scheduler, request.placement.node, claim.platform) for request in requests for claim in request.claims
         )
-        taken = sorted((*key, used) for key, used in needed.items())
-        if self.session.run(TAKE_SLOTS, taken) != len(taken):
-            raise Unfit
+        self.session.expect(TAKE_SLOTS, sorted((*key, used) for key, used in needed.items()))
 
     def _raise_epochs(self, claims: Iterable[ClaimRequest], quiet_at: float) -> None:
         """From `quiet_at` on nobody makes anything for the claims that were before."""
@@ -206,10 +205,9 @@ class Placing(Writer):
                 unborn.append((claim.volume_id, claim.epoch, claim.claim_id))
             else:
                 held.append((claim.volume_id, claim.epoch))
-        if unborn:
-            self.session.run(ORPHAN, [(volume_id, self.now, quiet_at) for volume_id, _, _ in unborn])
-        if self.session.run(RAISE_EPOCH, sorted(held)) != len(held) or self.session.run(RENEW, sorted(unborn)) != len(unborn):
-            raise Unfit
+        self.session.expect(ORPHAN, [(volume_id, self.now, quiet_at) for volume_id, _, _ in unborn])
+        self.session.expect(RAISE_EPOCH, sorted(held))
+        self.session.expect(RENEW, sorted(unborn))
 
     def plan_all(self, volumes: Iterable[tuple[NewVolume, str, int]]) -> None:
         """Inserts planned volumes, each with its token and epoch. Their capacity is the caller's to take first."""
@@ -218,8 +216,8 @@ class Placing(Writer):
         for new, token, epoch in volumes:
             planned.append(self._volume_row(new, token, epoch))
             labels.extend((new.volume_id, key, value) for key, value in new.labels.items())
-        self.session.run(PLAN, planned)
-        self.session.run(LABEL, labels)
+        self.session.expect(PLAN, planned)
+        self.session.expect(LABEL, labels)
 
     def _volume_row(self, new: NewVolume, token: str, epoch: int) -> tuple[Any, ...]:
         return (
@@ -262,11 +260,16 @@ class Placing(Writer):
         ]
 
     def _log(self, requests: Iterable[PlaceRequest]) -> None:
-        self._lines.extend(
+        lines = [
             (self.now, self.actor, "claim.reserved", claim.volume_id, claim.claim_id, request.placement.placement_id, _story(claim))
             for request in requests
             for claim in request.claims
-        )
+        ]
+        self.session.expect(EVENTS, lines)
+
+
+def _taken(sizes: Mapping[tuple[str, str], int]) -> list[tuple[str, str, int]]:
+    return sorted((platform, pool, size_mib) for (platform, pool), size_mib in sizes.items())
 
 
 def _in_order(claims: Iterable[ClaimRequest]) -> bool:
