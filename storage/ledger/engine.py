@@ -35,6 +35,11 @@ LOST_RACES: Final = {"40001", "40P01"}
 """PostgreSQL's codes of a serialisation failure and a deadlock: at once the same may go well."""
 
 
+UNPREPARED: Final = {"prepare": False}
+"""For psycopg within a pipeline: of what it prepares there, it would think that it is prepared also where an error had made
+the server pass it over."""
+
+
 class Database:
     """One ledger's database: a pool of writing and one of reading connections."""
 
@@ -180,9 +185,12 @@ class Session:
             self._unmet |= self.run(batch, rows) != len(rows)
         elif rows:
             try:
-                self._sent.append((self.connection.connection.cursor().execute(*batch.postgresql_at_once(rows)), len(rows)))
-            except self._database.refusals as error:
+                self._send(self._sent, *batch.postgresql_at_once(rows), len(rows))
+            except self._database.refusals as error:  # maybe of a statement before
                 self._raise(error)
+
+    def _send(self, sent: list[tuple[Any, int]], sql: str, parameters: Any, rows: int) -> None:
+        sent.append((self.connection.connection.cursor().execute(sql, parameters, **UNPREPARED), rows))
 
     @property
     def is_as_expected(self) -> bool:
@@ -221,7 +229,8 @@ class Session:
         found: list[Any] = []
         try:
             for sql, parameters in lookup.calls(keys, sqlite=self.is_sqlite):
-                found.extend(self._cursor.execute(sql, parameters).fetchall())
+                options = {} if self._sent is None else UNPREPARED
+                found.extend(self._cursor.execute(sql, parameters, **options).fetchall())
         except self._database.refusals as error:
             self._raise(error)
         return found
@@ -232,7 +241,11 @@ class Session:
             if self._sent is None:
                 self.find(lookup, keys)
             else:
-                self._sent.append((self.connection.connection.cursor().execute(*next(iter(lookup.calls(keys, sqlite=False)))), 1))
+                try:
+                    for sql, parameters in lookup.calls(keys, sqlite=False):
+                        self._send(self._sent, sql, parameters, 1)
+                except self._database.refusals as error:
+                    self._raise(error)
 
     def execute(self, statement: Executable) -> int:
         """Runs a statement; the number of rows that it changed."""

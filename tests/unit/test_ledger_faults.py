@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import insert, text
 
-from storage.errors import AlreadyLed, Conflict, LedgerUnavailable
+from storage.errors import AlreadyExists, AlreadyLed, Conflict, LedgerUnavailable
 from storage.inventory import WORTH_A_THREAD, Ledger, Placed, PlaceRequest, Refused, Release, open_ledger
 from storage.lifecycle import ClaimState
 from storage.model import Access, AccessMode, ClaimId, VolumeId
@@ -352,6 +352,16 @@ def test_of_tasks_some_of_which_are_refused_the_others_are_placed_as_was_told(le
     assert {type(outcome) for outcome in outcomes[fit:]} == {Refused}
     assert len(outcomes) == len(expected)
     assert len(claim_ids(ledger)) == fit
+    assert_sound(ledger)
+
+
+def test_a_part_that_the_database_refuses_takes_no_other_with_it(ledger: Ledger) -> None:
+    furnish(ledger)
+    same_names = [task(f"again{it}", fresh(f"again{it}", new(f"n{it}", size_mib=1))) for it in range(WORTH_A_THREAD)]
+    expected, outcomes = stored(ledger, wanted(), same_names, wanted(WORTH_A_THREAD))
+    assert [outcomes[:WORTH_A_THREAD], outcomes[-WORTH_A_THREAD:]] == [expected[:WORTH_A_THREAD], expected[-WORTH_A_THREAD:]]
+    refused = [outcome.error for outcome in outcomes if isinstance(outcome, Refused)]
+    assert [type(error) for error in refused] == [AlreadyExists] * WORTH_A_THREAD
     assert_sound(ledger)
 
 
