@@ -15,6 +15,7 @@ from storage.model import ExternalId
 from storage.platforms.base import CreateRequest
 from storage.platforms.cinder import CinderPlatform
 from storage.platforms.cinder.options import BARE_METAL, NOVA, CinderOptions
+from storage.platforms.faulting import Fault, Faults
 from tests.contract.cinder_cloud import NODES, POOL, Cloud
 from tests.peers import _openstack_files as files
 from tests.support import eventually
@@ -95,12 +96,31 @@ def test_a_rate_limit_is_waited_out_as_long_as_it_says(cinder: Cloud, service: s
     assert waits.count(7.0) == 2
 
 
+def test_a_token_is_got_again_though_keystone_is_slow_and_loses_its_answer(cinder: Cloud) -> None:
+    waits: list[float] = []
+    platform, ended = cinder.platform(BARE_METAL, wait=waits.append), Refusal(status=401)
+    assert platform.find("nothing") is None
+    with cinder.cinder.refusing(ended), cinder.keystone.refusing(Refusal(status=429, headers={"Retry-After": "7"})):
+        assert platform.find("nothing") is None
+    assert waits.count(7.0) == 1
+
+    cinder.keystone.at_call = lost = Faults()
+    lost.arrange(Fault.LOST, 1)
+    with cinder.cinder.refusing(ended), pytest.raises(PlatformUnavailable, match=r"ConnectFailure: .*/v3/auth/tokens"):
+        platform.find("nothing")
+    lost.heal()
+    assert platform.find("nothing") is None
+    platform.close()
+
+
 @pytest.mark.parametrize("service", ["keystone", "cinder"])
 def test_a_rate_limit_without_end_is_said(cinder: Cloud, service: str) -> None:
-    platform = cinder.platform(BARE_METAL, wait=lambda seconds: None)
+    waits: list[float] = []
+    platform = cinder.platform(BARE_METAL, wait=waits.append)
     with getattr(cinder, service).refusing(*[Refusal(status=429)] * 8), pytest.raises(PlatformUnavailable, match="HTTP 429") as limited:
         platform.pools()
     assert "credentials" not in str(limited.value)
+    assert max(waits) > 0.0, "it is asked again at once"
 
 
 @pytest.mark.parametrize(
@@ -122,18 +142,17 @@ def test_every_refusal_keeps_the_vendors_own_code(cinder: Cloud, status: int, bo
     assert type(refused.value) is kind
 
 
-@pytest.mark.parametrize("body", [b"<html>no such page</html>", b'{"message": "no Route matched with those values"}'])
-def test_a_proxy_that_knows_nothing_is_no_proof_that_something_is_gone(cinder: Cloud, bare: CinderPlatform, body: bytes) -> None:
-    volume = bare.create(CreateRequest(pool=POOL, size_mib=1024, token=f"proxy-{os.getpid()}-{len(body)}")).external_id
+def test_a_proxy_that_knows_nothing_is_no_proof_that_something_is_gone(cinder: Cloud, bare: CinderPlatform) -> None:
+    volume = bare.create(CreateRequest(pool=POOL, size_mib=1024, token=f"proxy-{os.getpid()}")).external_id
     bare.attach(volume, NODES[0], epoch=1)
-    nova, lost = cinder.platform(NOVA), Refusal(status=404, body=body)
-    for wire, act in (
-        (cinder.cinder, lambda: bare.inspect(volume)),
-        (cinder.cinder, lambda: bare.delete(volume)),
-        (cinder.cinder, lambda: bare.detach(volume, NODES[0])),
-        (cinder.nova, lambda: nova.node_stopped(cinder.servers[0])),
+    nova, page, kong = cinder.platform(NOVA), b"<html>no such page</html>", b'{"message": "no Route matched with those values"}'
+    for wire, body, act in (
+        (cinder.cinder, page, lambda: bare.inspect(volume)),
+        (cinder.cinder, kong, lambda: bare.delete(volume)),
+        (cinder.cinder, page, lambda: bare.detach(volume, NODES[0])),
+        (cinder.nova, kong, lambda: nova.node_stopped(cinder.servers[0])),
     ):
-        with wire.refusing(lost), pytest.raises(PlatformUnavailable, match="HTTP 404: "):
+        with wire.refusing(Refusal(status=404, body=body)), pytest.raises(PlatformUnavailable, match="HTTP 404: "):
             act()
     assert bare.inspect(volume).held_by == (NODES[0],)
     bare.detach(volume, NODES[0])

@@ -111,6 +111,7 @@ class Client:
         with self._sorted(action):
             adapter = self._adapter(service)
             for _ in range(TRIES - 1):
+                self._bucket.take()
                 try:
                     return run(adapter)
                 except (Refusal, keystone.ClientException) as error:
@@ -119,12 +120,12 @@ class Client:
                         raise
                 self._bucket.throttled()
                 self._wait(min(limit, LONGEST_WAIT_S))
+            self._bucket.take()
             return run(adapter)
 
     def _once(
         self, adapter: Adapter, method: str, path: str, service: str, body: Mapping[str, object] | None, query: Mapping[str, object] | None
     ) -> Any:
-        self._bucket.take()
         answer = adapter.request(
             path,
             method,
