@@ -16,6 +16,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from storage.lifecycle import ClaimState
 from tests.cluster.mesos_cluster import Agent
 from tests.cluster.processes import Processes
 from tests.cluster.rig import Rig, counter
@@ -189,9 +190,15 @@ class Soak:
         for app_id in self.deleted:
             self.rig.gone(app_id, HEAL_S)
         self.settle()
-        assert len(self.rig.claims()) == sum(self.wanted.values())
+        eventually(self._is_at_rest, HEAL_S, "the broker has heard of the last blow, and what it hit runs again")
         eventually(lambda: len(self.rig.attached()) == sum(self.wanted.values()), HEAL_S, "what is attached is what is claimed")
         self.no_count_went_back()
+
+    def _is_at_rest(self) -> bool:
+        running = {task["id"] for app_id in self.wanted for task in self.rig.tasks(app_id)}
+        claims = self.rig.claims()
+        mounted = {claim.holder.placement for claim in claims if claim.state is ClaimState.MOUNTED}
+        return len(claims) == sum(self.wanted.values()) and mounted == running
 
     def settle(self) -> None:
         self.rig.settle(HEAL_S)
