@@ -21,6 +21,7 @@ from framework.mesos.tasks import plan_of
 from framework.mesos.updates import made
 from framework.workers import Outcome
 from storage.errors import Conflict, NodeError, PollyError, StaleEpoch, UnknownPlatform, UnknownVolume
+from storage.lifecycle import ClaimState
 from storage.model import Access, Birth, Claim, ClaimId, ExternalId, Volume, VolumePlan
 from storage.node.attacher import obtain
 from storage.platforms.base import Attachment, Platform
@@ -67,18 +68,29 @@ class Deliveries:
         platform, node = self._platform(volume), self._node(task, volume)
         plan = self._plan(task, claim, volume)
 
-        def done(outcome: Outcome[Attached]) -> None:
+        def job() -> Attached | None:
+            return _attach(platform, plan, node) if self._is_waited_for(claim) else None
+
+        def done(outcome: Outcome[Attached | None]) -> None:
             self._attaching.discard(claim.claim_id)
             if outcome.error is not None:
                 story.warning("refused  volume %s is not attached to %s: %s", volume.name, node, outcome.error)
                 self._refuse(status, claim, outcome.error)
+            elif (attached := outcome.get()) is None:
+                logger.info("volume %s is not attached to %s: its task ended before", volume.name, node)
             elif self._is_live(task, claim):
-                self._deliver(status, task, claim, node, outcome.get())
+                self._deliver(status, task, claim, node, attached)
             elif not self._context.shares_node(claim, node):
-                self._take_back(platform, volume, outcome.get().external_id, node)
+                self._take_back(platform, volume, attached.external_id, node)
 
         self._attaching.add(claim.claim_id)
-        self._context.workers.submit(volume.platform, f"volume {volume.volume_id}", lambda: _attach(platform, plan, node), done)
+        self._context.workers.submit(volume.platform, f"volume {volume.volume_id}", job, done)
+
+    def _is_waited_for(self, claim: Claim) -> bool:
+        """In a worker, when the wish's turn has come: what a task that has ended meanwhile would get is not begun."""
+        task = self._context.picture.by_claim.get(claim.claim_id)
+        held = task.claims.get(claim.claim_id) if task else None
+        return held is not None and held.state is not ClaimState.RELEASING
 
     def _platform(self, volume: Volume) -> Platform:
         try:

@@ -329,6 +329,15 @@ def test_a_failed_executor_that_waited_in_vain_leaves_nothing(stage: Stage) -> N
     assert (stage.storage.volumes, stage.ledger.claims().items, stage.ledger.orphans()) == ({}, [], [])
 
 
+def test_a_wish_whose_task_ended_before_its_turn_came_is_not_begun(stage: Stage) -> None:
+    """Else a slow platform is kept busy with what nobody waits for, and those who wait are late as well."""
+    (task,) = stage.run()
+    wish(stage, task)
+    stage.hear(update(task, "TASK_FAILED", *wishes(task, step="FAILED", held=False)))
+    stage.hands.work()
+    assert stage.storage.volumes == {}
+
+
 def test_a_task_that_was_never_heard_of_ends_at_once(stage: Stage) -> None:
     (task,) = stage.run()
     stage.hear(from_master(task, "TASK_DROPPED"))
