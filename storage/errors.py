@@ -23,7 +23,9 @@ class PollyError(Exception):
         if missing := wanted - fields.keys():
             raise TypeError(f"{type(self).__name__} needs {', '.join(sorted(missing))}")
         self.fields = fields
-        super().__init__(self._sentence().format_map(fields))
+        said = self._sentence().format_map(fields)
+        # A vendor's words may end with a full stop of their own.
+        super().__init__(said[:-1] if said.endswith("..") and not said.endswith("...") else said)
 
     @classmethod
     def _sentence(cls) -> str:

@@ -40,14 +40,15 @@ class Heirs(Writer):
     def _refuse_clones(self, volume: Volume) -> None:
         """Raises Conflict while a clone is still to be made of the volume: it needs it as it was when the clone was planned."""
         if heir := self._heir(volume.platform, VOLUMES.source, volume.external_id):
-            found = f"volume {heir}, which is to be its clone and was not mounted yet"
-            self._fail(Conflict(what=f"volume {volume.name}", expected="needed by no clone", found=found))
+            found = f"volume {heir}, which was not mounted yet"
+            self._fail(Conflict(what=f"volume {volume.name}", expected="no clone that is still to be made of it", found=found))
 
     def _refuse_beginnings(self, snapshot: Snapshot) -> None:
         """Raises Conflict while a volume is still to begin with the snapshot."""
         if heir := self._heir(snapshot.platform, VOLUMES.snapshot, snapshot.external_id):
-            found = f"volume {heir}, which is to begin with it and was not mounted yet"
-            self._fail(Conflict(what=f"snapshot {snapshot.snapshot_id}", expected="needed by nothing", found=found))
+            found = f"volume {heir}, which was not mounted yet"
+            expected = "no volume that is still to begin with it"
+            self._fail(Conflict(what=f"snapshot {snapshot.snapshot_id}", expected=expected, found=found))
 
     def _heir(self, platform: str, column: ColumnElement[Any], external_id: ExternalId | None) -> str | None:
         """The name of an unborn volume that begins with what the platform calls so."""

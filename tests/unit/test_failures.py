@@ -10,7 +10,7 @@ import framework.broker
 from framework.failures import EXIT_CODES, BrokerUnavailable, exit_code, from_answer, to_answer
 from framework.marathon.problems import InvalidApp
 from framework.marathon.reading import read_app
-from storage.errors import LedgerUnavailable, PollyError, UnknownVolume, VolumeInUse
+from storage.errors import LedgerUnavailable, PlatformUnavailable, PollyError, UnknownVolume, VolumeInUse
 
 
 def _kinds(kind: type[PollyError]) -> Iterator[type[PollyError]]:
@@ -48,3 +48,8 @@ def test_an_answer_of_somebody_else_is_told_as_it_is() -> None:
     assert str(error) == "The broker answered with HTTP status 502."
     assert exit_code(error) == 1
     assert exit_code(BrokerUnavailable(url="u", reason="r")) == 7
+
+
+@pytest.mark.parametrize(("reason", "end"), [("See https://aws.", "See https://aws."), ("it says ...", "it says ...."), ("no", "no.")])
+def test_a_sentence_ends_with_one_full_stop_whatever_a_vendor_ends_with(reason: str, end: str) -> None:
+    assert str(PlatformUnavailable(platform="cloud", action="list", reason=reason)).endswith(f": {end}")

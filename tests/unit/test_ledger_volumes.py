@@ -52,9 +52,9 @@ def test_a_clone_begins_with_what_is_there_and_keeps_it_until_it_is_born(ledger:
     with ledger.begin("op") as tx:
         planned = tx.plan(new("b", source=source), "r1")
     assert (planned.source, ledger.volume("b")) == (source, planned)
-    with pytest.raises(Conflict, match="needed by no clone, found volume b"), ledger.begin("op") as tx:
+    with pytest.raises(Conflict, match="no clone that is still to be made of it, found volume b"), ledger.begin("op") as tx:
         tx.deleting(A)
-    with pytest.raises(Conflict, match="needed by no clone, found volume b"), ledger.begin("op") as tx:
+    with pytest.raises(Conflict, match="no clone that is still to be made of it, found volume b"), ledger.begin("op") as tx:
         tx.resize(A, 200)
     with ledger.begin("op") as tx:
         tx.unplan(VolumeId("v-b"))
@@ -360,7 +360,7 @@ def test_a_snapshot_is_kept_until_what_begins_with_it_is_born(ledger: Ledger) ->
     (claim,) = placed(ledger, task("t1", old("c1", "b", 0, renew=True)))
     with ledger.begin("mesos") as tx:
         tx.created(claim.volume_id, token="c1", external_id=ExternalId("ext-b"), size_mib=100)
-    with pytest.raises(Conflict, match="needed by nothing, found volume b"), ledger.begin("op") as tx:
+    with pytest.raises(Conflict, match="no volume that is still to begin with it, found volume b"), ledger.begin("op") as tx:
         tx.snapshot_deleting(s1)
     with ledger.begin("mesos") as tx:
         tx.born(claim.volume_id, epoch=1, birth=BIRTH)

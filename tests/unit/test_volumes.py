@@ -116,7 +116,7 @@ def test_a_clone_is_made_by_its_first_claim_and_its_source_waits_for_that(stage:
     planned = stage.volumes.create(VolumeOrder(name="copy", profile="fast", source="/db#0/data"), "jane").result(timeout=0)
     assert (planned.source, planned.pool, planned.size_mib) == (source.external_id, source.pool, source.size_mib)
     for verb in (lambda: stage.volumes.delete("/db#0/data", "jane"), lambda: stage.volumes.expand("/db#0/data", 64, "jane")):
-        with pytest.raises(Conflict, match="volume copy, which is to be its clone and was not mounted yet"):
+        with pytest.raises(Conflict, match="no clone that is still to be made of it, found volume copy, which was not mounted yet"):
             verb()
     first, life = stage.next_life(), stage.next_life()
     (task,) = first.run("/first", volumes=[external_of("copy")])
