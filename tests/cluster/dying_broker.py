@@ -26,7 +26,7 @@ from storage.inventory import Ledger, Transaction
 from storage.lifecycle import ClaimState
 from tests.cluster.loopshelf import LoopShelf
 
-VERBS = ("place", "advance", "created", "born", "free", "put_workload", "deleting", "deleted")
+VERBS = ("advance", "created", "born", "free", "put_workload", "deleting", "deleted")
 SHELF_VERBS = ("create", "attach", "detach", "record_birth", "delete")
 
 
@@ -46,8 +46,8 @@ class Trap:
 def arm(trap: Trap) -> None:
     done: set[str] = set()
 
-    def noting(verb: str) -> Any:
-        original = getattr(Transaction, verb)
+    def noting(verb: str, method: str) -> Any:
+        original = getattr(Transaction, method)
 
         def call(self: Transaction, *arguments: Any, **options: Any) -> Any:
             done.update({verb, *(str(it) for it in arguments if isinstance(it, ClaimState))})
@@ -55,8 +55,8 @@ def arm(trap: Trap) -> None:
 
         return call
 
-    for verb in VERBS:
-        setattr(Transaction, verb, noting(verb))
+    for verb, method in {"place": "place_parts", **{verb: verb for verb in VERBS}}.items():
+        setattr(Transaction, method, noting(verb, method))
     begin = Ledger.begin
 
     @contextlib.contextmanager
