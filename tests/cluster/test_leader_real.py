@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -10,7 +9,6 @@ from typing import Any
 
 import pytest
 from kazoo.client import KazooClient
-from kazoo.exceptions import NoNodeError
 from kazoo.security import make_digest_acl
 
 from framework.mesos.driver import Driver
@@ -34,12 +32,12 @@ def client(zookeeper: ZooKeeper) -> Iterator[KazooClient]:
     found.close()
 
 
-def elect(client: KazooClient, path: str, address: str, acl: Any = None) -> str:
-    """What a master does that stands for election: an ephemeral node with its MasterInfo."""
+def elect(client: KazooClient, path: str, address: str, acl: Any = None, *, ephemeral: bool = True) -> str:
+    """What a master does that stands for election: an ephemeral node with its MasterInfo. One that is not stays without its session."""
     host, _, port = address.rpartition(":")
     info = {"address": {"hostname": "localhost", "ip": host, "port": int(port)}, "hostname": "localhost", "id": "m", "version": "1.11.0"}
     client.ensure_path(path, acl=acl)
-    made: str = client.create(f"{path}/json.info_", json.dumps(info).encode(), ephemeral=True, sequence=True, acl=acl)
+    made: str = client.create(f"{path}/json.info_", json.dumps(info).encode(), ephemeral=ephemeral, sequence=True, acl=acl)
     return made
 
 
@@ -95,15 +93,14 @@ def test_masters_that_come_later_are_found(zookeeper: ZooKeeper, client: KazooCl
 
 
 def test_a_zookeeper_that_dies_and_comes_back(zookeeper: ZooKeeper, client: KazooClient, watch: Callable[[str], Told]) -> None:
-    first = elect(client, "/mesos", "127.0.0.1:5051")
+    first = elect(client, "/mesos", "127.0.0.1:5051", ephemeral=False)
     told = watch(f"zk://{zookeeper.address}/mesos")
     told.wait(Address(host="127.0.0.1", port=5051))
     zookeeper.kill()
     zookeeper.start()
     eventually(lambda: client.connected, what="the masters are back in ZooKeeper")
     elect(client, "/mesos", "127.0.0.2:5052")
-    with contextlib.suppress(NoNodeError):  # its session may have ended meanwhile
-        client.delete(first)
+    client.delete(first)
     told.wait(Address(host="127.0.0.2", port=5052))
     assert [leader for leader, _ in told.all] == [Address(host="127.0.0.1", port=5051), Address(host="127.0.0.2", port=5052)]
 
