@@ -1,8 +1,7 @@
 """A PowerScale cluster as a state: /ifs, its quotas, NFS exports, snapshots and jobs, and what OneFS refuses. Knows no HTTP.
 
 It is unkind where real ones may be: quotas of folders with files in them become ready later, exports of one folder must not have
-clients in common, the number of a deleted export is given again, a folder with a quota does not move, and folders go by jobs that
-take their time.
+clients in common, a folder with a quota does not move, and folders go by jobs that take their time.
 """
 
 from __future__ import annotations
@@ -122,7 +121,7 @@ class Cluster:
             raise Refused("AEC_LIMIT_EXCEEDED", f"The maximum number of exports is {self.most_exports}")
         if not body.get("paths"):
             raise Refused("AEC_ARG_REQUIRED", "An export needs a path", field="paths")
-        key = next(number for number in itertools.count(1) if number not in self.exports)
+        key = next(self._ids)
         made = self._checked({**shapes.EXPORT, **body, "id": key, "zone": zone}, body, force=force)
         self.exports[key] = made
         return {"id": key}
