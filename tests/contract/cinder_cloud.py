@@ -137,9 +137,9 @@ class Cloud:
         self.keystone.at_call = self.cinder.at_call = self.nova.at_call = made
         return made
 
-    def database(self) -> psycopg.Connection[Any]:
-        """Cinder's own."""
-        return psycopg.connect(self.openstack.files.databases["cinder"].replace("+psycopg2", ""), autocommit=True)
+    def database(self, service: str = "cinder") -> psycopg.Connection[Any]:
+        """A service's own."""
+        return psycopg.connect(self.openstack.files.databases[service].replace("+psycopg2", ""), autocommit=True)
 
     def things(self) -> list[str]:
         """What is there by Cinder's own books: reservations too, and what marks something half done."""
@@ -147,7 +147,8 @@ class Cloud:
             return [row[0] for row in database.execute(THINGS)]
 
     def forget(self) -> None:
-        """Takes all volumes but the servers' disks out of Cinder's lists at once; to delete each would take longer than most tests."""
+        """Takes all volumes but the servers' disks out of Cinder's lists at once, and out of Nova's, which could shelve no server that
+        has one of them; to delete each would take longer than most tests."""
         with self.database() as database:
             for table in ("snapshots", "volumes"):
                 database.execute(
@@ -155,6 +156,8 @@ class Cloud:
                         sql.Identifier(table)
                     )
                 )
+        with self.database("nova") as database:
+            database.execute("UPDATE block_device_mapping SET deleted = id WHERE deleted = 0 AND boot_index IS DISTINCT FROM 0")
 
     @contextlib.contextmanager
     def expired(self) -> Iterator[None]:
