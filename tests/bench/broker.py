@@ -53,7 +53,7 @@ def config_in(folder: Path) -> Config:
     return parse_config(
         {
             "framework": {"name": "bench", "roles": ["polly"]},
-            "platforms": {"disks": {"kind": "local", "root": str(folder / "images"), "overcommit": 1e6}},
+            "platforms": {"disks": {"kind": "local", "root": str(folder / "images"), "overcommit": 1000}},
             "profiles": {"fast": {"platforms": ["disks"], "reclaim": "retain"}},
         }
     )
