@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from storage.errors import DeviceInUse, NodeError
@@ -26,9 +27,21 @@ def over(name: str, roots: Roots, pace: Pace, timeout_s: float) -> str:
     Without time it is as it is now. Raises DeviceInUse for a path under the map of another volume that is still used, NodeError for
     a map that does not come in time.
     """
-    if timeout_s > 0 and not true_map(name, roots) and DISK.fullmatch(name) and roots.multipathd.is_here():
+    if timeout_s > 0 and not _finished_map(name, roots) and DISK.fullmatch(name) and roots.multipathd.is_here():
         _await(name, roots, pace, pace.now() + timeout_s)
-    return true_map(name, roots) or name
+    return _finished_map(name, roots) or name
+
+
+def has_come_over(device: str, roots: Roots) -> bool:
+    """Whether a map that is to be believed stands over `device`, a path that was found without one. Nobody else may use it since."""
+    name = Path(device).name
+    return not multipath.is_map(name, roots.sys) and bool(true_map(name, roots))
+
+
+def _finished_map(name: str, roots: Roots) -> str:
+    """The true map, once it can be used: its paths are shown as soon as it has a table, its size only when that is live."""
+    found = true_map(name, roots)
+    return found if found and multipath.is_live(found, roots.sys) else ""
 
 
 def true_map(name: str, roots: Roots) -> str:
@@ -54,7 +67,7 @@ def _await(name: str, roots: Roots, pace: Pace, end: float) -> None:
 
     def comes(check: Callable[[], bool] = lambda: False) -> bool:
         """Whether the map comes in time, or `check` holds."""
-        return pace.until(lambda: bool(true_map(name, roots)) or check(), timeout_s=max(0.0, end - pace.now()), every_s=EVERY_S)
+        return pace.until(lambda: bool(_finished_map(name, roots)) or check(), timeout_s=max(0.0, end - pace.now()), every_s=EVERY_S)
 
     if not daemon.sees_udev():
         reason = f"it runs on this node, but there is no {daemon.udev} here; mount the node's into this executor's container"
@@ -65,7 +78,7 @@ def _await(name: str, roots: Roots, pace: Pace, end: float) -> None:
     if not comes(lambda: _udev_is_through(name, roots)):
         raise NodeError(command="udev", target=device, reason="it is not through with this disk, so multipathd cannot know it")
     _drop_stale(name, roots)
-    if true_map(name, roots) or not daemon.claims(device):
+    if _finished_map(name, roots) or not (true_map(name, roots) or daemon.claims(device)):
         return
     if not comes():
         reason = (

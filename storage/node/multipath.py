@@ -27,6 +27,11 @@ def is_map(name: str, sys: Path) -> bool:
     return uuid_of(name, sys).startswith(MAP)
 
 
+def is_live(name: str, sys: Path) -> bool:
+    """Whether the map has a table that is in force, so that it has a size and can be read."""
+    return _text(sys / "block" / name / "size") not in ("", "0")
+
+
 def maps(sys: Path) -> list[str]:
     """All multipath maps of the node."""
     return [name for name in _listed(sys / "block") if name.startswith("dm-") and is_map(name, sys)]

@@ -26,7 +26,22 @@ from storage.errors import (
     VolumeInUse,
 )
 from storage.model import Access, AccessMode, Birth, ExternalId, VolumePlan
-from storage.node import attached, births, devices, disks, filesystems, folders, mountinfo, mounts, nfs, options, places, releasing, writing
+from storage.node import (
+    attached,
+    births,
+    devices,
+    disks,
+    filesystems,
+    folders,
+    mapping,
+    mountinfo,
+    mounts,
+    nfs,
+    options,
+    places,
+    releasing,
+    writing,
+)
 from storage.node.attacher import Attacher, obtain
 from storage.node.births import Verdict
 from storage.node.journal import Journal
@@ -167,9 +182,7 @@ class _Attempt:
                 raise
             self._connect(attachment)
             if self.kind == "block":
-                self.device = self._find_device(attachment)
-                self.opened.enter_context(devices.shared(self.device))
-                self.serials = devices.identity(Path(self.device).name, self.machine.roots)
+                self._open_device(attachment)
                 if not self.serials:
                     attached.keep(self.staging_dir, self.plan, attachment)  # by no more than its name it is found again
         return attachment
@@ -182,14 +195,26 @@ class _Attempt:
         if transport:
             transport.connect(attachment, self.machine)
 
-    def _find_device(self, attachment: Attachment) -> str:
+    def _open_device(self, attachment: Attachment) -> None:
         wait_s = min(self.steps.deadline.left_s if self.steps.deadline else 0.0, self.machine.device_wait_s)
         roots, pace = self.machine.roots, self.machine.pace
-        return devices.find(attachment.serial, hint=attachment.device, roots=roots, pace=pace, timeout_s=wait_s)
+        self.device = devices.find(attachment.serial, hint=attachment.device, roots=roots, pace=pace, timeout_s=wait_s)
+        self.opened.enter_context(devices.shared(self.device))
+        self.serials = devices.identity(Path(self.device).name, roots)
 
     # --- a block device ------------------------------------------------------------------------------------
 
     def _bring_device(self, external_id: ExternalId, attachment: Attachment) -> Staged:
+        try:
+            return self._bring_by_device(external_id, attachment)
+        except PollyError:
+            if not mapping.has_come_over(self.device, self.machine.roots):
+                raise
+        # multipathd saw one path more than before, and took this one before it was mounted: nothing else could be done by it.
+        self._open_device(attachment)
+        return self._bring_by_device(external_id, attachment)
+
+    def _bring_by_device(self, external_id: ExternalId, attachment: Attachment) -> Staged:
         verdict, contents_uuid = self._probe(attachment)
         uuid = self._prepare(verdict, contents_uuid)
         birth = self.known or Birth(serial=attachment.serial, filesystem=self.plan.filesystem, filesystem_uuid=uuid)

@@ -23,6 +23,7 @@ from storage.node.publishing import Published
 from storage.node.staged import Staged
 from storage.node.steps import Machine
 from storage.platforms.base import Attachment, Capabilities, CreateRequest, VolumeReport
+from tests.guest import multipathing
 from tests.peers._guest_agent import ask
 from tests.support import eventually
 
@@ -71,16 +72,21 @@ def _journal() -> Journal:
     return Journal(STATE / "journal", clock=time.time)
 
 
-def _machine(device_wait_s: float, patience_s: float) -> Machine:
-    """This machine; a tool may take no longer than `patience_s`, whatever the node would allow it."""
+def _machine(device_wait_s: float, patience_s: float, taken_before: str = "") -> Machine:
+    """This machine; a tool may take no longer than `patience_s`, whatever the node would allow it. Before tool `taken_before` is
+    begun on a path, multipathd takes that for a map."""
 
     def run(command: Sequence[str], *paths: str, ok: Collection[int] = (0,), timeout_s: float = 60.0, writes: bool = False) -> Output:
+        if command[0] == taken_before:
+            multipathing.take(paths[0])
         return commands.run(command, *paths, ok=ok, timeout_s=min(timeout_s, patience_s), writes=writes)
 
     return Machine(device_wait_s=device_wait_s, run=run)
 
 
-def stage(plan: VolumePlan, capabilities: Capabilities, *, device_wait_s: float = 30.0, patience_s: float = 60.0) -> Staged:
+def stage(
+    plan: VolumePlan, capabilities: Capabilities, *, device_wait_s: float = 30.0, patience_s: float = 60.0, taken_before: str = ""
+) -> Staged:
     return staging.stage(
         plan,
         Asking(capabilities),
@@ -89,7 +95,7 @@ def stage(plan: VolumePlan, capabilities: Capabilities, *, device_wait_s: float 
         deadline=Deadline.of(60.0),
         journal=_journal(),
         on_birth=lambda _: None,  # the caller has it from what is returned; so the platform bears it before the mount
-        machine=_machine(device_wait_s, patience_s),
+        machine=_machine(device_wait_s, patience_s, taken_before),
     )
 
 

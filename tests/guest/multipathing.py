@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from storage.node import multipath
 from storage.node.devices import Roots
 from storage.node.multipath_findings import multipath_findings
 from storage.node.multipathd import Multipathd
@@ -31,6 +32,16 @@ def configure(text: str) -> None:
     MEMORY.mkdir(exist_ok=True)
     for kept in MEMORY.iterdir():
         kept.unlink()
+
+
+def take(path: str) -> None:
+    """Puts a map over the one path, as the daemon would, unless it is a map itself."""
+    name = Path(path).name
+    if not name.startswith("dm-"):
+        sectors = (Path("/sys/block") / name / "size").read_text().strip()
+        table = f"0 {sectors} multipath 0 0 1 1 service-time 0 1 2 {path} 1 1"
+        uuid = multipath.MAP + "3" + multipath.wwid(name, Path("/sys")).removeprefix("naa.")
+        subprocess.run(["dmsetup", "create", "taken", "--noudevsync", "--uuid", uuid, "--table", table], check=True)
 
 
 def await_udevd() -> None:

@@ -9,11 +9,9 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from storage.errors import DeviceInUse, NodeError
-from storage.model import VolumePlan
-from storage.node.staged import Staged
 from tests.conftest import leave_out
 from tests.guest import inside, lio, multipathing
-from tests.guest.array import ENVIRONMENT, Mapped
+from tests.guest.array import ENVIRONMENT, Array, Mapped, TwoPortals
 from tests.guest.test_guest_iscsi import OTHER, VOLUME, cut_off, next_plan, other_plan
 from tests.nodes import plan
 from tests.support import eventually
@@ -37,11 +35,15 @@ BLACKLIST = 'blacklist {\n device {\n  vendor "LIO-ORG"\n  product ".*"\n }\n}\n
 
 
 @pytest.fixture
-def array_with(cloud_of: Callable[..., Mapped]) -> Iterator[Callable[[str], Mapped]]:
-    """Makes the array, with the node's daemon configured so."""
+def tools() -> None:
     for program, package in (("iscsiadm", "open-iscsi"), ("multipathd", "multipath-tools"), ("udevadm", "udev"), ("dmsetup", "dmsetup")):
         if not shutil.which(program, path=ENVIRONMENT["PATH"]):
             leave_out(f"needs {program} (Debian: {package})")
+
+
+@pytest.fixture
+def array_with(tools: None, cloud_of: Callable[..., Mapped]) -> Iterator[Callable[[str], Mapped]]:
+    """Makes the array, with the node's daemon configured so."""
     running: list[Mapped] = []
 
     def make(configuration: str) -> Mapped:
@@ -55,11 +57,20 @@ def array_with(cloud_of: Callable[..., Mapped]) -> Iterator[Callable[[str], Mapp
         array.__exit__()
 
 
+@pytest.fixture
+def array(tools: None, cloud_of: Callable[..., TwoPortals]) -> Iterator[TwoPortals]:
+    """No daemon makes a map by itself; one can be made by hand."""
+    with cloud_of("virtio", TwoPortals) as found:
+        for module in multipathing.MODULES:
+            found.guest.load(module)
+        yield found
+
+
 def states(array: Mapped) -> list[str]:
     return sorted(array.guest.call(multipathing.paths).values())
 
 
-def left(array: Mapped) -> list[str]:
+def left(array: Array) -> list[str]:
     return array.guest.call(multipathing.disks)
 
 
@@ -138,16 +149,6 @@ def test_a_volume_that_has_lost_all_its_paths_under_a_map_that_queues_is_release
     array.unstage(next_plan(first.birth))
 
 
-def _staged(array: Mapped, wanted: VolumePlan) -> Staged | None:
-    """None where mkfs is refused: the daemon may take the path for a map just then, and the task's next start finds the map."""
-    try:
-        return array.stage(wanted)
-    except NodeError as error:
-        if "in use" not in str(error):
-            raise
-        return None
-
-
 def test_a_volume_gets_no_map_and_no_data_of_another_that_had_its_number_and_is_still_mounted(array_with: Callable[[str], Mapped]) -> None:
     array = array_with(ADVISED + QUEUES)
     first = array.stage(plan(VOLUME))
@@ -157,8 +158,7 @@ def test_a_volume_gets_no_map_and_no_data_of_another_that_had_its_number_and_is_
     eventually(lambda: states(array) == ["failed", "failed"], 30, "the daemon sees that the paths have failed")
     array.put(OTHER)
 
-    second = eventually(lambda: _staged(array, other_plan()), 60, "the other volume is there")
-    assert second is not None
+    second = array.stage(other_plan())
 
     assert (second.formatted, second.birth.serial) == (True, lio.serial_of(OTHER))
     assert second.device != first.device
@@ -187,6 +187,20 @@ def test_a_disk_that_the_daemon_does_not_claim_is_used_by_a_path_and_the_doctor_
     said = array.guest.call(multipathing.findings)
     assert [message[: len(words)] for message, words in zip(said, advice, strict=True)] == advice
     array.unstage(plan(VOLUME))
+    assert left(array) == []
+
+
+def test_a_path_that_becomes_a_map_before_it_is_mounted_is_used_by_the_map(array: TwoPortals) -> None:
+    first = array.stage(plan(VOLUME), taken_before="mkfs.ext4")
+    assert (first.device, first.formatted) == ("/dev/dm-0", True)
+    array.guest.call(inside.write, f"{first.path}/file", "kept")
+    array.unstage(plan(VOLUME))
+    assert left(array) == []
+
+    again = array.stage(later := next_plan(first.birth), taken_before="e2fsck")
+    assert again.device == "/dev/dm-0"
+    assert array.guest.call(inside.read, f"{again.path}/file") == "kept"
+    array.unstage(later)
     assert left(array) == []
 
 

@@ -96,6 +96,7 @@ def map_over(roots: Roots, name: str, *paths: str, uuid: str = "mpath-3514f0c500
     (block / "dm").mkdir(parents=True)
     (block / "dm" / "uuid").write_text(uuid)
     (block / "dm" / "name").write_text("mpatha\n")
+    (block / "size").write_text("131072\n")
     (block / "holders").mkdir()
     (block / "slaves").mkdir()
     for path in paths:
@@ -133,6 +134,11 @@ def test_the_map_over_the_paths_is_the_device(mapped: Roots) -> None:
     assert find(mapped) == "dm-0"
     assert devices.matches(SERIAL, "dm-0", mapped)
     disks.refuse_held(str(mapped.dev / "dm-0"), mapped, alone=False)
+
+
+def test_a_map_whose_table_is_not_yet_in_force_is_not_the_device(mapped: Roots) -> None:
+    (mapped.sys / "block/dm-0/size").write_text("0\n")
+    assert find(mapped) == "sda"
 
 
 def test_a_link_of_udevs_leads_to_the_map(mapped: Roots) -> None:
