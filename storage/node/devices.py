@@ -36,6 +36,8 @@ UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 SESSION: Final = re.compile(r"session[0-9]+")
 VIRTIO_SERIAL: Final = 20
 """Bytes of a serial that a virtio disk can show; the rest is cut off."""
+RESCAN_EVERY_S: Final = 10.0
+"""How often SCSI hosts are told to look again: nobody tells them of a LUN that was mapped while the way to its array was lost."""
 
 
 def is_block(path: Path) -> bool:
@@ -83,13 +85,13 @@ def find(serial: str, *, hint: str = "", roots: Roots, pace: Pace, timeout_s: fl
 
     if came_up():
         return _whole(found[0], roots, pace, timeout_s)
-    if timeout_s > 0:
+    while pace.now() < end:
         # Where /sys may not be written, the device may still come by itself.
         with suppress(NodeError):
             rescan_hosts(roots)
         _look_again(roots)
-    if pace.until(came_up, timeout_s=timeout_s):
-        return _whole(found[0], roots, pace, max(0.0, end - pace.now()))
+        if pace.until(came_up, timeout_s=min(RESCAN_EVERY_S, end - pace.now())):
+            return _whole(found[0], roots, pace, max(0.0, end - pace.now()))
     stale = _resolve(Path(hint), roots) if hint else None
     if stale:
         raise WrongDevice(device=str(roots.dev / stale), found=" or ".join(serials(stale, roots)), expected=serial)

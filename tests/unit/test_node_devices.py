@@ -392,6 +392,20 @@ def test_scsi_hosts_look_for_a_device_that_is_waited_for(trees: Trees) -> None:
     assert scan.read_text() == "- - -"
 
 
+def test_scsi_hosts_are_told_again_to_look_for_a_device_that_they_did_not_see_the_first_time(trees: Trees) -> None:
+    """As where the way to the array was lost when the volume was mapped: when it is back the kernel does not look by itself."""
+    scan = trees.root / "sys" / "class" / "scsi_host" / "host0" / "scan"
+    scan.parent.mkdir(parents=True)
+
+    def come_back() -> None:
+        scan.write_text("nobody has looked since")
+
+    time = FakeTime(then=come_back)
+    with pytest.raises(DeviceNotFound):
+        find(trees, "vol1", timeout_s=30.0, time=time)
+    assert scan.read_text() == "- - -"
+
+
 def test_only_a_scsi_disk_is_forgotten(trees: Trees, monkeypatch: pytest.MonkeyPatch) -> None:
     flushed: list[str] = []
     monkeypatch.setattr(devices, "flush", flushed.append)
