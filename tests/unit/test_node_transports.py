@@ -16,6 +16,7 @@ import pytest
 from storage.errors import Invalid, NodeError, PollyError
 from storage.model import ClaimId, ExternalId, VolumePlan
 from storage.node import attached, identities, transports
+from storage.node.devices import Roots
 from storage.node.journal import Journal
 from storage.node.pace import Deadline
 from storage.node.releasing import sweep, unstage
@@ -25,7 +26,8 @@ from storage.node.steps import Machine
 from storage.platforms.base import Attachment
 from tests.nodes import LoopPlatform, again, plan
 
-MACHINE = Machine(may_mount=False)
+MACHINE = Machine(may_mount=False, roots=Roots(dev=Path("/nowhere"), sys=Path("/nowhere")))
+"""Without the disks of this one, on which other tests have images of the same names."""
 
 
 def module(package: str, name: str, **members: Any) -> ModuleType:
