@@ -105,7 +105,7 @@ class Drifting:
 
     def _give_back(self, look: Look, found: Drift, actor: str) -> None:
         with self._ledger.begin(actor) as tx:
-            tx.mend(_id(found))
+            tx.mend(_id(found), VolumeState.FAULTED)
         self._tell(found)
 
     def _take_size(self, look: Look, found: Drift, actor: str) -> None:

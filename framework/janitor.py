@@ -11,10 +11,11 @@ from functools import partial
 from typing import Any, Final, TypeVar
 
 from framework.config import Config
+from framework.growing import growth_of
 from framework.pools import FullPools
-from framework.volumes import Volumes, growth_of, refuse_born
+from framework.volumes import Volumes, refuse_born
 from framework.workers import Outcome, Workers
-from storage.errors import BornElsewhere, LedgerUnavailable, PollyError, VolumeInUse
+from storage.errors import BornElsewhere, LedgerUnavailable, PollyError, VolumeInUse, WorkedOnElsewhere
 from storage.filters import VolumeFilter
 from storage.inventory import Ledger, Orphan
 from storage.lifecycle import VolumeState
@@ -149,14 +150,21 @@ class Janitor:
         self._busy.add(orphan.token)
 
         def job() -> None:
-            found = platform.find(orphan.token)
-            if found and ledger.volume_at(orphan.platform, found.external_id) is None:
-                refuse_born(platform, found)
-                _delete(platform, found)
+            if (turn := ledger.take_turn(f"orphan {orphan.platform} {orphan.token}")) is None:
+                raise WorkedOnElsewhere(what=f"orphan {orphan.token}")
+            try:
+                found = platform.find(orphan.token)
+                if found and ledger.volume_at(orphan.platform, found.external_id) is None:
+                    refuse_born(platform, found)
+                    _delete(platform, found)
+            finally:
+                turn.end()
 
         def done(outcome: Outcome[None]) -> None:
             self._busy.discard(orphan.token)
-            if outcome.error is None and begun_at < orphan.keep_until:
+            if isinstance(outcome.error, WorkedOnElsewhere):
+                self._failed(orphan.token)
+            elif outcome.error is None and begun_at < orphan.keep_until:
                 self._retry[orphan.token] = (orphan.keep_until, 0.0)
             elif outcome.error is None or isinstance(outcome.error, BornElsewhere):
                 if outcome.error:
@@ -263,7 +271,8 @@ class Janitor:
     def _note_failure(self, key: str, done: Future[Any]) -> None:
         if (error := done.exception()) is not None:
             self._failed(key)
-            logger.warning("%s: %s", key, error)
+            if not isinstance(error, WorkedOnElsewhere):
+                logger.warning("%s: %s", key, error)
 
 
 def _delete(platform: Platform, unborn: VolumeReport) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from concurrent.futures import Future
 
 from framework.origins import Origins
-from storage.errors import Conflict, PollyError, UnknownVolume, Unsupported
+from storage.errors import Conflict, PollyError, UnknownSnapshot, UnknownVolume, Unsupported
 from storage.lifecycle import VolumeState
 from storage.model import Snapshot, SnapshotId
 from storage.platforms.base import SnapshotReport
@@ -44,14 +44,17 @@ class Snapshots(Origins):
         volume = self._ledger.volume(planned.volume_id)
         external = volume.external_id
 
-        def job() -> SnapshotReport:
+        def job() -> SnapshotReport | None:
             if external is None:
                 raise UnknownVolume(volume=volume.name)
+            if self._ledger.snapshot(planned.snapshot_id).state != "PENDING":
+                return None
             return platform.snapshot(external, token=planned.token, name=planned.name)
 
-        def store(made: SnapshotReport) -> Snapshot:
-            with self._ledger.begin(actor) as tx:
-                tx.snapshot_made(planned.snapshot_id, made.external_id, made.size_mib, made.created_at)
+        def store(made: SnapshotReport | None) -> Snapshot:
+            if made is not None:
+                with self._ledger.begin(actor) as tx:
+                    tx.snapshot_made(planned.snapshot_id, made.external_id, made.size_mib, made.created_at)
             return self._ledger.snapshot(planned.snapshot_id)
 
         def undo(_: PollyError) -> None:
@@ -74,12 +77,18 @@ class Snapshots(Origins):
         """The platform's part of a snapshot's delete whose intent is stored; a failure leaves the intent."""
         platform, external = self.platform(snapshot.platform), snapshot.external_id
 
-        def job() -> None:
+        def job() -> bool:
+            try:
+                self._ledger.snapshot(snapshot.snapshot_id)
+            except UnknownSnapshot:
+                return False
             if external is not None:
                 platform.delete_snapshot(external)
+            return True
 
-        def store(_: None) -> None:
-            with self._ledger.begin(actor) as tx:
-                tx.snapshot_deleted(snapshot.snapshot_id)
+        def store(is_there: bool) -> None:
+            if is_there:
+                with self._ledger.begin(actor) as tx:
+                    tx.snapshot_deleted(snapshot.snapshot_id)
 
         return self._run_once(snapshot.snapshot_id, snapshot, job, store)

@@ -25,8 +25,9 @@ from storage.errors import (
     UnknownVolume,
     Unsupported,
     VolumeInUse,
+    WorkedOnElsewhere,
 )
-from storage.inventory import Ledger
+from storage.inventory import Ledger, Turn
 from storage.model import Snapshot, Volume
 from storage.platforms.base import Platform
 
@@ -70,29 +71,63 @@ class Verbs:
     def _run_once(
         self, subject: str, on: Volume | Snapshot, job: Callable[[], Any], store: Callable[[Any], T], undo: Undo | None = None
     ) -> Future[T]:
-        """One call at a time for one stored intent: who asks again meanwhile waits for the same answer."""
+        """One call at a time for one stored intent: who asks again meanwhile waits for the same answer.
+
+        On a ledger of several brokers each goes on with what it finds there. So `job` runs in this broker's turn at the volume, which
+        lasts until the result is stored, and looks first whether the intent still stands.
+        """
         if under_way := self._under_way.get(subject):
             return under_way
-        future = self._under_way[subject] = self._run(on.platform, f"volume {on.volume_id}", job, store, undo)
+        future = self._under_way[subject] = self._run(on.platform, f"volume {on.volume_id}", job, store, undo, alone_at=_words(on))
         future.add_done_callback(lambda _: self._under_way.pop(subject, None))
         return future
 
-    def _run(self, platform: str, key: str, job: Callable[[], Any], store: Callable[[Any], T], undo: Undo | None = None) -> Future[T]:
-        """Calls the platform in a worker, then stores the result; after a refusal undoes the intent and hands on the error."""
-        future: Future[T] = Future()
+    def _run(
+        self,
+        platform: str,
+        key: str,
+        job: Callable[[], Any],
+        store: Callable[[Any], T],
+        undo: Undo | None = None,
+        *,
+        alone_at: str = "",
+    ) -> Future[T]:
+        """Calls the platform in a worker, then stores the result; after a refusal undoes the intent and hands on the error.
 
-        def done(outcome: Outcome[Any]) -> None:
+        `alone_at` is what no other broker may be at work on meanwhile, in words.
+        """
+        future: Future[T] = Future()
+        turns: list[Turn] = []
+
+        def in_our_turn() -> Any:
+            if (turn := self._ledger.take_turn(key)) is None:
+                raise WorkedOnElsewhere(what=alone_at)
+            turns.append(turn)
+            return job()
+
+        def stored(outcome: Outcome[Any]) -> T:
             try:
                 if undo is not None and isinstance(outcome.error, REFUSALS):
                     undo(outcome.error)
-                value = store(outcome.get())
+                return store(outcome.get())
+            finally:
+                for turn in turns:
+                    turn.end()
+
+        def done(outcome: Outcome[Any]) -> None:
+            try:
+                value = stored(outcome)
             except PollyError as error:
                 future.set_exception(error)
             else:
                 future.set_result(value)
 
-        self._workers.submit(platform, key, job, done)
+        self._workers.submit(platform, key, in_our_turn if alone_at else job, done)
         return future
+
+
+def _words(on: Volume | Snapshot) -> str:
+    return f"volume {on.name}" if isinstance(on, Volume) else f"snapshot {on.snapshot_id}, or on its volume"
 
 
 def fulfilled(value: T) -> Future[T]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
 
 from framework.fitting import made_mib
+from framework.growing import MOST_MIB, Growing
 from framework.origins import Origin
 from framework.service import ImportOrder, VolumeOrder
-from framework.snapshots import Snapshots
-from framework.verbs import REFUSALS, fulfilled
+from framework.verbs import fulfilled
 from storage.errors import (
     BornElsewhere,
     Conflict,
@@ -21,7 +21,6 @@ from storage.errors import (
     UnknownPlatform,
     UnknownPool,
     UnknownVolume,
-    Unsupported,
     VolumeInUse,
 )
 from storage.inventory import NewVolume
@@ -29,11 +28,8 @@ from storage.lifecycle import VolumeState
 from storage.model import ExternalId, Pool, Profile, Volume, VolumeId
 from storage.platforms.base import Platform, VolumeReport
 
-MOST_MIB = 2**43
-"""8 EiB."""
 
-
-class Volumes(Snapshots):
+class Volumes(Growing):
     """The verbs on volumes, and those on their snapshots."""
 
     # --- create ---------------------------------------------------------------------------------
@@ -133,84 +129,44 @@ class Volumes(Snapshots):
         """
         platform = self.platform(volume.platform)
 
-        def job() -> None:
+        def job() -> bool:
+            if not self._is_doomed(volume):
+                return False
             try:
                 if volume.unborn:
                     refuse_born(platform, platform.inspect(external_id))
                 platform.delete(external_id)
             except UnknownVolume:
-                return
+                pass
+            return True
 
-        def store(_: None) -> None:
-            with self._ledger.begin(actor) as tx:
-                tx.deleted(volume.volume_id)
+        def store(is_there: bool) -> None:
+            if is_there:
+                with self._ledger.begin(actor) as tx:
+                    tx.deleted(volume.volume_id)
             self._changed([volume])
 
         def undo(error: PollyError) -> None:
             if not (insist and isinstance(error, VolumeInUse)):
                 with self._ledger.begin(actor) as tx:
-                    tx.mend(volume.volume_id)
+                    tx.mend(volume.volume_id, VolumeState.DELETING)
                 self._changed([volume])
 
         return self._run_once(volume.volume_id, volume, job, store, undo)
 
-    # --- expand, import -------------------------------------------------------------------------
+    def _is_doomed(self, volume: Volume) -> bool:
+        """False: it is deleted already. Raises Conflict for one that was given back, and may be a task's by now."""
+        try:
+            state = self._ledger.volume(volume.volume_id).state
+        except UnknownVolume:
+            return False
+        if state is not VolumeState.DELETING:
+            raise Conflict(
+                what=f"volume {volume.name}", expected=VolumeState.DELETING, found=f"{state}: it was given back; see polly events"
+            )
+        return True
 
-    def expand(self, name: str, size_mib: int, actor: str) -> Future[Volume]:
-        """Capacity is taken first, and given back if the platform refuses. The filesystem grows with the next mount."""
-        volume = self._ledger.volume(name)
-        platform, external = self.platform(volume.platform), volume.external_id
-        if not 0 < size_mib <= MOST_MIB:
-            raise Invalid(field="size", value=size_mib, reason="give the size in MiB, more than 0")
-        if external is not None:
-            self._make_sure_it_grows(volume, platform)
-        wanted = platform.fit(size_mib, self._parameters(volume), pool=volume.pool)
-        with self._ledger.begin(actor) as tx:
-            grown = tx.resize(volume.volume_id, wanted)
-        self._changed([grown])
-        if external is None:
-            return fulfilled(grown)
-        return self.go_on_growing(grown, external, actor)
-
-    def _parameters(self, volume: Volume) -> Mapping[str, str]:
-        """Those that the volume is still to be made with; what is made has its own, which are the platform's to know."""
-        profile = self._config.profiles.get(volume.profile)
-        return profile.parameters if profile is not None and volume.external_id is None else {}
-
-    def go_on_growing(self, volume: Volume, external_id: ExternalId, actor: str) -> Future[Volume]:
-        """The platform's part of an expansion whose intent is stored. After a refusal the volume has the size that the platform says."""
-        platform = self.platform(volume.platform)
-
-        def job() -> tuple[int, PollyError | None]:
-            try:
-                return platform.expand(external_id, volume.size_mib).size_mib, None
-            except REFUSALS as refused:
-                return platform.inspect(external_id).size_mib, refused
-
-        def store(answer: tuple[int, PollyError | None]) -> Volume:
-            size_mib, refused = answer
-            with self._ledger.begin(actor) as tx:
-                sized = tx.grown(volume.volume_id, size_mib, asked_mib=volume.size_mib)
-            self._changed([sized])
-            if refused is not None:
-                raise refused
-            return sized
-
-        def give_up(_: PollyError) -> None:
-            with self._ledger.begin(actor) as tx:
-                tx.grown(volume.volume_id, volume.size_mib, asked_mib=volume.size_mib)
-
-        key = growth_of(volume)
-        future = self._under_way[key] = self._run(volume.platform, f"volume {volume.volume_id}", job, store, give_up)
-        future.add_done_callback(lambda done: self._under_way.pop(key) if self._under_way.get(key) is done else None)
-        return future
-
-    def _make_sure_it_grows(self, volume: Volume, platform: Platform) -> None:
-        is_claimed = bool(self._ledger.claims_on([volume.volume_id]))
-        able = platform.capabilities.expand_attached if is_claimed else platform.capabilities.expand_detached
-        if not able:
-            reason = "its volumes keep their size while they are in use" if is_claimed else "its volumes keep their size"
-            raise Unsupported(platform=volume.platform, action=f"expand volume {volume.name}", reason=reason)
+    # --- import ---------------------------------------------------------------------------------
 
     def adopt(self, order: ImportOrder, actor: str) -> Future[Volume]:
         """Takes over a volume that Polly did not make. Its filesystem is looked at, never made."""
@@ -252,11 +208,6 @@ def refuse_born(platform: Platform, unborn: VolumeReport) -> None:
     """
     if is_born(unborn):
         raise BornElsewhere(platform=platform.name, external_id=unborn.external_id)
-
-
-def growth_of(volume: Volume) -> str:
-    """What `is_under_way` calls it."""
-    return f"growth of {volume.volume_id}"
 
 
 def _checked_name(name: str) -> str:

@@ -145,6 +145,14 @@ class Conflict(PollyError):
     exit_code = 5
 
 
+class WorkedOnElsewhere(PollyError):
+    """Another broker on this ledger is at work on {what}."""
+
+    status = 409
+    exit_code = 5
+    hint = "What was asked for is stored, and is done once that has ended; see: polly events"
+
+
 class VolumeInUse(PollyError):
     """Volume {volume} is in use by {holder}."""
 

@@ -32,6 +32,7 @@ from storage.ledger.records import (
 from storage.ledger.sightings import SightingReads, written
 from storage.ledger.storing import WORTH_A_THREAD, Storing
 from storage.ledger.transaction import Transaction
+from storage.ledger.turns import Turn, Turns
 
 __all__ = [
     "WORTH_A_THREAD",
@@ -49,6 +50,7 @@ __all__ = [
     "Restored",
     "Storing",
     "Transaction",
+    "Turn",
     "Workload",
     "open_ledger",
     "written",
@@ -77,6 +79,7 @@ class Ledger(Overview, SightingReads):
         self._database = database
         self._clock = clock
         self._terms: dict[str, int] = {}
+        self._turns = Turns(database)
 
     def __repr__(self) -> str:
         return f"Ledger({self.url})"
@@ -127,6 +130,14 @@ class Ledger(Overview, SightingReads):
             finally:
                 self._terms.pop(scheduler, None)
 
+    def take_turn(self, subject: str) -> Turn | None:
+        """The right to do what is intended with the subject, until the turn ends or this process dies; see storage.ledger.turns.
+
+        None while another process has it. Raises LedgerUnavailable.
+        """
+        return self._turns.take(subject)
+
     def close(self) -> None:
         """Closes every connection. Safe to repeat."""
+        self._turns.close()
         self._database.close()

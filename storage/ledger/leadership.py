@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
-from sqlalchemy import create_engine, exc, select, text
+from sqlalchemy import Connection, create_engine, exc, select, text
 from sqlalchemy.pool import NullPool
 
 from storage import schema
@@ -83,17 +83,23 @@ def _file_lock(database: Database, scheduler: str) -> Iterator[None]:
 
 @contextmanager
 def _session_lock(database: Database, scheduler: str) -> Iterator[None]:
-    """A session of its own; the server notices within half a minute when its machine is gone."""
     key = int.from_bytes(hashlib.sha256(f"polly leader {scheduler}".encode()).digest()[:8], "big", signed=True)
-    engine = create_engine(database.url, poolclass=NullPool, isolation_level="AUTOCOMMIT", hide_parameters=True)
     try:
-        with database.translated(), engine.connect() as connection:
-            for setting in ("tcp_keepalives_idle = 10", "tcp_keepalives_interval = 5", "tcp_keepalives_count = 3"):
-                connection.exec_driver_sql(f"SET {setting}")
+        with database.translated(), own_session(database) as connection:
             if not connection.execute(text("SELECT pg_try_advisory_lock(:key)"), {"key": key}).scalar():
                 raise _refused(database, scheduler)
             yield
     except exc.SQLAlchemyError as error:
         raise database.translate(error) from error
-    finally:
-        engine.dispose()
+
+
+def own_session(database: Database) -> Connection:
+    """A session of PostgreSQL's for locks that live as long as it; the server notices within half a minute when its machine is gone.
+
+    Raises the driver's errors.
+    """
+    engine = create_engine(database.url, poolclass=NullPool, isolation_level="AUTOCOMMIT", hide_parameters=True)
+    connection = engine.connect()
+    for setting in ("tcp_keepalives_idle = 10", "tcp_keepalives_interval = 5", "tcp_keepalives_count = 3"):
+        connection.exec_driver_sql(f"SET {setting}")
+    return connection

@@ -176,6 +176,11 @@ class Reads:
         among = select(*rows.VOLUME).join(growths, growths.c.volume_id == volumes.c.volume_id).order_by(volumes.c.number)
         return [rows.volume(row) for row in self._all(among)]
 
+    def is_growing(self, volume_id: VolumeId) -> bool:
+        """Whether its size is still to be confirmed."""
+        table = schema.growths.c
+        return bool(self._all(select(table.volume_id).where(table.volume_id == volume_id)))
+
     def orphans(self) -> list[Orphan]:
         """What is to be deleted on the platforms, the oldest first."""
         table = schema.orphans

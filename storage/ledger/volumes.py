@@ -158,13 +158,13 @@ class Volumes(Placing, Heirs):
         self._set(volume_id, state="FAULTED", reason=reason)
         self.note("volume.faulted", volume_id=volume_id, why=reason)
 
-    def mend(self, volume_id: VolumeId) -> None:
-        """FAULTED or DELETING goes back to what it was before; any other state is a no-op."""
+    def mend(self, volume_id: VolumeId, was: VolumeState) -> None:
+        """From FAULTED or DELETING, as it `was`, it goes back to what it was before; in any other state this is a no-op."""
         volume = self._volume(volume_id)
-        if volume.state in (VolumeState.FAULTED, VolumeState.DELETING):
+        if volume.state is was:
             state = VolumeState.AVAILABLE if volume.external_id else VolumeState.PLANNED
             self._set(volume_id, state=state.value, reason="")
-            self.note("volume.mended", volume_id=volume_id, why=f"was {volume.state}")
+            self.note("volume.mended", volume_id=volume_id, why=f"was {was}")
 
     def deleting(self, volume_id: VolumeId, *, keep_snapshots: bool = False) -> Volume:
         """Stores the intent to delete it; again is a no-op.

@@ -278,7 +278,8 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(name=st.sampled_from(NAMES), fault=st.sampled_from([True, False, False]))
     def fault_or_mend(self, name: str, fault: bool) -> None:
         volume_id, volume = VolumeId(f"v-{name}"), self.model.volumes.get(name)
-        done = self._try(lambda tx: tx.fault(volume_id, "odd") if fault else tx.mend(volume_id), UnknownVolume)
+        was = VolumeState.DELETING if volume and volume.state is VolumeState.DELETING else VolumeState.FAULTED
+        done = self._try(lambda tx: tx.fault(volume_id, "odd") if fault else tx.mend(volume_id, was), UnknownVolume)
         assert done is (volume is not None)
         if volume and fault:
             volume.state = VolumeState.FAULTED

@@ -237,8 +237,8 @@ def test_faulted_it_waits_for_a_person(ledger: Ledger) -> None:
     assert (ledger.volume("a").state, ledger.volume("a").reason) == (VolumeState.FAULTED, "two signatures")
     assert "FAULTED: two signatures" in str(refusal(ledger, task("t1", old("c1", "a", 1))))
     with ledger.begin("operator:eve") as tx:
-        tx.mend(A)
-        tx.mend(A)
+        for was in (VolumeState.DELETING, VolumeState.FAULTED, VolumeState.FAULTED):
+            tx.mend(A, was)
     assert placed(ledger, task("t1", old("c1", "a", 1)))[0].epoch == 2
 
 
@@ -256,7 +256,9 @@ def test_deleted_in_two_steps(ledger: Ledger) -> None:
             assert tx.deleting(A).state is VolumeState.DELETING
     assert refusal(ledger, task("t2", old("c2", "a", 2))).code == "Conflict"
     with ledger.begin("op") as tx:
-        tx.mend(A)
+        tx.mend(A, VolumeState.FAULTED)
+        assert tx.deleting(A).state is VolumeState.DELETING
+        tx.mend(A, VolumeState.DELETING)
         tx.deleting(A)
         tx.deleted(A)
     assert provisioned(ledger) == 0

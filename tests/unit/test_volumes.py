@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from framework.growing import growth_of
 from framework.mesos.events import Status
 from framework.mesos.instances import Task
 from framework.service import ImportOrder, VolumeOrder
-from framework.volumes import growth_of
 from storage.errors import (
     AlreadyExists,
     Conflict,
