@@ -197,6 +197,12 @@ class LedgerUnavailable(PollyError):
     hint = "Check the --database URL, that its folder exists and is writable, and that its disk has room."
 
 
+class LostRace(LedgerUnavailable):
+    """Two writers of the ledger {url} waited for each other, and this one gave way: {reason}."""
+
+    hint = "Nothing of it was stored. Ask again."
+
+
 class AlreadyLed(PollyError):
     """Another broker ({holder}) runs this ledger's framework {scheduler}."""
 

@@ -101,7 +101,7 @@ class Ledger(Overview, SightingReads):
             check_terms(session, self._terms)
             transaction = Transaction(session, actor=actor, now=self._clock() if now is None else now)
             yield transaction
-            transaction.flush()
+            transaction.close()
 
     @contextmanager
     def placing(self, actor: str) -> Iterator[Storing]:

@@ -20,7 +20,7 @@ from sqlalchemy import Connection, Engine, Executable, create_engine, event, exc
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.pool import QueuePool
 
-from storage.errors import Conflict, Invalid, LedgerUnavailable, PollyError
+from storage.errors import Conflict, Invalid, LedgerUnavailable, LostRace, PollyError
 from storage.ledger.beside import Beside
 from storage.ledger.bulk import Batch, Lookup
 
@@ -112,7 +112,7 @@ class Database:
         if isinstance(cause, (self._driver.DataError, *UNSTORABLE)):
             return Invalid(field="a value", value="", reason=f"the ledger cannot store it: {reason}")
         if getattr(cause, "sqlstate", None) in LOST_RACES:
-            return Conflict(what="the ledger", expected="its rows to itself", found=reason)
+            return LostRace(url=self.shown, reason=reason)
         return LedgerUnavailable(url=self.shown, reason=reason)
 
     def fail(self, reason: str) -> NoReturn:

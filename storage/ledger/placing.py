@@ -12,17 +12,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from storage import schema
-from storage.errors import Conflict, Invalid
+from storage.errors import Conflict, Invalid, LostRace
 from storage.ledger import rows
 from storage.ledger.bulk import Batch, Lookup, insert
 from storage.ledger.records import ClaimRequest, NewVolume, Placed, PlaceRequest, Refused
 from storage.ledger.refusals import reason_of
-from storage.ledger.rooms import rooms_of
+from storage.ledger.rooms import POOLS, rooms_of
 from storage.ledger.writer import EVENTS, Writer
 from storage.lifecycle import QUIET_AFTER_LEASES, ClaimState
 from storage.model import Claim, Holder
 
 HELD: Final = Lookup("SELECT count(*) FROM (SELECT 1 FROM volumes WHERE volume_id {among} ORDER BY volume_id {lock}) AS held")
+SLOTS: Final = Lookup("SELECT used FROM node_slots WHERE scheduler || ' ' || node_id {among} ORDER BY scheduler, node_id, platform {lock}")
 TAKE_ROOM: Final = Batch(
     "UPDATE pools SET provisioned_mib = pools.provisioned_mib + :size_mib {from} WHERE pools.platform = :platform AND pools.name = :pool "
     "AND pools.online AND pools.provisioned_mib + :size_mib <= pools.limit_mib",
@@ -96,6 +97,10 @@ CLAIM: Final = Batch(
 few of the batch, while it does not know yet how many those are."""
 
 
+TRIES: Final = 3
+"""So often a round's locks are taken in order before it is left for the next offers: each deadlock costs the server a second."""
+
+
 class Unfit(Exception):
     """A guard of a batch did not hold; which of its tasks is to blame is not known."""
 
@@ -133,31 +138,70 @@ class Placing(Writer):
         return [as_placed(request, self.now) for request in requests] if placed is None else placed
 
     def place_parts(self, parts: Iterable[Sequence[PlaceRequest]]) -> list[Placed | Refused] | None:
-        """Like `place` of all parts together, whose statements run as the parts come. None where nothing was refused."""
+        """Like `place` of all parts together, whose statements run as the parts come. None where nothing was refused.
+
+        Parts lock volumes as they come, so two brokers may wait for each other. Who gives way does all again in order.
+        """
         self.flush()  # so that an undone part takes no line of before with it
         parts, begun = iter(parts), list[PlaceRequest]()
-        unstorable: Invalid | None = None
+        refused = self._try(parts, begun)
+        if refused is None:
+            return None
+        for part in parts:
+            begun += part
+        self._lock_in_order(begun)
+        if isinstance(refused, LostRace):
+            refused = self._try([begun], [])
+        return None if refused is None else self._in_halves(begun, refused)
+
+    def _try(self, parts: Iterable[Sequence[PlaceRequest]], begun: list[PlaceRequest]) -> Exception | None:
+        """Places them all, or none: then it returns why. `begun` is filled with those of the parts that came."""
+        made: list[NewVolume] = []
         try:
             with self.session.savepoint():
                 with self.session.ahead():
                     for part in parts:
                         begun += part
-                        self._place_all(part)
+                        made += self._place_all(part)
+                    self._take_room(made)
                 if not self.session.is_as_expected:
                     raise Unfit
-                return None
-        except (Unfit, Conflict):
-            pass
-        except Invalid as error:
-            unstorable = error
-        for part in parts:
-            begun += part
-        if len(begun) == 1:
-            return [Refused(placement_id=begun[0].placement.placement_id, error=unstorable or reason_of(self.session, begun[0]))]
-        half = len(begun) // 2
-        return self.place(begun[:half]) + self.place(begun[half:])
+        except (Unfit, Conflict, Invalid, LostRace) as error:
+            return error
+        return None
 
-    def _place_all(self, requests: Sequence[PlaceRequest]) -> None:
+    def _lock_in_order(self, requests: Sequence[PlaceRequest]) -> None:
+        """All that others may want too, in the one order. Raises LostRace where others, who do not keep to it yet, win again and again."""
+        claims = [claim for request in requests for claim in request.claims]
+        volumes = sorted({claim.volume_id for claim in claims if claim.new is None})
+        nodes = sorted({f"{request.placement.scheduler} {request.placement.node}" for request in requests})
+        platforms = sorted({claim.new.platform for claim in claims if claim.new is not None})
+        for tries_left in range(TRIES - 1, -1, -1):
+            try:
+                with self.session.savepoint():
+                    self.session.lock(HELD, volumes)
+                    self.session.lock(SLOTS, nodes)
+                    self.session.lock(POOLS, platforms)
+                return
+            except LostRace as lost:
+                if not tries_left:
+                    self._fail(lost)
+
+    def _in_halves(self, requests: Sequence[PlaceRequest], refused: Exception) -> list[Placed | Refused]:
+        """What becomes of each, of which some must be refused."""
+        if len(requests) == 1:
+            error = refused if isinstance(refused, Invalid) else reason_of(self.session, requests[0])
+            return [Refused(placement_id=requests[0].placement.placement_id, error=error)]
+        half, outcomes = len(requests) // 2, list[Placed | Refused]()
+        for some in (requests[:half], requests[half:]):
+            again = self._try([some], [])
+            if isinstance(again, LostRace):
+                self._fail(again)
+            outcomes += [as_placed(request, self.now) for request in some] if again is None else self._in_halves(some, again)
+        return outcomes
+
+    def _place_all(self, requests: Sequence[PlaceRequest]) -> list[NewVolume]:
+        """Returns the volumes that are to be made; their room is still to be taken."""
         if any(_doubled(request) for request in requests):
             raise Unfit
         held = [claim for request in requests for claim in request.claims if claim.new is None]
@@ -166,7 +210,6 @@ class Placing(Writer):
         if len(volumes) < len(held) and not _in_order(held):
             raise Unfit
         self.session.lock(HELD, volumes)
-        self.take_room([new for new, _, _ in made])
         self._take_slots(requests)
         quiet_at = self.now + QUIET_AFTER_LEASES * max((request.lease_s for request in requests), default=0.0)
         self._raise_epochs(held, quiet_at)
@@ -174,9 +217,10 @@ class Placing(Writer):
         self.session.expect(PLACE, [_placement_row(request) for request in requests])
         self.session.expect(CLAIM, sorted([row for request in requests for row in self._claim_rows(request)]))
         self._log(requests)
+        return [new for new, _, _ in made]
 
-    def take_room(self, volumes: Iterable[NewVolume]) -> None:
-        """Takes the volumes' capacity from their pools. Raises Unfit."""
+    def _take_room(self, volumes: Iterable[NewVolume]) -> None:
+        """Takes the volumes' capacity from their pools, as the last act, for which see Writer.close. Raises Unfit."""
         sizes: Counter[tuple[str, str]] = Counter()
         for new in volumes:
             sizes[new.platform, new.pool] += new.size_mib
@@ -189,6 +233,8 @@ class Placing(Writer):
         return self._fits_rooms(sizes) and self.session.run(TAKE_ROOM, _taken(sizes)) == len(sizes)
 
     def _fits_rooms(self, sizes: Mapping[tuple[str, str], int]) -> bool:
+        if not sizes:
+            return True
         return all(size_mib <= free_mib for free_mib, size_mib in rooms_of(self.session, sizes).values())
 
     def _take_slots(self, requests: Iterable[PlaceRequest]) -> None:
@@ -210,7 +256,7 @@ class Placing(Writer):
         self.session.expect(RENEW, sorted(unborn))
 
     def plan_all(self, volumes: Iterable[tuple[NewVolume, str, int]]) -> None:
-        """Inserts planned volumes, each with its token and epoch. Their capacity is the caller's to take first."""
+        """Inserts planned volumes, each with its token and epoch. Their capacity is the caller's to take."""
         planned: list[tuple[Any, ...]] = []
         labels: list[tuple[str, str, str]] = []
         for new, token, epoch in volumes:

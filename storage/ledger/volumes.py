@@ -82,13 +82,13 @@ class Volumes(Placing, Heirs):
         if not token:
             self._fail(Invalid(field="token", value=token, reason="a volume to be made needs one"))
         self._first(names_taken(self.session, [new]))
-        self._take_or_fail(new)
         if new.snapshot is not None:
             self._hold_snapshot(new.platform, new.snapshot)
         self.plan_all([(new, token, 0)])
         if new.source is not None:
             self._hold_source(new.platform, new.source)
             self._set(new.volume_id, source=new.source)
+        self._take_or_fail(new)
         self.note("volume.planned", volume_id=new.volume_id, why=f"{new.sizes} of pool {new.pool} on {new.platform}")
         return self._volume(new.volume_id)
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any, Final, NoReturn
 
 from storage.errors import Conflict, PollyError, UnknownPool, UnknownVolume
 from storage.ledger import rows
 from storage.ledger.bulk import Batch, insert, lookup
 from storage.ledger.engine import Session
+from storage.ledger.rooms import POOLS
 from storage.model import ClaimId, PlacementId, Volume, VolumeId
 
 EVENTS: Final = insert("events", ("at", "actor", "what", "volume_id", "claim_id", "placement_id", "why"))
@@ -28,6 +31,7 @@ class Writer:
         self.actor = actor
         self.now = now
         self._lines: list[tuple[Any, ...]] = []
+        self._accounts: Counter[tuple[str, str]] = Counter()
 
     def note(
         self,
@@ -42,7 +46,7 @@ class Writer:
         self._lines.append((self.now, self.actor, what, volume_id, claim_id, placement_id, why))
 
     def flush(self) -> None:
-        """Writes the lines, in their order; also the last act of the transaction."""
+        """Writes the lines, in their order."""
         if not self.session.failed:
             lines, self._lines = self._lines, []
             self.session.run(EVENTS, lines)
@@ -62,7 +66,24 @@ class Writer:
             self._fail(UnknownVolume(volume=volume_id))
         return rows.volume(found[0])
 
+    def close(self) -> None:
+        """The last act of the transaction. Raises UnknownPool.
+
+        Pools come last, and all in one order: two transactions that each have something else to do in between would wait for each other.
+        """
+        accounts = sorted((*pool, grown_mib) for pool, grown_mib in self._accounts.items() if grown_mib)
+        if not self.session.failed and accounts:
+            if len(accounts) > 1:
+                self.session.lock(POOLS, sorted({platform for platform, *_ in accounts}))
+            if self.session.run(POOL_BY, accounts) != len(accounts):
+                self._miss(accounts)
+        self.flush()
+
+    def _miss(self, accounts: Sequence[tuple[str, str, int]]) -> NoReturn:
+        there = {(platform, name) for platform, name, *_ in self.session.find(POOLS, sorted({platform for platform, *_ in accounts}))}
+        platform, pool = next((platform, pool) for platform, pool, _ in accounts if (platform, pool) not in there)
+        self._fail(UnknownPool(pool=pool, platform=platform))
+
     def _account(self, platform: str, pool: str, grown_mib: int) -> None:
-        """Adds to what a pool has provisioned, or takes away from it, without asking for room."""
-        if grown_mib and self.session.run(POOL_BY, [(platform, pool, grown_mib)]) != 1:
-            self._fail(UnknownPool(pool=pool, platform=platform))
+        """Adds to what a pool has provisioned, or takes away from it, at the transaction's end, without asking for room."""
+        self._accounts[platform, pool] += grown_mib

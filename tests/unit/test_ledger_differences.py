@@ -8,7 +8,7 @@ import pytest
 from psycopg import errors
 from sqlalchemy import text
 
-from storage.errors import Conflict, Invalid, LedgerUnavailable, UnknownVolume
+from storage.errors import Invalid, LedgerUnavailable, LostRace, UnknownVolume
 from storage.inventory import Ledger, Placed, Refused, open_ledger
 from storage.ledger.surroundings import Surroundings
 from storage.platforms.base import PoolReport
@@ -44,7 +44,9 @@ def test_a_lock_that_does_not_come_says_nothing_against_what_was_to_be_stored(po
     """As a Conflict it would be a status that does not fit the ledger, whose task is killed."""
     ledger = open_ledger(postgresql_url, clock=Clock())
     assert isinstance(ledger._database.translate(errors.LockNotAvailable("canceling statement due to lock timeout")), LedgerUnavailable)
-    assert isinstance(ledger._database.translate(errors.DeadlockDetected("deadlock detected")), Conflict)
+    lost = ledger._database.translate(errors.DeadlockDetected("deadlock detected"))
+    assert isinstance(lost, LedgerUnavailable)
+    assert isinstance(lost, LostRace)
     ledger.close()
 
 
