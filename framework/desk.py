@@ -28,6 +28,7 @@ from framework.service import (
 from framework.workers import Outcome
 from offers.overlay import overlay_resources, overlays
 from storage.errors import Conflict, Invalid, PollyError, UnknownClaim
+from storage.filters import ClaimFilter
 from storage.lifecycle import ClaimState, ProofKind
 from storage.model import Claim, ClaimId, Proof, Snapshot, SnapshotId, Volume
 from storage.platforms.base import Finding
@@ -128,6 +129,7 @@ class Desk:
         context = self._engine.context
         task = context.picture.by_claim.get(claim_id)
         if task is None:
+            self._make_sure_it_is_nobody_elses(claim_id)
             raise UnknownClaim(claim=claim_id)
         claim = task.claims[claim_id]
         _make_sure_it_is_in_doubt(claim)
@@ -152,6 +154,13 @@ class Desk:
         node = context.node_name(task, volume.platform)
         context.settler.override(volume, claim, node, word, done, shared=context.shares_node(claim, node))
         return released
+
+    def _make_sure_it_is_nobody_elses(self, claim_id: ClaimId) -> None:
+        """Raises Conflict for a claim of another broker on the ledger, which alone knows its task."""
+        for claim in self._engine.ledger.claims(ClaimFilter(claim_id=claim_id)).items:
+            if (scheduler := claim.holder.scheduler) != self._engine.name:
+                found = f"one of {scheduler}: ask the broker of that framework, or start it again"
+                raise Conflict(what=f"claim {claim_id}", expected=f"one of {self._engine.name}", found=found)
 
     def look_for_drift(self, order: DriftOrder, actor: str) -> DriftReport:
         return self._engine.ask(lambda: self._engine.drifting.start(order, actor))

@@ -226,7 +226,7 @@ def of_stray(platform: str, seen: VolumeReport) -> Drift:
 def of_snapshots(platform: str, known: Sequence[Snapshot], seen: Collection[SnapshotReport]) -> Iterator[Drift]:
     """`known` are the ledger's on this platform."""
     there = {report.external_id for report in seen}
-    ours = {snapshot.external_id for snapshot in known} | {snapshot.token for snapshot in known}
+    ours = {snapshot.external_id or snapshot.token for snapshot in known}  # a second one of a token is nobody's
     for snapshot in known:
         if snapshot.state == "READY" and snapshot.external_id not in there:
             yield drift(

@@ -13,12 +13,14 @@ from contextlib import contextmanager
 
 from storage.errors import PollyError
 from storage.ledger.claiming import Advance, Release
+from storage.ledger.elsewhere import ElsewhereReads
 from storage.ledger.engine import Database
 from storage.ledger.leadership import check_terms, led
 from storage.ledger.migrate import prepare
 from storage.ledger.overview import Overview
 from storage.ledger.records import (
     ClaimRequest,
+    Neighbour,
     NewVolume,
     Orphan,
     Placed,
@@ -39,6 +41,7 @@ __all__ = [
     "Advance",
     "ClaimRequest",
     "Ledger",
+    "Neighbour",
     "NewVolume",
     "Orphan",
     "PlaceRequest",
@@ -72,7 +75,7 @@ def open_ledger(url: str, *, clock: Callable[[], float] = time.time, read_only: 
     return Ledger(database, clock)
 
 
-class Ledger(Overview, SightingReads):
+class Ledger(Overview, SightingReads, ElsewhereReads):
     """One opened ledger. Threads may share it; a forked child may not."""
 
     def __init__(self, database: Database, clock: Callable[[], float]) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -16,7 +17,7 @@ from framework.mesos.instances import AppState, Phase, Picture, Task, Waiting
 from framework.mesos.reconcile import Reconciler
 from framework.mesos.tasks import scheduler_name
 from framework.pools import FullPools
-from framework.settling import Settler
+from framework.settling import SHARED, Settler
 from framework.workers import Workers
 from storage.inventory import Ledger
 from storage.model import Claim, NodeId, Volume
@@ -166,12 +167,35 @@ class Context:
 
         A machine may have been another agent before. A task that is over uses nothing any more: what it leaves its own end detaches.
         """
-        users = [(task, it) for task, it in self.picture.holders(claim.volume_id) if task.phase is not Phase.SETTLING]
+        holders = self.picture.holders(claim.volume_id)
+        users = [(task, it) for task, it in holders if task.phase is not Phase.SETTLING]
         return any(
             it.holder.node == claim.holder.node or (node is not None and self.node_name(task, task.volumes[it.volume_id].platform) == node)
             for task, it in users
             if it.claim_id != claim.claim_id
-        )
+        ) or self._shares_with_others(claim, node, [task.volumes[claim.volume_id] for task, _ in holders])
+
+    def _shares_with_others(self, claim: Claim, node: str | None, volumes: Sequence[Volume]) -> bool:
+        """The same of the tasks of other brokers on the ledger. `volumes` is the claim's volume, where it is known."""
+        if volumes and all(volume.access_mode not in SHARED for volume in volumes):
+            return False
+        others = [it for it in self.ledger.neighbours_on(claim.volume_id, self.scheduler) if it.state != Phase.SETTLING]
+        return any(it.node == claim.holder.node or (node is not None and node in (it.name, it.hostname)) for it in others)
+
+    def used_elsewhere(self) -> Iterator[tuple[tuple[str, str], int]]:
+        """What other brokers on the ledger use of the attach slots of this one's machines, by the node's id here and the platform.
+
+        A machine has the same id as an agent of the same Mesos; otherwise the platform's name for it tells.
+        """
+        if not (used := self.ledger.slots_elsewhere(self.scheduler)):
+            return
+        here: dict[tuple[str, str], set[str]] = defaultdict(set)
+        for node_id, names in self.node_names.items():
+            for platform, name in names.items():
+                here[platform, name].add(node_id)
+        for it in used:
+            for node in {str(it.node)} | here.get((it.platform, it.name), set()):
+                yield (node, it.platform), it.used
 
     def is_leaving(self, volume: Volume, agent_id: str) -> bool:
         """Whether a platform is just asked to take this volume from the agent's machine, with the answer still to come."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -26,11 +26,13 @@ from offers.records import Malformed, Offer, decode_sound_offers
 from offers.view import PlatformView, Reach, StorageView
 from storage.errors import Invalid, PollyError
 from storage.lifecycle import ProofKind
-from storage.model import Claim, Node, NodeId, Proof, Volume
+from storage.model import Claim, Node, NodeId, Proof, Volume, VolumeId
 from storage.platforms.base import Platform
 
 logger = logging.getLogger(__name__)
 
+Holders = Mapping[VolumeId, Sequence[tuple[str, Claim]]]
+"""Who holds a volume, in words, and by which claim."""
 IDLE_REFUSE_S = 3600.0
 """Nothing waits: reviving takes this filter back."""
 BUSY_REFUSE_S = 5.0
@@ -110,9 +112,10 @@ class OfferCycle:
             else:
                 wanted.append((state, waiting, demand, demand.needs(waiting.slot)))
         named = self.context.resolve([need.name for *_, needs in wanted for need in needs])
+        elsewhere = self._held_elsewhere({need.name for *_, needs in wanted for need in needs if need.external}, named)
         wishes = []
         for state, waiting, demand, needs in wanted:
-            waiting.blocked = self._blocked(needs, named)
+            waiting.blocked = self._blocked(needs, named, elsewhere)
             if not waiting.blocked:
                 ask = demand.ask(waiting.slot, state.failures.get(waiting.slot, 0), needs, named)
                 wishes.append(Wish(state, waiting, {need.container_path: need for need in needs}, ask))
@@ -129,15 +132,26 @@ class OfferCycle:
             return f"the app's role is {demand.role}, and this broker has the roles {', '.join(roles)}"
         return demand
 
-    def _blocked(self, needs: Sequence[Need], named: Mapping[str, Volume]) -> str:
+    def _held_elsewhere(self, names: Collection[str], named: Mapping[str, Volume]) -> Holders:
+        """Who holds these volumes by other brokers on the ledger; an app's own volumes are not for apps of others."""
+        claims = self.context.ledger.claims_on([named[name].volume_id for name in names if name in named]) if names else {}
+        mine = self.context.scheduler
+        held = {volume_id: [claim for claim in found if claim.holder.scheduler != mine] for volume_id, found in claims.items()}
+        return {
+            volume_id: [(f"task {claim.holder.placement} of {claim.holder.scheduler}", claim) for claim in found]
+            for volume_id, found in held.items()
+        }
+
+    def _blocked(self, needs: Sequence[Need], named: Mapping[str, Volume], elsewhere: Holders) -> str:
         for need in needs:
             volume = named.get(need.name)
             if volume and volume.platform not in self.context.platforms:
                 return f"volume {volume.name} is on platform {volume.platform}, which polly.toml does not have"
             holders = self._holders(volume) if volume else []
-            if words := obstacle(need, volume, holders):
+            others = elsewhere.get(volume.volume_id, ()) if volume else ()
+            if words := obstacle(need, volume, [*holders, *others]):
                 if not holders:
-                    self.context.named.pop(need.name, None)  # it is the volume itself, which another broker may make or mend
+                    self.context.named.pop(need.name, None)  # it is the volume itself, which another broker may make, mend or claim
                 return words
         return ""
 
@@ -164,6 +178,9 @@ class OfferCycle:
                 key = (task.agent_id, task.volumes[claim.volume_id].platform)
                 if key in free or key[1] in limits:
                     free[key] = (free[key] if key in free else limits[key[1]]) - 1
+            for place, used in self.context.used_elsewhere():
+                if place in free or place[1] in limits:
+                    free[place] = (free[place] if place in free else limits[place[1]]) - used
         return free
 
     def _place(self, wishes: Sequence[Wish], offers: list[Offer], now: float) -> Mapping[str, tuple[str, ...]]:

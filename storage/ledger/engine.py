@@ -247,6 +247,11 @@ class Session:
                 except self._database.refusals as error:
                     self._raise(error)
 
+    def alone_in(self, table: str) -> None:
+        """Until the transaction ends nobody else writes to the table. On SQLite nobody does anyway."""
+        if not self.is_sqlite:
+            self._plainly(f"LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE")
+
     def execute(self, statement: Executable) -> int:
         """Runs a statement; the number of rows that it changed."""
         try:

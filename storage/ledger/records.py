@@ -128,6 +128,28 @@ class PoolUse(Struct, frozen=True, kw_only=True):
     """The sizes of the volumes that are claimed, each counted once."""
 
 
+class Neighbour(Struct, frozen=True, kw_only=True):
+    """A live claim of another scheduler on a volume: where it is, and how its task stands."""
+
+    node: NodeId
+    hostname: str
+    """Empty where its scheduler has not told it."""
+    name: str
+    """What the volume's platform calls the node; empty where nobody has said so."""
+    state: str
+    """Its placement's."""
+
+
+class SlotsUsed(Struct, frozen=True, kw_only=True):
+    """How many attach slots of a platform a scheduler uses on one node."""
+
+    node: NodeId
+    platform: str
+    name: str
+    """What the platform calls the node; empty where nobody has said so."""
+    used: int
+
+
 class Restored(Struct, frozen=True, kw_only=True):
     """All that one scheduler's broker needs to go on after a death, as of one moment."""
 

@@ -62,6 +62,7 @@ class Surroundings(Writer):
         """
         w, table = workload, schema.workloads.c
         if new:
+            self.session.alone_in(schema.workloads.name)  # two brokers at once would each see that it is nobody's yet
             elsewhere = select(table.scheduler).where(table.workload_id == w.workload_id, table.scheduler != w.scheduler)
             if row := self.session.first(elsewhere):
                 self._fail(AlreadyExists(kind="App", name=f"{w.workload_id} of {row.scheduler}"))

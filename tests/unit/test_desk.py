@@ -21,6 +21,7 @@ from storage.lifecycle import ClaimState
 from storage.model import ClaimId, ExternalId, WorkloadId
 from storage.platforms.base import CreateRequest, Finding
 from storage.platforms.testing import MemoryPlatform, MemoryStorage
+from tests.ledgers import fresh, new, placed, task
 from tests.stage import FRAMEWORK, ShakyLedger, app, from_master, offers_event, status, volume_of
 from tests.support import eventually
 from tests.unit.engines import Started, parts, start, tasks_of, tell
@@ -276,6 +277,12 @@ def test_no_person_ends_the_claim_of_a_task_that_runs(desk: Desk, engine: Engine
     with pytest.raises(Conflict, match="MOUNTED"):
         desk.release_claim(claim.claim_id, "I want it", "operator:jane")
     assert engine.ledger.claims().items == [claim]
+
+
+def test_the_claim_of_another_brokers_task_is_that_ones_to_end(desk: Desk, engine: Engine) -> None:
+    placed(engine.ledger, task("t1", fresh("c1", new("v", platform="disks", pool="default")), scheduler="mesos/other"))
+    with pytest.raises(Conflict, match="wanted one of mesos/stage, found one of mesos/other: ask the broker of that framework"):
+        desk.release_claim(ClaimId("c1"), "the machine burnt down", "operator:jane")
 
 
 def test_offers_are_shown_with_what_polly_adds_and_what_became_of_them(desk: Desk, engine: Engine) -> None:

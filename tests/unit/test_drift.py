@@ -123,6 +123,9 @@ def test_snapshots_and_pools() -> None:
     unfinished = replace(known, external_id=None, token="t2", state="PENDING")
     assert kinds(of_snapshots("disks", [known], [stray, foreign])) == [DriftKind.SNAPSHOT_GONE, DriftKind.STRAY_SNAPSHOT]
     assert kinds(of_snapshots("disks", [unfinished], [stray])) == []
+    there = SnapshotReport(external_id=ExternalId("s1"), volume=ExternalId("e"), size_mib=64, token="t1")
+    second = replace(there, external_id=ExternalId("s4"))
+    assert [it.subject for it in of_snapshots("disks", [known], [there, second])] == ["s4"]
     pool, report = Pool(platform="disks", name="p", capacity_mib=10), PoolReport(name="p", capacity_mib=10, foreign_mib=3)
     assert kinds(of_pools("disks", [pool], [report])) == []
     assert kinds(of_pools("disks", [pool], [replace(report, capacity_mib=20), PoolReport(name="q", capacity_mib=1)])) == [

@@ -1,0 +1,136 @@
+"""Two brokers on one ledger that meet on one machine, or over one name: what is the machine's is counted once, and shared with care."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+
+import pytest
+
+from offers.tally import Refusal
+from storage.errors import AlreadyExists
+from storage.inventory import Workload, open_ledger
+from storage.model import AccessMode, Birth, ExternalId, NodeId, Volume, VolumeId, WorkloadId
+from storage.platforms.base import CreateRequest
+from storage.platforms.testing import MemoryPlatform
+from tests.ledgers import Clock
+from tests.stage import SCHEDULER, Stage, app, external_of, from_master, sound, stage_config
+from tests.support import eventually
+from tests.unit.test_ledger_rooms import somebody_waits
+from tests.unit.test_sharing import MACHINE, PAGES, attach, attached, read, running, settle
+
+Brokers = tuple[Stage, Stage]
+
+
+@pytest.fixture
+def brokers(request: pytest.FixtureRequest, sqlite_url: str, clock: Clock) -> Iterator[Brokers]:
+    platforms = {"disks": {"kind": "memory", **getattr(request, "param", {})}}
+    with closing(open_ledger(sqlite_url, clock=clock)) as mine, closing(open_ledger(sqlite_url, clock=clock)) as others:
+        one = Stage(mine, clock, config=stage_config(platforms=platforms))
+        config = stage_config(framework={"name": "other", "roles": ["polly"]}, platforms=platforms)
+        other = Stage(others, clock, config=config, platform=MemoryPlatform("disks", storage=one.storage), ids=one.numbers)
+        for stage in (one, other):
+            stage.subscribed()
+        yield one, other
+        sound(mine)
+
+
+@pytest.fixture
+def pages(brokers: Brokers) -> ExternalId:
+    one, _ = brokers
+    made = one.platform.create(CreateRequest(pool="default", size_mib=16, token="by hand", name="pages"))
+    volume = Volume(
+        volume_id=VolumeId("pages"),
+        name="pages",
+        platform="disks",
+        pool="default",
+        size_mib=16,
+        external_id=made.external_id,
+        access_mode=AccessMode.MULTI_NODE_READER_ONLY,
+        birth=Birth(serial=made.external_id, filesystem="ext4", filesystem_uuid="u"),
+    )
+    with one.ledger.begin("test") as tx:
+        tx.adopt(volume)
+    return made.external_id
+
+
+@pytest.mark.parametrize("agent", ["a1", "a2"])
+def test_a_task_that_ends_leaves_its_volume_to_one_of_another_broker(brokers: Brokers, pages: ExternalId, agent: str) -> None:
+    """Their agents may have other ids: the platform calls both the same machine."""
+    one, other = brokers
+    mine, others = read(one, "/web"), read(other, "/other", agent=agent)
+    attach(one, pages)
+    one.hear(from_master(mine, "TASK_GONE"))
+    settle(one)
+    assert [claim.holder.placement for claim in one.ledger.claims().items] == [others.task_id]
+    assert attached(one, pages) == [MACHINE]
+    other.hear(from_master(others, "TASK_GONE"))
+    settle(other)
+    assert attached(one, pages) == []
+
+
+def test_of_two_that_end_together_neither_leaves_the_volume_attached(brokers: Brokers, pages: ExternalId) -> None:
+    one, other = brokers
+    tasks = read(one, "/web"), read(other, "/other")
+    attach(one, pages)
+    for stage, task in zip(brokers, tasks, strict=True):
+        stage.hear(from_master(task, "TASK_GONE"))
+    settle(one)
+    assert attached(one, pages) == []
+    settle(other)
+    assert one.ledger.claims().items == []
+
+
+def test_on_another_machine_it_is_no_reason_to_stay_attached(brokers: Brokers, pages: ExternalId) -> None:
+    one, other = brokers
+    mine = read(one, "/web")
+    (others,) = other.run("/other", agents=["a3"], volumes=PAGES)
+    attach(one, pages)
+    one.hear(from_master(mine, "TASK_GONE"))
+    settle(one)
+    assert attached(one, pages) == []
+    assert [claim.holder.placement for claim in one.ledger.claims().items] == [others.task_id]
+
+
+@pytest.mark.parametrize("brokers", [{"slots_per_node": 2}], indirect=True)
+@pytest.mark.parametrize("agent", ["a1", "a2"])
+def test_attach_slots_that_another_broker_uses_of_a_machine_are_not_given_again(brokers: Brokers, agent: str) -> None:
+    one, other = brokers
+    (task,) = one.run("/mine", agents=["a1"])
+    one.hear(running(task))
+    other.context.node_names[NodeId("a2")] = {"disks": MACHINE}
+    assert len(other.run("/others", instances=2, agents=[agent])) == 1
+    (waiting,) = other.state("/others").waiting.values()
+    assert [dict(tally.counts) for tally in waiting.tallies.values()] == [{Refusal.SLOTS: 1}]
+    other.offer("a3")
+    assert len(other.tasks("/others")) == 2
+
+
+def test_who_waits_for_a_volume_that_a_task_of_another_broker_holds_reads_so_and_gets_it_after(brokers: Brokers) -> None:
+    one, other = brokers
+    shared = [external_of("ledger", size=1)]
+    (task,) = one.run("/mine", volumes=shared)
+    one.start(task)
+    assert other.run("/others", volumes=shared) == []
+    words = f"volume ledger is claimed by task {task.task_id} of mesos/stage (MOUNTED)"
+    for _ in range(2):
+        assert other.state("/others").waiting[0].blocked == words
+        other.scheduler.cycle.wishes(other.clock())
+    one.apps.scale("/mine", 0, "jane")
+    one.end(task, "TASK_KILLED")
+    other.offer("a1")
+    assert len(other.tasks("/others")) == 1
+
+
+def test_an_app_id_is_one_frameworks_also_for_two_that_ask_at_once(postgresql_url: str, clock: Clock) -> None:
+    with closing(open_ledger(postgresql_url, clock=clock)) as mine, closing(open_ledger(postgresql_url, clock=clock)) as others:
+        other = Stage(others, clock, config=stage_config(framework={"name": "other", "roles": ["polly"]}))
+        with ThreadPoolExecutor(1) as threads:
+            with mine.begin("test") as tx:
+                tx.put_workload(Workload(scheduler=SCHEDULER, workload_id=WorkloadId("/db"), spec="{}", instances=1), new=True)
+                late = threads.submit(other.apps.run, app("/db"), "joe")
+                eventually(lambda: somebody_waits(postgresql_url), what="the other waits")
+            with pytest.raises(AlreadyExists, match=r"App /db of mesos/stage exists already\."):
+                late.result(timeout=60)
+        assert [workload.scheduler for workload in mine.workloads()] == [SCHEDULER]
