@@ -18,6 +18,8 @@ from storage.platforms.base import Platform
 
 SHARED: Final = frozenset({AccessMode.MULTI_NODE_READER_ONLY, AccessMode.MULTI_NODE_SINGLE_WRITER, AccessMode.MULTI_NODE_MULTI_WRITER})
 """Several nodes may hold such a volume at once."""
+Late = Callable[[], bool]
+"""An answer that may be another by the time that it is needed."""
 BESIDE_OTHERS: Final = frozenset({AccessMode.MULTI_NODE_SINGLE_WRITER, AccessMode.MULTI_NODE_MULTI_WRITER})
 """A writer of such a volume is not alone on it."""
 
@@ -168,12 +170,12 @@ class Settler:
         return [(case.claim, case.node) for case in self._asked if case.claim.volume_id == volume_id]
 
     def override(
-        self, volume: Volume, claim: Claim, node: str | None, word: Proof, done: Callable[[Outcome[Proof]], None], *, shared: bool
+        self, volume: Volume, claim: Claim, node: str | None, word: Proof, done: Callable[[Outcome[Proof]], None], *, shared: Late
     ) -> None:
         """Has the volume taken from a holder that is gone by a person's word; `done` hears of the proof that came of it."""
 
         def job() -> Proof:
-            return overridden(self._platforms.get(volume.platform), volume, claim, node, word, shared=shared)
+            return overridden(self._platforms.get(volume.platform), volume, claim, node, word, shared=shared())
 
         def finished(outcome: Outcome[Proof]) -> None:
             self._asked.remove(case)
@@ -187,25 +189,26 @@ class Settler:
         self,
         now: float,
         done: Callable[[Claim, Proof | StillHeld], None],
-        shared: Callable[[Claim, str | None], bool] = lambda _claim, _node: False,
+        shared: Callable[[Claim, str | None], Late] = lambda _claim, _node: lambda: False,
     ) -> None:
         """Asks about each case that is due; `done` hears of each answer whose case is still open.
 
-        `shared` says whether another task goes on using a claim's volume on the same node, which its platform calls so.
+        `shared` says whether another task goes on using a claim's volume on the same node, which its platform calls so: what it returns is
+        asked by a worker, just before the platform.
         """
         due = [case for case in self._cases.values() if not case.running and case.due_at <= now]
         for case in due:
             case.running = True
             self._ask(case, done, shared(case.claim, case.node))
 
-    def _ask(self, case: _Case, done: Callable[[Claim, Proof | StillHeld], None], shared: bool) -> None:
+    def _ask(self, case: _Case, done: Callable[[Claim, Proof | StillHeld], None], shared: Late) -> None:
         volume, claim, node, ended = case.volume, case.claim, case.node, case.ended
 
         def job() -> Proof | StillHeld:
             platform = self._platforms.get(volume.platform)
             if platform is None:
                 return StillHeld(reason=f"platform {volume.platform} is not in polly.toml")
-            return prove(platform, volume, claim, node, ended, shared=shared)
+            return prove(platform, volume, claim, node, ended, shared=shared())
 
         def finished(outcome: Outcome[Proof | StillHeld]) -> None:
             self._asked.remove(case)

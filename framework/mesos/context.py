@@ -162,23 +162,25 @@ class Context:
         adapter = self.platforms.get(platform)
         return task.record.hostname if adapter is None or adapter.capabilities.identity == HOSTNAME else None
 
-    def shares_node(self, claim: Claim, node: str | None) -> bool:
+    def shares_node(self, claim: Claim, node: str | None) -> Callable[[], bool]:
         """Whether another task goes on using the claim's volume on its node, which the volume's platform calls `node`.
 
         A machine may have been another agent before. A task that is over uses nothing any more: what it leaves its own end detaches.
+        What other brokers on the ledger have is looked up when the answer is asked for, in whichever thread.
         """
         holders = self.picture.holders(claim.volume_id)
-        users = [(task, it) for task, it in holders if task.phase is not Phase.SETTLING]
-        return any(
+        if any(
             it.holder.node == claim.holder.node or (node is not None and self.node_name(task, task.volumes[it.volume_id].platform) == node)
-            for task, it in users
-            if it.claim_id != claim.claim_id
-        ) or self._shares_with_others(claim, node, [task.volumes[claim.volume_id] for task, _ in holders])
+            for task, it in holders
+            if task.phase is not Phase.SETTLING and it.claim_id != claim.claim_id
+        ):
+            return lambda: True
+        modes = {task.volumes[claim.volume_id].access_mode for task, _ in holders}
+        if modes and modes.isdisjoint(SHARED):
+            return lambda: False
+        return lambda: self._shares_with_others(claim, node)
 
-    def _shares_with_others(self, claim: Claim, node: str | None, volumes: Sequence[Volume]) -> bool:
-        """The same of the tasks of other brokers on the ledger. `volumes` is the claim's volume, where it is known."""
-        if volumes and all(volume.access_mode not in SHARED for volume in volumes):
-            return False
+    def _shares_with_others(self, claim: Claim, node: str | None) -> bool:
         others = [it for it in self.ledger.neighbours_on(claim.volume_id, self.scheduler) if it.state != Phase.SETTLING]
         return any(it.node == claim.holder.node or (node is not None and node in (it.name, it.hostname)) for it in others)
 

@@ -80,7 +80,7 @@ class Deliveries:
                 logger.info("volume %s is not attached to %s: its task ended before", volume.name, node)
             elif self._is_live(task, claim):
                 self._deliver(status, task, claim, node, attached)
-            elif not self._context.shares_node(claim, node):
+            elif not self._context.shares_node(claim, node)():
                 self._take_back(platform, volume, attached.external_id, node)
 
         self._attaching.add(claim.claim_id)

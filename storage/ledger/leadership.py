@@ -22,7 +22,7 @@ from sqlalchemy.pool import NullPool
 from storage import schema
 from storage.errors import AlreadyLed
 from storage.ledger.bulk import Lookup, insert
-from storage.ledger.engine import Database, Session
+from storage.ledger.engine import BUSY_S, Database, Session
 
 TAKE: Final = insert(
     "leaders",
@@ -98,7 +98,8 @@ def own_session(database: Database) -> Connection:
 
     Raises the driver's errors.
     """
-    engine = create_engine(database.url, poolclass=NullPool, isolation_level="AUTOCOMMIT", hide_parameters=True)
+    waits = {} if "connect_timeout" in database.url.query else {"connect_timeout": BUSY_S}
+    engine = create_engine(database.url, poolclass=NullPool, isolation_level="AUTOCOMMIT", hide_parameters=True, connect_args=waits)
     connection = engine.connect()
     for setting in ("tcp_keepalives_idle = 10", "tcp_keepalives_interval = 5", "tcp_keepalives_count = 3"):
         connection.exec_driver_sql(f"SET {setting}")

@@ -70,6 +70,17 @@ def test_a_task_that_ends_leaves_its_volume_to_one_of_another_broker(brokers: Br
     assert attached(one, pages) == []
 
 
+def test_one_that_comes_while_the_platform_is_still_to_be_asked_keeps_its_volume(brokers: Brokers, pages: ExternalId) -> None:
+    one, other = brokers
+    mine = read(one, "/web")
+    attach(one, pages)
+    one.hear(from_master(mine, "TASK_GONE"))
+    one.tick(6.0)
+    read(other, "/late")
+    one.work()
+    assert attached(one, pages) == [MACHINE]
+
+
 def test_of_two_that_end_together_neither_leaves_the_volume_attached(brokers: Brokers, pages: ExternalId) -> None:
     one, other = brokers
     tasks = read(one, "/web"), read(other, "/other")
