@@ -142,8 +142,8 @@ def test_what_another_broker_was_quicker_to_do_is_done(neighbours: Brokers, begi
         assert neighbours.asked.count(verb) == 1
 
 
-def test_a_volume_that_another_broker_has_given_back_is_not_deleted_by_one_that_knew_it_doomed(brokers: Brokers) -> None:
-    one, other, volume = brokers.one, brokers.other, brokers.volume
+def test_a_volume_that_another_broker_has_given_back_is_not_deleted_by_one_that_knew_it_doomed(neighbours: Brokers) -> None:
+    one, other, volume = neighbours.one, neighbours.other, neighbours.volume
     assert volume.external_id
     other.platform.attach(volume.external_id, "elsewhere", epoch=9)
     one.volumes.delete(volume.volume_id, "jane")
@@ -159,8 +159,8 @@ def test_a_volume_that_another_broker_has_given_back_is_not_deleted_by_one_that_
     assert volume.external_id in one.storage.volumes
 
 
-def test_who_asks_while_another_broker_is_at_it_reads_so(brokers: Brokers) -> None:
-    one, other, volume = brokers.one, brokers.other, brokers.volume
+def test_who_asks_while_another_broker_is_at_it_reads_so(neighbours: Brokers) -> None:
+    one, other, volume = neighbours.one, neighbours.other, neighbours.volume
     one.volumes.snapshot(volume.volume_id, "monday", "jane")
 
     def ask() -> None:
@@ -170,9 +170,9 @@ def test_who_asks_while_another_broker_is_at_it_reads_so(brokers: Brokers) -> No
         assert isinstance(error, WorkedOnElsewhere)
         assert str(error) == "Another broker on this ledger is at work on volume /db#0/data."
 
-    brokers.platform.during, brokers.platform.meanwhile = "snapshot", ask
+    neighbours.platform.during, neighbours.platform.meanwhile = "snapshot", ask
     one.work()
-    brokers.go_on()
+    neighbours.go_on()
     assert one.storage.volumes[volume.external_id or ""].size_mib == 64
 
 
