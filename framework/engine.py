@@ -276,7 +276,7 @@ class Engine:
         if now >= self._resume_at:
             self._resume_at = now + RESUME_SOON_S
             self.scheduler.guarded(lambda: self._resume(now))
-        self.janitor.look_at_pools()
+        self.scheduler.guarded(self.janitor.look_at_pools)
 
     def _resume(self, now: float) -> None:
         if not self.janitor.resume():

@@ -71,7 +71,11 @@ class Statuses:
         progress = _progress(status)
         _tell(task, status, progress)
         self._note_full_pools(task, progress)
-        return _Heard(status=status, verdict=verdict, effect=effect_of(task, status, progress, verdict, self._context.clock()))
+        return _Heard(status=status, verdict=verdict, effect=self._effect_of(task, status, progress, verdict))
+
+    def _effect_of(self, task: Task, status: Status, progress: Progress | None, verdict: Verdict) -> Effect:
+        quiet_after_s = self._context.config.claims.quiet_after_s
+        return effect_of(task, status, progress, verdict, self._context.clock(), quiet_after_s=quiet_after_s)
 
     def _note_full_pools(self, task: Task, progress: Progress | None) -> None:
         """The platform knows first that a pool is full: whoever waits is to go elsewhere."""
@@ -109,7 +113,7 @@ class Statuses:
         if heard.verdict.standing is Standing.ALIVE:
             self._kill_stray(status.task_id, status.agent_id)
         try:
-            self._commit([effect_of(task, status, None, heard.verdict, self._context.clock())])
+            self._commit([self._effect_of(task, status, None, heard.verdict)])
         except (LedgerUnavailable, AlreadyLed):
             raise
         except PollyError:

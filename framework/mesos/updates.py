@@ -24,6 +24,8 @@ Write = Callable[[Transaction], object]
 PHASES = {"TASK_STARTING": Phase.STARTING, "TASK_RUNNING": Phase.RUNNING, "TASK_KILLING": Phase.KILLING}
 ORDER = (Phase.LAUNCHED, Phase.STARTING, Phase.RUNNING, Phase.KILLING)
 """In which a task that is heard of goes on, never back."""
+UNSEEN = (ProofKind.TASK_GONE, ProofKind.TASK_GONE_BY_OPERATOR)
+"""Proofs by which a task is over, though nobody may have seen its executor end."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -93,8 +95,11 @@ class Effect:
             self.untidy = True
 
 
-def effect_of(task: Task, status: Status, progress: Progress | None, verdict: Verdict, now: float) -> Effect:
-    """What a status of `task` does, heard at the instant `now`. Without `progress`: what Mesos alone says."""
+def effect_of(task: Task, status: Status, progress: Progress | None, verdict: Verdict, now: float, *, quiet_after_s: float) -> Effect:
+    """What a status of `task` does, heard at the instant `now`. Without `progress`: what Mesos alone says.
+
+    `quiet_after_s`: so much later an executor that nobody has seen end makes nothing any more.
+    """
     if task.phase is Phase.SETTLING and verdict.standing is not Standing.ENDED:
         return _too_late(task, verdict)
     effect = Effect(task=task, phase=_phase(task, status.state, verdict), record=task.record, node=_node(task, verdict))
@@ -108,7 +113,7 @@ def effect_of(task: Task, status: Status, progress: Progress | None, verdict: Ve
     elif verdict.proof:
         effect.ended = True
         effect.failed = status.state != "TASK_KILLED" and not task.record.killing
-        _end(effect, verdict.proof, released)
+        _end(effect, verdict.proof, released, quiet_at=now + quiet_after_s if verdict.proof.kind in UNSEEN else 0.0)
     else:
         for claim in list(effect.remaining()):
             effect.advance(claim, ClaimState.STRANDED, f"{status.state}: no proof that the task is gone")
@@ -190,7 +195,7 @@ def _go_on(effect: Effect, progress: Progress | None) -> None:
             effect.advance(claim, claim_state(effect.phase))
 
 
-def _end(effect: Effect, proof: Proof, released: set[ClaimId]) -> None:
+def _end(effect: Effect, proof: Proof, released: set[ClaimId], *, quiet_at: float) -> None:
     for claim in list(effect.remaining()):
         never_ran = proof.kind is ProofKind.LAUNCH_RULED_OUT and claim.state is ClaimState.RESERVED
         # Of a claim that was never heard of, the broker has attached nothing.
@@ -204,7 +209,7 @@ def _end(effect: Effect, proof: Proof, released: set[ClaimId]) -> None:
         elif never_ran:
             effect.free(claim, proof)
         elif effect.volume(claim.volume_id).unborn:
-            effect.free(claim, Proof(kind=ProofKind.NEVER_BORN, evidence=proof.evidence))
+            effect.free(claim, Proof(kind=ProofKind.NEVER_BORN, evidence=proof.evidence), quiet_at=quiet_at)
         else:
             effect.advance(claim, ClaimState.RELEASING, proof.evidence)
             effect.settle[claim.claim_id] = proof

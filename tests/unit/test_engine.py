@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
+from functools import partial
 
 import pytest
 
 from framework.clock import steady_clock
 from framework.engine import Engine, Loop
 from framework.failures import BrokerUnavailable
+from framework.janitor import HUNG_S, SYNC_POOLS_S
 from framework.mesos.events import Disconnected, Offers, Subscribed
 from framework.mesos.scheduler import Item
 from storage.errors import AlreadyLed, LedgerUnavailable, UnknownApp
+from storage.platforms.base import PoolReport
+from storage.platforms.testing import MemoryPlatform
+from tests.ledgers import Clock
 from tests.stage import FRAMEWORK, ShakyLedger, app, offers_event
 from tests.support import eventually
 from tests.unit.engines import Started, parts
@@ -64,6 +70,32 @@ def test_a_ledger_that_cannot_be_read_ends_nothing(engine: Engine, shaky_ledger:
     engine.ask(engine.tidy_soon)
     assert asked.wait(10)
     assert engine.ask(lambda: 1) == 1
+
+
+def test_a_platform_that_hangs_while_the_ledger_is_away_ends_nothing(shaky_ledger: ShakyLedger, clock: Clock) -> None:
+    asked, over = threading.Semaphore(0), threading.Event()
+
+    class Hanging(MemoryPlatform):
+        def pools(self) -> Sequence[PoolReport]:
+            asked.release()
+            over.wait(30)
+            return super().pools()
+
+    engine = Engine(replace(parts(shaky_ledger, Started(), Hanging("disks")), clock=clock))
+    over.set()
+    engine.start(who="test")
+    assert asked.acquire(timeout=10)
+    over.clear()
+    try:
+        engine.ask(partial(setattr, clock, "now", clock.now + SYNC_POOLS_S))
+        assert asked.acquire(timeout=10)
+        shaky_ledger.fails_before = 1
+        engine.ask(partial(setattr, clock, "now", clock.now + HUNG_S))
+        eventually(lambda: not shaky_ledger.fails_before, 5.0, "the look in vain was to be stored")
+        assert engine.ask(lambda: 1) == 1
+    finally:
+        over.set()
+        engine.stop()
 
 
 def test_a_broker_that_leads_no_more_ends(engine: Engine) -> None:

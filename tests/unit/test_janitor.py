@@ -97,11 +97,12 @@ def test_an_unborn_volume_goes_whatever_its_profile_says(stage: Stage) -> None:
     assert (stage.storage.volumes, stage.ledger.orphans()) == ({}, [])
 
 
-def test_what_a_cut_off_executor_makes_late_goes_too(stage: Stage) -> None:
+@pytest.mark.parametrize("state", ["TASK_UNREACHABLE", "TASK_GONE", "TASK_GONE_BY_OPERATOR"])
+def test_what_a_cut_off_executor_makes_late_goes_too(stage: Stage, state: str) -> None:
     """Its claim ended because nothing was born; nobody has seen it end."""
     (task,) = stage.run()
     (plan,) = stage.plans(task)
-    stage.hear(from_master(task, "TASK_UNREACHABLE"))
+    stage.hear(from_master(task, state))
     stage.tick()
     stage.work()
     assert stage.tasks() == []

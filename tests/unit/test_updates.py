@@ -50,7 +50,9 @@ def said(step: str, **more: object) -> VolumeProgress:
 
 def effect(of: Task, state: str, *volumes: VolumeProgress, source: str = "SOURCE_EXECUTOR", reason: str = "") -> Effect:
     status = Status(task_id="t1", agent_id="a1", state=state, source=source, reason=reason, message="words")
-    return effect_of(of, status, Progress(volumes=volumes) if volumes else None, judge(state, source, reason=reason), NOW)
+    return effect_of(
+        of, status, Progress(volumes=volumes) if volumes else None, judge(state, source, reason=reason), NOW, quiet_after_s=120.0
+    )
 
 
 @pytest.mark.parametrize(
@@ -83,6 +85,13 @@ def test_nothing_brings_back_a_task_whose_end_is_proven(state: str, dies: bool) 
     assert (found.writes, found.claims, found.births, found.settle) == ([], {}, [], {})
     assert found.record == over.record
     assert found.stale is dies
+
+
+def test_the_executors_own_word_counts_though_mesos_has_said_before_that_the_task_is_gone() -> None:
+    over = task(phase=Phase.SETTLING, claim=ClaimState.RELEASING, proof="TASK_GONE", evidence="TASK_GONE from the master")
+    found = effect(over, "TASK_FAILED", said(RELEASED))
+    assert found.freed == {CLAIM.claim_id}
+    assert found.over
 
 
 def test_only_a_terminal_status_proves_an_end() -> None:
