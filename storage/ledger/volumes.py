@@ -192,14 +192,16 @@ class Volumes(Placing, Heirs):
     def resize(self, volume_id: VolumeId, size_mib: int) -> Volume:
         """Takes the capacity to grow it to `size_mib`, which is an intent until `grown`; that size already is a no-op.
 
-        Raises PoolFull, Invalid to shrink it, Conflict while a clone of its present size is still to be made of it, or if room came
-        just now.
+        Raises PoolFull, Invalid to shrink it, VolumeInUse while its claim is making it with the size that it was told, Conflict while a
+        clone of its present size is still to be made of it, or if room came just now.
         """
         volume = self._volume(volume_id)
         grown_mib = size_mib - volume.size_mib
         if grown_mib < 0:
             self._fail(Invalid(field="size_mib", value=size_mib, reason=f"the volume has {volume.size_mib} MiB and never shrinks"))
         if grown_mib:
+            if volume.external_id is None:
+                self._unclaimed(volume_id)
             self._refuse_clones(volume)
             self._take_or_fail(
                 NewVolume(volume_id=volume_id, name=volume.name, platform=volume.platform, pool=volume.pool, size_mib=grown_mib)

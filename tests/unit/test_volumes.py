@@ -231,6 +231,18 @@ def test_a_volume_that_grew_while_nobody_heard_of_it_is_gone_on_with(stage: Stag
     assert not later.janitor.resume()
 
 
+def test_a_volume_that_is_just_being_made_does_not_grow(stage: Stage) -> None:
+    """Its executor was told the size that it had; larger it would be in the ledger only, until it is made."""
+    (task,) = stage.run()
+    with pytest.raises(VolumeInUse, match=task.task_id):
+        stage.volumes.expand("/db#0/data", 64, "jane")
+    stage.start(task)
+    assert sizes(stage) == (16, 16)
+    stage.volumes.expand("/db#0/data", 64, "jane")
+    stage.work()
+    assert sizes(stage) == (64, 64)
+
+
 def test_two_expansions_end_at_the_size_that_the_platform_has(stage: Stage) -> None:
     volume = born(stage)
     first = stage.volumes.expand(volume.volume_id, 32, "jane")
