@@ -132,6 +132,8 @@ class _Case:
     ended: Proof | None
     due_at: float
     running: bool = False
+    failure: str = ""
+    """The code of the error that the platform's last answer was, once it was told."""
 
 
 class Settler:
@@ -151,7 +153,7 @@ class Settler:
             return
         case.volume, case.claim, case.node = volume, claim, node or case.node
         if ended is not None and case.ended is None:
-            case.ended, case.due_at = ended, min(case.due_at, due_at)
+            case.ended, case.due_at, case.failure = ended, min(case.due_at, due_at), ""
 
     def drop(self, claim_id: ClaimId) -> None:
         """The holder was heard alive, or the claim has ended otherwise."""
@@ -191,7 +193,8 @@ class Settler:
         done: Callable[[Claim, Proof | StillHeld], None],
         shared: Callable[[Claim, str | None], Late] = lambda _claim, _node: lambda: False,
     ) -> None:
-        """Asks about each case that is due; `done` hears of each answer whose case is still open.
+        """Asks about each case that is due; `done` hears of each answer whose case is still open, but of failures of one kind in a row
+        only once: their words may differ each time.
 
         `shared` says whether another task goes on using a claim's volume on the same node, which its platform calls so: what it returns is
         asked by a worker, just before the platform.
@@ -215,10 +218,13 @@ class Settler:
             if self._cases.get(claim.claim_id) is not case:
                 return
             case.running, case.due_at = False, self._clock() + self._retry_s
-            if case.volume is not volume and (case.volume.birth, case.volume.external_id) != (volume.birth, volume.external_id):
-                case.due_at = self._clock()  # it was asked about a volume that has been born meanwhile
-            else:
+            if (case.volume.birth, case.volume.external_id, case.ended) != (volume.birth, volume.external_id, ended):
+                case.due_at = self._clock()  # the volume has been born meanwhile, or the holder is proven to be gone
+                return
+            failure = outcome.error.code if outcome.error else ""
+            if not failure or failure != case.failure:
                 done(case.claim, _answer(outcome))
+            case.failure = failure
 
         self._asked.append(case)
         self._workers.submit(volume.platform, f"volume {volume.volume_id}", job, finished)

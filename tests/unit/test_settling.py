@@ -10,7 +10,7 @@ import pytest
 
 from framework.settling import Settler, StillHeld, overridden, prove
 from framework.workers import Outcome
-from storage.errors import PlatformUnavailable
+from storage.errors import PlatformUnavailable, PollyError
 from storage.lifecycle import ClaimState, ProofKind
 from storage.model import Access, AccessMode, Birth, Claim, ClaimId, ExternalId, Holder, NodeId, PlacementId, Proof, Volume, VolumeId
 from storage.platforms.base import Capabilities, CreateRequest
@@ -24,7 +24,11 @@ class Straight:
     """Workers that do each job at once."""
 
     def submit(self, platform: str, key: str, job: Callable[[], Any], done: Callable[[Outcome[Any]], None]) -> None:
-        done(Outcome(job()))
+        try:
+            outcome = Outcome(job())
+        except PollyError as error:
+            outcome = Outcome(error=error)
+        done(outcome)
 
 
 class Held:
@@ -88,6 +92,34 @@ def test_a_case_that_is_opened_again_keeps_its_pace(held: Held) -> None:
     answers = run(held, lambda settler, now: settler.open(VOLUME, CLAIM, "node", None, due_at=now), until=12)
     assert held.asked == 3
     assert answers == [StillHeld(reason="platform disks says that something still holds it")] * 3
+
+
+def test_a_platform_that_goes_on_failing_is_told_of_once_however_it_numbers_its_errors() -> None:
+    """Each telling is a commit and a line of the event log, for every claim: an outage of a night would be millions."""
+
+    class Numbered(Held):
+        def fence(self, external_id: ExternalId, epoch: int) -> None:
+            super().fence(external_id, epoch)
+            if self.asked != 4:
+                raise PlatformUnavailable(platform=self.name, action="fence", reason=f"HTTP 503 (req-{self.asked})")
+
+    platform = Numbered()
+    answers = run(platform, lambda settler, now: settler.open(VOLUME, CLAIM, "node", None, due_at=now), until=32)
+    assert platform.asked == 7
+    told = [answer.reason for answer in answers if isinstance(answer, StillHeld)]
+    assert [reason.partition("(")[2] for reason in told] == ["req-1).", "", "req-5)."]
+
+
+def test_a_new_proof_is_told_of_though_the_platform_fails_as_before() -> None:
+    class Away(Held):
+        def detach(self, external_id: ExternalId, node: str) -> None:
+            self.fence(external_id, 0)
+
+        def fence(self, external_id: ExternalId, epoch: int) -> None:
+            raise PlatformUnavailable(platform=self.name, action="fence", reason="no route")
+
+    answers = run(Away(), lambda it, now: it.open(VOLUME, CLAIM, "node", GONE if now > 6.0 else None, due_at=now), until=12)
+    assert len(answers) == 2
 
 
 def test_a_proof_that_comes_later_is_tried_at_once(held: Held) -> None:
@@ -340,3 +372,10 @@ def test_an_answer_about_a_volume_that_was_born_meanwhile_is_asked_for_anew(held
     case.ask()
     case.later.work()
     assert (len(case.answers), held.asked, case.settler.next_at()) == (1, 1, RETRY_S)
+
+
+def test_an_answer_to_whether_the_holder_is_gone_is_asked_for_anew_once_that_is_proven(held: Held) -> None:
+    case = Case({"disks": held})
+    case.settler.open(VOLUME, CLAIM, "node", GONE)
+    case.later.work()
+    assert (case.answers, case.settler.next_at()) == ([], 0.0)
