@@ -185,22 +185,25 @@ class Apps:
         picture, driver = self._context.picture, self._context.driver
         if not driver.connected:
             return
-        for task in [picture.tasks[task_id] for task_id, kill_at in picture.doomed.items() if kill_at <= now]:
-            picture.doomed[task.task_id] = now + KILL_AGAIN_S
-            self._mark_killing(task, now)
+        due = [picture.tasks[task_id] for task_id, kill_at in picture.doomed.items() if kill_at <= now]
+        picture.doomed.update((task.task_id, now + KILL_AGAIN_S) for task in due)
+        self._mark_killing([task for task in due if not task.record.killing], now)
+        for task in due:
             try:
                 driver.kill(task.task_id, task.agent_id)
             except CallFailed as error:
                 logger.info("%s", error)
 
-    def _mark_killing(self, task: Task, now: float) -> None:
-        if task.record.killing:
+    def _mark_killing(self, tasks: Sequence[Task], now: float) -> None:
+        if not tasks:
             return
-        record = msgspec.structs.replace(task.record, killing=True)
+        records = [msgspec.structs.replace(task.record, killing=True) for task in tasks]
+        marked = list(zip(tasks, records, strict=True))
         with self._context.ledger.begin("broker") as tx:
-            tx.put_placement(placement_of(self._context.scheduler, task, task.phase, record, now))
-        task.record = record
-        story.info("kill     %s", task.task_id)
+            tx.put_placements([placement_of(self._context.scheduler, task, task.phase, record, now) for task, record in marked])
+        for task, record in marked:
+            task.record = record
+            story.info("kill     %s", task.task_id)
 
     def _finish(self, state: AppState, now: float) -> None:
         app_id = WorkloadId(state.app.app_id)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
+
 import pytest
 
 from framework.mesos.apps import KILL_AGAIN_S, MOST_INSTANCES
 from framework.mesos.instances import Phase
 from storage.errors import AlreadyExists, Invalid, LedgerUnavailable, UnknownApp
+from storage.inventory import Transaction
 from storage.lifecycle import ClaimState
 from storage.model import VolumeId
 from tests.ledgers import Clock
@@ -64,6 +67,22 @@ def test_a_kill_is_said_again_until_the_task_is_over(stage: Stage) -> None:
     stage.tick(KILL_AGAIN_S)
     assert len(stage.driver.kills) == 2
     assert stage.ledger.volume("/db#0/data").birth is not None
+
+
+def test_however_many_are_to_die_the_ledger_is_told_at_once(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    tasks = stage.run(instances=3, volumes=[], agents=("a1", "a2", "a3"))
+    stage.apps.scale("/db", 0, "test")
+    begin, begun = stage.ledger.begin, list[str]()
+
+    def counted(actor: str) -> AbstractContextManager[Transaction]:
+        begun.append(actor)
+        return begin(actor)
+
+    monkeypatch.setattr(stage.ledger, "begin", counted)
+    stage.tick()
+    assert sorted(stage.driver.kills) == sorted(task.task_id for task in tasks)
+    assert begun == ["broker"]
+    assert all(task.record.killing for task in stage.next_life().tasks())
 
 
 def test_a_task_that_is_only_launched_is_killed_too(stage: Stage) -> None:
