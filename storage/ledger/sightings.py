@@ -11,6 +11,7 @@ from sqlalchemy import delete, exists, select, text
 from storage import schema
 from storage.ledger.bulk import Batch, insert
 from storage.ledger.engine import Database
+from storage.ledger.reads import nowhere_yet
 from storage.ledger.writer import Writer
 from storage.model import ExternalId, Page
 from storage.platforms.base import VolumeReport
@@ -73,7 +74,7 @@ class SightingReads:
         """Volumes that bear a token and are neither the ledger's nor about to be deleted; `limit` at the most."""
         volumes, orphans = schema.volumes.c, schema.orphans.c
         known = exists().where(volumes.platform == platform, volumes.external_id == TABLE.c.external_id)
-        planned = exists().where(volumes.platform == platform, volumes.token == TABLE.c.token)
+        planned = TABLE.c.token.in_(select(volumes.token).where(nowhere_yet(platform)))
         doomed = exists().where(orphans.platform == platform, orphans.token == TABLE.c.token)
         statement = select(TABLE.c.report).where(TABLE.c.platform == platform, text("token <> ''"), ~known, ~planned, ~doomed)
         with self._database.reading() as session:

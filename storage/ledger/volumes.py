@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from msgspec.structs import replace
-from sqlalchemy import and_, delete, exists, or_, select, update
+from sqlalchemy import and_, delete, exists, select, update
 from sqlalchemy import insert as sql_insert
 
 from storage import schema
@@ -15,6 +15,7 @@ from storage.ledger import rows
 from storage.ledger.bulk import Batch, insert
 from storage.ledger.heirs import Heirs
 from storage.ledger.placing import LABEL, Placing
+from storage.ledger.reads import nowhere_yet
 from storage.ledger.records import NewVolume
 from storage.ledger.refusals import names_taken, no_room
 from storage.ledger.writer import LIVE, VOLUMES
@@ -122,10 +123,11 @@ class Volumes(Placing, Heirs):
         if not volume.external_id:
             self._fail(Invalid(field="external_id", value=volume.external_id, reason="a volume to adopt is on its platform already"))
         table = TABLE.c
-        there = [table.external_id == volume.external_id, *([table.token == volume.token] if volume.token else [])]
-        same = or_(table.volume_id == volume.volume_id, table.name == volume.name, and_(table.platform == volume.platform, or_(*there)))
-        if row := self.session.first(select(table.name).where(same)):
-            self._fail(AlreadyExists(kind="volume", name=row.name))
+        made = and_(table.platform == volume.platform, table.external_id == volume.external_id)
+        making = [and_(nowhere_yet(volume.platform), table.token == volume.token)] if volume.token else []
+        for same in (table.volume_id == volume.volume_id, table.name == volume.name, made, *making):  # one by one, each has its index
+            if row := self.session.first(select(table.name).where(same)):
+                self._fail(AlreadyExists(kind="volume", name=row.name))
         self._account(volume.platform, volume.pool, volume.size_mib)
         adopted = replace(volume, token="", state=VolumeState.AVAILABLE, created_at=volume.created_at or self.now)
         self.session.execute(sql_insert(TABLE).values(_row(adopted)))
