@@ -106,7 +106,7 @@ def effect_of(task: Task, status: Status, progress: Progress | None, verdict: Ve
     released: set[ClaimId] = set()
     for volume in progress.volumes if progress else ():
         _learn(effect, volume, released)
-    if progress and progress.identities:
+    if progress:
         effect.identities = {**task.record.identities, **progress.identities}
     if verdict.standing is Standing.ALIVE:
         _go_on(effect, progress)
@@ -189,8 +189,7 @@ def _go_on(effect: Effect, progress: Progress | None) -> None:
     """A task that is heard alive takes its stranded claims back, and one that runs has mounted; what it says itself goes before."""
     told = {volume.claim_id for volume in progress.volumes} if progress else set()
     for claim in list(effect.remaining()):
-        is_behind = claim.state in (ClaimState.RESERVED, ClaimState.STRANDED)
-        is_behind |= claim.state is ClaimState.ATTACHING and effect.phase is Phase.RUNNING
+        is_behind = claim.state in (ClaimState.RESERVED, ClaimState.STRANDED) or effect.phase is Phase.RUNNING
         if is_behind and claim.claim_id not in told and effect.phase is not Phase.LAUNCHED:
             effect.advance(claim, claim_state(effect.phase))
 

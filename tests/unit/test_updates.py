@@ -102,6 +102,50 @@ def test_only_a_terminal_status_proves_an_end() -> None:
         assert found.record.unreachable_at == NOW
 
 
+@pytest.mark.parametrize(
+    ("before", "state", "said_of_it", "after"),
+    [
+        (ClaimState.RESERVED, "TASK_STAGING", (), ClaimState.RESERVED),
+        (ClaimState.RESERVED, "TASK_RUNNING", (said("ATTACHING"),), ClaimState.ATTACHING),
+        (ClaimState.RESERVED, "TASK_STARTING", (said(FAILED, held=True),), ClaimState.RESERVED),
+        (ClaimState.ATTACHING, "TASK_RUNNING", (), ClaimState.MOUNTED),
+        (ClaimState.ATTACHING, "TASK_KILLING", (), ClaimState.ATTACHING),
+        (ClaimState.MOUNTED, "TASK_KILLING", (), ClaimState.MOUNTED),
+        (ClaimState.RELEASING, "TASK_RUNNING", (), ClaimState.RELEASING),
+    ],
+)
+def test_what_the_executor_says_goes_before_what_its_tasks_state_says(
+    before: ClaimState, state: str, said_of_it: tuple[VolumeProgress, ...], after: ClaimState
+) -> None:
+    claim = effect(task(claim=before), state, *said_of_it).claim(CLAIM.claim_id)
+    assert claim is not None
+    assert claim.state is after
+
+
+def test_a_volume_of_which_nothing_is_said_yet_stays_as_it_is() -> None:
+    first = effect(task(NEW, claim=ClaimState.ATTACHING), "TASK_STARTING", said("ATTACHING"))
+    assert (first.writes, first.volumes, first.births) == ([], {}, [])
+    made = effect(task(NEW, claim=ClaimState.ATTACHING), "TASK_STARTING", said("ATTACHING", external_id=ExternalId("x1")))
+    assert (len(made.writes), made.births) == (1, [])
+
+
+@pytest.mark.parametrize(
+    ("phase", "state", "started_at", "unreachable_at"),
+    [
+        (Phase.LAUNCHED, "TASK_STARTING", 0.0, 5.0),
+        (Phase.STARTING, "TASK_RUNNING", NOW, 5.0),
+        (Phase.RUNNING, "TASK_UNREACHABLE", 0.0, NOW),
+        (Phase.UNREACHABLE, "TASK_UNREACHABLE", 0.0, 5.0),
+    ],
+)
+def test_when_a_task_started_and_when_it_was_lost_is_the_first_time(
+    phase: Phase, state: str, started_at: float, unreachable_at: float
+) -> None:
+    found = effect(task(phase=phase, claim=ClaimState.MOUNTED, unreachable_at=5.0), state).record
+    assert (found.started_at, found.unreachable_at) == (started_at, unreachable_at)
+    assert effect(task(phase=phase, started_at=7.0), state).record.started_at == 7.0
+
+
 def test_a_birth_is_learnt_once_and_confirmed_each_time() -> None:
     made = said("ATTACHING", external_id=ExternalId("x1"), birth=BIRTH, size_mib=16)
     first = effect(task(NEW), "TASK_STARTING", made)
