@@ -35,8 +35,6 @@ from storage.platforms.registry import build
 logger = logging.getLogger(__name__)
 
 DriverMaker = Callable[[str | None, Callable[[Item], None]], Driver]
-TURN_S = 0.0005
-"""How long one of Python's threads goes on while another waits."""
 CAPABILITIES = ("MULTI_ROLE", "RESERVATION_REFINEMENT", "PARTITION_AWARE", "REGION_AWARE", "TASK_KILLING_STATE")
 
 
@@ -136,7 +134,7 @@ def quiet_start() -> Iterator[None]:
     """Lets Python's garbage collector rest while a broker starts, never look again at what is there then, and seldom at the rest.
 
     A broker's records are many, live long and have no cycles; to look at all of them again and again would cost more than
-    to place a task. Threads take shorter turns than is usual: the one that stores waits for its turn after each statement.
+    to place a task.
     """
     gc.disable()
     try:
@@ -145,7 +143,6 @@ def quiet_start() -> Iterator[None]:
         gc.freeze()
         gc.set_threshold(50_000, 20, 20)
         gc.enable()
-        sys.setswitchinterval(TURN_S)
 
 
 def _serve(engine: Engine, options: BrokerOptions, listener: socket.socket) -> None:

@@ -22,6 +22,8 @@ NODE_PREFIX: Final = "json.info_"
 """What a master's node is called, before its sequence number; the lowest number leads."""
 ANSWER_S: Final = 3.0
 RETRY_S: Final = 1.0
+FAULTS: Final = (KazooException, KazooTimeoutError, ValueError)
+"""What is to be expected of ZooKeeper, and of what is written there."""
 
 logger = logging.getLogger(__name__)
 
@@ -94,11 +96,14 @@ def _zookeeper(rest: str) -> ZooKeeperUri:
 
 def parse_master_info(data: bytes, *, tls: bool) -> Address:
     """The address in the MasterInfo that a master wrote; by name under TLS, so that its certificate can be checked. Raises ValueError."""
-    address: Any = json.loads(data).get("address") or {}
+    info: Any = json.loads(data)
+    address = info.get("address") if isinstance(info, dict) else None
+    if not isinstance(address, dict):
+        raise ValueError("the leader's MasterInfo has no address")
     host = (address.get("hostname") if tls else None) or address.get("ip") or address.get("hostname")
     port = address.get("port")
     if not isinstance(host, str) or not isinstance(port, int):
-        raise ValueError("the leader's MasterInfo has no address")
+        raise ValueError("the address in the leader's MasterInfo cannot be read")
     return Address(host=host, port=port, tls=tls)
 
 
@@ -140,7 +145,9 @@ class LeaderWatch:
             while self._carry_on():
                 try:
                     self._settle(self._leader(), f"no master leads in {self._uri}")
-                except (KazooException, KazooTimeoutError, ValueError) as error:
+                except Exception as error:
+                    if not isinstance(error, FAULTS):
+                        logger.exception("The watch for the leading master goes on")  # without it no other master would ever be found
                     self._doubt(f"{self._uri} does not say which master leads: {error or type(error).__name__}")
                     self._look.wait(RETRY_S)
                 else:

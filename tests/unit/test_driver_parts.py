@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+from queue import SimpleQueue
 from typing import Any
+from unittest.mock import Mock
 
 import msgspec
 import pytest
@@ -12,7 +14,7 @@ import pytest
 from framework.mesos import calls, recordio
 from framework.mesos.channel import Call
 from framework.mesos.events import Errored, Event, Failed, Message, Offers, Rescinded, Status, Subscribed, Updated, decode, parse_version
-from framework.mesos.leader import Address, ZooKeeperUri, parse_master, parse_master_info
+from framework.mesos.leader import Address, LeaderWatch, ZooKeeperUri, parse_master, parse_master_info
 from framework.mesos.recordio import BadRecord, RecordReader
 from storage.errors import Invalid
 
@@ -235,8 +237,33 @@ def test_a_master_info_as_the_masters_write_it() -> None:
     )
     assert parse_master_info(info, tls=False) == Address(host="10.1.2.3")
     assert parse_master_info(info, tls=True) == Address(host="m1.example", tls=True)
-    with pytest.raises(ValueError, match="no address"):
-        parse_master_info(b'{"ip": 1}', tls=False)
+    for written in (b'{"ip": 1}', b"[]", b'{"address": "10.1.2.3:5050"}'):
+        with pytest.raises(ValueError, match="no address"):
+            parse_master_info(written, tls=False)
+
+
+def test_a_fault_while_the_leader_is_looked_for_does_not_end_the_watch(monkeypatch: pytest.MonkeyPatch) -> None:
+    uri = parse_master("zk://127.0.0.1:2181/mesos")
+    assert isinstance(uri, ZooKeeperUri)
+    told: SimpleQueue[Address | None] = SimpleQueue()
+    watch = LeaderWatch(uri, lambda leader, _: told.put(leader))
+    answers: list[Exception | Address] = [AttributeError("a fault of the library's"), Address(host="m1")]
+
+    def leader() -> Address:
+        watch._wake()  # so that nothing is waited for
+        answer = answers.pop(0) if len(answers) > 1 else answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(watch, "_client", Mock(start_async=watch._wake))
+    monkeypatch.setattr(watch, "_leader", leader)
+    watch.start()
+    try:
+        assert [told.get(timeout=10), told.get(timeout=10)] == [None, Address(host="m1")]
+    finally:
+        watch.stop()
+        watch._thread.join(10)
 
 
 def decoded(call: Call) -> Any:
