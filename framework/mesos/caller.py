@@ -20,7 +20,7 @@ class Caller:
 
     * NotConnected: nothing was sent;
     * CallRefused: the master said no;
-    * CallInDoubt: it was sent and no answer came. No call is sent twice by itself.
+    * CallInDoubt: it was sent, and no answer came that says what the master did. No call is sent twice by itself.
     """
 
     def __init__(self, *, call_timeout_s: float, tls: ssl.SSLContext | None) -> None:

@@ -27,6 +27,8 @@ RECEIVE_BYTES: Final = 256 * 1024
 LONGEST_BODY: Final = 2000
 """Characters of a refusal's body that are kept."""
 CLOSED: Final = "the connection was closed"
+UNKNOWING: Final = frozenset({500, 502, 504})
+"""What answers for a master without knowing what became of the request: a gateway, or a fault on the way."""
 
 logger = logging.getLogger(__name__)
 
@@ -175,8 +177,10 @@ def _has_ended(held: socket.socket) -> bool:
 def _outcome(call: Call, answer: _Answer) -> CallFailed | None:
     if answer.status in (200, 202):
         return None
-    body = answer.body[:LONGEST_BODY].decode(errors="replace").strip()
-    return CallRefused(call=call.name, http_status=answer.status, body=body or "no reason given")
+    body = answer.body[:LONGEST_BODY].decode(errors="replace").strip() or "no reason given"
+    if answer.status in UNKNOWING:
+        return CallInDoubt(call=call.name, reason=f"HTTP {answer.status}: {body}")
+    return CallRefused(call=call.name, http_status=answer.status, body=body)
 
 
 @dataclass(frozen=True, slots=True)

@@ -352,6 +352,15 @@ def test_a_refused_call_says_what_the_master_said() -> None:
         driver.kill("t")
 
 
+@pytest.mark.parametrize("status", [500, 502, 504])
+def test_what_a_gateway_does_not_know_the_end_of_is_in_doubt(status: int) -> None:
+    """It may have reached the master all the same: a launch is not ruled out by it."""
+    with FakeMaster() as master, driving(master.address) as (driver, heard):
+        heard.wait(Subscribed)
+        master.answer = lambda _: (status, b"upstream timed out")
+        assert kinds(driver.accept_many(acceptances(1), refuse_s=1)) == ["CallInDoubt"]
+
+
 def acceptances(number: int) -> list[Acceptance]:
     return [Acceptance(offer_ids=[f"o{index}"], operations=[]) for index in range(number)]
 
