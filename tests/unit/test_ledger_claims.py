@@ -242,6 +242,8 @@ def test_the_state_that_a_claim_has_is_no_move(ledger: Ledger, clock: Clock) -> 
     with ledger.begin("mesos") as tx:
         assert tx.advance(claim.claim_id, 1, ClaimState.RESERVED) == claim
         noted = tx.advance(claim.claim_id, 1, ClaimState.RESERVED, reason="still nothing heard")
+        for reason in ("", noted.reason):
+            assert tx.advance(claim.claim_id, 1, ClaimState.RESERVED, reason=reason) == noted
     assert (noted.reason, noted.since) == ("still nothing heard", claim.since)
     assert len(ledger.events(claim_id=claim.claim_id).items) == 2
 

@@ -51,7 +51,9 @@ def test_implicit_once_after_each_subscription_and_then_rarely() -> None:
     reconciler = Reconciler()
     assert reconciler.due(0.0) == []
     reconciler.subscribed(10.0)
+    assert reconciler.next_at() == 10.0
     assert reconciler.due(10.0) == [[]]
+    assert reconciler.next_at() == 10.0 + IMPLICIT_S
     assert reconciler.due(10.0 + IMPLICIT_S - 1) == []
     assert reconciler.due(10.0 + IMPLICIT_S) == [[]]
 
