@@ -185,7 +185,7 @@ class Settler:
 
         case = _Case(volume, claim, node, word, due_at=0.0, running=True)
         self._asked.append(case)
-        self._workers.submit(volume.platform, f"volume {volume.volume_id}", job, finished)
+        self._workers.submit(volume.platform, f"volume {volume.volume_id}", job, finished, urgent=True)
 
     def run(
         self,
@@ -227,7 +227,7 @@ class Settler:
             case.failure = failure
 
         self._asked.append(case)
-        self._workers.submit(volume.platform, f"volume {volume.volume_id}", job, finished)
+        self._workers.submit(volume.platform, f"volume {volume.volume_id}", job, finished, urgent=True)
 
 
 def _answer(outcome: Outcome[Proof | StillHeld]) -> Proof | StillHeld:

@@ -73,7 +73,9 @@ class Hands:
 
     jobs: list[tuple[str, Callable[[], Any], Callable[[Outcome[Any]], None]]] = field(default_factory=list)
 
-    def submit(self, platform: str, key: str, job: Callable[[], Any], done: Callable[[Outcome[Any]], None]) -> None:
+    def submit(
+        self, platform: str, key: str, job: Callable[[], Any], done: Callable[[Outcome[Any]], None], *, urgent: bool = False
+    ) -> None:
         self.jobs.append((key, job, done))
 
     def work(self, number: int | None = None) -> list[tuple[Callable[[Outcome[Any]], None], Outcome[Any]]]:

@@ -84,7 +84,7 @@ class Deliveries:
                 self._take_back(platform, volume, attached.external_id, node)
 
         self._attaching.add(claim.claim_id)
-        self._context.workers.submit(volume.platform, f"volume {volume.volume_id}", job, done)
+        self._context.workers.submit(volume.platform, f"volume {volume.volume_id}", job, done, urgent=True)
 
     def _is_waited_for(self, claim: Claim) -> bool:
         """In a worker, when the wish's turn has come: what a task that has ended meanwhile would get is not begun."""
@@ -199,7 +199,11 @@ class Deliveries:
 
         self._marking.add(claim.claim_id)
         self._context.workers.submit(
-            volume.platform, f"volume {volume.volume_id}", lambda: platform.record_birth(external_id, birth, epoch=claim.epoch), done
+            volume.platform,
+            f"volume {volume.volume_id}",
+            lambda: platform.record_birth(external_id, birth, epoch=claim.epoch),
+            done,
+            urgent=True,
         )
 
 

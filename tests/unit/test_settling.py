@@ -23,7 +23,9 @@ GONE = Proof(kind=ProofKind.TASK_GONE, evidence="TASK_GONE from master")
 class Straight:
     """Workers that do each job at once."""
 
-    def submit(self, platform: str, key: str, job: Callable[[], Any], done: Callable[[Outcome[Any]], None]) -> None:
+    def submit(
+        self, platform: str, key: str, job: Callable[[], Any], done: Callable[[Outcome[Any]], None], *, urgent: bool = False
+    ) -> None:
         try:
             outcome = Outcome(job())
         except PollyError as error:
@@ -322,7 +324,9 @@ class Later:
     def __init__(self) -> None:
         self.jobs: list[tuple[Callable[[], Any], Callable[[Outcome[Any]], None]]] = []
 
-    def submit(self, platform: str, key: str, job: Callable[[], Any], done: Callable[[Outcome[Any]], None]) -> None:
+    def submit(
+        self, platform: str, key: str, job: Callable[[], Any], done: Callable[[Outcome[Any]], None], *, urgent: bool = False
+    ) -> None:
         self.jobs.append((job, done))
 
     def work(self) -> None:

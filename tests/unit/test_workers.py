@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from queue import SimpleQueue
 
 import pytest
 
-from framework.workers import Outcome, Workers
+from framework.workers import IN_A_ROW, Outcome, Workers
 from storage.errors import AdapterFault, UnknownVolume
 
 Posted = SimpleQueue[Callable[[], None]]
@@ -57,6 +58,28 @@ def test_a_platform_has_as_many_jobs_at_a_time_as_its_adapter_says(posted: Poste
         posted.get(timeout=10)()
     workers.close()
     assert (together.broken, beside) == (False, [])
+
+
+def test_what_somebody_waits_for_goes_before_what_can_wait(workers: Workers, posted: Posted) -> None:
+    begun, goes_on, done = threading.Event(), threading.Event(), list[str]()
+
+    def first() -> None:
+        begun.set()
+        goes_on.wait(10)
+
+    workers.submit("disks", "volume a", first, lambda _: None)
+    assert begun.wait(10)
+    workers.submit("disks", "volume b", lambda: done.append("delete b"), lambda _: None)
+    workers.submit("disks", "volume c", lambda: done.append("delete c"), lambda _: None)
+    workers.submit("disks", "volume d", lambda: done.append("attach d"), lambda _: None, urgent=True)
+    workers.submit("disks", "volume b", lambda: done.append("attach b"), lambda _: None, urgent=True)
+    for number in range(IN_A_ROW):
+        workers.submit("disks", f"volume {number}", partial(done.append, f"detach {number}"), lambda _: None, urgent=True)
+    goes_on.set()
+    for _ in range(5 + IN_A_ROW):
+        posted.get(timeout=10)()
+    assert done[:IN_A_ROW] == ["attach d", *(f"detach {number}" for number in range(IN_A_ROW - 1))]
+    assert done[IN_A_ROW:] == ["delete b", f"detach {IN_A_ROW - 1}", "attach b", "delete c"], "and of one volume all is done in its order"
 
 
 def test_a_platform_that_hangs_keeps_no_other_waiting(workers: Workers, posted: Posted) -> None:
