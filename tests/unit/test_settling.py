@@ -355,6 +355,34 @@ def test_a_platform_that_is_not_configured_any_more_proves_nothing() -> None:
     assert case.answers == [StillHeld(reason="platform disks is not in polly.toml")]
 
 
+def test_what_a_platform_is_asked_to_do_is_known_until_it_has_answered(held: Held) -> None:
+    """Also where nobody waits for the answer any more: a task that now came to the same node could lose its volume by it."""
+    case, answers = Case({"disks": held}), list[Outcome[Proof]]()
+    case.settler.drop(CLAIM.claim_id)
+    case.settler.override(VOLUME, CLAIM, "n2", GONE, answers.append, shared=False)
+    assert case.settler.asked(CLAIM.volume_id) == [(CLAIM, "node"), (CLAIM, "n2")]
+    assert case.settler.asked(VolumeId("another")) == []
+    assert case.settler.is_asking
+    case.later.work()
+    assert (case.settler.is_asking, len(answers)) == (False, 1)
+
+
+def test_a_nodes_name_that_was_learnt_once_stays(held: Held) -> None:
+    case = Case({"disks": held})
+    case.settler.open(VOLUME, CLAIM, None, GONE)
+    case.later.work()
+    case.ask()
+    assert case.settler.asked(CLAIM.volume_id) == [(CLAIM, "node")]
+
+
+def test_a_holder_that_let_go_itself_is_only_detached() -> None:
+    shop = Shop(fences=True)
+    shop.attach("n1")
+    found = shop.prove("n1", Proof(kind=ProofKind.RELEASED, evidence="unmounted by its executor"))
+    assert found == Proof(kind=ProofKind.RELEASED, evidence="unmounted by its executor; detached from n1")
+    assert shop.held_by() == ()
+
+
 def test_an_answer_about_a_case_that_was_dropped_meanwhile_is_passed_over(held: Held) -> None:
     case = Case({"disks": held})
     case.settler.drop(CLAIM.claim_id)
