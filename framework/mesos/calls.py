@@ -68,10 +68,6 @@ def shutdown(framework_id: str, executor_id: str, agent_id: str) -> Call:
     return _call("SHUTDOWN", framework_id, shutdown={"executor_id": _id(executor_id), "agent_id": _id(agent_id)})
 
 
-def update_framework(framework_id: str, framework: Json) -> Call:
-    return _call("UPDATE_FRAMEWORK", framework_id, update_framework={"framework_info": framework})
-
-
 def teardown(framework_id: str) -> Call:
     return _call("TEARDOWN", framework_id)
 

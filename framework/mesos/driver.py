@@ -75,9 +75,6 @@ class _Subscription(MesosSchedulerDriver):  # type: ignore[misc]  # pymesos has 
         """As it was given, with the id that the master gave: no capability is added or taken away."""
         return dict(self._framework)
 
-    def replace_framework(self, framework: Mapping[str, Any]) -> None:
-        self._framework = dict(framework) | {"id": {"value": self.framework_id}}
-
     def start(self) -> None:
         Process.start(self)  # without pymesos' detector, which blocks and gives up
 
@@ -305,12 +302,6 @@ class Driver(Caller):
         finally:
             self._subscription.stop()
             self._session_ended("the driver was stopped")  # one may have begun meanwhile
-
-    def update_framework(self, framework: Mapping[str, Any]) -> None:
-        """Changes the FrameworkInfo, now and for later subscriptions. Mesos 1.9 or later; roles may change, user and checkpoint not."""
-        info = self._with_principal(framework)
-        self._call(lambda framework_id: calls.update_framework(framework_id, info | {"id": {"value": framework_id}}))
-        self._subscription.replace_framework(info)
 
     def joined(self, session: Session, event: Subscribed) -> None:
         """Calls can be made before the sink hears of it."""

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from typing import Final
 
 import msgspec
-from sqlalchemy import delete, exists, select, text
+from sqlalchemy import exists, select, text
 
 from storage import schema
 from storage.ledger.bulk import Batch, insert
@@ -46,10 +46,6 @@ class SightingWrites(Writer):
     def unsight(self, platform: str, external_ids: Collection[ExternalId]) -> None:
         """The platform does not list these any more."""
         self.session.run(DROP, [(platform, external_id) for external_id in external_ids])
-
-    def forget_platforms(self, but: Collection[str]) -> None:
-        """What was seen of platforms that are configured no more goes."""
-        self.session.execute(delete(TABLE).where(TABLE.c.platform.not_in(sorted(but))))
 
 
 class SightingReads:

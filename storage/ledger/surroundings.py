@@ -99,9 +99,6 @@ class Surroundings(Writer):
         for placement_id, claims in self.session.find(LEFT, wanted):
             self._fail(Conflict(what=f"placement {placement_id}", expected="without live claims", found=f"{claims} of them"))
 
-    def put_node(self, node: Node) -> None:
-        self.put_nodes([node])
-
     def put_nodes(self, nodes: Sequence[Node]) -> None:
         """Stores nodes with the slots that they have; how many are used is the ledger's own count and stays.
 

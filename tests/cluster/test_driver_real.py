@@ -13,7 +13,6 @@ import pytest
 
 from framework.mesos.calls import Acceptance
 from framework.mesos.driver import Driver
-from framework.mesos.errors import CallRefused
 from framework.mesos.events import Disconnected, Errored, Failed, Message, Offers, Status, Subscribed, Updated
 from tests.cluster.mesos_cluster import VERSIONS, MesosCluster
 from tests.support import eventually
@@ -259,16 +258,6 @@ def test_a_teardown_is_the_frameworks_end(mesos: Mesos, connect: Connect) -> Non
     assert in_state(cluster, "completed_frameworks")["id"] == driver.framework_id
     _, heard_too = connect(cluster, framework=FRAMEWORK | {"id": {"value": driver.framework_id}})
     assert "removed" in heard_too.wait(Errored).message
-
-
-def test_roles_can_change_while_running(mesos: Mesos, connect: Connect) -> None:
-    cluster = mesos()
-    driver, heard = connect(cluster)
-    heard.wait(Subscribed)
-    driver.update_framework(FRAMEWORK | {"roles": ["a", "b"]})
-    assert sorted(in_state(cluster)["roles"]) == ["a", "b"]
-    with pytest.raises(CallRefused, match=r"UPDATE_FRAMEWORK with HTTP 400"):
-        driver.update_framework(FRAMEWORK | {"user": "nobody"})
 
 
 def test_the_right_secret_registers(mesos: Mesos, connect: Connect) -> None:

@@ -90,7 +90,7 @@ def fill(ledger: Ledger) -> None:
     with ledger.begin("broker") as tx:
         tx.sync_pools("local", [PoolReport(name="main", capacity_mib=10_240, zone="z1")])
         tx.put_profiles([Profile(name="fast", platforms=("local",), min_mib=16)])
-        tx.put_node(Node(node_id=NodeId("S1"), scheduler=SCHEDULER, hostname="agent1", zone="z1", slots={"local": 16}, seen_at=NOW))
+        tx.put_nodes([Node(node_id=NodeId("S1"), scheduler=SCHEDULER, hostname="agent1", zone="z1", slots={"local": 16}, seen_at=NOW)])
         tx.put_workload(workload(COUNTER))
         new = NewVolume(
             volume_id=VolumeId("v1"),

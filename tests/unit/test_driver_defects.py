@@ -196,7 +196,6 @@ CALLS: list[Callable[[Driver], object]] = [
     lambda driver: driver.kill("t", "a"),
     lambda driver: driver.message("a", "e", b"hi"),
     lambda driver: driver.shutdown_executor("e", "a"),
-    lambda driver: driver.update_framework(FRAMEWORK),
 ]
 
 

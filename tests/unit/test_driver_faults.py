@@ -78,13 +78,9 @@ def test_an_earlier_lifes_id_is_taken_up() -> None:
 
 
 def test_a_principal_is_named_in_the_framework() -> None:
-    with FakeMaster() as master, driving(master.address, principal="me") as (driver, heard):
+    with FakeMaster() as master, driving(master.address, principal="me") as (_, heard):
         heard.wait(Subscribed)
         assert master.subscription().request.call["subscribe"]["framework_info"]["principal"] == "me"
-        driver.update_framework(FRAMEWORK | {"roles": ["a", "b"]})
-        assert master.requests[0].call["update_framework"]["framework_info"]["principal"] == "me"
-        master.subscription().end()
-        assert master.subscription(2).request.call["subscribe"]["framework_info"]["roles"] == ["a", "b"]
 
 
 def test_a_master_that_is_not_ready_is_asked_again_and_said_once() -> None:

@@ -134,7 +134,7 @@ def test_nodes_keep_the_count_of_what_they_use(ledger: Ledger) -> None:
         tx.name_node(SCHEDULER, NodeId("node1"), {"san": "old"})
         tx.name_node(SCHEDULER, NodeId("node1"), {"san": "iqn"})
         tx.name_node(SCHEDULER, NodeId("never seen"), {"san": "iqn"})
-        tx.put_node(replace(node, identities={"san": "what an offer cannot know"}))
+        tx.put_nodes([replace(node, identities={"san": "what an offer cannot know"})])
     assert ledger.nodes(SCHEDULER)[0] == replace(node, used={"local": 1})
     assert ledger.nodes("csi") == []
     with ledger.begin("mesos") as tx:
