@@ -36,7 +36,8 @@ class LatestOffers:
     """Which round's offer is the latest of each agent and role. A round is forgotten once none of its offers is."""
 
     def __init__(self) -> None:
-        self._latest: dict[tuple[str, str], tuple[str, SeenRound]] = {}
+        self._latest: dict[tuple[str, str], tuple[str, SeenRound, str]] = {}
+        """By agent and role: the offer, its round, and what the agent is called."""
 
     def copy(self) -> LatestOffers:
         """As it is now, for another thread to look at: rounds are never changed once they are over."""
@@ -47,7 +48,9 @@ class LatestOffers:
     def note(self, offers: Iterable[Offer], events: Sequence[bytes], at: float) -> SeenRound:
         """Notes the offers of a round; the caller says in `used` what became of them."""
         seen = SeenRound(events, at)
-        self._latest.update([((offer.agent.value, offer.allocation_info.role), (offer.offer.value, seen)) for offer in offers])
+        self._latest.update(
+            [((offer.agent.value, offer.allocation_info.role), (offer.offer.value, seen, offer.hostname)) for offer in offers]
+        )
         return seen
 
     def forget_agent(self, agent_id: str) -> None:
@@ -56,14 +59,14 @@ class LatestOffers:
 
     def hostname(self, agent_id: str) -> str | None:
         """What the agent is called, if an offer of it is known."""
-        return next((seen.offer.hostname for seen in self if seen.offer.agent_id == agent_id), None)
+        return next((hostname for (agent, _), (_, _, hostname) in self._latest.items() if agent == agent_id), None)
 
     def __len__(self) -> int:
         return len(self._latest)
 
     def __iter__(self) -> Iterator[Seen]:
         rounds: dict[SeenRound, list[str]] = {}
-        for offer_id, seen in self._latest.values():
+        for offer_id, seen, _ in self._latest.values():
             rounds.setdefault(seen, []).append(offer_id)
         for seen, offer_ids in rounds.items():
             found = {offer.id: offer for data in seen.events for offer in decode_sound_offers(data)[0]}
