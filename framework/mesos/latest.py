@@ -8,8 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from offers.records import Offer, decode_sound_offers
+
+MOST_BYTES: Final = 64 << 20
+"""Of events. A round's are kept while one of its offers is an agent's latest, so agents that fill up one by one would keep them all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +37,11 @@ class SeenRound:
 
 
 class LatestOffers:
-    """Which round's offer is the latest of each agent and role. A round is forgotten once none of its offers is."""
+    """Which round's offer is the latest of each agent and role. A round is forgotten once none of its offers is, or more than `most_bytes`
+    have come since."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, most_bytes: int = MOST_BYTES) -> None:
+        self._most_bytes, self._noted_bytes = most_bytes, 0
         self._latest: dict[tuple[str, str], tuple[str, SeenRound, str]] = {}
         """By agent and role: the offer, its round, and what the agent is called."""
 
@@ -51,7 +57,20 @@ class LatestOffers:
         self._latest.update(
             [((offer.agent.value, offer.allocation_info.role), (offer.offer.value, seen, offer.hostname)) for offer in offers]
         )
+        self._noted_bytes += sum(map(len, events))
+        if self._noted_bytes >= self._most_bytes:
+            self._forget_oldest()
         return seen
+
+    def _forget_oldest(self) -> None:
+        """All but the youngest rounds that are `most_bytes` together."""
+        left, kept = self._most_bytes, set[SeenRound]()
+        for seen in sorted({seen for _, seen, _ in self._latest.values()}, key=lambda seen: seen.at, reverse=True):
+            left -= sum(map(len, seen.events))
+            if left >= 0:
+                kept.add(seen)
+        self._latest = {key: it for key, it in self._latest.items() if it[1] in kept}
+        self._noted_bytes = 0
 
     def forget_agent(self, agent_id: str) -> None:
         for key in [key for key in self._latest if key[0] == agent_id]:

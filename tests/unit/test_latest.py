@@ -33,6 +33,20 @@ def test_the_latest_offer_of_an_agent_takes_the_place_of_the_one_before() -> Non
     assert len(latest) == 2
 
 
+def test_agents_that_fill_up_one_by_one_do_not_keep_every_round_in_memory() -> None:
+    """Each is in one round for the last time, and that round's event is as large as those of all agents that were free then."""
+    names = [str(number) for number in range(60)]
+    events = [offers(*names[first:]) for first in range(60)]
+    most = 5 * len(events[0])
+    latest = LatestOffers(most_bytes=most)
+    for at, data in enumerate(events):
+        note(latest, data, float(at))
+        assert sum(len(events[int(at)]) for at in {seen.at for seen in latest}) <= 2 * most
+    assert next(iter(latest)).at > 0.0, "the oldest go first"
+    assert latest.hostname("agent-0") is None
+    assert latest.hostname("agent-59") == "agent-59.example"
+
+
 def test_an_agents_name_is_known_without_a_look_at_its_offers() -> None:
     """It is asked for with each executor that fails, and may be with thousands at once."""
     latest = LatestOffers()
