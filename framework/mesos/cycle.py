@@ -108,15 +108,17 @@ class OfferCycle:
             if demand is None:
                 demand = demands[app_id] = self._demand(state.app)
             if isinstance(demand, str):
-                waiting.blocked = demand
+                waiting.block(demand)
             else:
                 wanted.append((state, waiting, demand, demand.needs(waiting.slot)))
         named = self.context.resolve([need.name for *_, needs in wanted for need in needs])
         elsewhere = self._held_elsewhere({need.name for *_, needs in wanted for need in needs if need.external}, named)
         wishes = []
         for state, waiting, demand, needs in wanted:
-            waiting.blocked = self._blocked(needs, named, elsewhere)
-            if not waiting.blocked:
+            if words := self._blocked(needs, named, elsewhere):
+                waiting.block(words)
+            else:
+                waiting.blocked = ""
                 ask = demand.ask(waiting.slot, state.failures.get(waiting.slot, 0), needs, named)
                 wishes.append(Wish(state, waiting, {need.container_path: need for need in needs}, ask))
         return wishes

@@ -117,6 +117,10 @@ class Waiting:
     last_message: str = ""
     """How its last task ended."""
 
+    def block(self, words: str) -> None:
+        """What its offers were refused for counts no more, and knows all offers of its round."""
+        self.blocked, self.tallies = words, {}
+
 
 @dataclass(slots=True)
 class AppState:

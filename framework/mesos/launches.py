@@ -85,7 +85,7 @@ class Round:
         leaving = next((volume for volume in volumes if self._context.is_leaving(volume, found.agent_id)), None)
         if leaving is None:
             return False
-        self._wishes[found.ask.key].waiting.blocked = f"volume {leaving.name} is just being detached from {found.hostname}"
+        self._wishes[found.ask.key].waiting.block(f"volume {leaving.name} is just being detached from {found.hostname}")
         return True
 
     def _request(self, found: Match, offer: Offer) -> tuple[PlaceRequest, TaskRecord]:
@@ -102,7 +102,7 @@ class Round:
         return self._attributes[offer.agent_id]
 
     def _refused(self, wish: Wish, outcome: Refused) -> None:
-        wish.waiting.blocked = f"the ledger refused the claim: {outcome.error}"
+        wish.waiting.block(f"the ledger refused the claim: {outcome.error}")
         story.warning("refused  %s: %s", wish.ask.key, outcome.error)
         self._context.forget_needs(wish.state, wish.waiting)
 

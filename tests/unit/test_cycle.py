@@ -7,6 +7,7 @@ import logging
 from collections.abc import Sequence
 
 import pytest
+from msgspec.structs import replace
 
 from executors.wire import Failure, VolumeProgress
 from framework.mesos.cycle import BUSY_REFUSE_S, IDLE_REFUSE_S
@@ -236,6 +237,11 @@ def test_a_full_pool_is_looked_at_at_once_and_explained(stage: Stage) -> None:
     stage.work()
     next_offer(stage)
     assert "10 MiB free" in waiting.tallies["/db#0"].examples[Refusal.POOL_FULL]
+    stage.state().app = replace(stage.state().app, role="gone")
+    next_offer(stage)
+    assert (waiting.blocked, dict(waiting.tallies)) == ("the app's role is gone, and this broker has the roles polly", {}), (
+        "what blocks it counts, and the round that refused it is kept in memory no longer"
+    )
 
 
 def test_a_pool_that_was_looked_at_again_is_tried_again(stage: Stage) -> None:
