@@ -134,6 +134,8 @@ def test_an_epoch_is_taken_over_and_never_lowered(ledger: Ledger) -> None:
     with ledger.begin("test") as tx:
         tx.recall(VolumeId("v1"), external_id=external, epoch=2, birth=None)
     assert ledger.volume("db").epoch == 7
+    platform.attach(external, "n1", epoch=9)
+    assert learn(ledger, platform)["db"].epoch == 9, "of one that the backup knows as born, too"
 
 
 def test_a_platform_that_cannot_be_listed_stops_it(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
