@@ -138,6 +138,23 @@ def test_an_epoch_is_taken_over_and_never_lowered(ledger: Ledger) -> None:
     assert learn(ledger, platform)["db"].epoch == 9, "of one that the backup knows as born, too"
 
 
+def test_an_imports_epoch_is_taken_over_too(ledger: Ledger) -> None:
+    """It bears no token, or another's."""
+    platform = platform_of(marks=False)
+    prepared(ledger)
+    for name in ("x", "y"):
+        platform.storage.volumes[name] = replace(made_by_others(), external_id=ExternalId(name))
+        platform.attach(ExternalId(name), "n1", epoch=5)
+        with ledger.begin("test") as tx:
+            tx.adopt(
+                Volume(volume_id=VolumeId(name), name=name, platform="disks", pool="default", size_mib=16, external_id=ExternalId(name))
+            )
+    theirs = platform.storage.volumes["y"]
+    platform.storage.volumes["y"] = replace(theirs, request=replace(theirs.request, token="theirs"))
+    volumes = learn(ledger, platform)
+    assert [(volumes[name].epoch, volumes[name].unborn) for name in ("x", "y")] == [(5, False)] * 2
+
+
 def test_a_platform_that_cannot_be_listed_stops_it(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     platform = platform_of()
 
