@@ -43,6 +43,7 @@ class Apps:
         """`reclaim` gives up the volumes of an app that is gone; False: not yet done, it is to be called again."""
         self._context, self._reclaim = context, reclaim
         self._reclaim_at: dict[WorkloadId, float] = {}
+        self._began_at = context.clock()
 
     # --- what people ask for --------------------------------------------------------------------
 
@@ -255,12 +256,16 @@ class Apps:
             state = picture.apps.get(task.app_id)
             unwanted = state is None or state.deleting
             strategy = UnreachableStrategy() if state is None or unwanted else state.app.unreachable
-            away_s = now - task.record.unreachable_at
+            away_s = now - self._away_since(task, now)
             if strategy is None or away_s < strategy.inactive_after_s:
                 continue
             self._replace(task, state, now)
             if away_s >= strategy.expunge_after_s or unwanted:
                 self._expunge(task, state, now)
+
+    def _away_since(self, task: Task, now: float) -> float:
+        """An instant that is still to come was stored by a life whose clock was ahead of this one's."""
+        return self._began_at if task.record.unreachable_at > now else task.record.unreachable_at
 
     def _replace(self, task: Task, state: AppState | None, now: float) -> None:
         """Another may take its slot, as far as it needs no volume that this one holds."""

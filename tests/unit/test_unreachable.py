@@ -71,6 +71,19 @@ def test_of_two_that_live_one_goes_as_the_app_selects(stage: Stage, selection: s
     assert stage.state().waiting == {}
 
 
+def test_a_clock_that_was_ahead_in_an_earlier_life_keeps_no_instance_waiting(stage: Stage) -> None:
+    task = start(stage, volumes=[])
+    stage.hear(from_master(task, "TASK_UNREACHABLE"))
+    stage.clock.now -= 86_400
+    later = stage.next_life()
+    later.tick(9.0)
+    later.offer("a2")
+    assert len(later.tasks()) == 1
+    later.tick(1.0)
+    later.offer("a2")
+    assert len(later.tasks()) == 2
+
+
 def test_who_comes_back_before_its_replacement_was_launched_goes_on(stage: Stage) -> None:
     task = start(stage, volumes=[])
     stage.hear(from_master(task, "TASK_UNREACHABLE"))
