@@ -42,7 +42,7 @@ def look(folder: str) -> Contents:
 
 
 def mark(folder: str, uuid: str, *, may_write: bool) -> None:
-    """Writes the marker, whole or not at all, in place of one that a snapshot brought. Raises NotFormatted, NodeError."""
+    """Writes the marker, whole or not at all and for good, in place of one that a snapshot brought. Raises NotFormatted, NodeError."""
     if not may_write:
         raise NotFormatted(device=folder, expected=f"{FOLDER} with a file {MARKER}", found="no such file, and it may only be read")
     new, final = Path(folder, UNFINISHED), Path(folder, MARKER)
@@ -54,8 +54,17 @@ def mark(folder: str, uuid: str, *, may_write: bool) -> None:
             file.flush()
             os.fsync(file.fileno())
         new.rename(final)
+        _sync(folder)
     except OSError as error:
         raise NodeError(command="write", target=str(final), reason=str(error)) from error
+
+
+def _sync(folder: str) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def main(words: Sequence[str]) -> None:

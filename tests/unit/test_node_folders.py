@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from msgspec.structs import replace
 from storage.errors import NodeError, NotAsBorn, NotBlank, NotFormatted, UnsafePath
 from storage.model import Access, Birth, ExternalId, VolumePlan
 from storage.node.births import filesystem_uuid
+from storage.node.folders import MARKER, UNFINISHED, mark
 from storage.node.journal import Journal
 from storage.node.pace import Deadline
 from storage.node.publishing import publish, unpublish
@@ -20,6 +22,7 @@ from storage.node.steps import Machine
 from tests.nodes import LoopPlatform, again, plan
 
 MACHINE = Machine(may_mount=False)
+UUID = "11111111-2222-4333-8444-555555555555"
 
 
 class Node:
@@ -49,6 +52,18 @@ class Node:
 @pytest.fixture
 def node(tmp_path: Path) -> Node:
     return Node(tmp_path)
+
+
+def test_a_marker_outlives_the_machine_once_the_birth_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the ledger would have a birth certificate of a folder that has lost its marker, and its data were nobody's."""
+    synced: list[tuple[str, list[str]]] = []
+
+    def sync(fd: int) -> None:
+        synced.append((os.readlink(f"/proc/self/fd/{fd}"), sorted(os.listdir(tmp_path))))
+
+    monkeypatch.setattr(os, "fsync", sync)
+    mark(str(tmp_path), UUID, may_write=True)
+    assert synced == [(str(tmp_path / UNFINISHED), [UNFINISHED]), (str(tmp_path), [MARKER])]
 
 
 def test_a_new_folder_is_marked_and_known_again(node: Node) -> None:
