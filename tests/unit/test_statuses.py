@@ -5,13 +5,14 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from executors.wire import VolumeProgress
+from executors.wire import Progress, VolumeProgress, encode, failure
 from framework.mesos.instances import Phase, Task
+from framework.mesos.reconcile import LAST_S
 from framework.service import ImportOrder
 from framework.settling import StillHeld
-from storage.errors import LedgerUnavailable
+from storage.errors import LedgerUnavailable, PoolFull
 from storage.lifecycle import ClaimState, ProofKind
-from storage.model import Birth, Proof
+from storage.model import Birth, ClaimId, Proof
 from storage.platforms.base import CreateRequest
 from tests.stage import ShakyLedger, Stage, external_of, from_master, status, step, volume_of
 
@@ -60,6 +61,19 @@ def test_an_old_update_does_not_spare_the_question_whether_the_task_still_lives(
     assert [task.task_id] in later.driver.reconciled
     later.hear(from_master(task, "TASK_GONE", reason="REASON_RECONCILIATION"))
     assert later.tasks() == []
+
+
+def test_nothing_is_asked_about_a_task_whose_end_is_proven(stage: Stage) -> None:
+    """What is left of it is its platform's to say."""
+    (task,) = stage.run()
+    stage.start(task)
+    later = stage.next_life()
+    later.tick()
+    later.hear(status(task, "TASK_FAILED", source="SOURCE_AGENT"))
+    assert [it.phase for it in later.tasks()] == [Phase.SETTLING]
+    asked = len(later.driver.reconciled)
+    later.tick(LAST_S)
+    assert [calls for calls in later.driver.reconciled[asked:] if calls] == []
 
 
 def test_a_task_that_runs_has_mounted_whatever_came_late(stage: Stage) -> None:
@@ -189,7 +203,21 @@ def test_data_that_the_ledger_refuses_costs_the_data_and_not_the_end(stage: Stag
     assert stage.ledger.volume("/a#0/data").birth is not None
 
 
-@pytest.mark.parametrize("data", [b"", b"{", b'{"version": 1, "volumes": [{"claim_id": "c", "epoch": 1, "step": "NONE"}]}', b"\xff\x00"])
+STRANGE = VolumeProgress(
+    claim_id=ClaimId("c"), epoch=1, step="FAILED", held=False, error=failure(PoolFull(pool="p", platform="disks", free_mib=0, size_mib=1))
+)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"{",
+        b'{"version": 1, "volumes": [{"claim_id": "c", "epoch": 1, "step": "NONE"}]}',
+        b"\xff\x00",
+        encode(Progress(volumes=(STRANGE,))),
+    ],
+)
 def test_no_data_of_an_executor_ends_the_broker(stage: Stage, data: bytes) -> None:
     (task,) = stage.run()
     stage.hear(msgspec.structs.replace(status(task, "TASK_RUNNING"), data=data))
@@ -206,6 +234,9 @@ def test_answers_of_the_platform_that_come_too_late_are_passed_over(stage: Stage
         stage.scheduler.statuses.settled(claim, answer)
     (now,) = task.claims.values()
     assert (now.state, now.reason) == (ClaimState.MOUNTED, "")
+    stage.end(task)
+    stage.scheduler.statuses.settled(claim, FENCED)
+    assert stage.ledger.claims().items == []
 
 
 def test_what_was_born_meanwhile_is_not_taken_for_unborn(stage: Stage) -> None:
