@@ -239,6 +239,19 @@ def test_answers_of_the_platform_that_come_too_late_are_passed_over(stage: Stage
     assert stage.ledger.claims().items == []
 
 
+def test_why_a_volume_is_held_is_stored_once(stage: Stage, shaky_ledger: ShakyLedger) -> None:
+    """It is asked every few seconds, for as long as it lasts."""
+    (task,) = stage.run()
+    stage.start(task)
+    (claim,) = task.claims.values()
+    stage.hear(from_master(task, "TASK_UNREACHABLE"))
+    stage.scheduler.statuses.settled(claim, StillHeld(reason="n1 still holds it"))
+    shaky_ledger.fails_before = 1
+    stage.scheduler.statuses.settled(claim, StillHeld(reason="n1 still holds it"))
+    assert shaky_ledger.fails_before == 1
+    assert [it.reason for it in stage.ledger.claims().items] == ["n1 still holds it"]
+
+
 def test_what_was_born_meanwhile_is_not_taken_for_unborn(stage: Stage) -> None:
     (task,) = stage.run()
     (claim,) = task.claims.values()
