@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 
-from storage.platforms.faulting import Fate, Faults
+from storage.platforms.faulting import ANSWERS, Fate, Faults
 
 HOP_BY_HOP = frozenset({"connection", "keep-alive", "transfer-encoding", "content-length"})
 """What is between two of three only. The host that was asked for goes on, so that a server's links lead through here, too."""
@@ -84,6 +84,10 @@ class Wire:
                 fate = wire.at_call.fate(f"{self.command} {self.path.partition('?')[0]}")
                 if refusal := wire._refusal(fate):
                     self.answer(refusal.status, refusal.headers, refusal.body)
+                    return
+                if fate in ANSWERS:
+                    status, page = ANSWERS[fate]
+                    self.answer(status, {"Content-Type": "text/html"}, page)
                     return
                 if fate is Fate.CUT:
                     self.hang_up()

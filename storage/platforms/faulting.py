@@ -28,6 +28,14 @@ class Fault(Enum):
     """It is refused, and so are all after it, until the credentials are good again."""
     DIED = "the process dies"
     """It is done, and neither its reply nor anything after it gets through, as when whoever made it is no more."""
+    NO_PAGE = "somebody else has no such page"
+    """A proxy, or whoever else is where the platform should be, answers it and all after it with a page that says 404."""
+    PAGE = "somebody else has a page"
+    """As that, with status 200."""
+    SILENCE = "somebody else says nothing"
+    """As that, with status 200 and nothing in it."""
+    EMPTY = "somebody else has an empty object"
+    """As that, with status 200 and JSON's `{}`."""
 
 
 class Fate(Enum):
@@ -38,13 +46,27 @@ class Fate(Enum):
     CUT = "do nothing, and break the connection off"
     THROTTLED = "do nothing, and refuse it for the rate of calls"
     EXPIRED = "do nothing, and refuse its credentials"
+    NO_PAGE = "do nothing, and answer with a page that says 404"
+    PAGE = "do nothing, and answer with a page"
+    SILENCE = "do nothing, and answer with status 200 alone"
+    EMPTY = "do nothing, and answer with an empty object"
 
+
+STRANGERS: Final = (Fault.NO_PAGE, Fault.PAGE, Fault.SILENCE, Fault.EMPTY)
+"""Faults that are no word of the platform's."""
+HTML: Final = b"<html><head><title>Not here</title></head><body><h1>Not here</h1><p>Try again later.</p></body></html>"
+ANSWERS: Final = {Fate.NO_PAGE: (404, HTML), Fate.PAGE: (200, HTML), Fate.SILENCE: (200, b""), Fate.EMPTY: (200, b"{}")}
+"""Status and body of what somebody else answers."""
 
 _FATES: Final = {
     Fault.LOST: (Fate.UNHEARD, Fate.DO, Fate.DO),
     Fault.THROTTLED: (Fate.THROTTLED, Fate.DO, Fate.THROTTLED),
     Fault.EXPIRED: (Fate.EXPIRED, Fate.EXPIRED, Fate.EXPIRED),
     Fault.DIED: (Fate.UNHEARD, Fate.CUT, Fate.CUT),
+    Fault.NO_PAGE: (Fate.NO_PAGE, Fate.NO_PAGE, Fate.NO_PAGE),
+    Fault.PAGE: (Fate.PAGE, Fate.PAGE, Fate.PAGE),
+    Fault.SILENCE: (Fate.SILENCE, Fate.SILENCE, Fate.SILENCE),
+    Fault.EMPTY: (Fate.EMPTY, Fate.EMPTY, Fate.EMPTY),
 }
 """What becomes of the call that a fault is for, of the same one made again, and of others after it when they are made first."""
 

@@ -41,7 +41,7 @@ from storage.platforms.base import (
     SnapshotReport,
     VolumeReport,
 )
-from storage.platforms.faulting import Fate, Fault, Faults
+from storage.platforms.faulting import ANSWERS, Fate, Fault, Faults
 from storage.platforms.marks import Mark
 
 ABILITIES: Final = Capabilities(
@@ -137,6 +137,8 @@ class MemoryPlatform(Platform):
                 raise PlatformUnavailable(platform=self.name, action=verb, reason="the credentials have expired")
             if fate is Fate.CUT:
                 raise PlatformUnavailable(platform=self.name, action=verb, reason="the storage is out of reach")
+            if fate in ANSWERS:
+                raise PlatformUnavailable(platform=self.name, action=verb, reason="somebody else has answered")
             if fate is Fate.THROTTLED:
                 fate = self.storage.faults.fate(verb)
             yield self.storage

@@ -21,7 +21,7 @@ from psycopg import sql
 
 from storage.platforms.cinder import CinderPlatform
 from storage.platforms.cinder.options import CinderOptions
-from storage.platforms.faulting import Fate, Fault, Faults
+from storage.platforms.faulting import STRANGERS, Fate, Fault, Faults
 from tests.peers import _openstack_files as files
 from tests.peers.openstack_services import OpenStack
 from tests.support import eventually
@@ -132,7 +132,7 @@ class Cloud:
 
     def faults(self) -> Faults:
         """Of Keystone and both services. What is done when credentials end at a call is what is done when the reply before is lost."""
-        kinds = (Fault.DIED, Fault.THROTTLED, Fault.LOST, Fault.EXPIRED)
+        kinds = (Fault.DIED, Fault.THROTTLED, Fault.LOST, Fault.EXPIRED, *STRANGERS)
         made = Faults(*kinds, midway=(Fault.EXPIRED,), codes={Fault.EXPIRED: "HTTP 401"})
         self.keystone.at_call = self.cinder.at_call = self.nova.at_call = made
         return made

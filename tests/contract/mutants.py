@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from msgspec.structs import replace
@@ -763,6 +763,21 @@ class TakesANodeOutOfReachForStopped(Mutant):
             return super().node_stopped(node)
         except PlatformUnavailable as error:
             return str(error)
+
+
+@breaks("test_what_somebody_else_answers_says_nothing")
+class TakesAPageForGone(Mutant):
+    def delete(self, external_id: ExternalId) -> None:
+        with suppress(PlatformUnavailable):
+            super().delete(external_id)
+
+
+@breaks("test_what_somebody_else_answers_says_nothing")
+class TakesNoWordForNoNode(Mutant):
+    def node_stopped(self, node: str) -> str | None:
+        if self.storage.faults.fate("node") is Fate.SILENCE:
+            return f"there is no {node}"
+        return super().node_stopped(node)
 
 
 @breaks("test_detach_with_a_fault_at_every_call")

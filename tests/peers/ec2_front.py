@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from xml.etree.ElementTree import Element, ParseError
 
 from storage.platforms import faulting
-from storage.platforms.faulting import Fate
+from storage.platforms.faulting import ANSWERS, Fate
 from tests.peers import ec2_shapes
 from tests.peers.ec2_actions import ACTIONS
 from tests.peers.ec2_ledger import Ledger
@@ -165,6 +165,9 @@ class Front:
             fate = self.faults.at_call.fate(f"{call.action} {call.subject}")
             if fate is Fate.CUT:
                 return None
+            if fate in ANSWERS:
+                status, page = ANSWERS[fate]
+                return Answer(body=page, status=status, kind="text/html")
             try:
                 if fate in REFUSALS:
                     raise REFUSALS[fate]

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final
 
-from storage.platforms.faulting import Fate
+from storage.platforms.faulting import ANSWERS, Fate
 
 JSON: Final = "application/json"
 
@@ -67,8 +67,16 @@ def meeting(fate: Fate, asked: Asked, answer: Answer, refusals: Mapping[Fate, Re
     """The answer to a call of this fate."""
     if fate in refusals:
         return refusals[fate]
+    if fate in ANSWERS:
+        return elses(fate)
     reply = None if fate is Fate.CUT else answer(asked)
     return None if fate is Fate.UNHEARD else reply
+
+
+def elses(fate: Fate) -> Reply:
+    """What somebody else answers."""
+    status, body = ANSWERS[fate]
+    return Reply(status=status, body=body, kind="text/html")
 
 
 def basic(authorization: str) -> tuple[str, str]:

@@ -137,7 +137,8 @@ class Client:
             timeout=self._answer_s,
         )
         said = _json(answer)
-        if answer.status_code >= 300 or isinstance(said, str):  # a page instead of JSON is a proxy's, whatever its status
+        # A page instead of JSON is a proxy's, whatever its status, and so is an answer to a question that says nothing.
+        if answer.status_code >= 300 or isinstance(said, str) or (method == "GET" and not said):
             raise Refusal.read(answer.status_code, said, answer.headers)
         return said
 

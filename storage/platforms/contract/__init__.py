@@ -27,6 +27,7 @@ from storage.platforms.contract.copies import CloneRules, RestoreRules, Snapshot
 from storage.platforms.contract.creating import CreateRules, DeleteRules, ExpandRules, ListRules
 from storage.platforms.contract.faults import RestartRules, ServiceRules
 from storage.platforms.contract.interrupted import InterruptedRules
+from storage.platforms.contract.strangers import StrangerRules
 
 __all__ = ["Arena", "Hooks", "PlatformContract"]
 
@@ -43,6 +44,7 @@ class PlatformContract(
     RestoreRules,
     CloneRules,
     InterruptedRules,
+    StrangerRules,
     RestartRules,
     ServiceRules,
     Hooks,

@@ -136,6 +136,8 @@ class Client:
         with self._lock:
             self.calls[action] = self.calls.get(action, 0) + 1
         answer: Mapping[str, Any] = getattr(client, action)(**asked)
+        if "RequestId" not in answer.get("ResponseMetadata", {}):  # a page is XML, too, and would be a list of nothing
+            raise ResponseParserError("it has no request id, which each of EC2's has")
         return answer
 
     def _bucket(self, action: str) -> TokenBucket:

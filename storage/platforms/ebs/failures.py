@@ -114,8 +114,9 @@ def said(code: str, message: str) -> str:
 def named(error: Exception, doing: Doing) -> PollyError:
     """The error as Polly names it."""
     if isinstance(error, ClientError):
-        code = code_of(error)
-        return _of_code(code, said(code, message_of(error)), doing)
+        if code := code_of(error):
+            return _of_code(code, said(code, message_of(error)), doing)
+        return _ask_again(doing, f"HTTP {error.response.get('ResponseMetadata', {}).get('HTTPStatusCode', '')} without a word of EC2's")
     if isinstance(error, _NO_CREDENTIALS):
         words = f"no credentials were found ({said(type(error).__name__, str(error))}); {_WHERE}"
         return PlatformUnavailable(platform=doing.platform, action=doing.action, reason=words)

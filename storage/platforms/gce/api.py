@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 from storage.platforms.gce.calls import Calls, Pace, Watch
-from storage.platforms.gce.failures import GONE, Fault
+from storage.platforms.gce.failures import GONE, STRANGE, Fault
 from storage.platforms.gce.names import Place, last, place_of_link
 from storage.platforms.gce.options import GceOptions
 from storage.platforms.gce.sdk import Clients, messages
@@ -20,6 +20,8 @@ MOST_PER_PAGE: Final = 500
 NAMES_PER_CALL: Final = 50
 CALL_S: Final = 30.0
 """How long one call may take on the wire."""
+KIND: Final = "compute#"
+"""How Google says of each answer what it is."""
 T = TypeVar("T")
 
 
@@ -43,7 +45,10 @@ class Api:
 
         def send() -> Any:
             message = getattr(messages(), request)(project=self._project, **fields)
-            return getattr(self._clients[service], method)(message, retry=None, timeout=CALL_S)
+            answer = getattr(self._clients[service], method)(message, retry=None, timeout=CALL_S)
+            if not answer.kind.startswith(KIND):
+                raise Fault(STRANGE, f"an object of kind {answer.kind or '(none)'}")
+            return answer
 
         return self._calls(send)
 
@@ -56,7 +61,7 @@ class Api:
         try:
             return call()
         except Fault as fault:
-            if fault.code in GONE or fault.status == 404:
+            if fault.code in GONE:
                 return None
             raise
 

@@ -28,6 +28,8 @@ FULL: Final = frozenset(
 NO_SLOT: Final = frozenset({"LIMIT_EXCEEDED", "ATTACHED_DISK_LIMIT_EXCEEDED"})
 THROTTLED: Final = frozenset({"RATE_LIMIT_EXCEEDED", "USER_RATE_LIMIT_EXCEEDED", "TOO_MANY_REQUESTS"})
 """Of the whole project. A rate of one resource (RESOURCE_OPERATION_RATE_EXCEEDED) slows nobody else down."""
+STRANGE: Final = "UNEXPECTED_ANSWER"
+"""No answer of Compute Engine's: a proxy's, perhaps, and whatever it says is not there may well be."""
 PASSING: Final = frozenset(
     {
         "RESOURCE_NOT_READY",
@@ -67,16 +69,18 @@ def fault_of(error: Exception) -> Fault | None:
     from google.api_core.exceptions import GoogleAPICallError, RetryError
     from google.auth.exceptions import GoogleAuthError
     from google.auth.exceptions import TransportError as AuthTransportError
+    from google.protobuf.json_format import ParseError
     from requests.exceptions import RequestException
 
     if isinstance(error, Fault):
         return error
     if isinstance(error, GoogleAPICallError):
-        return Fault(
-            snake(_said(error, "reason") or str(error.reason or f"HTTP_{error.code}")),
-            _said(error, "message") or str(error.message),
-            status=int(error.code or 0),
-        )
+        status, reason = int(error.code or 0), _said(error, "reason") or str(error.reason or "")
+        if status == 404 and not reason:
+            return Fault(STRANGE, "HTTP 404 without a reason")
+        return Fault(snake(reason or f"HTTP_{status}"), _said(error, "message") or str(error.message), status=status)
+    if isinstance(error, ParseError):
+        return Fault(STRANGE, "it is no JSON, or not of the kind that was asked for")
     if isinstance(error, AuthTransportError | RequestException | RetryError):
         return Fault("BACKEND_ERROR", f"{type(error).__name__}: {in_brief(error)}")
     if isinstance(error, GoogleAuthError):
@@ -103,7 +107,7 @@ def operation_fault(operation: Any) -> Fault | None:
 
 
 def _as_error(fault: Fault, platform: str, action: str) -> PlatformError:
-    again = fault.passing or fault.throttled or fault.signed_out
+    again = fault.passing or fault.throttled or fault.signed_out or fault.code == STRANGE
     kind = PlatformUnavailable if again else PlatformError
     return kind(platform=platform, action=action, reason=str(fault))
 
