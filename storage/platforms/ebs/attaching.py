@@ -187,7 +187,10 @@ class Attaching:
         raise PlatformUnavailable(platform=self._client.platform, action=f"detach volume {external_id}", reason=reason)
 
     def _write(self, volume: Volume, wanted: dict[str, str]) -> None:
+        """Those that others have overtaken make room: nobody else does where no claim comes to have the volume."""
         if missing := {key: value for key, value in wanted.items() if volume.tags.get(key) != value}:
+            if old := tags.overtaken(volume.tags):
+                self._forget(volume.volume_id, old)
             doing = self._doing_tags(volume.volume_id)
             self._client.change("create_tags", doing, Resources=[volume.volume_id], Tags=tags.as_list(missing))
 

@@ -65,13 +65,28 @@ def of_mark(wanted: Mark) -> dict[str, str]:
     return dict.fromkeys(keys + ([f"{FLOOR}{wanted.floor}"] if wanted.floor else []), "")
 
 
+def overtaken(tags: Mapping[str, str]) -> list[str]:
+    """The keys of marks that a higher one has overtaken, once there are many."""
+    return _if_many(_lower(tags))
+
+
 def outdated(tags: Mapping[str, str], now_on: Collection[str]) -> list[str]:
-    """The keys of marks that a higher one has overtaken and of nodes that hold it no more, once there are many."""
+    """Those, and the keys of nodes that hold it no more."""
+    return _if_many([*_lower(tags), *(key for key in tags if key.startswith(HOLDER) and _node(key) not in now_on)])
+
+
+def _lower(tags: Mapping[str, str]) -> list[str]:
     now = mark(tags)
-    old = [f"{EPOCH}{number}" for number in _numbers(tags, EPOCH) if number < now.epoch]
-    old += [f"{FLOOR}{number}" for number in _numbers(tags, FLOOR) if number < now.floor]
-    old += [key for key in tags if key.startswith(HOLDER) and key.removeprefix(HOLDER).partition(":")[0] not in now_on]
-    return old if len(old) > MOST_MARKS else []
+    epochs = [f"{EPOCH}{number}" for number in _numbers(tags, EPOCH) if number < now.epoch]
+    return epochs + [f"{FLOOR}{number}" for number in _numbers(tags, FLOOR) if number < now.floor]
+
+
+def _if_many(keys: list[str]) -> list[str]:
+    return keys if len(keys) > MOST_MARKS else []
+
+
+def _node(key: str) -> str:
+    return key.removeprefix(HOLDER).partition(":")[0]
 
 
 def holder(node: str, holding: Holding) -> dict[str, str]:

@@ -257,6 +257,19 @@ def test_a_long_life_does_not_fill_the_tags(front: Front, cloud: EbsPlatform, no
     assert cloud.inspect(volume).epoch == 9
 
 
+def test_claims_that_never_come_to_have_it_do_not_fill_the_tags(front: Front, cloud: EbsPlatform, node: str) -> None:
+    """EC2 keeps 50 of a volume, and refuses the next one."""
+    volume, nowhere = create(cloud).external_id, "i-0123456789abcdef0"
+    for epoch in range(1, 29, 2):
+        with pytest.raises(Invalid):
+            cloud.attach(volume, nowhere, epoch=epoch)
+        assert cloud.fence(volume, epoch + 1)
+    assert cloud.attach(volume, node, epoch=29).external_id == volume
+    assert cloud.inspect(volume).epoch == 29
+    with pytest.raises(StaleEpoch):
+        cloud.attach(volume, node, epoch=28)
+
+
 def test_readers_share_a_multi_attach_volume(front: Front) -> None:
     cloud, (here, there) = ec2.adapter(front, multi_attach=True), front.machines(2)
     parameters = {"type": "io2", "iops": "100", "multiAttach": "true"}
