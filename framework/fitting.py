@@ -103,9 +103,10 @@ def _given_out(pools: Sequence[Pool], platform: str) -> set[str]:
 
 def _misfit(profile: Profile, platform: Platform) -> Invalid | None:
     where, able = f"profiles.{profile.name}", platform.capabilities
-    if profile.access_mode not in able.access_modes:
-        modes = ", ".join(sorted(able.access_modes))
-        return Invalid(field=f"{where}.access_mode", value=str(profile.access_mode), reason=f"platform {platform.name} has {modes}")
+    if profile.access_mode not in (modes := platform.access_modes(profile.parameters)):
+        made_so = " for volumes with these parameters" if profile.access_mode in able.access_modes else ""
+        reason = f"platform {platform.name} has {', '.join(sorted(modes))}{made_so}"
+        return Invalid(field=f"{where}.access_mode", value=str(profile.access_mode), reason=reason)
     if profile.reclaim is ReclaimPolicy.SNAPSHOT_THEN_DELETE and not able.snapshots:
         reason = f'platform {platform.name} has no snapshots; use "retain" or "delete"'
         return Invalid(field=f"{where}.reclaim", value=str(profile.reclaim), reason=reason)

@@ -38,6 +38,7 @@ class Capabilities(Struct, frozen=True, kw_only=True):
     labels: bool = True
     """The platform keeps a volume's name and labels with it; without this only the ledger has them."""
     access_modes: frozenset[AccessMode] = frozenset({AccessMode.SINGLE_NODE_WRITER, AccessMode.SINGLE_NODE_READER_ONLY})
+    """Of any of its volumes; of those with some parameters there may be fewer, which Platform.access_modes tells."""
     min_mib: int = 1
     max_mib: int | None = None
     granularity_mib: int = 1
@@ -208,6 +209,10 @@ class Platform(Protocol):
         Placing knows by it what it takes of a pool. Raises Invalid where no volume can have the parameters, UnknownPool.
         """
         return self.capabilities.sizes
+
+    def access_modes(self, parameters: Mapping[str, str]) -> frozenset[AccessMode]:
+        """How many may have a volume with these parameters at once, and how. Asks the platform nothing, and refuses no parameter."""
+        return self.capabilities.access_modes
 
     def fit(self, size_mib: int, parameters: Mapping[str, str], *, pool: str | None = None) -> int:
         """The size that `create` makes of this one, as `sizes` says. Asks the platform nothing.

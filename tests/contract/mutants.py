@@ -11,7 +11,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from storage.errors import HasSnapshots, PlatformUnavailable, PoolFull, UnknownVolume
-from storage.model import Birth, ExternalId, Page, Sizes
+from storage.model import AccessMode, Birth, ExternalId, Page, Sizes
 from storage.platforms.base import Attachment, Capabilities, CreateRequest, Finding, PoolReport, Room, SnapshotReport, VolumeReport
 from storage.platforms.faulting import Fate
 from storage.platforms.marks import Mark
@@ -333,6 +333,19 @@ class DetachesFromEveryNode(Mutant):
 class LetsWritersJoinReaders(Mutant):
     def attach(self, external_id: ExternalId, node: str, *, epoch: int, read_only: bool = False) -> Attachment:
         return self.unchecked_attach(external_id, node, epoch, read_only=read_only)
+
+
+@breaks("test_access_modes_of_parameters_are_kept")
+class SharesWhatItCannot(Mutant):
+    @property
+    def capabilities(self) -> Capabilities:
+        return replace(ABILITIES, access_modes=frozenset(AccessMode))
+
+
+@breaks("test_access_modes_of_parameters_are_kept")
+class TellsMoreThanItDeclares(Mutant):
+    def access_modes(self, parameters: Mapping[str, str]) -> frozenset[AccessMode]:
+        return super().access_modes(parameters) | ({AccessMode.MULTI_NODE_MULTI_WRITER} if parameters else set())
 
 
 @breaks("test_reader_is_refused_beside_a_writer")

@@ -30,7 +30,13 @@ class TestEbs(PlatformContract):
     other_pool = "us-east-1b"
     size_mib = 1024
     has_data = False
-    other_parameters = ({"type": "gp2"}, {"throughput": "250"}, {"type": "io2", "iops": "100"}, {"type": "st1"})
+    other_parameters = (
+        {"type": "gp2"},
+        {"throughput": "250"},
+        {"type": "io2", "iops": "100"},
+        {"type": "io2", "iops": "100", "multiAttach": "true"},
+        {"type": "st1"},
+    )
     wrong_sizes = (({"iops": "6000"}, 11 * 1024), ({"type": "io1", "iops": "250"}, 1024), ({"type": "standard"}, 1025 * 1024))
     wrong_parameters = (
         {"type": "gp9"},
@@ -50,7 +56,7 @@ class TestEbs(PlatformContract):
         return front
 
     def make(self, storage: Front) -> Platform:
-        return ec2.adapter(storage)
+        return ec2.adapter(storage, multi_attach=True)
 
     def fill(self, arena: Arena) -> int:
         """The account's quota leaves 4 GiB; machines have volumes of their own."""

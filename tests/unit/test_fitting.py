@@ -13,6 +13,7 @@ from framework.fitting import check_size, doubles, made_mib, misfits, misfits_in
 from storage.errors import Invalid, UnknownPool
 from storage.model import AccessMode, Pool, Profile, ReclaimPolicy, Sizes
 from storage.platforms.base import Capabilities
+from storage.platforms.registry import build
 from storage.platforms.testing import MemoryPlatform
 
 PLAIN = MemoryPlatform("plain", capabilities=Capabilities(min_mib=100, max_mib=1000, granularity_mib=8))
@@ -43,6 +44,19 @@ def test_what_a_named_platform_cannot_do_is_refused(changes: dict[str, object], 
     assert words in str(misfit)
     assert "platform plain" in str(misfit)
     assert "<" not in str(misfit), "what the profile says is shown as it is written"
+
+
+def test_an_access_mode_that_volumes_with_the_parameters_do_not_have_is_refused() -> None:
+    ebs = build("cloud", "ebs", {"region": "eu-central-1", "multi_attach": True})
+    profile = Profile(name="p", platforms=("cloud",), access_mode=AccessMode.MULTI_NODE_READER_ONLY)
+    parameters = {"type": "io2", "iops": "100", "multiAttach": "true"}
+    assert list(misfits([replace(profile, parameters=parameters)], {"cloud": ebs})) == []
+    (misfit,) = misfits([replace(profile, parameters={**parameters, "multiAttach": "false"})], {"cloud": ebs})
+    assert misfit.fields == {
+        "field": "profiles.p.access_mode",
+        "value": "MULTI_NODE_READER_ONLY",
+        "reason": "platform cloud has SINGLE_NODE_READER_ONLY, SINGLE_NODE_WRITER for volumes with these parameters",
+    }
 
 
 def test_a_profile_without_platforms_needs_one_that_can() -> None:

@@ -5,12 +5,20 @@ from __future__ import annotations
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+from msgspec.structs import replace
+
 from storage.errors import Conflict, StaleEpoch, UnknownVolume, VolumeInUse
 from storage.model import AccessMode, Birth
 from storage.platforms.base import Platform
 from storage.platforms.contract.arena import Arena, refused
 from storage.platforms.contract.creating import NOWHERE
 
+BESIDE = {
+    AccessMode.MULTI_NODE_READER_ONLY: (True, True),
+    AccessMode.MULTI_NODE_SINGLE_WRITER: (False, True),
+    AccessMode.MULTI_NODE_MULTI_WRITER: (False, False),
+}
+"""Whether each of two nodes that have a volume at once only reads it."""
 BIRTH = Birth(serial="serial", filesystem="ext4", filesystem_uuid="6b1f0d0e-3f5e-4d4c-9d7c-0f6a3c1b2a10")
 OTHER_BIRTH = Birth(serial="serial", filesystem="xfs", filesystem_uuid="00000000-0000-4000-8000-000000000000")
 
@@ -84,11 +92,24 @@ class AttachRules:
     def test_readers_share_and_writers_do_not(self, arena: Arena) -> None:
         volume = arena.created()
         assert arena.attach(volume, epoch=1, read_only=True).read_only, "a reader's attachment is not read-only"
-        if AccessMode.MULTI_NODE_READER_ONLY in arena.here.capabilities.access_modes:
+        if AccessMode.MULTI_NODE_READER_ONLY in arena.here.access_modes(arena.case.parameters):
             arena.there.attach(volume, arena.elsewhere, epoch=2, read_only=True)
             arena.there.detach(volume, arena.elsewhere)
         with refused(VolumeInUse, "a writer beside a reader is refused"):
             arena.there.attach(volume, arena.elsewhere, epoch=3)
+
+    def test_access_modes_of_parameters_are_kept(self, arena: Arena) -> None:
+        nodes = tuple(zip(arena.case.nodes, (arena.here, arena.there), strict=True))
+        for number, more in enumerate([{}, *arena.case.other_parameters]):
+            request = arena.request(f"shared-{number}", parameters=more)
+            modes = arena.here.access_modes(request.parameters)
+            assert modes <= arena.here.capabilities.access_modes, f"with the parameters {more} there are more access modes than declared"
+            for mode in sorted(modes & BESIDE.keys()):
+                volume = arena.here.create(replace(request, token=arena.token(f"{mode}-{number}"))).external_id
+                for (node, platform), read_only in zip(nodes, BESIDE[mode], strict=True):
+                    platform.attach(volume, node, epoch=1, read_only=read_only)
+                for node, platform in nodes:
+                    platform.detach(volume, node)
 
     def test_reader_is_refused_beside_a_writer(self, arena: Arena) -> None:
         volume = arena.created()

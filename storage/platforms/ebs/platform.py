@@ -104,6 +104,10 @@ class EbsPlatform(Platform):
         """Those of the volume type: every zone has the same."""
         return volume_types.sizes_of(volume_types.read(parameters)["type"])
 
+    def access_modes(self, parameters: Mapping[str, str]) -> frozenset[AccessMode]:
+        """EC2 gives a volume to several instances only if it was made so."""
+        return self.capabilities.access_modes if parameters.get("multiAttach") == "true" else ONE_NODE
+
     def fit(self, size_mib: int, parameters: Mapping[str, str], *, pool: str | None = None) -> int:
         return volume_types.fit(size_mib, parameters)
 

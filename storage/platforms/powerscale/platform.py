@@ -47,6 +47,7 @@ ABILITIES: Final = Capabilities(
     parallel=PARALLEL,
 )
 PARAMETERS: Final = ("mode", "shared")
+MANY_WRITE: Final = frozenset({AccessMode.MULTI_NODE_SINGLE_WRITER, AccessMode.MULTI_NODE_MULTI_WRITER})
 
 
 class PowerScalePlatform(Platform):
@@ -168,13 +169,16 @@ class PowerScalePlatform(Platform):
             if reason:
                 raise Invalid(field=f"parameters.{key}", value=value, reason=reason)
 
+    def access_modes(self, parameters: Mapping[str, str]) -> frozenset[AccessMode]:
+        return ABILITIES.access_modes if _is_shared(parameters) else ABILITIES.access_modes - MANY_WRITE
+
     @verb("create a volume")
     def create(self, request: CreateRequest) -> VolumeReport:
         """A folder, then its quota, then its home; whoever repeats it goes on where it was left."""
         if request.pool != self._options.access_zone:
             raise UnknownPool(pool=request.pool, platform=self._name)
         self.check_parameters(request.parameters)
-        home, mode = Home(shared=request.parameters.get("shared") == "true"), request.parameters.get("mode", "")
+        home, mode = Home(shared=_is_shared(request.parameters)), request.parameters.get("mode", "")
         name, size_mib = naming.volume_name(request.token), ABILITIES.fit(request.size_mib)
         try:
             volume = self._volumes.get(name) or self._make(request, name, size_mib, mode)
@@ -337,6 +341,10 @@ class PowerScalePlatform(Platform):
 
     def close(self) -> None:
         self._onefs.close()
+
+
+def _is_shared(parameters: Mapping[str, str]) -> bool:
+    return parameters.get("shared") == "true"
 
 
 def _reported(snapshot: Snapshot) -> SnapshotReport:
