@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from storage.platforms.faulting import Fate, Fault, Faults
+from storage.platforms.faulting import ANSWERS, STRANGERS, Fate, Fault, Faults
 from tests.peers.virtualbox import PASSWORD
 from tests.ports import free_port, give_back
 
@@ -23,20 +23,23 @@ class Endings(Faults):
     and all of them when the credentials expire, so that the service knows no reference any more and lets nobody in."""
 
     def __init__(self, wire: Wire, log_off: Callable[[str], object], *, midway: Collection[Fault]) -> None:
-        super().__init__(Fault.LOST, Fault.EXPIRED, Fault.DIED, midway=midway, codes={Fault.EXPIRED: "does not let"})
-        self._wire, self._log_off, self._dying = wire, log_off, False
+        super().__init__(Fault.LOST, Fault.EXPIRED, Fault.DIED, *STRANGERS, midway=midway, codes={Fault.EXPIRED: "does not let"})
+        self._wire, self._log_off, self._dying, self._strange = wire, log_off, False, False
 
     def arrange(self, fault: Fault, nth: int) -> None:
         super().arrange(fault, nth)
-        self._dying = fault is Fault.DIED
+        self._dying, self._strange = fault is Fault.DIED, fault in STRANGERS
 
     def heal(self) -> None:
         super().heal()
         if self._dying:
             self._end_sessions()
-        self._dying = False
+        self._dying = self._strange = False
 
     def fate(self, call: str) -> Fate:
+        """Whoever stands in the service's place answers what is only read, too."""
+        if READS.search(call) and not self._strange:
+            return Fate.DO
         fate = super().fate(call)
         if fate is Fate.EXPIRED:
             self._end_sessions()
@@ -79,18 +82,24 @@ class Wire:
                 found = OPERATION.search(body)
                 operation = found[1].decode() if found else ""
                 wire.seen.append(operation)
-                fate = Fate.DO if READS.search(operation) else wire.at_call.fate(operation)
+                fate = wire.at_call.fate(operation)
+                if fate in ANSWERS:
+                    self._answer(*ANSWERS[fate])
+                    return
                 if fate is Fate.EXPIRED:
                     body = body.replace(PASSWORD.encode(), b"another")
                 cut = fate is Fate.CUT or wire.before(operation)
                 if cut or (answer := wire._ask(self.command, self.path, body)) is None or fate is Fate.UNHEARD:
                     self.close_connection = True
                     return
-                self.send_response(answer[0])
+                self._answer(*answer)
+
+            def _answer(self, status: int, body: bytes) -> None:
+                self.send_response(status)
                 self.send_header("Content-Type", "text/xml; charset=utf-8")
-                self.send_header("Content-Length", str(len(answer[1])))
+                self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
-                self.wfile.write(answer[1])
+                self.wfile.write(body)
 
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class' name for it
                 """The tests say what happens."""

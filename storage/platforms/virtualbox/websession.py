@@ -137,6 +137,8 @@ class WebSession:
         return found
 
     def _understood(self, fault: SoapFault) -> Exception:
+        if isinstance(fault.detail, bytes):  # of an answer that is no SOAP at all
+            return Unreachable(f"{self._url}: a page is answered where the web service should be")
         said = {element.tag.rpartition("}")[2]: element.text or "" for element in (fault.detail.iter() if fault.detail is not None else ())}
         if "badObjectID" in said:
             self._void(said["badObjectID"])
