@@ -29,7 +29,7 @@ from storage.platforms.ebs import EbsOptions, ids, listing, tags, volume_types
 from storage.platforms.ebs.device_names import NAMES, DeviceNames
 from storage.platforms.ebs.failures import CODES, Doing, NameTaken, named
 from storage.platforms.ebs.tags import Holding
-from storage.platforms.ebs.views import Instance
+from storage.platforms.ebs.views import Instance, Volume
 from storage.platforms.marks import Mark
 from storage.platforms.options import read_options, write_options
 from storage.platforms.registry import build
@@ -337,3 +337,19 @@ def test_an_instance_that_may_have_been_hibernated_is_not_taken_for_stopped(code
     """EC2 says `stopped` of both; a Spot Instance that it took back may have been hibernated where that was configured."""
     described = {"InstanceId": "i-01234567", "State": {"Name": "stopped"}, "HibernationOptions": {"Configured": configured}}
     assert Instance.of({**described, **({"StateReason": {"Code": code}} if code else {})}).hibernated is hibernated
+
+
+@pytest.mark.parametrize(
+    ("attachment", "held_by"),
+    [
+        ({"InstanceId": "i-1", "State": "attached"}, ("i-1",)),
+        ({"AssociatedResource": "arn:aws:ecs:eu-central-1:1:task/x", "State": "attached"}, ("arn:aws:ecs:eu-central-1:1:task/x",)),
+        ({"InstanceOwningService": "ecs.amazonaws.com", "State": "attached"}, ("ecs.amazonaws.com",)),
+        ({"State": "attached"}, ("somebody whom EC2 does not name",)),
+        ({"InstanceId": "i-1", "State": "a-state-of-2030"}, ("i-1",)),
+        ({"InstanceId": "i-1", "State": "detached"}, ()),
+    ],
+)
+def test_whoever_has_a_volume_is_named(attachment: dict[str, str], held_by: tuple[str, ...]) -> None:
+    """What Amazon itself runs is no instance of the account's; a state that is new may be one in which something is written."""
+    assert Volume.of({"VolumeId": "vol-0123456789abcdef0", "Size": 1, "Attachments": [attachment]}).report().held_by == held_by

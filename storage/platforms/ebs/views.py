@@ -12,8 +12,8 @@ from storage.platforms.ebs import ids, tags
 from storage.platforms.ebs.volume_types import MIB_PER_GIB
 from storage.platforms.marks import Mark
 
-HOLDING: Final = frozenset({"attaching", "attached", "busy", "detaching"})
-"""The states of an attachment in which an instance may still write."""
+DETACHED: Final = "detached"
+"""The one state of an attachment in which nobody may still write."""
 HIBERNATED: Final = "Client.UserInitiatedHibernate"
 SHUT_DOWN: Final = frozenset({"Client.UserInitiatedShutdown", "Client.InstanceInitiatedShutdown"})
 """Codes of a StateReason with which nothing of the instance is kept but its disks."""
@@ -43,8 +43,7 @@ class Volume:
     @classmethod
     def of(cls, described: Mapping[str, Any]) -> Volume:
         attachments = [
-            Held(node=one.get("InstanceId", ""), state=one.get("State", ""), device=one.get("Device", ""))
-            for one in described.get("Attachments", ())
+            Held(node=_holder(one), state=one.get("State", ""), device=one.get("Device", "")) for one in described.get("Attachments", ())
         ]
         return cls(
             volume_id=described["VolumeId"],
@@ -53,7 +52,7 @@ class Volume:
             size_mib=described["Size"] * MIB_PER_GIB,
             kind=described.get("VolumeType", ""),
             shared=bool(described.get("MultiAttachEnabled")),
-            held={one.node: one for one in attachments if one.state in HOLDING},
+            held={one.node: one for one in attachments if one.state != DETACHED},
             tags=tags.of(described),
         )
 
@@ -75,6 +74,12 @@ class Volume:
             zone=self.zone,
             labels=tags.labels(self.tags),
         )
+
+
+def _holder(attachment: Mapping[str, Any]) -> str:
+    """An instance, or what of Amazon's own has the volume, which is no instance of the account's."""
+    named = (attachment.get(key) for key in ("InstanceId", "AssociatedResource", "InstanceOwningService"))
+    return next(filter(None, named), "somebody whom EC2 does not name")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
