@@ -43,7 +43,8 @@ class Attachments:
         if seen.closing or not seen.homes:
             raise UnknownVolume(volume=volume.name)
 
-    def attach(self, volume: Volume, node: str, *, epoch: int, read_only: bool) -> None:
+    def attach(self, volume: Volume, node: str, *, epoch: int, read_only: bool) -> int:
+        """Returns what the volume was grown to, as is written down with it: MiB, 0 where it never was."""
         _check_node(node)
         for number in range(TRIES):
             seen = self.seen(volume)
@@ -52,7 +53,7 @@ class Attachments:
             if others and number == 0:
                 raise VolumeInUse(volume=volume.name, holder=", ".join(others))
             if not others and self._came(volume, seen, Hold(node=node, epoch=epoch, read_only=read_only)):
-                return
+                return seen.written.size_mib
             self._wait(self._chance() * number)
         raise VolumeInUse(volume=volume.name, holder="another node that comes in the same moment")
 

@@ -1,7 +1,8 @@
 """How volumes grow, whoever else grows them at the same time: OneFS cannot compare a quota and set it at once.
 
 Who has set a quota writes down how large the volume is now, where nothing is ever lowered (exports.py), and looks again at both. So
-of two that meet the later one sees what the earlier has written, and raises the quota again where its own had made it smaller.
+of two that meet the later one sees what the earlier has written, and raises the quota again where its own had made it smaller; where it
+has died before that, the next attach does.
 """
 
 from __future__ import annotations

@@ -290,7 +290,9 @@ class PowerScalePlatform(Platform):
     @verb("attach a volume")
     def attach(self, external_id: ExternalId, node: str, *, epoch: int, read_only: bool = False) -> Attachment:
         volume = self._known(external_id)
-        self._attachments.attach(volume, node, epoch=epoch, read_only=read_only)
+        grown_mib = self._attachments.attach(volume, node, epoch=epoch, read_only=read_only)
+        if grown_mib > volume.size_mib:
+            self._growth.grow(volume, grown_mib)
         device = f"{self._options.server}:{volume.path}"
         return Attachment(external_id=external_id, device=device, serial=volume.name, read_only=read_only)
 

@@ -222,6 +222,18 @@ def test_of_two_who_grow_a_volume_at_once_neither_makes_it_smaller(
     in_every_gap(front, platform, rule)
 
 
+def test_a_volume_that_somebody_left_smaller_than_it_is_comes_to_a_node_as_large_as_it_is(
+    front: OneFs, platform: PowerScalePlatform
+) -> None:
+    """As of two who grow it at once one may, that dies before it looks again."""
+    volume = platform.create(request()).external_id
+    platform.expand(volume, 32)
+    (quota,) = front.cluster.quotas.values()
+    quota["thresholds"]["hard"] = 16 * MIB
+    platform.attach(volume, NODES[0], epoch=1)
+    assert (quota["thresholds"]["hard"], platform.inspect(volume).size_mib) == (32 * MIB, 32)
+
+
 def test_a_volume_that_has_marks_grows_and_keeps_them(front: OneFs, platform: PowerScalePlatform) -> None:
     volume = platform.create(request()).external_id
     platform.attach(volume, NODES[0], epoch=7)
