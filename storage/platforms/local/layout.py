@@ -68,10 +68,5 @@ def snapshot_spot(external_id: str) -> Spot | None:
     return None if volume is None else Spot(stem=external_id, shard=volume.shard, own=volume.own)
 
 
-def snapshot_prefix(volume: str) -> str:
-    """What the names of a volume's snapshots begin with."""
-    return f"{volume}.snap-"
-
-
 def car_name(stem: str) -> str:
     return f"{stem}.json"
