@@ -30,8 +30,10 @@ class Fault(Enum):
     """It is done, and neither its reply nor anything after it gets through, as when whoever made it is no more."""
     NO_PAGE = "somebody else has no such page"
     """A proxy, or whoever else is where the platform should be, answers it and all after it with a page that says 404."""
+    NO_ROUTE = "somebody else has no such route"
+    """As that, with an object that has a message, as gateways before APIs do."""
     PAGE = "somebody else has a page"
-    """As that, with status 200."""
+    """As NO_PAGE, with status 200."""
     SILENCE = "somebody else says nothing"
     """As that, with status 200 and nothing in it."""
     EMPTY = "somebody else has an empty object"
@@ -47,15 +49,22 @@ class Fate(Enum):
     THROTTLED = "do nothing, and refuse it for the rate of calls"
     EXPIRED = "do nothing, and refuse its credentials"
     NO_PAGE = "do nothing, and answer with a page that says 404"
+    NO_ROUTE = "do nothing, and answer with an object that says 404"
     PAGE = "do nothing, and answer with a page"
     SILENCE = "do nothing, and answer with status 200 alone"
     EMPTY = "do nothing, and answer with an empty object"
 
 
-STRANGERS: Final = (Fault.NO_PAGE, Fault.PAGE, Fault.SILENCE, Fault.EMPTY)
+STRANGERS: Final = (Fault.NO_PAGE, Fault.NO_ROUTE, Fault.PAGE, Fault.SILENCE, Fault.EMPTY)
 """Faults that are no word of the platform's."""
 HTML: Final = b"<html><head><title>Not here</title></head><body><h1>Not here</h1><p>Try again later.</p></body></html>"
-ANSWERS: Final = {Fate.NO_PAGE: (404, HTML), Fate.PAGE: (200, HTML), Fate.SILENCE: (200, b""), Fate.EMPTY: (200, b"{}")}
+ANSWERS: Final = {
+    Fate.NO_PAGE: (404, HTML),
+    Fate.NO_ROUTE: (404, b'{"message": "no Route matched with those values"}'),
+    Fate.PAGE: (200, HTML),
+    Fate.SILENCE: (200, b""),
+    Fate.EMPTY: (200, b"{}"),
+}
 """Status and body of what somebody else answers."""
 
 _FATES: Final = {
@@ -64,6 +73,7 @@ _FATES: Final = {
     Fault.EXPIRED: (Fate.EXPIRED, Fate.EXPIRED, Fate.EXPIRED),
     Fault.DIED: (Fate.UNHEARD, Fate.CUT, Fate.CUT),
     Fault.NO_PAGE: (Fate.NO_PAGE, Fate.NO_PAGE, Fate.NO_PAGE),
+    Fault.NO_ROUTE: (Fate.NO_ROUTE, Fate.NO_ROUTE, Fate.NO_ROUTE),
     Fault.PAGE: (Fate.PAGE, Fate.PAGE, Fate.PAGE),
     Fault.SILENCE: (Fate.SILENCE, Fate.SILENCE, Fate.SILENCE),
     Fault.EMPTY: (Fate.EMPTY, Fate.EMPTY, Fate.EMPTY),

@@ -23,7 +23,7 @@ class StrangerRules:
         arena.attach(volume)
         before = arena.there.inspect(volume)
         for fault in strangers:
-            verbs = {**_looks(arena, volume), **(_changes(arena, volume) if fault in (Fault.NO_PAGE, Fault.PAGE) else {})}
+            verbs = _looks(arena, volume) if fault in (Fault.SILENCE, Fault.EMPTY) else {**_looks(arena, volume), **_changes(arena, volume)}
             for verb, run in verbs.items():
                 arena.here.inspect(volume)  # which signs in
                 faults.arrange(fault, 1)

@@ -76,7 +76,8 @@ class Client:
         failure = _read_failure(answer)
         if answer.is_success and not (failure and failure.error_code):
             return answer
-        if failure is None or answer.status_code in PUT_OFF:
+        # The array gives a code with each of its refusals; that there is no such route may be the word of something in its place.
+        if failure is None or answer.status_code in PUT_OFF or (answer.status_code == 404 and failure.codes == (0,)):
             raise Unreachable(f"HTTP status {answer.status_code} to {method} {path}, which is no answer of the array's")
         raise Refused(failure, status=answer.status_code, volume=volume)
 

@@ -13,6 +13,8 @@ from storage.platforms.restapi import Answer, RestApi
 
 TYPES: Final = "/api/json/v2/types"
 BUSY: Final = "system_is_busy"
+MISSING: Final = "obj_not_found"
+"""How its word for what is not there ends; another 404 is somebody else's."""
 BUSY_TRIES: Final = 6
 BUSY_WAIT_S: Final = 5.0
 Object = Mapping[str, Any]
@@ -121,12 +123,12 @@ class Xms:
         if not words:
             reason = f"HTTP {answer.status_code}, without a word of the XMS'"
             return PlatformUnavailable(platform=self._api.platform, action=action, reason=reason)
-        if answer.status_code >= 500:
+        if answer.status_code >= 500 or (answer.status_code == 404 and not words.endswith(MISSING)):
             return PlatformUnavailable(platform=self._api.platform, action=action, reason=f"HTTP {answer.status_code} {words}")
         return self._refusal(action, words)
 
     def _refusal(self, action: str, reason: str) -> Refused:
-        kind = NotThere if reason.endswith("obj_not_found") else Refused
+        kind = NotThere if reason.endswith(MISSING) else Refused
         return kind(platform=self._api.platform, action=action, reason=reason)
 
 
