@@ -359,7 +359,7 @@ def test_what_a_platform_is_asked_to_do_is_known_until_it_has_answered(held: Hel
     """Also where nobody waits for the answer any more: a task that now came to the same node could lose its volume by it."""
     case, answers = Case({"disks": held}), list[Outcome[Proof]]()
     case.settler.drop(CLAIM.claim_id)
-    case.settler.override(VOLUME, CLAIM, "n2", GONE, answers.append, shared=False)
+    case.settler.override(VOLUME, CLAIM, "n2", GONE, answers.append, shared=lambda: False)
     assert case.settler.asked(CLAIM.volume_id) == [(CLAIM, "node"), (CLAIM, "n2")]
     assert case.settler.asked(VolumeId("another")) == []
     assert case.settler.is_asking
