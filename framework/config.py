@@ -17,9 +17,10 @@ from typing import Annotated, Any, Final
 import msgspec
 
 from executors.wire import BROKER, EXECUTOR, MOST_MIB
-from storage.errors import Invalid, UnknownProfile
+from storage.errors import Invalid, PollyError, UnknownProfile
 from storage.lifecycle import QUIET_AFTER_LEASES
 from storage.model import Profile
+from storage.near import near
 from storage.node import filesystems, options
 from storage.platforms.base import Platform
 from storage.platforms.registry import kinds
@@ -28,6 +29,14 @@ MOST_S: Final = 1e9
 """More than 30 years: a longer time is a slip of the pen."""
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=MOST_S)]
 Amount = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
+
+
+class UnreadableConfig(PollyError):
+    """The configuration {path} cannot be read: {reason}."""
+
+    status = 422
+    exit_code = 2
+    hint = "Name the file with --config FILE, or POLLY_CONFIG. README.md has a first one, docs/operating.md all keys."
 
 
 class FrameworkBlock(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -109,7 +118,7 @@ class Config:
         try:
             return self.profiles[name]
         except KeyError:
-            raise UnknownProfile(profile=name) from None
+            raise UnknownProfile(profile=name, near=near(name, self.profiles)) from None
 
 
 WORDS: Final = {
@@ -128,13 +137,13 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 
 
 def load_config(path: Path) -> Config:
-    """Reads a polly.toml. Raises Invalid for a file that cannot be read and for every key that is wrong."""
+    """Reads a polly.toml. Raises UnreadableConfig, and Invalid for every key that is wrong."""
     try:
         document = tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
-        raise Invalid(field="the configuration", value=str(path), reason=error.strerror or str(error)) from error
+        raise UnreadableConfig(path=path, reason=error.strerror or str(error)) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise Invalid(field="the configuration", value=str(path), reason=f"not TOML: {error}") from error
+        raise UnreadableConfig(path=path, reason=f"it is not TOML: {error}") from error
     return parse_config(document)
 
 

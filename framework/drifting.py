@@ -20,6 +20,7 @@ from storage.filters import VolumeFilter
 from storage.inventory import Ledger
 from storage.lifecycle import VolumeState
 from storage.model import Claim, ExternalId, Volume, VolumeId
+from storage.near import near
 from storage.node.identities import HOSTNAME
 from storage.platforms.base import Platform, PoolReport, VolumeReport
 from storage.syncing import sync_volumes
@@ -55,7 +56,7 @@ class Drifting:
     def start(self, order: DriftOrder, actor: str) -> DriftReport:
         """Begins to look. Raises UnknownPlatform, and Conflict while another look is under way."""
         if order.platform is not None and order.platform not in self._platforms:
-            raise UnknownPlatform(platform=order.platform)
+            raise UnknownPlatform(platform=order.platform, near=near(order.platform, self._platforms))
         if self.report().running:
             raise Conflict(what="the look for drift", expected="ended", found="under way; wait for its end")
         wanted = sorted(self._platforms) if order.platform is None else [order.platform]

@@ -12,6 +12,7 @@ from storage.errors import Invalid, UnknownApp, UnknownClaim, UnknownPlatform, U
 from storage.filters import ClaimFilter, VolumeFilter
 from storage.inventory import Ledger, Placement, PoolUse, Workload
 from storage.model import Claim, ClaimId, Event, Hearing, Node, Page, PlacementId, Pool, Profile, Snapshot, Volume, VolumeId
+from storage.near import near
 from storage.platforms.base import VolumeReport
 
 
@@ -30,15 +31,16 @@ class LedgerSource:
 
     def app(self, app_id: str) -> AppView:
         wanted = "/" + app_id.strip("/")
-        for workload in self._ledger.workloads(self._scheduler):
+        workloads = self._ledger.workloads(self._scheduler)
+        for workload in workloads:
             if workload.workload_id == wanted:
                 return _app_view(workload, self._ledger.placements(workload.scheduler, workload.workload_id))
-        raise UnknownApp(app=wanted)
+        raise UnknownApp(app=wanted, near=near(wanted, (workload.workload_id for workload in workloads)))
 
     def pools(self, platform: str | None = None) -> list[PoolView]:
         pools = self._ledger.pools(platform)
         if platform is not None and not pools:
-            raise UnknownPlatform(platform=platform)
+            raise self._unknown_platform(platform)
         held = {(use.platform, use.pool): use for use in self._ledger.in_use()}
         views = (_pool_view(pool, held.get((pool.platform, pool.name))) for pool in pools)
         return sorted(views, key=lambda view: (view.pool.platform, view.pool.name))
@@ -58,8 +60,11 @@ class LedgerSource:
     def foreign(self, platform: str, *, after: str | None = None, limit: int = PAGE) -> Page[VolumeReport]:
         found = self._ledger.foreign(platform, after=after, limit=limit)
         if not found.items and not self._ledger.pools(platform):
-            raise UnknownPlatform(platform=platform)
+            raise self._unknown_platform(platform)
         return found
+
+    def _unknown_platform(self, platform: str) -> UnknownPlatform:
+        return UnknownPlatform(platform=platform, near=near(platform, {pool.platform for pool in self._ledger.pools()}))
 
     def claim(self, claim: str) -> Claim:
         found = self._ledger.claims(ClaimFilter(claim_id=ClaimId(claim)), limit=1).items

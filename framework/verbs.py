@@ -29,6 +29,7 @@ from storage.errors import (
 )
 from storage.inventory import Ledger, Turn
 from storage.model import Snapshot, Volume
+from storage.near import near
 from storage.platforms.base import Platform
 
 T = TypeVar("T")
@@ -62,7 +63,7 @@ class Verbs:
         try:
             return self._platforms[name]
         except KeyError:
-            raise UnknownPlatform(platform=name) from None
+            raise UnknownPlatform(platform=name, near=near(name, self._platforms)) from None
 
     def is_under_way(self, volume_or_snapshot: str) -> bool:
         """Whether the platform is at work on the stored intent."""

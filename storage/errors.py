@@ -66,11 +66,22 @@ class NotYet(PollyError):
     exit_code = 2
 
 
-class UnknownVolume(PollyError):
-    """There is no volume {volume}."""
+class Unknown(PollyError):
+    """There is no such thing."""
 
     status = 404
     exit_code = 4
+
+    @property
+    def advice(self) -> str:
+        """Begins with `near`, the name that may have been meant, where whoever raised it has found one."""
+        meant = self.fields.get("near")
+        return f"Did you mean {meant}? {super().advice}" if meant else super().advice
+
+
+class UnknownVolume(Unknown):
+    """There is no volume {volume}."""
+
     hint = "List what there is with: polly volume list"
 
 
@@ -80,51 +91,39 @@ class NotOnPlatform(UnknownVolume):
     hint = "List what it has besides Polly's own, after polly drift has looked, with: polly volume foreign --platform {platform}"
 
 
-class UnknownSnapshot(PollyError):
+class UnknownSnapshot(Unknown):
     """There is no snapshot {snapshot}."""
 
-    status = 404
-    exit_code = 4
     hint = "List what there is with: polly snapshot list"
 
 
-class UnknownClaim(PollyError):
+class UnknownClaim(Unknown):
     """There is no live claim {claim}."""
 
-    status = 404
-    exit_code = 4
     hint = "List what there is with: polly claim list"
 
 
-class UnknownPool(PollyError):
+class UnknownPool(Unknown):
     """There is no pool {pool} on platform {platform}."""
 
-    status = 404
-    exit_code = 4
     hint = "List what there is with: polly inventory"
 
 
-class UnknownPlatform(PollyError):
+class UnknownPlatform(Unknown):
     """There is no platform {platform}."""
 
-    status = 404
-    exit_code = 4
     hint = "Platforms are blocks [platforms.NAME] of polly.toml; list them with: polly inventory"
 
 
-class UnknownProfile(PollyError):
+class UnknownProfile(Unknown):
     """There is no profile {profile}."""
 
-    status = 404
-    exit_code = 4
     hint = "Profiles are blocks [profiles.NAME] of polly.toml; list them with: polly profile list"
 
 
-class UnknownApp(PollyError):
+class UnknownApp(Unknown):
     """There is no app {app}."""
 
-    status = 404
-    exit_code = 4
     hint = "List what there is with: polly app list"
 
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 import click
 
 from framework.failures import exit_code
 from storage.errors import PollyError
+from storage.near import near
 
 COMMANDS: Mapping[str, tuple[str, str]] = {
     "broker": ("framework.cli.running:broker", "Run the broker: the framework on Mesos, and the HTTP API."),
@@ -33,6 +35,8 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
 }
 """Where each command is, and what the list of all says of it: that list loads none of them."""
 INTERRUPTED = 130
+UNWRITABLE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
+"""What writing to a file without a name fails with, which standard output is: its disk is full, or its terminal gone."""
 
 
 class Root(click.Group):
@@ -46,18 +50,32 @@ class Root(click.Group):
         command: click.Command = getattr(import_module(module), name)
         return command
 
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            meant = near(args[0], COMMANDS)
+            raise click.UsageError(error.message + (f" Did you mean {meant!r}?" if meant else ""), ctx) from error
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, words) for name, (_, words) in COMMANDS.items()])
 
     def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> NoReturn:
         """Runs a command and ends the process; nothing but its exit status and a sentence on stderr tells of an error."""
-        extra["standalone_mode"] = False
+        extra |= {"standalone_mode": False, "color": None if _is_colourful(os.environ) else False}
+        _fill_standard_streams()
         try:
             found = super().main(args, *rest, **extra)
             sys.stdout.flush()
         except BrokenPipeError:
             _forget_stdout()
+            sys.exit(1)
+        except OSError as error:
+            if error.errno not in UNWRITABLE or error.filename is not None:
+                sys.exit(_tell(error))
+            _forget_stdout()
+            click.echo(f"polly: The answer cannot be written to standard output: {error.strerror}.", err=True)
             sys.exit(1)
         except Exception as error:
             sys.exit(_tell(error))
@@ -96,6 +114,22 @@ def _tell_usage(error: click.ClickException) -> None:
     click.echo(f"polly: {sentence if sentence[-1:] in '.?)' else sentence + '.'}", err=True)
     if isinstance(error, click.UsageError) and error.ctx is not None:
         click.echo(f"What it takes is shown by: {error.ctx.command_path} --help", err=True)
+
+
+def _is_colourful(environment: Mapping[str, str]) -> bool:
+    """Whether a terminal is to be sent what makes it print bold."""
+    return not environment.get("NO_COLOR") and environment.get("TERM") != "dumb"
+
+
+def _fill_standard_streams() -> None:
+    """Closed ones become /dev/null, so that no file or socket gets the number of one and is written to as that."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is None:
+            descriptor = os.open(os.devnull, os.O_RDWR)
+            if descriptor != number:
+                os.dup2(descriptor, number)
+                os.close(descriptor)
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115 - as long-lived as the process
 
 
 def _forget_stdout() -> None:

@@ -26,6 +26,7 @@ from storage.errors import AlreadyExists, Invalid, UnknownApp
 from storage.inventory import Advance, Placement, Restored, Workload
 from storage.lifecycle import ClaimState, ProofKind
 from storage.model import Claim, PlacementId, Proof, Volume, WorkloadId
+from storage.near import near
 
 logger = logging.getLogger(__name__)
 
@@ -109,10 +110,11 @@ class Apps:
 
     def app(self, app_id: str) -> AppState:
         """Raises UnknownApp."""
+        wanted, apps = "/" + app_id.strip("/"), self._context.picture.apps
         try:
-            return self._context.picture.apps[WorkloadId("/" + app_id.strip("/"))]
+            return apps[WorkloadId(wanted)]
         except KeyError:
-            raise UnknownApp(app=app_id) from None
+            raise UnknownApp(app=app_id, near=near(wanted, apps)) from None
 
     def scale(self, app_id: str, instances: int, actor: str) -> AppState:
         """More instances wait for offers; fewer are killed from the highest number down, and keep their volumes."""

@@ -34,10 +34,15 @@ from storage.model import (
     VolumeId,
     WorkloadId,
 )
+from storage.near import near
 
 NAMED: Final = lookup(rows.VOLUME, "FROM volumes WHERE volumes.name {among}")
 PARTIAL: Final = {"owner": "volumes.owner <> ''", "role": "volumes.role <> ''", "state": "volumes.state <> 'AVAILABLE'"}
 """What SQLite must read in a query to use the index that has only such rows."""
+ABOUT: Final = 200
+"""So many names that begin alike are looked at for the one that was meant."""
+LAST: Final = "\U0010ffff"
+"""Sorts behind whatever a name goes on with."""
 T = TypeVar("T")
 
 
@@ -87,7 +92,16 @@ class Reads:
         for column in (table.volume_id, table.name):
             if found := self._all(select(*rows.VOLUME).where(column == volume_id_or_name)):
                 return rows.volume(found[0])
-        raise UnknownVolume(volume=volume_id_or_name)
+        raise UnknownVolume(volume=volume_id_or_name, near=near(volume_id_or_name, self._names_about(volume_id_or_name)))
+
+    def _names_about(self, name: str) -> list[str]:
+        """Some names of volumes that begin alike, with or without an app's slash; no more of them than a few pages."""
+        column = schema.volumes.c.name
+        found: dict[str, None] = {}
+        for start in (name[: 2 * len(name) // 3], name[:1], f"/{name[: len(name) // 2]}"):
+            between = (column >= start) & (column < start + LAST)
+            found |= dict.fromkeys(row.name for row in self._all(select(column).where(between).order_by(column).limit(ABOUT)))
+        return list(found)
 
     def volumes(self, filter: VolumeFilter = VolumeFilter(), *, after: str | None = None, limit: int = 100) -> Page[Volume]:  # noqa: A002, B008
         """Volumes in the order of their creation, `limit` at a time; as fast with a million of them as with a few."""

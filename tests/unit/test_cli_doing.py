@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -292,7 +293,9 @@ def test_config_check(tmp_path: Path) -> None:
     result = CliRunner().invoke(root, ["config", "check", str(file)])
     assert (result.exit_code, "profiles.fast.filesystem" in result.stderr) == (2, True)
     result = CliRunner().invoke(root, ["config", "check", "/nowhere/polly.toml"])
-    assert (result.exit_code, result.stderr) == (2, "polly: the configuration is '/nowhere/polly.toml': No such file or directory.\n")
+    sentence, advice = result.stderr.splitlines()
+    assert (result.exit_code, sentence) == (2, "polly: The configuration /nowhere/polly.toml cannot be read: No such file or directory.")
+    assert "docs/operating.md" in advice
 
 
 def test_config_check_refuses_what_a_broker_would_not_start_with(tmp_path: Path) -> None:
@@ -400,6 +403,14 @@ def test_a_closed_pipe_is_silent() -> None:
     assert (done.returncode, done.stderr) == (1, "")
 
 
+@pytest.mark.parametrize(("target", "status"), [("/dev/full", 1), ("&-", 0)])
+def test_an_answer_that_cannot_be_written_is_no_defect(target: str, status: int) -> None:
+    command = f"{shlex.quote(sys.executable)} -c 'from framework.cli import main; main()' --version >{target}"
+    done = subprocess.run(["sh", "-c", command], cwd=ROOT, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    sentence = "polly: The answer cannot be written to standard output: No space left on device.\n"
+    assert (done.returncode, done.stderr) == (status, sentence if status else "")
+
+
 def test_docs_cli_is_what_the_commands_say() -> None:
     assert (ROOT / "docs/cli.md").read_text("utf-8") == reference.page(), "make it again: python -m framework.cli.reference > docs/cli.md"
 
@@ -438,7 +449,7 @@ def test_commands_that_ask_a_broker_load_neither_a_database_nor_a_web_framework(
 @pytest.mark.parametrize(
     ("args", "sentence"),
     [
-        (("volumes",), "No such command 'volumes'."),
+        (("volumes",), "No such command 'volumes'. Did you mean 'volume'?"),
         (("volume", "create"), "Missing argument 'NAME'."),
         (("volume", "list", "--label", "x"), "Invalid value for '--label': 'x' is not NAME=VALUE."),
         (("app", "run", "/nowhere/app.json"), "Invalid value for 'FILE': '/nowhere/app.json': No such file or directory."),

@@ -7,7 +7,7 @@ import pty
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -22,11 +22,11 @@ from tests.unit.front import NOW, fill
 ROOT = Path(__file__).parents[2]
 
 
-def on_a_terminal(*args: str, columns: int = 160) -> str:
+def on_a_terminal(*args: str, columns: int = 160, more: Mapping[str, str] = {}) -> str:
     """What a command prints on a terminal of so many columns."""
     ours, theirs = pty.openpty()
     code = "from framework.cli import main; main()"
-    environment = {**os.environ, "COLUMNS": str(columns), "TERM": "xterm"}
+    environment = {**os.environ, "COLUMNS": str(columns), "TERM": "xterm", "NO_COLOR": "", **more}
     process = subprocess.Popen([sys.executable, "-c", code, *args], cwd=ROOT, env=environment, stdout=theirs, stderr=theirs, stdin=theirs)
     os.close(theirs)
     found = b""
@@ -58,6 +58,12 @@ def test_a_table_on_a_terminal(tmp_path: Path) -> None:
     odd = on_a_terminal("events", "--newest-first", "--limit", "1", "--database", url)
     assert "[2J[bold]x" in odd
     assert "\x1b[2J" not in odd
+
+
+@pytest.mark.parametrize("calm", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])
+def test_a_terminal_that_is_to_stay_calm_gets_no_escapes(calm: dict[str, str]) -> None:
+    assert "\x1b[" in on_a_terminal("doctor", "--database", "sqlite:////nowhere.db")
+    assert "\x1b[" not in on_a_terminal("doctor", "--database", "sqlite:////nowhere.db", more=calm)
 
 
 def test_an_empty_part_is_no_row(capsys: pytest.CaptureFixture[str]) -> None:

@@ -163,6 +163,23 @@ def test_what_is_not_there_is_a_sentence_with_advice(polly: Polly, args: tuple[s
     assert result.stderr.splitlines()[1].startswith("List what there is with: polly ")
 
 
+@pytest.mark.parametrize(
+    ("args", "meant"),
+    [
+        (("app", "show", "countr"), "/counter"),
+        (("volume", "show", "/counter#0/dat"), "/counter#0/data"),
+        (("volume", "show", "counter#0/data"), "/counter#0/data"),
+        (("volume", "show", "hnad2"), "hand2"),
+        (("inventory", "--platform", "locl"), "local"),
+        (("volume", "foreign", "--platform", "loca"), "local"),
+    ],
+)
+def test_a_name_that_was_nearly_right_is_told(polly: Polly, args: tuple[str, ...], meant: str) -> None:
+    result = polly(*args)
+    assert result.exit_code == 4
+    assert result.stderr.splitlines()[1].startswith(f"Did you mean {meant}? ")
+
+
 # --- the whole ------------------------------------------------------------------------------------------
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from framework.broker import build_platforms
-from framework.config import check_against, load_config, parse_config
+from framework.config import UnreadableConfig, check_against, load_config, parse_config
 from storage.errors import Invalid, PollyError
 from storage.model import AccessMode, ReclaimPolicy
 from storage.platforms.base import Capabilities
@@ -151,8 +151,8 @@ def test_a_platform_whose_hold_ends_with_its_process_is_not_attached_by_the_brok
 
 
 def test_a_file_that_is_not_there_or_not_toml(tmp_path: Path) -> None:
-    with pytest.raises(Invalid, match="No such file"):
+    with pytest.raises(UnreadableConfig, match="No such file"):
         load_config(tmp_path / "absent.toml")
     (tmp_path / "bad.toml").write_text("= nothing")
-    with pytest.raises(Invalid, match="not TOML"):
+    with pytest.raises(UnreadableConfig, match="not TOML"):
         load_config(tmp_path / "bad.toml")
