@@ -14,7 +14,6 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -27,7 +26,8 @@ from framework.mesos.driver import Driver
 from framework.mesos.scheduler import Item
 from framework.rest.listening import check_address, listen
 from framework.service import BrokerOptions
-from storage.errors import Invalid, PollyError
+from framework.tokens import read_secret
+from storage.errors import PollyError
 from storage.inventory import open_ledger
 from storage.platforms.base import Platform
 from storage.platforms.registry import build
@@ -166,7 +166,7 @@ def _serve(engine: Engine, options: BrokerOptions, listener: socket.socket) -> N
 
 
 def _driver_maker(options: BrokerOptions, config: Config) -> DriverMaker:
-    secret = _secret(options.secret_file) if options.secret_file else None
+    secret = read_secret(options.secret_file, "--secret-file") if options.secret_file else None
 
     def make(framework_id: str | None, sink: Callable[[Item], None]) -> Driver:
         return Driver(
@@ -179,13 +179,6 @@ def _driver_maker(options: BrokerOptions, config: Config) -> DriverMaker:
         )
 
     return make
-
-
-def _secret(path: Path) -> str:
-    try:
-        return path.read_text("utf-8").strip()
-    except OSError as error:
-        raise Invalid(field="--secret-file", value=str(path), reason=error.strerror or str(error)) from error
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from ipaddress import ip_address
 from typing import Any
@@ -40,7 +41,10 @@ def check_address(host: str, port: int, *, token: str | None) -> tuple[int, int,
 
 
 def _unusable(host: str, port: int, error: OSError) -> Invalid:
-    return Invalid(field="--listen", value=f"{host}:{port}", reason=error.strerror or str(error))
+    reason = error.strerror or str(error)
+    if error.errno == errno.EADDRINUSE:
+        reason = "something listens there already, such as another broker; take another port, or 0 for any free one"
+    return Invalid(field="--listen", value=f"{host}:{port}", reason=reason)
 
 
 def is_loopback(host: str) -> bool:

@@ -34,6 +34,8 @@ def test_a_master_that_wants_a_secret(make_rig: MakeRig, tmp_path: Path) -> None
     wrong, right = tmp_path / "wrong", tmp_path / "right"
     wrong.write_text("open barley\n")
     right.write_text("open sesame\n")
+    for secret in (wrong, right):
+        secret.chmod(0o600)
     for options in (["--principal", "polly", "--secret-file", str(wrong)], []):
         rig.log.unlink(missing_ok=True)
         rig.start_broker(*options, wait=False)
