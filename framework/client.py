@@ -11,7 +11,7 @@ from framework.failures import from_answer
 from framework.fetching import Fetcher, read_url
 from framework.records import plain, revive, revive_page
 from framework.service import BrokerInfo, DriftOrder, DriftReport, Explanation, ImportOrder, OfferView, VolumeOrder
-from framework.views import PAGE, AppView, EventFilter, PlatformView, PoolView
+from framework.views import PAGE, AppView, EventFilter, HeldVolume, PlatformView, PoolView
 from storage.filters import ClaimFilter, VolumeFilter
 from storage.model import Claim, Event, Hearing, Node, Page, Profile, Snapshot, Volume
 from storage.platforms.base import Finding, VolumeReport
@@ -80,8 +80,10 @@ class BrokerClient:
         return self._one(Volume, f"/v1/volumes/{_part(volume)}")
 
     def volumes(self, only: VolumeFilter, *, after: str | None = None, limit: int = PAGE) -> Page[Volume]:
-        labels = [f"{name}={value}" for name, value in only.labels.items()]
-        return self._page(Volume, "/v1/volumes", {**_asked(only, but="labels"), "label": labels}, after, limit)
+        return self._page(Volume, "/v1/volumes", _volumes_asked(only), after, limit)
+
+    def held_volumes(self, only: VolumeFilter, *, after: str | None = None, limit: int = PAGE) -> Page[HeldVolume]:
+        return self._page(HeldVolume, "/v1/volumes", {**_volumes_asked(only), "claims": True}, after, limit)
 
     def foreign(self, platform: str, *, after: str | None = None, limit: int = PAGE) -> Page[VolumeReport]:
         return self._page(VolumeReport, "/v1/foreign", {"platform": platform}, after, limit)
@@ -92,8 +94,10 @@ class BrokerClient:
     def claims(self, only: ClaimFilter, *, after: str | None = None, limit: int = PAGE) -> Page[Claim]:
         return self._page(Claim, "/v1/claims", _asked(only), after, limit)
 
-    def snapshots(self, volume: str | None = None, *, after: str | None = None, limit: int = PAGE) -> Page[Snapshot]:
-        return self._page(Snapshot, "/v1/snapshots", {"volume": volume}, after, limit)
+    def snapshots(
+        self, volume: str | None = None, *, external_id: str | None = None, after: str | None = None, limit: int = PAGE
+    ) -> Page[Snapshot]:
+        return self._page(Snapshot, "/v1/snapshots", {"volume": volume, "external_id": external_id}, after, limit)
 
     def events(self, only: EventFilter, *, after: str | None = None, limit: int = PAGE, newest_first: bool = False) -> Page[Event]:
         return self._page(Event, "/v1/events", {**_asked(only), "newest_first": newest_first}, after, limit)
@@ -156,6 +160,10 @@ def _asked(only: object, *, but: str = "") -> dict[str, Any]:
     """A filter as query parameters, without those that ask for anything."""
     fields: dict[str, Any] = plain(only)
     return {name: value for name, value in fields.items() if value is not None and name != but}
+
+
+def _volumes_asked(only: VolumeFilter) -> dict[str, Any]:
+    return {**_asked(only, but="labels"), "label": [f"{name}={value}" for name, value in only.labels.items()]}
 
 
 def _part(text: str) -> str:

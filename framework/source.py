@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from typing import Any
 
 from framework.mesos.instances import DELETING, TaskRecord
 from framework.mesos.tasks import decode_record
-from framework.views import PAGE, AppView, EventFilter, PoolView, TaskView, with_status
+from framework.views import PAGE, AppView, EventFilter, HeldVolume, PoolView, TaskView, with_status
 from storage.errors import Invalid, UnknownApp, UnknownClaim, UnknownPlatform, UnknownVolume
 from storage.filters import ClaimFilter, VolumeFilter
 from storage.inventory import Ledger, Placement, PoolUse, Workload
@@ -57,6 +58,12 @@ class LedgerSource:
     def volumes(self, only: VolumeFilter, *, after: str | None = None, limit: int = PAGE) -> Page[Volume]:
         return self._ledger.volumes(only, after=_number(after), limit=limit)
 
+    def held_volumes(self, only: VolumeFilter, *, after: str | None = None, limit: int = PAGE) -> Page[HeldVolume]:
+        found = self.volumes(only, after=after, limit=limit)
+        claims = self._ledger.claims_on([volume.volume_id for volume in found.items])
+        held = [HeldVolume(**_fields(volume), claims=tuple(claims.get(volume.volume_id, ()))) for volume in found.items]
+        return Page(items=held, after=found.after)
+
     def foreign(self, platform: str, *, after: str | None = None, limit: int = PAGE) -> Page[VolumeReport]:
         found = self._ledger.foreign(platform, after=after, limit=limit)
         if not found.items and not self._ledger.pools(platform):
@@ -75,8 +82,10 @@ class LedgerSource:
     def claims(self, only: ClaimFilter, *, after: str | None = None, limit: int = PAGE) -> Page[Claim]:
         return self._ledger.claims(only, after=after, limit=limit)
 
-    def snapshots(self, volume: str | None = None, *, after: str | None = None, limit: int = PAGE) -> Page[Snapshot]:
-        return self._ledger.snapshots(self._volume_id(volume), after=after, limit=limit)
+    def snapshots(
+        self, volume: str | None = None, *, external_id: str | None = None, after: str | None = None, limit: int = PAGE
+    ) -> Page[Snapshot]:
+        return self._ledger.snapshots(self._volume_id(volume), external_id=external_id, after=after, limit=limit)
 
     def nodes(self) -> list[Node]:
         return sorted(self._ledger.nodes(self._scheduler), key=lambda node: (node.hostname, node.node_id))
@@ -106,6 +115,10 @@ class LedgerSource:
 
     def close(self) -> None:
         self._ledger.close()
+
+
+def _fields(volume: Volume) -> dict[str, Any]:
+    return {name: getattr(volume, name) for name in Volume.__struct_fields__}
 
 
 def _number(after: str | None) -> str | None:

@@ -22,6 +22,13 @@ PAGE = 1000
 """How many records a program asks for at once."""
 
 
+class HeldVolume(Volume, frozen=True, kw_only=True, gc=False):
+    """A volume with who has it."""
+
+    claims: tuple[Claim, ...] = ()
+    """The live ones."""
+
+
 class AppStatus(StrEnum):
     """How an app is, in the words of Marathon's web interface, and DELETING."""
 
@@ -152,6 +159,8 @@ class Source(Protocol):
 
     def volumes(self, only: VolumeFilter, *, after: str | None = None, limit: int = PAGE) -> Page[Volume]: ...
 
+    def held_volumes(self, only: VolumeFilter, *, after: str | None = None, limit: int = PAGE) -> Page[HeldVolume]: ...
+
     def foreign(self, platform: str, *, after: str | None = None, limit: int = PAGE) -> Page[VolumeReport]:
         """Volumes that the platform has listed and the ledger does not have. Raises UnknownPlatform for one that has no pool."""
 
@@ -160,8 +169,10 @@ class Source(Protocol):
 
     def claims(self, only: ClaimFilter, *, after: str | None = None, limit: int = PAGE) -> Page[Claim]: ...
 
-    def snapshots(self, volume: str | None = None, *, after: str | None = None, limit: int = PAGE) -> Page[Snapshot]:
-        """All, or those of one volume by id or name. Raises UnknownVolume."""
+    def snapshots(
+        self, volume: str | None = None, *, external_id: str | None = None, after: str | None = None, limit: int = PAGE
+    ) -> Page[Snapshot]:
+        """All, or those of one volume by id or name, or that platforms call so. Raises UnknownVolume."""
 
     def nodes(self) -> Sequence[Node]: ...
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from storage.lifecycle import ClaimState, VolumeState
-from storage.model import ClaimId, NodeId, PlacementId, VolumeId
+from storage.model import ClaimId, PlacementId, VolumeId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +21,8 @@ class VolumeFilter:
     owner: str | None = None
     role: str | None = None
     name: str | None = None
+    external_id: str | None = None
+    """What the platform calls it."""
     labels: Mapping[str, str] = field(default_factory=dict)
     """Labels that a volume must have, all of them."""
 
@@ -31,7 +33,8 @@ class ClaimFilter:
 
     platform: str | None = None
     state: ClaimState | None = None
-    node: NodeId | None = None
+    node: str | None = None
+    """Its id, or its hostname."""
     scheduler: str | None = None
     volume_id: VolumeId | None = None
     placement_id: PlacementId | None = None

@@ -14,6 +14,7 @@ from framework.cli.output import Facts, Output
 from framework.cli.tables import Column
 from framework.cli.words import age, count, size
 from framework.client import BrokerClient
+from framework.marathon.ids import volume_name
 from framework.marathon.model import App
 from framework.marathon.reading import parse_json, read_app
 from framework.views import AppStatus, AppView, Source, TaskView
@@ -72,7 +73,7 @@ def show(app_id: str, source: Source, out: Output) -> None:
     out.record(view, lambda: _facts(view))
     if out.for_people and view.tasks:
         click.echo()
-        out.table(_task_columns(), [view.tasks], empty="")
+        out.table(_task_columns(view), [view.tasks], empty="")
     if out.for_people and view.state in (AppStatus.WAITING, AppStatus.DELAYED):
         out.hint(f"{count(view.missing, 'instance')} waiting; polly explain {view.app_id} says why.")
 
@@ -121,8 +122,13 @@ def _volume_lines(app: App) -> list[str]:
     return own + named + [f"{v.container_path}: folder {v.host_path} of the agent ({v.access})" for v in app.host_volumes]
 
 
-def _task_columns() -> list[Column[TaskView]]:
-    now = time.time()
+def _task_columns(view: AppView) -> list[Column[TaskView]]:
+    now, app = time.time(), read_app(view.spec)
+    named = {volume.container_path: volume.name for volume in app.external_volumes}
+
+    def name(task: TaskView, path: str) -> str:
+        return named.get(path) or volume_name(view.app_id, task.slot, path)
+
     return [
         Column("#", lambda task: str(task.slot), right=True),
         Column("STATE", lambda task: task.state),
@@ -130,7 +136,7 @@ def _task_columns() -> list[Column[TaskView]]:
         Column("ZONE", lambda task: task.zone, rank=3),
         Column("PORTS", lambda task: ",".join(map(str, task.ports)), rank=2),
         Column("RUNNING FOR", lambda task: age(task.started_at, now), right=True),
-        Column("VOLUMES", lambda task: ", ".join(f"{path}={volume}" for volume, path in task.volumes.items()), prose=True),
+        Column("VOLUMES", lambda task: ", ".join(f"{path}={name(task, path)}" for path in task.volumes.values()), prose=True),
         Column("TASK", lambda task: task.task_id, rank=4),
     ]
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import click
 
 from framework.cli.completing import CLAIMS, NODES, PLATFORMS, VOLUMES
-from framework.cli.options import asks, pages_through, reads
+from framework.cli.options import asks, empty, pages_through, reads
 from framework.cli.output import Facts, Output
 from framework.cli.tables import Column
 from framework.cli.words import age, moment
@@ -18,10 +18,7 @@ from storage.filters import ClaimFilter
 from storage.lifecycle import ClaimState
 from storage.model import Claim, NodeId
 
-NO_CLAIMS = (
-    "No live claim is there, or none that passes the filters. "
-    "A claim comes with a task that uses a volume; polly events tells of those that ended."
-)
+NO_CLAIMS = "No live claim is there. A claim comes with a task that uses a volume; polly events tells of those that ended."
 
 
 @click.group()
@@ -32,7 +29,7 @@ def claim() -> None:
 @claim.command("list")
 @click.option("--platform", help="Only claims on volumes of this platform.", shell_complete=PLATFORMS)
 @click.option("--state", type=click.Choice([*ClaimState], case_sensitive=False), help="Only claims in this state.")
-@click.option("--node", metavar="NODE-ID", help="Only claims of this node.", shell_complete=NODES)
+@click.option("--node", metavar="NODE", help="Only claims of this node, by id or hostname.", shell_complete=NODES)
 @click.option("--volume", metavar="VOLUME", help="Only claims on this volume, by id or name.", shell_complete=VOLUMES)
 @pages_through
 @reads
@@ -50,11 +47,11 @@ def list_claims(
     only = ClaimFilter(
         platform=platform,
         state=None if state is None else ClaimState(state.upper()),
-        node=None if node is None else NodeId(node),
+        node=node,
         volume_id=None if volume is None else source.volume(volume).volume_id,
     )
     found = pages(lambda key, many: source.claims(only, after=key, limit=many), after=after, limit=limit)
-    out.pages(claim_columns(hostnames(source) if out.for_people else {}), found, empty=NO_CLAIMS)
+    out.pages(claim_columns(hostnames(source) if out.for_people else {}), found, empty=empty("live claim", NO_CLAIMS))
 
 
 def claim_columns(hostnames: Mapping[NodeId, str], *, of_one_volume: bool = False) -> list[Column[Claim]]:

@@ -83,6 +83,7 @@ def _snapshots(source: Source, _: click.Context, __: str) -> Iterator[tuple[str,
 
 def _nodes(source: Source, _: click.Context, __: str) -> Iterator[tuple[str, str]]:
     for node in source.nodes():
+        yield node.hostname, node.state
         yield node.node_id, f"{node.hostname}, {node.state}"
 
 

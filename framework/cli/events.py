@@ -5,14 +5,14 @@ from __future__ import annotations
 import click
 
 from framework.cli.completing import CLAIMS, VOLUMES
-from framework.cli.options import pages_through, reads
+from framework.cli.options import empty, pages_through, reads
 from framework.cli.output import Output
 from framework.cli.tables import Column
 from framework.cli.words import instant
 from framework.views import EventFilter, Source, pages
 from storage.model import Event
 
-NO_EVENTS = "No event is there, or none that passes the filters. The log begins with the first volume, claim or app."
+NO_EVENTS = "No event is there. The log begins with the first volume, claim or app."
 
 
 @click.command()
@@ -40,7 +40,7 @@ def events(
     """Show the event log, the oldest first."""
     only = EventFilter(volume=volume, claim=claim, task=task)
     found = pages(lambda key, many: source.events(only, after=key, limit=many, newest_first=newest_first), after=after, limit=limit)
-    out.pages(event_columns(of_one_volume=volume is not None), found, empty=NO_EVENTS)
+    out.pages(event_columns(of_one_volume=volume is not None), found, empty=empty("event", NO_EVENTS))
 
 
 def event_columns(*, of_one_volume: bool) -> list[Column[Event]]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import click
 
 from framework.cli.completing import PLATFORMS, ZONES
-from framework.cli.options import reads
+from framework.cli.options import empty, reads
 from framework.cli.output import Output
 from framework.cli.tables import Column
 from framework.cli.words import age, clean, instant, labels, size
@@ -16,11 +16,10 @@ from framework.views import PlatformView, PoolView, Source, platforms
 from storage.model import Node, Profile
 
 NO_POOLS = (
-    "No pool is known, or none that passes the filters. Platforms are blocks [platforms.NAME] of polly.toml, and a broker reads their "
-    "pools: polly broker --config FILE"
+    "No pool is known. Platforms are blocks [platforms.NAME] of polly.toml, and a broker reads their pools: polly broker --config FILE"
 )
 NO_PROFILES = "No profile is known. Profiles are blocks [profiles.NAME] of polly.toml, and a broker stores them as it starts."
-NO_NODES = "No node is known, or none that passes the filters. Agents are noted as they are offered or run a task."
+NO_NODES = "No node is known. Agents are noted as they are offered or run a task."
 
 
 @click.command()
@@ -38,7 +37,7 @@ def inventory(platform: str | None, zone: str | None, source: Source, out: Outpu
     if found:
         out.table(_platform_columns(), [found], empty="")
         click.echo()
-    out.table(_pool_columns(), [pools], empty=NO_POOLS)
+    out.table(_pool_columns(), [pools], empty=empty("pool", NO_POOLS))
     for sentence in filter(None, (_silence(view, time.time()) for view in found)):
         click.echo(f"\n{sentence}")
 
@@ -143,7 +142,7 @@ def list_nodes(zone: str | None, state: str | None, source: Source, out: Output)
         Column("NODE", lambda node: node.node_id, rank=2),
         Column("SCHEDULER", lambda node: node.scheduler, rank=3),
     ]
-    out.table(columns, [found], empty=NO_NODES)
+    out.table(columns, [found], empty=empty("node", NO_NODES))
 
 
 def _slots(used: Mapping[str, int], slots: Mapping[str, int]) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from framework.cli.output import FORMS, Output
 from framework.cli.words import parse_size
@@ -19,6 +20,8 @@ from storage.errors import PollyError
 
 Command = Callable[..., None]
 DEFAULT_BROKER = "http://127.0.0.1:7070"
+NOT_NARROWING = frozenset({"output", "database", "broker", "token_file", "limit", "newest_first"})
+"""Options of lists that are no filters."""
 
 
 class Size(click.ParamType[int]):
@@ -101,6 +104,22 @@ def pages_through(command: Command) -> Command:
     after = click.option("--after", metavar="KEY", help="Go on after this; the last part of a list says what to give here.")
     limit = click.option("--limit", type=click.IntRange(1), help="Print at most so many; without it, all.")
     return after(limit(command))
+
+
+def empty(thing: str, otherwise: str) -> str:
+    """What an empty list of things says: by what it was narrowed, or `otherwise`, which says how there come to be some."""
+    ctx = click.get_current_context()
+    typed = [option for option in ctx.command.params if ctx.get_parameter_source(option.name or "") is ParameterSource.COMMANDLINE]
+    narrowed = [option for option in typed if option.name not in NOT_NARROWING]
+    if not narrowed:
+        return otherwise
+    words = " ".join(f"{option.opts[0]} {value}" for option in narrowed for value in _each(ctx.params[option.name or ""]))
+    return f"No {thing} passes {words}. All that there are: {ctx.command_path}"
+
+
+def _each(value: Any) -> list[str]:
+    values = value if isinstance(value, tuple) else (value,)
+    return ["=".join(it) if isinstance(it, tuple) else str(it) for it in values]
 
 
 @contextmanager

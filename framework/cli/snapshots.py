@@ -7,7 +7,7 @@ import time
 import click
 
 from framework.cli.completing import SNAPSHOTS, VOLUMES
-from framework.cli.options import asks, pages_through, reads
+from framework.cli.options import asks, empty, pages_through, reads
 from framework.cli.output import Output
 from framework.cli.tables import Column
 from framework.cli.words import age, size
@@ -40,7 +40,7 @@ def list_snapshots(volume: str | None, after: str | None, limit: int | None, sou
         Column("AGE", lambda snapshot: age(snapshot.created_at, now), right=True, rank=1),
     ]
     found = pages(lambda key, many: source.snapshots(volume, after=key, limit=many), after=after, limit=limit)
-    out.pages(columns, found, empty=NO_SNAPSHOTS)
+    out.pages(columns, found, empty=empty("snapshot", NO_SNAPSHOTS))
 
 
 @snapshot.command("delete")

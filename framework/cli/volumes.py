@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import click
@@ -11,23 +11,24 @@ import click
 from framework.cli.claims import claim_columns, hostnames
 from framework.cli.completing import APPS, FOREIGN, PLATFORMS, POOLS, PROFILES, SNAPSHOTS, VOLUMES, ZONES
 from framework.cli.events import event_columns
-from framework.cli.options import Label, Size, asks, pages_through, reads
+from framework.cli.options import Label, Size, asks, empty, pages_through, reads
 from framework.cli.output import Facts, Output
 from framework.cli.tables import Column
 from framework.cli.words import age, labels, moment, size
 from framework.client import BrokerClient
 from framework.service import ImportOrder, VolumeOrder
-from framework.views import EventFilter, Source, pages
+from framework.views import EventFilter, HeldVolume, Source, pages
 from storage.filters import ClaimFilter, VolumeFilter
-from storage.lifecycle import VolumeState
-from storage.model import Claim, Event, SnapshotId, Volume
+from storage.lifecycle import ClaimState, VolumeState
+from storage.model import Claim, Event, NodeId, SnapshotId, Volume
 from storage.platforms.base import VolumeReport
 
 NO_VOLUMES = (
-    "No volume is there, or none that passes the filters. "
-    "An app's own are made with it: polly app run FILE; by hand: polly volume create NAME --profile PROFILE --size 1GiB"
+    "No volume is there. An app's own are made with it: polly app run FILE; by hand: polly volume create NAME --profile PROFILE --size 1GiB"
 )
 STORY = 10
+MOST_HOLDERS = 2
+"""So many nodes that hold a volume are named in a list."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +53,7 @@ def volume() -> None:
 @click.option("--state", type=click.Choice([*VolumeState], case_sensitive=False), help="Only volumes in this state.")
 @click.option("--owner", metavar="APP", help="Only volumes of this app.", shell_complete=APPS)
 @click.option("--role", help="Only volumes of this Mesos role.")
+@click.option("--external-id", metavar="ID", help="Only the volume that its platform calls so.")
 @click.option("--label", "wanted", type=Label(), multiple=True, help="Only volumes with this label; may be given again.")
 @pages_through
 @reads
@@ -63,6 +65,7 @@ def list_volumes(
     state: str | None,
     owner: str | None,
     role: str | None,
+    external_id: str | None,
     wanted: Sequence[tuple[str, str]],
     after: str | None,
     limit: int | None,
@@ -76,12 +79,13 @@ def list_volumes(
         profile=profile,
         zone=zone,
         state=None if state is None else VolumeState(state.upper()),
-        owner=owner,
+        owner=owner and f"/{owner.strip('/')}",
         role=role,
+        external_id=external_id,
         labels=dict(wanted),
     )
-    found = pages(lambda key, many: source.volumes(only, after=key, limit=many), after=after, limit=limit)
-    out.pages(volume_columns(), found, empty=NO_VOLUMES)
+    found = pages(lambda key, many: source.held_volumes(only, after=key, limit=many), after=after, limit=limit)
+    out.pages(volume_columns(hostnames(source) if out.for_people else {}), found, empty=empty("volume", NO_VOLUMES))
 
 
 @volume.command("foreign", short_help="List what a platform has that is not Polly's.")
@@ -103,12 +107,13 @@ def list_foreign(platform: str, after: str | None, limit: int | None, source: So
     out.pages(columns, found, empty=f"Nothing is known but Polly's own. The platform is listed by: polly drift --platform {platform}")
 
 
-def volume_columns() -> list[Column[Volume]]:
+def volume_columns(hostnames: Mapping[NodeId, str]) -> list[Column[HeldVolume]]:
     now = time.time()
     return [
         Column("NAME", lambda volume: volume.name),
         Column("SIZE", lambda volume: size(volume.size_mib), right=True),
         Column("STATE", lambda volume: volume.state),
+        Column("HELD BY", lambda volume: _held_by(volume, hostnames)),
         Column("POOL", lambda volume: f"{volume.platform}/{volume.pool}", rank=1),
         Column("PROFILE", lambda volume: volume.profile, rank=2),
         Column("EPOCH", lambda volume: str(volume.epoch), right=True, rank=5),
@@ -117,6 +122,13 @@ def volume_columns() -> list[Column[Volume]]:
         Column("AGE", lambda volume: age(volume.created_at, now), right=True, rank=3),
         Column("VOLUME", lambda volume: volume.volume_id, rank=7),
     ]
+
+
+def _held_by(volume: HeldVolume, hostnames: Mapping[NodeId, str]) -> str:
+    """`agent1`, or `agent1 (STRANDED)` where the volume is not just mounted there; of many the first."""
+    claims = [(hostnames.get(claim.holder.node) or claim.holder.node, claim.state) for claim in volume.claims]
+    named = [host if state is ClaimState.MOUNTED else f"{host} ({state})" for host, state in claims[:MOST_HOLDERS]]
+    return ", ".join(named) + (f" and {len(claims) - MOST_HOLDERS} more" if len(claims) > MOST_HOLDERS else "")
 
 
 @volume.command("show", short_help="Show one volume, who holds it and what happened to it.")
@@ -130,7 +142,7 @@ def show(name: str, source: Source, out: Output) -> None:
         claims=tuple(source.claims(ClaimFilter(volume_id=found.volume_id)).items),
         events=tuple(source.events(EventFilter(volume=found.volume_id), limit=STORY, newest_first=True).items),
     )
-    out.record(story, lambda: volume_facts(found))
+    out.record(story, lambda: volume_facts(found, _origin(source, found)))
     if not out.for_people:
         return
     click.echo()
@@ -140,7 +152,22 @@ def show(name: str, source: Source, out: Output) -> None:
         out.table(event_columns(of_one_volume=True), [story.events], empty="")
 
 
-def volume_facts(volume: Volume) -> Facts:
+def _origin(source: Source, volume: Volume) -> str:
+    """What a copy is one of, in Polly's names as long as that is there."""
+    if volume.snapshot is not None:
+        for snapshot in source.snapshots(external_id=volume.snapshot).items:
+            if snapshot.platform == volume.platform:
+                return f"snapshot {snapshot.snapshot_id}" + (f" ({snapshot.name})" if snapshot.name else "")
+        return f"snapshot {volume.snapshot}, as the platform calls it"
+    if volume.source is not None:
+        for original in source.volumes(VolumeFilter(platform=volume.platform, external_id=volume.source)).items:
+            return f"volume {original.name}"
+        return f"volume {volume.source}, as the platform calls it"
+    return ""
+
+
+def volume_facts(volume: Volume, origin: str) -> Facts:
+    """`origin` is what it is a copy of."""
     return [
         ("volume", volume.volume_id),
         ("name", volume.name),
@@ -150,7 +177,7 @@ def volume_facts(volume: Volume) -> Facts:
         ("profile", volume.profile or "-"),
         ("filesystem", f"{volume.filesystem}, {_born(volume)}"),
         ("on the platform", volume.external_id or "not made yet"),
-        *([("copy of", f"snapshot {volume.snapshot}" if volume.snapshot else f"volume {volume.source}")] if volume.is_copy else []),
+        *([("copy of", origin)] if origin else []),
         ("access", volume.access_mode),
         ("epoch", str(volume.epoch)),
         ("owner", volume.owner or "-"),
@@ -201,9 +228,8 @@ def create(
     )
     made = broker.create_volume(order)
     rounded = size_mib is not None and size_mib < made.size_mib
-    out.record(
-        made, lambda: [*volume_facts(made), *([("asked for", f"{size(size_mib or 0)}, its platform makes more")] if rounded else [])]
-    )
+    note = [("asked for", f"{size(size_mib or 0)}, its platform makes more")] if rounded else []
+    out.record(made, lambda: [*volume_facts(made, _origin(broker, made)), *note])
 
 
 @volume.command("import")
@@ -215,7 +241,7 @@ def create(
 def adopt(external_id: str, platform: str, name: str, profile: str, broker: BrokerClient, out: Output) -> None:
     """Take over a volume that the platform has and Polly did not make. It is never formatted."""
     made = broker.import_volume(ImportOrder(platform=platform, external_id=external_id, name=name, profile=profile))
-    out.record(made, lambda: volume_facts(made))
+    out.record(made, lambda: volume_facts(made, _origin(broker, made)))
 
 
 @volume.command("delete")
@@ -248,4 +274,4 @@ def snapshot(name: str, label: str, broker: BrokerClient, out: Output) -> None:
 def expand(name: str, size_mib: int, broker: BrokerClient, out: Output) -> None:
     """Make a volume larger. Its filesystem grows with its next mount."""
     grown = broker.expand_volume(name, size_mib)
-    out.record(grown, lambda: volume_facts(grown))
+    out.record(grown, lambda: volume_facts(grown, _origin(broker, grown)))

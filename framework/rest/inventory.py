@@ -11,7 +11,7 @@ from framework.views import EventFilter, platforms, with_status
 from storage.errors import Invalid
 from storage.filters import ClaimFilter, VolumeFilter
 from storage.lifecycle import ClaimState, VolumeState
-from storage.model import NodeId, PlacementId, VolumeId
+from storage.model import PlacementId, VolumeId
 
 router = APIRouter(prefix="/v1")
 
@@ -46,10 +46,13 @@ def list_volumes(
     owner: str | None = None,
     role: str | None = None,
     name: str | None = None,
+    external_id: str | None = None,
     label: Annotated[list[str], Query()] = [],  # noqa: B006 - FastAPI copies it
+    claims: bool = False,
     after: str | None = None,
     limit: Limit = 100,
 ) -> Response:
+    """With `claims` each volume has the live claims on it."""
     only = VolumeFilter(
         platform=platform,
         pool=pool,
@@ -59,9 +62,11 @@ def list_volumes(
         owner=owner,
         role=role,
         name=name,
+        external_id=external_id,
         labels=read_labels(label),
     )
-    return paged(polly.source.volumes(only, after=after, limit=limit))
+    ask = polly.source.held_volumes if claims else polly.source.volumes
+    return paged(ask(only, after=after, limit=limit))
 
 
 @router.get("/volumes/{volume:path}")
@@ -95,7 +100,7 @@ def list_claims(
     only = ClaimFilter(
         platform=platform,
         state=read_state(ClaimState, state),
-        node=None if node is None else NodeId(node),
+        node=node,
         scheduler=scheduler,
         volume_id=None if volume_id is None else VolumeId(volume_id),
         placement_id=None if placement_id is None else PlacementId(placement_id),
@@ -109,8 +114,10 @@ def get_claim(polly: Polly, claim: str) -> Response:
 
 
 @router.get("/snapshots")
-def list_snapshots(polly: Polly, volume: str | None = None, after: str | None = None, limit: Limit = 100) -> Response:
-    return paged(polly.source.snapshots(volume, after=after, limit=limit))
+def list_snapshots(
+    polly: Polly, volume: str | None = None, external_id: str | None = None, after: str | None = None, limit: Limit = 100
+) -> Response:
+    return paged(polly.source.snapshots(volume, external_id=external_id, after=after, limit=limit))
 
 
 @router.get("/nodes")

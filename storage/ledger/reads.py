@@ -123,8 +123,11 @@ class Reads:
         """Live claims in the order of their ids, `limit` at a time."""
         table, f = schema.claims, filter
         statement = _with_name(select(*rows.CLAIM, schema.volumes.c.name), table).order_by(table.c.claim_id).limit(limit + 1)
-        statement = _with(statement, table, platform=f.platform, state=f.state, node_id=f.node, scheduler=f.scheduler)
+        statement = _with(statement, table, platform=f.platform, state=f.state, scheduler=f.scheduler)
         statement = _with(statement, table, volume_id=f.volume_id, placement_id=f.placement_id, claim_id=f.claim_id)
+        if f.node is not None:
+            named = select(schema.nodes.c.node_id).where(schema.nodes.c.hostname == f.node)
+            statement = statement.where((table.c.node_id == f.node) | table.c.node_id.in_(named))
         if after is not None:
             statement = statement.where(table.c.claim_id > after)
         return _page(self._all(statement), limit, rows.named_claim, lambda row: row.claim_id)
@@ -152,10 +155,13 @@ class Reads:
         with self._database.reading() as session:
             return nodes_of(session.all, scheduler)
 
-    def snapshots(self, volume_id: VolumeId | None = None, *, after: str | None = None, limit: int = 100) -> Page[Snapshot]:
+    def snapshots(
+        self, volume_id: VolumeId | None = None, *, external_id: str | None = None, after: str | None = None, limit: int = 100
+    ) -> Page[Snapshot]:
         """Snapshots in the order of their ids, `limit` at a time."""
         table = schema.snapshots
-        statement = _with(select(table).order_by(table.c.snapshot_id).limit(limit + 1), table, volume_id=volume_id)
+        statement = select(table).order_by(table.c.snapshot_id).limit(limit + 1)
+        statement = _with(statement, table, volume_id=volume_id, external_id=external_id)
         if after is not None:
             statement = statement.where(table.c.snapshot_id > after)
         return _page(self._all(statement), limit, rows.snapshot, lambda row: row.snapshot_id)
@@ -233,7 +239,7 @@ def _volumes(f: VolumeFilter, after: str | None, limit: int) -> Select[Any]:
         statement = statement.join(label, (label.c.key == key) & (label.c.value == value) & (number == table.c.number))
     statement = statement.order_by(number).limit(limit + 1)
     statement = _with(statement, table, platform=f.platform, pool=f.pool, profile=f.profile, zone=f.zone, name=f.name)
-    statement = _with(statement, table, state=f.state, owner=f.owner, role=f.role)
+    statement = _with(statement, table, state=f.state, owner=f.owner, role=f.role, external_id=f.external_id)
     for name in ("owner", "role"):
         if getattr(f, name):
             statement = statement.where(text(PARTIAL[name]))

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from click.testing import CliRunner, Result
+from msgspec.structs import replace
 
 from framework.cli.root import root
 from framework.rest.app import create_app
 from framework.rest.server import serve
 from storage.inventory import open_ledger
-from storage.model import VolumeId
+from storage.model import ExternalId, Snapshot, SnapshotId, VolumeId
 from tests.unit.front import NOW, TASK, FakeBroker, fill, hand_made
 
 Polly = Callable[..., Result]
@@ -64,7 +66,7 @@ def test_apps(polly: Polly) -> None:
 def test_one_app(polly: Polly) -> None:
     text = polly("app", "show", "counter").stdout
     assert "data: 64 MiB of profile fast, its own" in text
-    assert "data=v1" in text
+    assert "data=/counter#0/data" in text
     assert read(polly("app", "show", "/counter", "-o", "json"))["app_id"] == "/counter"
 
 
@@ -75,7 +77,7 @@ def test_inventory(polly: Polly) -> None:
     assert "local/main\tz1\t10 GiB\t0 MiB\t0 MiB\t1\t2.1 GiB\t7.9 GiB\t64 MiB\t1\tonline" in text
     empty = polly("inventory", "--zone", "z9")
     assert (empty.exit_code, empty.stdout) == (0, "")
-    assert "No pool is known" in empty.stderr
+    assert "No pool passes --zone z9." in empty.stderr
     assert polly("inventory", "--platform", "none").exit_code == 4
 
 
@@ -91,7 +93,11 @@ def test_volumes_by_filter(polly: Polly) -> None:
     assert [v["volume_id"] for v in read(polly("volume", "list", "--owner", "/counter", "--platform", "local", "-o", "json"))] == ["v1"]
     nothing = polly("volume", "list", "--zone", "z9")
     assert nothing.stdout == ""
-    assert "polly volume create" in nothing.stderr
+    assert nothing.stderr == "No volume passes --zone z9. All that there are: polly volume list\n"
+    one = read(polly("volume", "list", "--external-id", "x1", "--owner", "counter", "-o", "json"))
+    assert [(v["volume_id"], v["claims"][0]["claim_id"]) for v in one] == [("v1", "c1")]
+    held = {row[0]: row[3] for row in rows(polly("volume", "list"))[1:]}
+    assert held == {"/counter#0/data": "agent1 (RESERVED)", "hand2": "-", "hand3": "-"}
 
 
 def test_lists_go_on_where_they_were_cut(polly: Polly) -> None:
@@ -116,6 +122,30 @@ def test_one_volume(polly: Polly) -> None:
     assert "it is free" in free.stderr
 
 
+def test_a_copy_is_told_by_the_names_of_what_it_is_one_of(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/ledger.db"
+    with closing(open_ledger(url, clock=lambda: NOW)) as ledger:
+        fill(ledger)
+        with ledger.begin("test") as tx:
+            made = Snapshot(
+                snapshot_id=SnapshotId("s1"),
+                volume_id=VolumeId("v1"),
+                platform="local",
+                external_id=None,
+                size_mib=64,
+                token="t",
+                name="before",
+                state="PENDING",
+            )
+            tx.plan_snapshot(made)
+            tx.snapshot_made(made.snapshot_id, ExternalId("x1.snap"), 64, NOW)
+            tx.plan(replace(hand_made("4", {}), source=ExternalId("x1")), token="t4")
+            tx.plan(replace(hand_made("5", {}), snapshot=ExternalId("x1.snap")), token="t5")
+    shown = [CliRunner().invoke(root, ["volume", "show", f"v{at}", "--database", url]).stdout for at in (4, 5)]
+    copies = [line.split("  ")[-1] for text in shown for line in text.splitlines() if line.startswith("copy of")]
+    assert copies == ["volume /counter#0/data", "snapshot s1 (before)"]
+
+
 def test_claims(polly: Polly) -> None:
     assert rows(polly("claim", "list", "--node", "S1", "--volume", "v1", "--state", "reserved"))[1][:3] == [
         "c1",
@@ -126,7 +156,9 @@ def test_claims(polly: Polly) -> None:
     assert f"task         {TASK}" in shown
     assert "volume       /counter#0/data (v1)" in shown
     assert "node         agent1 (S1)" in shown
-    assert "polly events" in polly("claim", "list", "--state", "stranded").stderr
+    assert rows(polly("claim", "list", "--node", "agent1"))[1][0] == "c1"
+    assert rows(polly("claim", "list", "--node", "agent2")) == []
+    assert polly("claim", "list", "--state", "stranded").stderr.startswith("No live claim passes --state STRANDED.")
 
 
 def test_snapshots_and_events(polly: Polly) -> None:

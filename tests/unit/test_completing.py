@@ -71,7 +71,7 @@ def offered(url: str, request: pytest.FixtureRequest) -> Iterator[Offered]:
         ("volume create x --profile f", ["fast\text4, retain"]),
         ("volume import --platform local ", ["vol-9\told"]),
         ("node list --zone ", ["z1\t"]),
-        ("claim list --node ", ["S1\tagent1, UP"]),
+        ("claim list --node ", ["agent1\tUP", "S1\tagent1, UP"]),
         ("claim show ", ["c1\tRESERVED, volume v1"]),
         ("claim release ", []),
         ("snapshot delete ", []),
