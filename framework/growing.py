@@ -23,7 +23,7 @@ class Growing(Snapshots):
         volume = self._ledger.volume(name)
         platform, external = self.platform(volume.platform), volume.external_id
         if not 0 < size_mib <= MOST_MIB:
-            raise Invalid(field="size", value=size_mib, reason="give the size in MiB, more than 0")
+            raise Invalid(field="size_mib", value=size_mib, reason="give the size in MiB, more than 0")
         if external is not None:
             self._make_sure_it_grows(volume, platform)
         wanted = platform.fit(size_mib, self._parameters(volume), pool=volume.pool)

@@ -49,7 +49,7 @@ class BrokerInfo(Struct, frozen=True, kw_only=True):
     hostname: str = ""
 
 
-class VolumeOrder(Struct, frozen=True, kw_only=True):
+class VolumeOrder(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A volume to be made by hand."""
 
     name: str
@@ -61,7 +61,7 @@ class VolumeOrder(Struct, frozen=True, kw_only=True):
     """The volume, by id or name, that it is to be a clone of."""
 
 
-class ImportOrder(Struct, frozen=True, kw_only=True):
+class ImportOrder(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A volume of a platform that Polly did not make, to be taken over."""
 
     platform: str
@@ -70,7 +70,7 @@ class ImportOrder(Struct, frozen=True, kw_only=True):
     profile: str
 
 
-class DriftOrder(Struct, frozen=True, kw_only=True):
+class DriftOrder(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What is to be looked at."""
 
     platform: str | None = None

@@ -218,7 +218,7 @@ def _checked_name(name: str) -> str:
 
 def _checked_size(size_mib: int | None, profile: Profile) -> int:
     if size_mib is None or not 0 < size_mib <= MOST_MIB:
-        raise Invalid(field="size", value=size_mib, reason="give the size in MiB, more than 0")
+        raise Invalid(field="size_mib", value=size_mib, reason="give the size in MiB, more than 0")
     if size_mib < profile.min_mib or (profile.max_mib is not None and size_mib > profile.max_mib):
         top = "no maximum" if profile.max_mib is None else f"{profile.max_mib} MiB"
         raise Invalid(field="size", value=f"{size_mib} MiB", reason=f"profile {profile.name} allows {profile.min_mib} MiB to {top}")

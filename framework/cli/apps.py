@@ -32,7 +32,8 @@ def app() -> None:
 @asks
 def run(file: IO[bytes], broker: BrokerClient, out: Output) -> None:
     """Submit the app definition in FILE (Marathon's JSON; - reads it from standard input)."""
-    definition = parse_json(file.read())
+    name = str(getattr(file, "name", "<stdin>"))
+    definition = parse_json(file.read(), "standard input" if name == "<stdin>" else name)
     read_app(definition)
     made = broker.run_app(definition)
     if not out.for_people:

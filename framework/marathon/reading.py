@@ -60,13 +60,13 @@ def parse_app(text: str | bytes) -> App:
     return read_app(parse_json(text))
 
 
-def parse_json(text: str | bytes) -> Any:
-    """Raises Invalid, with the line, for a text that is no JSON."""
+def parse_json(text: str | bytes, what: str = "the app definition") -> Any:
+    """Raises Invalid, with the line, for a text that is no JSON; `what` the text is, in the words of whoever wrote it."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
         start = text[:60].decode("utf-8", "replace") if isinstance(text, bytes) else text[:60]
-        raise Invalid(field="the app definition", value=start, reason=f"not JSON: {error}") from error
+        raise Invalid(field=what, value=start, reason=f"not JSON: {error}") from error
 
 
 def _read(app: Section) -> App:

@@ -35,6 +35,15 @@ def _actor(request: Request) -> str:
     return f"operator:{named or 'api'}"
 
 
+def only_known(request: Request) -> None:
+    """Raises Invalid for a parameter that the route does not have: a filter that is misspelt must not mean everything."""
+    known = sorted(parameter.alias for parameter in request.scope["route"].dependant.query_params)
+    for name, value in request.query_params.items():
+        if name not in known:
+            there_are = f"; there are {', '.join(known)}" if known else ", nor any other here"
+            raise Invalid(field=name, value=value, reason=f"there is no such parameter{there_are}")
+
+
 async def _body(request: Request) -> bytes:
     """Raises Invalid for a body that is too large."""
     found = bytearray()

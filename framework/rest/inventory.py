@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, TypeVar
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Depends, Query, Response
 
-from framework.rest.context import Polly, answer, listed, paged
+from framework.rest.context import Polly, answer, listed, only_known, paged
 from framework.views import EventFilter, platforms, with_status
 from storage.errors import Invalid
 from storage.filters import ClaimFilter, VolumeFilter
 from storage.lifecycle import ClaimState, VolumeState
 from storage.model import PlacementId, VolumeId
 
-router = APIRouter(prefix="/v1")
+router = APIRouter(prefix="/v1", dependencies=[Depends(only_known)])
 
 MOST = 10_000
 Limit = Annotated[int, Query(ge=1, le=MOST)]

@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import TypeVar
 
 import msgspec
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Depends, Response
 
 from framework.marathon.reading import parse_json
 from framework.records import encode, revive
-from framework.rest.context import Actor, Body, Polly, answer
+from framework.rest.context import Actor, Body, Polly, answer, only_known
 from framework.service import DriftOrder, ImportOrder, VolumeOrder
 from storage.errors import Invalid
 from storage.model import ClaimId, SnapshotId
 
-router = APIRouter(prefix="/v1")
+router = APIRouter(prefix="/v1", dependencies=[Depends(only_known)])
 T = TypeVar("T")
 
 
@@ -31,7 +31,7 @@ class _Reason(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def _read(kind: type[T], body: bytes) -> T:
-    found = parse_json(body or b"{}")
+    found = parse_json(body or b"{}", "the request")
     try:
         encode(found)
     except UnicodeEncodeError as error:

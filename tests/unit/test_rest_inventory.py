@@ -200,6 +200,26 @@ def test_no_other_address_without_a_token(broker: FakeBroker) -> None:
         serve(app, "256.1.1.1", 0, token=None)
 
 
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("/v1/volumes?ownr=/counter", "ownr is '/counter': there is no such parameter; there are after, claims, external_id, label, "),
+        ("/v1/platforms?zone=z1", "zone is 'z1': there is no such parameter, nor any other here."),
+    ],
+)
+def test_a_parameter_that_is_misspelt_is_refused(http: TestClient, path: str, message: str) -> None:
+    refused = http.get(path)
+    assert refused.status_code == 422
+    assert refused.json()["message"].startswith(message)
+
+
+def test_a_body_that_is_not_json_or_has_a_field_too_many(http: TestClient, broker: FakeBroker) -> None:
+    assert http.post("/v1/volumes", content=b"{").json()["message"].startswith("the request is '{': not JSON")
+    refused = http.post("/v1/volumes", json={"name": "db", "profile": "fast", "size": 5})
+    assert (refused.status_code, broker.calls) == (422, [])
+    assert "unknown field `size`" in refused.json()["message"]
+
+
 def test_the_token_file(tmp_path: Path) -> None:
     path = tmp_path / "token"
     path.write_text("secret-word\n")
