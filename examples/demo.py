@@ -40,7 +40,8 @@ class Broken(Exception):
 
 
 def step(words: str) -> None:
-    print(f"\n\033[1m== {words}\033[0m" if sys.stdout.isatty() else f"\n== {words}", flush=True)
+    bold = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    print(f"\n\033[1m== {words}\033[0m" if bold else f"\n== {words}", flush=True)
 
 
 class Demo:

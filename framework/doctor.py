@@ -127,6 +127,18 @@ def _config(path: Path) -> Iterator[Finding]:
     for name in config.platforms:
         yield from _platform(config, name, pools)
     yield from of_doubles(config, pools)
+    yield from _poolless(config, pools)
+
+
+def _poolless(config: Config, pools: Sequence[Pool]) -> Iterator[Finding]:
+    """Profiles that no pool qualifies for, though each platform that they may use has shown its pools."""
+    shown = {pool.platform for pool in pools}
+    for profile in config.profiles.values():
+        wanted = set(profile.platforms or config.platforms)
+        if wanted <= shown and not any(profile.qualifies(pool) for pool in pools):
+            there = ", ".join(f"{pool.platform}/{pool.name}" for pool in pools if pool.platform in wanted)
+            mend = f"Mend its platforms, pools or pool_labels; the pools there are {there}."
+            yield _wrong("config", f"no pool qualifies for profile {profile.name}, so no volume of it can be made", mend)
 
 
 def of_doubles(config: Config, pools: Sequence[Pool]) -> Iterator[Finding]:

@@ -157,6 +157,7 @@ class VolumeInUse(PollyError):
 
     status = 409
     exit_code = 5
+    hint = "It is free once that task has ended and let go of it. polly volume show {volume} says more, polly app scale or kill ends it."
 
 
 class StaleEpoch(PollyError):
@@ -179,6 +180,7 @@ class PoolFull(PollyError):
 
     status = 507
     exit_code = 6
+    hint = "The room of all pools is shown by: polly inventory"
 
 
 class NoSlot(PollyError):

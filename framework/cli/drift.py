@@ -76,14 +76,13 @@ def _document(report: DriftReport, node: _Node, found: Sequence[Drift]) -> dict[
 
 
 def _wait(broker: BrokerClient, out: Output) -> DriftReport:
-    """Shows how far the look is, on stderr, until it has ended."""
-    shown = ""
-    while (report := broker.drift()).running:
-        line = "; ".join(f"{part.platform}: {_progress(part)}" for part in report.platforms)
-        if line != shown and out.for_people:
-            out.hint(line)
-        shown = line
-        time.sleep(EVERY_S)
+    """Shows how far the look is until it has ended."""
+    try:
+        while (report := broker.drift()).running:
+            out.progress("; ".join(f"{part.platform}: {_progress(part)}" for part in report.platforms))
+            time.sleep(EVERY_S)
+    finally:
+        out.progress("")
     return report
 
 

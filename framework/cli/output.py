@@ -6,6 +6,7 @@ Lists are streamed part by part, so that a million volumes are no more work for 
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final, TypeVar
@@ -28,6 +29,8 @@ Facts = Sequence[tuple[str, str]]
 class Output:
     def __init__(self, form: str) -> None:
         self.form = form
+        self._progress = 0
+        """How much of its line on the terminal the last one took."""
 
     @property
     def for_people(self) -> bool:
@@ -41,6 +44,14 @@ class Output:
     def hint(self, sentence: str) -> None:
         """What to do next: beside the answer, never in it."""
         click.echo(clean(sentence), err=True)
+
+    def progress(self, line: str) -> None:
+        """How far something is that people wait for: one line on their terminal, over the one before; an empty one removes it."""
+        if not (self.for_people and sys.stderr.isatty()):
+            return
+        shown = clean(line)[: shutil.get_terminal_size().columns - 1]
+        click.echo(f"\r{shown.ljust(self._progress)}" + ("" if shown else "\r"), err=True, nl=False)
+        self._progress = len(shown)
 
     # --- one record -----------------------------------------------------------------------------
 

@@ -73,7 +73,8 @@ class Report:
         if self._wrong:
             later = [Problem(path=p.path, message=f"asks for {p.message}, which Polly does not do yet") for p in self._not_yet]
             raise InvalidApp.of([*self._wrong, *later])
-        raise NotYet(field=_joined([p.where for p in self._not_yet]), what=_joined([p.message for p in self._not_yet]))
+        first, *others = dict.fromkeys((p.where, p.message) for p in self._not_yet)
+        raise NotYet(field=first[0], what="; ".join([first[1], *(f"{where} for {message}" for where, message in others)]))
 
 
 def _joined(words: Sequence[str]) -> str:

@@ -364,7 +364,7 @@ class Apps:
             with self._context.ledger.begin("broker") as tx:
                 for task in over:
                     tx.drop_placement(task.task_id)
-                    tx.note("task.ended", placement_id=task.task_id, why=task.record.message)
+                    tx.note("task.ended", placement_id=task.task_id, why=f"{task.instance}: {task.record.message}")
         for task in over:
             self._context.drop(task)
         return [task for task in tasks if not _is_over(task)]

@@ -84,6 +84,11 @@ class Task(msgspec.Struct, kw_only=True, gc=False):
     """Its agent has been away for so long that another may take its slot."""
 
     @property
+    def instance(self) -> str:
+        """`/shop/db#0`, as people name it."""
+        return f"{self.app_id}#{self.slot}"
+
+    @property
     def counts(self) -> bool:
         """Whether it is still an instance of its app, and not only there until its claims end."""
         return self.phase is not Phase.SETTLING and not self.record.expunged

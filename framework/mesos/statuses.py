@@ -307,7 +307,7 @@ def _write(tx: Transaction, scheduler: str, effect: Effect, now: float) -> None:
         write(tx)
     if effect.over:
         tx.drop_placement(task.task_id)
-        tx.note("task.ended", placement_id=task.task_id, why=effect.record.message)
+        tx.note("task.ended", placement_id=task.task_id, why=f"{task.instance}: {effect.record.message}")
     elif effect.phase is not task.phase or effect.record != task.record:
         tx.put_placement(placement_of(scheduler, task, effect.phase, effect.record, now))
 

@@ -299,7 +299,10 @@ def _checked(url: str) -> URL:
         parsed = make_url(url)
     except (exc.ArgumentError, ValueError) as error:
         shown = url.partition("://")[0] + "://..." if "://" in url else "named"
-        raise LedgerUnavailable(url=shown, reason="it is no database URL, such as sqlite:////var/lib/polly/polly.db") from error
+        reason = "it is no database URL, such as sqlite:////var/lib/polly/polly.db"
+        if url.startswith(("/", "./", "../")):
+            shown, reason = url, f"a file is named by sqlite:///{Path(url).absolute()}"
+        raise LedgerUnavailable(url=shown, reason=reason) from error
     backend = parsed.drivername.partition("+")[0]
     if backend == "sqlite":
         return _checked_sqlite(parsed)

@@ -319,6 +319,16 @@ def test_the_doctor_tells_of_two_blocks_that_are_one(tmp_path: Path) -> None:
     assert "pool default" in told[0].message
 
 
+def test_the_doctor_tells_of_a_profile_that_no_pool_qualifies_for(tmp_path: Path) -> None:
+    (tmp_path / "default").mkdir()
+    config = tmp_path / "polly.toml"
+    platform = f'[platforms.disks]\nkind = "local"\nroot = "{tmp_path}"\nformat = "folder"\n'
+    config.write_text(f'{platform}[profiles.fast]\npools = ["ssd"]\n[profiles.slow]\npools = ["default"]\n')
+    told = [finding for finding in examine(config=config, database=None, broker=None) if "no pool qualifies" in finding.message]
+    assert [finding.message for finding in told] == ["no pool qualifies for profile fast, so no volume of it can be made"]
+    assert told[0].mend.endswith("the pools there are disks/default.")
+
+
 def test_the_doctor_says_once_that_a_platform_is_ill_and_still_looks_at_its_profiles(tmp_path: Path) -> None:
     file = tmp_path / "polly.toml"
     file.write_text(

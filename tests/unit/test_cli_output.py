@@ -66,6 +66,16 @@ def test_a_terminal_that_is_to_stay_calm_gets_no_escapes(calm: dict[str, str]) -
     assert "\x1b[" not in on_a_terminal("doctor", "--database", "sqlite:////nowhere.db", more=calm)
 
 
+def test_progress_leaves_nothing_on_a_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    out = Output("table")
+    out.progress("not on a terminal")
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    for line in ("disks: 10 listed", "disks: done", ""):
+        out.progress(line)
+    assert capsys.readouterr().err == "\rdisks: 10 listed\rdisks: done     \r           \r"
+
+
 def test_an_empty_part_is_no_row(capsys: pytest.CaptureFixture[str]) -> None:
     out = Output("json")
     columns: list[Column[int]] = [Column("N", str)]
