@@ -1,7 +1,7 @@
 """The main job, to watch: a stateful app on a real Mesos loses its machine and comes up on another with its data.
 
 `make demo` runs it and stays up until Ctrl-C; `make demo ONCE=1` ends by itself, with status 0 only if the data survived.
-Everything it makes is in one folder; nothing else is left behind.
+Everything it makes is in one folder, which is removed at the end unless something went wrong; nothing else is left behind.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -192,11 +192,12 @@ def usual_or_free(port: int) -> int:
     raise Broken("there is no free port on 127.0.0.1")
 
 
-@contextlib.contextmanager
-def fresh(folder: Path) -> Iterator[Path]:
+def make_fresh(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    yield folder
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise Broken(f"{folder} cannot be replaced ({error.strerror}); remove it, or name another with --folder") from error
 
 
 def main() -> int:
@@ -207,21 +208,33 @@ def main() -> int:
     options = parser.parse_args()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # Ctrl-C ends it, also where whoever started it ignores that
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    with fresh(options.folder.resolve()) as folder:
+    folder = options.folder.resolve()
+    try:
+        make_fresh(folder)
         demo = Demo(folder, port=options.port or usual_or_free(7070))
-        try:
-            step("Start a Mesos master and two agents (a real Apache Mesos, on loopback)")
-            with MesosCluster(2, folder=folder / "mesos", registry="replicated_log") as cluster:
-                print(f"master http://{cluster.master.address}, agents {', '.join(agent.address for agent in cluster.agents)}")
-                return tell(demo, cluster, once=options.once)
-        except Broken as error:
-            print(f"\nThe demo failed: {error}. Logs are under {folder}.", file=sys.stderr)
-            return 1
-        except KeyboardInterrupt:
-            return 0
-        finally:
-            demo.stop()
-            demo.wait_for_kernel()
+    except Broken as error:
+        print(f"The demo cannot begin: {error}.", file=sys.stderr)
+        return 1
+    status = play(demo, once=options.once)
+    if status == 0:
+        shutil.rmtree(folder, ignore_errors=True)
+    return status
+
+
+def play(demo: Demo, *, once: bool) -> int:
+    try:
+        step("Start a Mesos master and two agents (a real Apache Mesos, on loopback)")
+        with MesosCluster(2, folder=demo.folder / "mesos", registry="replicated_log") as cluster:
+            print(f"master http://{cluster.master.address}, agents {', '.join(agent.address for agent in cluster.agents)}")
+            return tell(demo, cluster, once=once)
+    except Broken as error:
+        print(f"\nThe demo failed: {error}. Logs are under {demo.folder}.", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 0
+    finally:
+        demo.stop()
+        demo.wait_for_kernel()
 
 
 def tell(demo: Demo, cluster: MesosCluster, *, once: bool) -> int:

@@ -42,6 +42,7 @@ def test_the_demo_ends_well_and_leaves_nothing(tmp_path: Path, mesos_installed: 
         assert words in done.stdout
     assert traces(tmp_path, frozenset()).since(before) == []
     assert files(tmp_path / "tmp") == files(tmp_path / "home") == []
+    assert not (tmp_path / "demo").exists()
 
 
 def test_ctrl_c_ends_the_demo_with_all_that_it_started(tmp_path: Path, mesos_installed: Installed) -> None:
@@ -61,3 +62,4 @@ def test_ctrl_c_ends_the_demo_with_all_that_it_started(tmp_path: Path, mesos_ins
     assert process.returncode == 0, story.read_text()
     assert "Traceback" not in story.read_text()
     assert traces(tmp_path, frozenset()).since(before) == []
+    assert not (tmp_path / "demo").exists()
