@@ -12,7 +12,7 @@ from framework.mesos.context import Context
 from framework.mesos.instances import AppState, Task
 from storage.errors import PollyError
 from storage.lifecycle import ClaimState
-from storage.model import Claim
+from storage.model import Claim, NodeId
 
 
 def of_task(context: Context, task: Task) -> tuple[str, ...]:
@@ -38,5 +38,11 @@ def _of_claim(context: Context, task: Task, claim: Claim) -> Iterator[str]:
     platform, node = context.platforms.get(volume.platform), context.node_name(task, volume.platform)
     if platform and platform.capabilities.sees_nodes and node:
         yield f"if the machine is dead, stop or delete {node} on platform {volume.platform}: Polly looks by itself"
-    yield f"if it will never come back, tell the Mesos master so: MARK_AGENT_GONE for agent {task.agent_id}"
+    yield f"if it will never come back, tell the Mesos master so (MARK_AGENT_GONE): {_mark_gone(context.driver.master, task.agent_id)}"
     yield f'if you know that nothing on {host} writes to it any more: polly claim release {claim.claim_id} --because "how you know"'
+
+
+def _mark_gone(master: str | None, agent: NodeId) -> str:
+    """The command, to be copied; an agent's id is letters, digits and hyphens."""
+    call = f'{{"type": "MARK_AGENT_GONE", "mark_agent_gone": {{"agent_id": {{"value": "{agent}"}}}}}}'
+    return f"curl -X POST {master or 'MASTER:5050'}/api/v1 -H 'Content-Type: application/json' -d '{call}'"

@@ -94,7 +94,8 @@ def _refusal_lines(first: WaitingInstance) -> Iterator[str]:
         yield f"  Of the latest {count(first.offers_refused, 'offer')}:"
     for refusal in first.refusals:
         example = f"; for example, {refusal.example}" if refusal.example else ""
-        yield f"    {refusal.count} {refusal.words}{example}"
+        fits = "would fit, " if refusal.words.startswith("but ") else ""
+        yield f"    {refusal.count} {fits}{refusal.words}{example}"
     if any(refusal.reason in POOLS_WANTING for refusal in first.refusals):
         yield "  polly inventory shows the pools and their room, polly doctor why a platform cannot be read."
 

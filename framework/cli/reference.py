@@ -20,7 +20,8 @@ Commands that show something read a running broker's HTTP API (`--broker`, POLLY
 On a terminal lists are tables in which no id is cut or broken: where a table is too wide, what matters least is left out, and what is
 long stands below its row. In a pipe they are lines with all columns, tabs between them, the first line naming them;
 `-o json` and `-o yaml` print whole records, with sizes in MiB and instants in seconds since the epoch. Without `--limit` a list is
-printed to its end, page by page. Errors are one sentence on standard error, with advice below it where there is any.
+printed to its end, page by page. Errors are one sentence on standard error, with advice below it where there is any. NO_COLOR, or
+TERM=dumb, leaves out what makes letters bold.
 
 `eval "$(polly completion bash)"` makes bash complete commands, options, and the ids and names of what there is: apps,
 volumes, claims, nodes, snapshots, pools, platforms, profiles, zones. They come from the ledger or the broker that the line or the

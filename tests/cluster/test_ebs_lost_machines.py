@@ -104,7 +104,7 @@ def test_without_a_proof_nobody_gets_the_volume_before_an_operator_says_so(
     cloud.is_on(task)
     said = explained(rig)
     assert f"stop or delete {instance} on platform disks" in said
-    assert f"MARK_AGENT_GONE for agent {task['slaveId']}" in said
+    assert f'"mark_agent_gone": {{"agent_id": {{"value": "{task["slaveId"]}"}}}}' in said
     assert f"polly claim release {claim.claim_id} --because" in said
 
     if word == "gone":

@@ -196,7 +196,8 @@ def test_who_asks_why_an_instance_waits_for_a_stranded_volume_is_told_the_ways_o
     told = [
         "bring agent a1.example back: its task is then heard to run, or to have ended",
         "if the machine is dead, stop or delete a1.example on platform disks: Polly looks by itself",
-        "if it will never come back, tell the Mesos master so: MARK_AGENT_GONE for agent a1",
+        "if it will never come back, tell the Mesos master so (MARK_AGENT_GONE): curl -X POST 127.0.0.1:5050/api/v1 -H 'Content-Type: "
+        """application/json' -d '{"type": "MARK_AGENT_GONE", "mark_agent_gone": {"agent_id": {"value": "a1"}}}'""",
         f'if you know that nothing on a1.example writes to it any more: polly claim release {claim_id} --because "how you know"',
     ]
     (waiting,) = desk.explain("/db").waiting

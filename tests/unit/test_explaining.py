@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from framework.cli.explaining import MOST_GROUPS, alike, explanation_lines, slots, summary
-from framework.service import Explanation, WaitingInstance
+from framework.service import Explanation, RefusalCount, WaitingInstance
 from tests.unit.front import NOW, WAITING, FakeBroker
 from tests.unit.test_cli_doing import Polly, broker, polly
 
@@ -147,3 +147,9 @@ def test_several_apps_are_explained_one_below_the_other(polly: Polly, broker: Fa
     assert text.count("/counter: 1 of 2 instances running") == 2
     assert len(json.loads(polly("explain", "counter", "/counter", "-o", "json").stdout)) == 2
     assert polly("explain", "counter", "none").exit_code == 4
+
+
+def test_an_offer_that_fits_but_for_its_storage_reads_as_a_sentence() -> None:
+    full = RefusalCount(reason="POOL_FULL", words="but the pools are too full", count=2)
+    (instance,) = waiting(0, offers_refused=2, refusals=(full,))
+    assert "    2 would fit, but the pools are too full" in explanation_lines(why(instance), NOW)
