@@ -155,6 +155,8 @@ def explain(app_ids: tuple[str, ...], broker: BrokerClient, out: Output) -> None
         out.record(whys[0] if len(app_ids) == 1 else whys, lambda: ())
         return
     now = time.time()
+    if any(why.waiting for why in whys) and not broker.info().connected:
+        out.hint("The broker is not registered with a Mesos master, so no offer comes. Its log says why; polly doctor looks further.")
     if len(app_ids) != 1:
         out.say(summary(whys))
     for at, why in enumerate(whys):

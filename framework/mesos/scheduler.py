@@ -94,7 +94,7 @@ class Scheduler:
 
     def _connection(self, event: Subscribed | Disconnected) -> None:
         if isinstance(event, Disconnected):
-            story.warning("lost     the Mesos master: %s", event.reason)
+            story.warning("lost     the Mesos master: %s; it is tried again until it answers", event.reason)
             return
         story.info("mesos    registered as framework %s with the master at %s", event.framework_id, _master(event))
         self.cycle.suppressed = self.cycle.filtered = False

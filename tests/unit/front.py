@@ -157,6 +157,7 @@ class FakeBroker:
         self.held_back: dict[str, int] = {}
         self.findings: list[Finding] = []
         self.drifted = DriftReport()
+        self.connected = True
 
     def info(self) -> BrokerInfo:
         return BrokerInfo(
@@ -165,7 +166,7 @@ class FakeBroker:
             framework_name="polly",
             framework_id="F1",
             master="127.0.0.1:5050",
-            connected=True,
+            connected=self.connected,
             roles=("*",),
             hostname="here",
         )

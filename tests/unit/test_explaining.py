@@ -149,6 +149,13 @@ def test_several_apps_are_explained_one_below_the_other(polly: Polly, broker: Fa
     assert polly("explain", "counter", "none").exit_code == 4
 
 
+def test_that_no_mesos_is_there_is_said_first(polly: Polly, broker: FakeBroker) -> None:
+    broker.waiting = (WAITING,)
+    assert polly("explain", "counter").stderr == ""
+    broker.connected = False
+    assert polly("explain", "counter").stderr.startswith("The broker is not registered with a Mesos master, so no offer comes.")
+
+
 def test_an_offer_that_fits_but_for_its_storage_reads_as_a_sentence() -> None:
     full = RefusalCount(reason="POOL_FULL", words="but the pools are too full", count=2)
     (instance,) = waiting(0, offers_refused=2, refusals=(full,))
