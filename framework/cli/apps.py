@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
+from collections.abc import Iterator
 from typing import IO
 
 import click
@@ -17,7 +19,9 @@ from framework.client import BrokerClient
 from framework.marathon.ids import volume_name
 from framework.marathon.model import App
 from framework.marathon.reading import parse_json, read_app
-from framework.views import AppStatus, AppView, Source, TaskView
+from framework.views import AppStatus, AppView, Source, TaskView, pages
+from storage.filters import VolumeFilter
+from storage.model import ReclaimPolicy
 
 NO_APPS = "No app runs here. Start one with: polly app run FILE (examples/counter.json is one to try)"
 
@@ -98,9 +102,25 @@ def kill(app_id: str, yes: bool, broker: BrokerClient, out: Output) -> None:
     """Kill the app's tasks and forget it. Its own volumes are kept or deleted as their profiles say."""
     view = broker.app(app_id)
     if not yes:
-        click.confirm(f"Kill {view.app_id} ({count(len(view.tasks), 'task')}) and reclaim its volumes?", abort=True, err=True)
+        loss = "; ".join([count(len(view.tasks), "task"), *_fates(broker, view.app_id)])
+        click.confirm(f"Kill {view.app_id} ({loss})?", abort=True, err=True)
     broker.delete_app(view.app_id)
     out.record({"id": view.app_id, "state": AppStatus.DELETING}, lambda: [("app", view.app_id), ("state", "its tasks are being killed")])
+
+
+def _fates(source: Source, app_id: str) -> Iterator[str]:
+    """What becomes of the app's own volumes, as their profiles say; one whose profile is gone is kept."""
+    policies = {profile.name: profile.reclaim for profile in source.profiles()}
+    owned = pages(lambda after, many: source.volumes(VolumeFilter(owner=app_id), after=after, limit=many))
+    found = Counter(policies.get(volume.profile, ReclaimPolicy.RETAIN) for page in owned for volume in page.items)
+    for policy, number in sorted(found.items()):
+        data = "its data" if number == 1 else "their data"
+        words = {
+            ReclaimPolicy.DELETE: f"DELETED with {data}",
+            ReclaimPolicy.RETAIN: "kept",
+            ReclaimPolicy.SNAPSHOT_THEN_DELETE: "deleted after a last snapshot",
+        }
+        yield f"{count(number, 'volume')} {words[policy]}"
 
 
 def _facts(view: AppView) -> Facts:

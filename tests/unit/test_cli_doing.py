@@ -28,7 +28,7 @@ from storage.drift import DriftKind, NodeMount, drift
 from storage.errors import NodeError
 from storage.inventory import open_ledger, written
 from storage.lifecycle import ClaimState
-from storage.model import ClaimId, ExternalId
+from storage.model import ClaimId, ExternalId, Profile, ReclaimPolicy
 from storage.node.commands import Output
 from storage.node.steps import Machine
 from storage.platforms.base import Capabilities, Finding, VolumeReport
@@ -181,7 +181,11 @@ def test_an_app_that_is_refused(polly: Polly, text: str, code: int, sentence: st
 
 def test_scale_and_kill(polly: Polly, broker: FakeBroker) -> None:
     assert "instances  3" in polly("app", "scale", "counter", "3").stdout
-    assert polly("app", "kill", "/counter", input="n\n").exit_code == 130
+    asked = polly("app", "kill", "/counter", input="n\n")
+    assert (asked.exit_code, "Kill /counter (1 task; 1 volume kept)? " in asked.stderr) == (130, True)
+    with broker.ledger.begin("test") as tx:
+        tx.put_profiles([Profile(name="fast", platforms=("local",), reclaim=ReclaimPolicy.DELETE)])
+    assert "(1 task; 1 volume DELETED with its data)? " in polly("app", "kill", "/counter", input="n\n").stderr
     assert polly("app", "kill", "/counter", "-y").exit_code == 0
     assert broker.calls == [("scale", "/counter", 3, "operator:jane"), ("delete", "/counter", "operator:jane")]
     assert polly("app", "scale", "counter", "-1").exit_code == 2
