@@ -186,9 +186,14 @@ class Volumes(Placing, Heirs):
         return replace(volume, state=VolumeState.DELETING, reason="")
 
     def deleted(self, volume_id: VolumeId) -> None:
-        """The platform has deleted it: the row goes, the capacity comes back. Raises Conflict unless it is DELETING."""
+        """The platform has deleted it: the row goes, the capacity comes back. Raises Conflict unless it is DELETING.
+
+        That it was listed once is forgotten too, or it would be shown as somebody else's until the next list.
+        """
         volume = self._unclaimed(volume_id)
         self._remove(volume, VolumeState.DELETING)
+        seen = schema.sightings.c
+        self.session.execute(delete(schema.sightings).where(seen.platform == volume.platform, seen.external_id == volume.external_id))
         self.note("volume.deleted", volume_id=volume_id, why=f"{volume.external_id} of {volume.platform}, {volume.name}")
 
     def resize(self, volume_id: VolumeId, size_mib: int) -> Volume:

@@ -16,10 +16,11 @@ from storage.errors import (
     UnknownVolume,
     VolumeInUse,
 )
-from storage.inventory import Ledger
+from storage.inventory import Ledger, written
 from storage.ledger import volumes
 from storage.lifecycle import QUIET_AFTER_LEASES, VolumeState
 from storage.model import Birth, ExternalId, Snapshot, SnapshotId, Volume, VolumeId
+from storage.platforms.base import VolumeReport
 from tests.ledgers import BIRTH, assert_sound, end, fresh, furnish, make, new, old, placed, refusal, task
 
 A = VolumeId("v-a")
@@ -255,12 +256,17 @@ def test_deleted_in_two_steps(ledger: Ledger) -> None:
         with ledger.begin("op") as tx:
             assert tx.deleting(A).state is VolumeState.DELETING
     assert refusal(ledger, task("t2", old("c2", "a", 2))).code == "Conflict"
+    found = ledger.volume(A)
+    assert found.external_id is not None
+    report = VolumeReport(external_id=found.external_id, pool=found.pool, size_mib=found.size_mib, serial="s")
     with ledger.begin("op") as tx:
+        tx.sight(found.platform, [(report, written(report))])
         tx.mend(A, VolumeState.FAULTED)
         assert tx.deleting(A).state is VolumeState.DELETING
         tx.mend(A, VolumeState.DELETING)
         tx.deleting(A)
         tx.deleted(A)
+    assert ledger.foreign(found.platform).items == []
     assert provisioned(ledger) == 0
     with pytest.raises(UnknownVolume), ledger.begin("op") as tx:
         tx.deleting(A)
