@@ -200,7 +200,7 @@ class LeaderWatch:
 
 
 def _quiet_logger() -> logging.Logger:
-    """kazoo's own words at INFO and below are of its protocol."""
+    """kazoo warns of each connection that it loses, every two seconds; what that comes to is said here once."""
     quiet = logging.getLogger(f"{__name__}.zookeeper")
-    quiet.setLevel(logging.WARNING)
+    quiet.setLevel(logging.ERROR)
     return quiet
