@@ -23,8 +23,9 @@ from offers.tally import Tallies, Tally
 from offers.view import NO_STORAGE, StorageView
 from storage.model import Volume, WorkloadId
 
-PART = 200
-"""So many matches are told of at a time: fewer would be stored with more statements, more would let the ledger wait for them."""
+PARTS = (100, 200)
+"""How many matches are told of at a time, the last again and again: at first few, so that the ledger begins soon, then as many as
+keep it busy while the next are made."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +48,7 @@ def match(
     """Places as many of the asks as fit, in their order.
 
     peers: where the running and placed instances of each workload are, for the workloads whose constraints look at them.
-    told: is called with the matches while others are still being made, PART at a time; in the end it was told of all, in their order.
+    told: is called with the matches while others are still being made, PARTS at a time; in the end it was told of all, in their order.
     """
     return _Batch(asks, offers, storage, peers or {}, told).run()
 
@@ -73,6 +74,8 @@ class _Batch:
         self._matches: list[Match] = []
         self._untold = 0
         """From which match on nobody was told."""
+        self._sizes = iter(PARTS)
+        self._part = next(self._sizes)
 
     def run(self) -> Matching:
         asks, shapes = self._asks, [self._shape(ask) for ask in self._asks]
@@ -119,8 +122,9 @@ class _Batch:
         self._shelves.take(shape, place, made.volumes)
         if ask.workload in self._peers:
             self._peers[ask.workload].add(place.room)
-        if len(self._matches) - self._untold == PART:
+        if len(self._matches) - self._untold == self._part:
             self._tell()
+            self._part = next(self._sizes, self._part)
 
     def _tell(self) -> None:
         matches, self._untold = self._matches[self._untold :], len(self._matches)

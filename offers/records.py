@@ -153,8 +153,8 @@ class Offer(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
     @property
     def attributes(self) -> tuple[Attribute, ...]:
-        """What the agent says of itself, read anew each time."""
-        return _attributes.decode(self.attributes_json)
+        """What the agent says of itself."""
+        return _read(bytes(self.attributes_json))
 
     @property
     def executor_ids(self) -> tuple[str, ...]:
@@ -246,13 +246,13 @@ def _is_list(data: bytes) -> bool:
 
 def _try_attributes(offers: list[Offer]) -> None:
     for offer in offers:
-        _try(bytes(offer.attributes_json))
+        _read(bytes(offer.attributes_json))
 
 
 @lru_cache(maxsize=16_384)
-def _try(attributes_json: bytes) -> None:
-    """Raises what is wrong with an agent's attributes. An agent says the same of itself with each offer, so it is tried once."""
-    _attributes.decode(attributes_json)
+def _read(attributes_json: bytes) -> tuple[Attribute, ...]:
+    """An agent's attributes. Raises what is wrong with them. An agent says the same of itself with each offer, so it is read once."""
+    return _attributes.decode(attributes_json)
 
 
 def _raw_offers(data: bytes) -> list[msgspec.Raw]:

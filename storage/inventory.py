@@ -107,14 +107,14 @@ class Ledger(Overview, SightingReads, ElsewhereReads):
             transaction.close()
 
     @contextmanager
-    def placing(self, actor: str) -> Iterator[Storing]:
+    def placing(self, actor: str, *, most: int) -> Iterator[Storing]:
         """Places tasks in a transaction of their own, part by part; see Transaction.place and `begin`.
 
-        Where it is worth a thread, the database works on what it has been given while the caller goes on. Nothing is stored
-        if the block ends before the outcomes were asked for.
+        Where it is worth a thread for `most`, the most tasks that may come, the database works on what it has been given while the
+        caller goes on. Nothing is stored if the block ends before the outcomes were asked for.
         """
         now = self._clock()
-        storing = Storing(lambda: self.begin(actor, now=now), self._database.beside, now)
+        storing = Storing(lambda: self.begin(actor, now=now), self._database.beside, now, most)
         try:
             yield storing
         finally:

@@ -25,6 +25,7 @@ from offers.matching import match
 from offers.records import Malformed, Offer, decode_sound_offers
 from offers.view import PlatformView, Reach, StorageView
 from storage.errors import Invalid, PollyError
+from storage.inventory import Storing
 from storage.lifecycle import ProofKind
 from storage.model import Claim, Node, NodeId, Proof, Volume, VolumeId
 from storage.platforms.base import Platform
@@ -72,10 +73,13 @@ class OfferCycle:
         try:
             self.context.keep_id()
             self._record_nodes(offers, now)
-            wishes = self.wishes(now)
-            busy = self.context.picture.is_due(now)  # what blocks an instance may go at any moment
-            if wishes and offers and not self.context.in_doubt:
-                seen.used = self._place(wishes, offers, now)
+            due = self.context.picture.due(now)
+            most = len(due) if offers and not self.context.in_doubt else 0
+            with self.context.ledger.placing("broker", most=most) as storing:
+                wishes = self.wishes_of(due)
+                busy = self.context.picture.is_due(now)  # what blocks an instance may go at any moment
+                if wishes and most:
+                    seen.used = self._place(wishes, offers, now, storing)
         finally:
             self._decline([offer_id for offer_id in dict.fromkeys(offer_ids) if offer_id not in seen.used], busy=busy)
 
@@ -94,12 +98,8 @@ class OfferCycle:
         self.latest.forget_agent(agent_id)
         self._seen.pop(agent_id, None)
 
-    def wishes(self, now: float) -> list[Wish]:
-        """Every instance that only offers are wanting for; what else stands in the way is noted on the others."""
-        return self.wishes_of(self.context.picture.due(now))
-
     def wishes_of(self, due: Iterable[tuple[AppState, Waiting]]) -> list[Wish]:
-        """The same of these instances, which may be launched now."""
+        """Those of these instances, which may be launched now, that only offers are wanting for; on the others it is noted what else is."""
         demands: dict[str, Demand | str] = {}
         wanted: list[tuple[AppState, Waiting, Demand, Sequence[Need]]] = []
         for state, waiting in due:
@@ -185,23 +185,22 @@ class OfferCycle:
                     free[place] = (free[place] if place in free else limits[place[1]]) - used
         return free
 
-    def _place(self, wishes: Sequence[Wish], offers: list[Offer], now: float) -> Mapping[str, tuple[str, ...]]:
+    def _place(self, wishes: Sequence[Wish], offers: list[Offer], now: float, storing: Storing) -> Mapping[str, tuple[str, ...]]:
         """Returns the offers that were accepted, each with the tasks that were launched on it. Those that are no longer needed go."""
         storage, seen = self.storage_view(), len(offers)
         choosy = {wish.ask.workload for wish in wishes if wish.ask.constraints}
         by_key = {wish.ask.key: wish for wish in wishes}
-        with self.context.ledger.placing("broker") as storing:
-            found = Round(self.context, by_key, offers, now, storing)
-            matching = match([wish.ask for wish in wishes], offers, storage, self.context.picture.peers(choosy), found.claim)
-            for key in matching.tallies:
-                by_key[key].waiting.tallies = matching.tallies
-                by_key[key].waiting.offers_seen += seen
-            used = {made.agent_id for made in matching.matches}
-            del matching  # it knows all offers
-            # Most offers are not used, and each is a hundred records: their memory is given back while the ledger stores.
-            others = [offer for offer in offers if offer.agent.value not in used]
-            offers[:] = [offer for offer in offers if offer.agent.value in used]
-            launches = found.launch(others.clear)
+        found = Round(self.context, by_key, offers, now, storing)
+        matching = match([wish.ask for wish in wishes], offers, storage, self.context.picture.peers(choosy), found.claim)
+        for key in matching.tallies:
+            by_key[key].waiting.tallies = matching.tallies
+            by_key[key].waiting.offers_seen += seen
+        used = {made.agent_id for made in matching.matches}
+        del matching  # it knows all offers
+        # Most offers are not used, and each is a hundred records: their memory is given back while the ledger stores.
+        others = [offer for offer in offers if offer.agent.value not in used]
+        offers[:] = [offer for offer in offers if offer.agent.value in used]
+        launches = found.launch(others.clear)
         tell_round(launches, offers, seen, storage)
         return self._accept(launches) if launches else {}
 

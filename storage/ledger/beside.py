@@ -7,6 +7,7 @@ store a thousand placements takes about as long as to choose them and to make th
 from __future__ import annotations
 
 import queue
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -14,6 +15,9 @@ from typing import Generic, TypeVar
 
 AT_ONCE = 4
 """Transactions under way at a time: writers that meet only on PostgreSQL."""
+
+TURN_S = 0.0005
+"""For so long whoever gives a part leaves Python to the thread: compiled code, such as matching, would keep it until the next part."""
 
 P = TypeVar("P")
 T = TypeVar("T")
@@ -38,6 +42,7 @@ class Errand(Generic[P, T]):
 
     def give(self, part: P) -> None:
         self._parts.put(part)
+        time.sleep(TURN_S)
 
     def result(self) -> T:
         """What the work returns, now that it has all parts. Raises what it raises."""

@@ -33,11 +33,8 @@ UNSTORABLE: Final = (UnicodeEncodeError, OverflowError)
 """What a driver raises for half a surrogate pair, and for an integer of more than 64 bits."""
 LOST_RACES: Final = {"40001", "40P01"}
 """PostgreSQL's codes of a serialisation failure and a deadlock: at once the same may go well."""
-
-
 UNPREPARED: Final = {"prepare": False}
-"""For psycopg within a pipeline: of what it prepares there, it would think that it is prepared also where an error had made
-the server pass it over."""
+"""For psycopg after an error in a pipeline: what it has prepared there the server may have passed over."""
 
 
 class Database:
@@ -95,6 +92,8 @@ class Database:
                 if isinstance(error, (*self.errors, LedgerUnavailable)):
                     connection.invalidate()
                 raise
+            if session.is_doubtful:
+                connection.invalidate()
 
     @contextmanager
     def translated(self) -> Iterator[None]:
@@ -143,7 +142,7 @@ class Session:
     Once something has `failed` outside a savepoint, the transaction is not committed, even if the caller swallows the error.
     """
 
-    __slots__ = ("_cursor", "_database", "_saved", "_sent", "_unmet", "connection", "failed", "is_sqlite")
+    __slots__ = ("_cursor", "_database", "_options", "_saved", "_sent", "_unmet", "connection", "failed", "is_sqlite")
 
     def __init__(self, database: Database, connection: Connection) -> None:
         self._database = database
@@ -155,6 +154,13 @@ class Session:
         self._cursor: Any = connection.connection.cursor()
         self.is_sqlite = database.is_sqlite
         self.failed: PollyError | None = None
+        self._options: dict[str, bool] = {}
+        """For the driver's `execute`, of statements that may be sent ahead too."""
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether the connection must not be used for another transaction, for the driver does not know what is prepared on it."""
+        return bool(self._options)
 
     def close(self) -> None:
         """A statement that an error's traceback keeps alive would keep its connection, and so the file, open."""
@@ -175,7 +181,7 @@ class Session:
                 if at_once := batch.sqlite_at_once(rows):
                     return int(self._cursor.execute(*at_once).rowcount)
                 return int(self._cursor.executemany(batch.sqlite, rows).rowcount)
-            return int(self._cursor.execute(*batch.postgresql_at_once(rows)).rowcount)
+            return int(self._cursor.execute(*batch.postgresql_at_once(rows), **self._options).rowcount)
         except self._database.refusals as error:
             self._raise(error)
 
@@ -190,7 +196,7 @@ class Session:
                 self._raise(error)
 
     def _send(self, sent: list[tuple[Any, int]], sql: str, parameters: Any, rows: int) -> None:
-        sent.append((self.connection.connection.cursor().execute(sql, parameters, **UNPREPARED), rows))
+        sent.append((self.connection.connection.cursor().execute(sql, parameters, **self._options), rows))
 
     @property
     def is_as_expected(self) -> bool:
@@ -215,7 +221,9 @@ class Session:
                     yield
                 except Exception as error:
                     failed = error  # the pipeline's own end may fail for the same reason, and would hide it
+                    self._options = UNPREPARED
         except self._database.refusals as error:
+            self._options = UNPREPARED
             if failed is None:
                 self._raise(error)
         finally:
@@ -229,8 +237,7 @@ class Session:
         found: list[Any] = []
         try:
             for sql, parameters in lookup.calls(keys, sqlite=self.is_sqlite):
-                options = {} if self._sent is None else UNPREPARED
-                found.extend(self._cursor.execute(sql, parameters, **options).fetchall())
+                found.extend(self._cursor.execute(sql, parameters, **self._options).fetchall())
         except self._database.refusals as error:
             self._raise(error)
         return found

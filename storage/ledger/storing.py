@@ -15,7 +15,7 @@ from storage.ledger.records import Placed, PlaceRequest, Refused
 from storage.ledger.transaction import Transaction
 
 WORTH_A_THREAD = 16
-"""So many placements are stored while the caller goes on; fewer take less time than to hand them to a thread."""
+"""Where so many placements may come they are stored while the caller goes on; fewer take less time than to hand them to a thread."""
 
 Outcomes = list[Placed | Refused]
 
@@ -23,32 +23,31 @@ Outcomes = list[Placed | Refused]
 class Storing:
     """One such transaction: `add` the parts, then ask for the `outcomes`."""
 
-    def __init__(self, begin: Callable[[], AbstractContextManager[Transaction]], beside: Beside, now: float) -> None:
-        """`begin` opens the transaction, of this instant."""
-        self._begin, self._beside, self._now = begin, beside, now
+    def __init__(self, begin: Callable[[], AbstractContextManager[Transaction]], beside: Beside, now: float, most: int) -> None:
+        """`begin` opens the transaction, of this instant; it is begun at once if `most`, the most that may come, are worth a thread."""
+        self._begin, self._now = begin, now
         self._few: list[PlaceRequest] = []
         self._placed: list[Placed] = []
-        self._errand: Errand[Sequence[PlaceRequest], Outcomes | None] | None = None
+        self._errand: Errand[Sequence[PlaceRequest], Outcomes | None] | None = beside.begin(self._store) if most >= WORTH_A_THREAD else None
 
     def add(self, requests: Sequence[PlaceRequest]) -> Sequence[Placed]:
         """What becomes of these if nothing is refused."""
         now = self._now
         placed = [as_placed(request, now) for request in requests]
         self._placed += placed
-        self._few += requests
-        if len(self._few) >= WORTH_A_THREAD:
-            self._errand = self._errand or self._beside.begin(self._store)
-            self._errand.give(self._few)
-            self._few = []
+        if self._errand is None:
+            self._few += requests
+        elif requests:
+            self._errand.give(requests)
         return placed
 
     def outcomes(self) -> Outcomes:
         """Each request's, in their order, committed. Raises what Ledger.begin raises."""
-        few, self._few = self._few, []
+        if not self._placed:
+            return []
         if self._errand is None:
-            stored = self._store([few]) if few else None
+            stored = self._store([self._few])
         else:
-            self._errand.give(few)
             errand, self._errand = self._errand, None
             stored = errand.result()
         return [*self._placed] if stored is None else stored

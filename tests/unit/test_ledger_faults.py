@@ -323,7 +323,7 @@ WRONG_AT_THE_COMMIT = {
 def stored(ledger: Ledger, *parts: Sequence[PlaceRequest]) -> tuple[list[Placed], list[Placed | Refused]]:
     """What was expected while the parts were given, and what came of it."""
     expected: list[Placed] = []
-    with ledger.placing("broker") as storing:
+    with ledger.placing("broker", most=sum(map(len, parts))) as storing:
         for part in parts:
             expected += storing.add(part)
         return expected, storing.outcomes()
@@ -365,12 +365,30 @@ def test_a_part_that_the_database_refuses_takes_no_other_with_it(ledger: Ledger)
     assert_sound(ledger)
 
 
-@pytest.mark.parametrize("parts", [1, 2])
+def test_what_an_error_cuts_short_is_done_whole_the_next_time(ledger: Ledger) -> None:
+    """Again and again, so that statements come to be prepared just where the server passes them over."""
+    furnish(ledger)
+    for it in range(8):
+        both = [task(f"t{it}", fresh(f"c{it}", new(f"n{it}"))), task(f"again{it}", fresh(f"again{it}", new("n0")))]
+        assert [type(outcome) for outcome in place(ledger, *both)] == [Placed, Refused]
+    assert claim_ids(ledger) == [f"c{it}" for it in range(8)]
+    assert_sound(ledger)
+
+
+def test_where_many_may_come_and_none_does_nothing_is_stored(ledger: Ledger) -> None:
+    furnish(ledger)
+    with ledger.placing("broker", most=WORTH_A_THREAD) as storing:
+        assert storing.outcomes() == []
+    _, outcomes = stored(ledger, wanted())
+    assert {type(outcome) for outcome in outcomes} == {Placed}
+
+
+@pytest.mark.parametrize("parts", [0, 1, 2])
 def test_nothing_is_stored_of_what_whoever_was_to_go_on_gave_up(ledger: Ledger, parts: int) -> None:
     furnish(ledger)
 
     def give_up() -> None:
-        with ledger.placing("broker") as storing:
+        with ledger.placing("broker", most=2 * WORTH_A_THREAD) as storing:
             for part in range(parts):
                 storing.add(wanted(part * WORTH_A_THREAD))
             raise ZeroDivisionError

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 
 import pytest
 from sqlalchemy import NullPool, create_engine, text
@@ -10,7 +11,7 @@ from sqlalchemy import NullPool, create_engine, text
 from framework.source import LedgerSource
 from framework.views import platforms
 from storage.errors import PoolFull
-from storage.inventory import Ledger, Placed, Refused
+from storage.inventory import Ledger, Placed, PlaceRequest, Refused
 from storage.model import VolumeId
 from storage.platforms.base import PoolReport, Room
 from tests.ledgers import fresh, furnish, new, place, placed, refusal, task
@@ -103,6 +104,30 @@ def test_two_brokers_at_once_do_not_give_it_twice(shared: Ledger, ledger_url: st
     (late,) = answers
     assert isinstance(late, Refused)
     assert isinstance(late.error, PoolFull)
+
+
+def test_parts_of_one_transaction_share_a_room(shared: Ledger) -> None:
+    parts = [[task(f"t{n}", fresh(f"c{n}", new(f"v{n}", pool="pq"[n % 2], size_mib=300)))] for n in range(4)]
+    with shared.begin("broker") as tx:
+        outcomes = tx.place_parts(parts)
+    assert outcomes is not None
+    assert [isinstance(outcome, Placed) for outcome in outcomes] == [True] * 3 + [False]
+
+
+def test_a_pool_that_comes_into_the_room_between_two_parts_gives_no_more_than_the_room_has(shared: Ledger, ledger_url: str) -> None:
+    if not ledger_url.startswith("postgresql"):
+        pytest.skip("on SQLite nobody else writes meanwhile")
+
+    def parts() -> Iterator[list[PlaceRequest]]:
+        yield [task("t1", fresh("c1", new("one", size_mib=900)))]
+        with shared.begin("test") as other:
+            other.session.execute(text("UPDATE pools SET room = 'quota', room_limit_mib = 900 WHERE name = 'r'"))
+        yield [task("t2", fresh("c2", new("two", pool="r", size_mib=1)))]
+
+    with shared.begin("broker") as tx:
+        outcomes = tx.place_parts(parts())
+    assert outcomes is not None
+    assert [isinstance(outcome, Placed) for outcome in outcomes] == [True, False]
 
 
 def somebody_waits(url: str) -> bool:

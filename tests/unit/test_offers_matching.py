@@ -9,7 +9,7 @@ import pytest
 from msgspec import structs
 
 from offers.ask import Ask, Constraint, Peer, PortAsk, VolumeAsk
-from offers.matching import PART, Match, match
+from offers.matching import PARTS, Match, match
 from offers.records import Offer, decode_offers
 from offers.tally import Refusal, Tally
 from offers.view import NO_STORAGE, PlatformView, Reach, StorageView
@@ -214,9 +214,9 @@ def test_asks_are_served_in_their_order() -> None:
 
 
 def test_matches_are_told_of_while_others_are_made_and_each_once() -> None:
-    asks, told = [ask(key=f"/app#{it}", cpus=0.001, mem_mib=1) for it in range(2 * PART + 1)], list[list[str]]()
+    asks, told = [ask(key=f"/app#{it}", cpus=0.001, mem_mib=1) for it in range(sum(PARTS) + PARTS[-1] + 1)], list[list[str]]()
     made = match(asks, [simple("a")], told=lambda matches: told.append([one.ask.key for one in matches]))
-    assert [len(part) for part in told] == [PART, PART, 1]
+    assert [len(part) for part in told] == [*PARTS, PARTS[-1], 1]
     assert [key for part in told for key in part] == [one.ask.key for one in made.matches]
 
 
