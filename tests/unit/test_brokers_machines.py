@@ -127,7 +127,7 @@ def test_who_waits_for_a_volume_that_a_task_of_another_broker_holds_reads_so_and
     words = f"volume ledger is claimed by task {task.task_id} of mesos/stage (MOUNTED)"
     for _ in range(2):
         assert other.state("/others").waiting[0].blocked == words
-        other.scheduler.cycle.wishes_of(other.scheduler.context.picture.due(other.clock()))
+        other.scheduler.cycle.wishes_of(other.context.picture.due(other.clock()))
     one.apps.scale("/mine", 0, "jane")
     one.end(task, "TASK_KILLED")
     other.offer("a1")
