@@ -12,6 +12,7 @@ import pytest
 from tests.cluster.ebs_cloud import CREDENTIALS, REGION, ZONE, Cloud, running_cloud
 from tests.cluster.mesos_cluster import AgentSpec, MesosCluster
 from tests.cluster.rig import Rig
+from tests.cluster.warm import WarmPython
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -28,15 +29,21 @@ def public_folder() -> Iterator[Path]:
         yield folder
 
 
+@pytest.fixture(scope="session")
+def warm() -> Iterator[WarmPython]:
+    with WarmPython() as python:
+        yield python
+
+
 @pytest.fixture
-def make_rig(mesos: Callable[..., MesosCluster], tmp_path: Path) -> Iterator[Callable[..., Rig]]:
+def make_rig(mesos: Callable[..., MesosCluster], tmp_path: Path, warm: WarmPython) -> Iterator[Callable[..., Rig]]:
     """Starts a cluster of `agents` with MesosCluster's options; `settings` are blocks of polly.toml. The broker is the test's to start."""
     made: list[Rig] = []
 
     def make(
         agents: int | Sequence[AgentSpec] = 1, *, settings: Mapping[str, Any] | None = None, database: str = "", **options: Any
     ) -> Rig:
-        rig = Rig(mesos(agents, **options), tmp_path / "polly", settings=settings, database=database)
+        rig = Rig(mesos(agents, **options), tmp_path / "polly", settings=settings, database=database, start=warm.start)
         made.append(rig)
         return rig
 

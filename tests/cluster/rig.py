@@ -11,9 +11,9 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, Protocol
 
 import httpx
 
@@ -39,11 +39,42 @@ def counter(app_id: str = "/counter", *, instances: int = 1, cmd: str = COUNT, *
     return {"id": app_id, "cmd": cmd, **sizes, "container": {"type": "MESOS", "volumes": [volume]}, **backoff, **fields}
 
 
+class Process(Protocol):
+    """What is used here of subprocess.Popen."""
+
+    pid: int
+    returncode: int | None
+
+    def poll(self) -> int | None: ...
+
+    def wait(self, timeout: float | None = None) -> int: ...
+
+    def send_signal(self, sig: int) -> None: ...
+
+
+Starter = Callable[[str, Sequence[str], BinaryIO], Process]
+"""Starts a broker that dies at a point of tests/cluster/dying_broker.py, or lives, with polly's arguments and a file for what it says."""
+
+
+def cold(die_at: str, arguments: Sequence[str], log: BinaryIO) -> Process:
+    """The command itself."""
+    module = ["-m", "tests.cluster.dying_broker", die_at] if die_at else ["-c", "from framework.cli import main; main()"]
+    return subprocess.Popen([sys.executable, *module, *arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+
+
 class Rig:
     """One cluster, one ledger, one folder of images, and at most one broker at a time. In `settings` None takes a key away."""
 
-    def __init__(self, cluster: MesosCluster, folder: Path, *, database: str = "", settings: Mapping[str, Any] | None = None) -> None:
-        self.cluster, self.folder = cluster, folder
+    def __init__(
+        self,
+        cluster: MesosCluster,
+        folder: Path,
+        *,
+        database: str = "",
+        settings: Mapping[str, Any] | None = None,
+        start: Starter = cold,
+    ) -> None:
+        self.cluster, self.folder, self._start = cluster, folder, start
         self.images = folder / "images"
         self.images.mkdir(parents=True, exist_ok=True)
         self.database = database or f"sqlite:///{folder}/polly.db"
@@ -55,7 +86,7 @@ class Rig:
         self.config.write_text(self._toml(settings or {}))
         self.port = free_port()
         self.log = folder / "broker.log"
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: Process | None = None
         self.http = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=40)
 
     @property
@@ -84,11 +115,9 @@ class Rig:
 
         `options` are more of `polly broker`; `master` is where it looks for Mesos, the cluster's master unless given.
         """
-        module = ["-m", "tests.cluster.dying_broker", die_at] if die_at else ["-c", "from framework.cli import main; main()"]
         arguments = ["broker", "--master", master or self.cluster.master.address, "--database", self.database, "--config", str(self.config)]
-        command = [sys.executable, *module, *arguments, "--listen", f"127.0.0.1:{self.port}", *options]
         with open(self.log, "ab") as log:
-            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            self.process = self._start(die_at, [*arguments, "--listen", f"127.0.0.1:{self.port}", *options], log)
         if wait:
             eventually(self.answers, START_S, f"the broker answers; see {self.log}")
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import httpx
 import pytest
 
-from tests.cluster.mesos_cluster import MesosCluster
 from tests.cluster.rig import Rig, counter
 
 pytestmark = [pytest.mark.cluster, pytest.mark.root]
@@ -31,10 +29,8 @@ ON_THE_WAY_DOWN = ["before:KILL", "after:KILL", "before:free", "after:free", "be
 
 
 @pytest.fixture
-def rig(mesos: Callable[..., MesosCluster], tmp_path: Path) -> Iterator[Rig]:
-    made = Rig(mesos(1), tmp_path / "polly")
-    yield made
-    made.stop()
+def rig(make_rig: Callable[..., Rig]) -> Rig:
+    return make_rig()
 
 
 def ends_clean(rig: Rig) -> None:

@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 
 from storage.lifecycle import VolumeState
-from tests.cluster.mesos_cluster import MesosCluster
 from tests.cluster.rig import Rig, counter
 from tests.support import eventually
 
@@ -22,11 +21,10 @@ pytestmark = [pytest.mark.cluster, pytest.mark.root]
 
 
 @pytest.fixture
-def rig(mesos: Callable[..., MesosCluster], tmp_path: Path) -> Iterator[Rig]:
-    made = Rig(mesos(1), tmp_path / "polly")
+def rig(make_rig: Callable[..., Rig]) -> Rig:
+    made = make_rig()
     made.start_broker()
-    yield made
-    made.stop()
+    return made
 
 
 def staging(rig: Rig) -> Path:

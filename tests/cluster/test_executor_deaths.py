@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.mesos_cluster import MesosCluster
 from tests.cluster.rig import Rig, counter
 from tests.support import eventually
 
@@ -22,22 +21,17 @@ RELEASING = ["unmount", "detach"]
 
 
 @pytest.fixture
-def rig_with(mesos: Callable[..., MesosCluster], tmp_path: Path) -> Any:
-    rigs: list[Rig] = []
-
+def rig_with(make_rig: Callable[..., Rig], tmp_path: Path) -> Any:
     def make(*harm: str, **settings: Any) -> Rig:
         blocks: dict[str, Any] = dict(settings)
         if harm:
             command = [sys.executable, "-m", "tests.cluster.dying_executor", *harm, str(tmp_path / "harmed")]
             blocks["executor"] = {"command": command, **blocks.get("executor", {})}
-        rig = Rig(mesos(1), tmp_path / "polly", settings=blocks)
-        rigs.append(rig)
+        rig = make_rig(settings=blocks)
         rig.start_broker()
         return rig
 
-    yield make
-    for rig in rigs:
-        rig.stop()
+    return make
 
 
 def ends_clean(rig: Rig) -> None:
