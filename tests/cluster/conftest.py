@@ -13,6 +13,7 @@ from tests.cluster.ebs_cloud import CREDENTIALS, REGION, ZONE, Cloud, running_cl
 from tests.cluster.mesos_cluster import AgentSpec, MesosCluster
 from tests.cluster.rig import Rig
 from tests.cluster.warm import WarmPython
+from tests.peers import ec2
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -52,8 +53,14 @@ def make_rig(mesos: Callable[..., MesosCluster], tmp_path: Path, warm: WarmPytho
         rig.stop()
 
 
+@pytest.fixture(scope="session")
+def moto() -> None:
+    """Runs before the first test of it looks at what there is, and stays."""
+    ec2.emptied()
+
+
 @pytest.fixture
-def cloud(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
+def cloud(request: pytest.FixtureRequest, moto: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
     """EC2 with two instances, or as many as its parameter says, for `make_ebs`."""
     monkeypatch.setenv(CREDENTIALS, str(tmp_path / "credentials"))  # the broker's
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):

@@ -9,12 +9,12 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from storage.node.identities import ec2
+from storage.node.identities import ec2 as metadata
 from tests.cluster.ebs_disks import Disks
 from tests.cluster.mesos_cluster import AgentSpec
 from tests.cluster.rig import Rig
+from tests.peers import ec2
 from tests.peers.imds import Metadata, serving
-from tests.peers.moto import Moto
 from tests.support import eventually
 
 REGION, ZONE = "us-east-1", "us-east-1a"
@@ -33,7 +33,7 @@ class Cloud:
 
     def _agent(self, address: str, more: Mapping[str, str]) -> AgentSpec:
         """Its executors have nothing of this process' environment but the way to programs."""
-        environment = {"PATH": os.environ["PATH"], ec2.VARIABLE: address, **more}
+        environment = {"PATH": os.environ["PATH"], metadata.VARIABLE: address, **more}
         return AgentSpec(region=REGION, zone=ZONE, flags={"executor_environment_variables": json.dumps(environment)})
 
     def platform(self, attach_by: str) -> dict[str, Any]:
@@ -101,10 +101,7 @@ def running_cloud(credentials: Path, images: Path, *, machines: int = 2) -> Iter
     credentials.chmod(0o600)
     images.mkdir(parents=True)
     with ExitStack() as stack:
-        moto = Moto()
-        stack.callback(moto.stop)
-        moto.wait()
-        disks = Disks(moto.port, images)
+        disks = Disks(ec2.emptied(), images)
         stack.callback(disks.stop)
         disks.faults.keys = frozenset({KEY_ID})
         services = [Metadata(name) for name in disks.machines(machines, zone=ZONE)]

@@ -1,4 +1,4 @@
-"""EC2 for the tests of this process: moto and the front before it, started once, emptied for each test."""
+"""EC2 for the tests of this process: moto and the front before it, each started once, emptied for each test."""
 
 from __future__ import annotations
 
@@ -14,19 +14,30 @@ ZONE = "us-east-1a"
 
 
 @cache
-def _running() -> tuple[Moto, Front]:
+def _running() -> Moto:
     moto = Moto()
     atexit.register(moto.stop)
     moto.wait()
-    front = Front(moto.port)
+    return moto
+
+
+def emptied() -> int:
+    """The port of moto with nothing in it; a front that was there before is to be cleared, or stopped."""
+    moto = _running()
+    moto.reset()
+    return moto.port
+
+
+@cache
+def _front(port: int) -> Front:
+    front = Front(port)
     atexit.register(front.stop)
-    return moto, front
+    return front
 
 
 def fresh() -> Front:
     """An account with nothing in it."""
-    moto, front = _running()
-    moto.reset()
+    front = _front(emptied())
     front.clear()
     return front
 
