@@ -13,12 +13,16 @@ COMPILED_OF := pyproject.toml packaging/compiling.py $(shell find framework offe
 # Safe: what is installed comes before the sources in the working directory.
 COMPILED_PY := env PYTHONSAFEPATH=1 .bench/venv/bin/python
 JOBS ?= 2
+# What speaks to servers waits for them a good third of its time: it takes twice as many at once to keep the cores busy.
+WAITING_JOBS ?= $(shell echo $$((2 * $(JOBS))))
+# Groups begin in the order of tests/conftest.py.
+WAITING = -n $(WAITING_JOBS) --dist loadgroup --no-loadscope-reorder
 TESTS ?= tests
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Executors start in half the time where compiled modules may be kept.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup debian debian-demo mesos mesos-all peers check test test-quick test-compiled test-peers test-cluster demo bench dist clean
+.PHONY: help setup debian debian-demo mesos mesos-all peers check test test-quick test-compiled test-servers test-peers test-cluster demo bench dist clean
 
 help: ## this list
 	@awk -F ':[^#]*## ' '/^[a-z-]+:[^#]*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,19 +68,23 @@ check: setup ## format, lint, types and layers
 	@echo "Checking the types" && $(VENV)/bin/mypy
 	@echo "Checking the layers" && $(VENV)/bin/lint-imports --no-cache --no-logo
 
-test: setup debian mesos-all peers test-quick test-compiled test-peers test-cluster ## the whole suite, with all that it needs
+test: setup debian mesos-all peers test-quick test-compiled test-servers ## the whole suite, with all that it needs
 
 test-quick: setup ## only what needs no Mesos and no platform's peer
 	@echo "Running the unit, property and contract tests, $(JOBS) at a time"
 	@$(PY) -m pytest $(TESTS) -m 'not cluster and not peer' -n $(JOBS) --dist worksteal
 
+test-servers: setup ## test-peers and test-cluster at once: none waits for the last of the others
+	@echo "Running the tests of the platforms and on a real Mesos, $(WAITING_JOBS) at a time"
+	@$(PY) -m pytest $(TESTS) -m 'peer or cluster' $(WAITING)
+
 test-peers: setup ## only what speaks to a platform, real or emulated
-	@echo "Running the tests of the platforms, $(JOBS) at a time"
-	@$(PY) -m pytest $(TESTS) -m peer -n $(JOBS) --dist loadgroup
+	@echo "Running the tests of the platforms, $(WAITING_JOBS) at a time"
+	@$(PY) -m pytest $(TESTS) -m peer $(WAITING)
 
 test-cluster: setup ## only what runs on a real Mesos with the local platform
-	@echo "Running the tests on a real Mesos, $(JOBS) at a time"
-	@$(PY) -m pytest $(TESTS) -m 'cluster and not peer' -n $(JOBS) --dist worksteal
+	@echo "Running the tests on a real Mesos, $(WAITING_JOBS) at a time"
+	@$(PY) -m pytest $(TESTS) -m 'cluster and not peer' $(WAITING)
 
 demo: debian-demo mesos ## a stateful app on a real Mesos survives its agent (ONCE=1: end by itself)
 	@exec $(PY) examples/demo.py $(if $(ONCE),--once)

@@ -25,6 +25,20 @@ from tests.servers import Missing, Postgres, ZooKeeper
 from tests.support import eventually
 
 SETTLE_S = 3.0
+LONGEST_GROUPS = (
+    "cinder",
+    "guest",
+    "virtualbox",
+    "virtualbox-cli",
+    "ebs-soak",
+    "ebs",
+    "powermax",
+    "gce",
+    "powerscale",
+    "xtremio",
+    "powerflex",
+)
+"""Groups of tests that one worker runs, the longest first."""
 
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
@@ -42,6 +56,18 @@ def leave_out(reason: str) -> NoReturn:
     if os.environ.get("POLLY_TEST_ALL") == "1":
         pytest.fail(f"not to be left out here: {reason}", pytrace=False)
     pytest.skip(reason)
+
+
+@pytest.hookimpl(trylast=True)  # after any other order, which holds within a group
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begins with the longest groups: begun late, one would keep a single worker at work when all else is done."""
+    places = {group: place for place, group in enumerate(LONGEST_GROUPS)}
+    items.sort(key=lambda item: places.get(_group(item), len(places)))
+
+
+def _group(item: pytest.Item) -> str:
+    marker = item.get_closest_marker("xdist_group")
+    return str(marker.args[0]) if marker else ""
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
