@@ -17,6 +17,7 @@ from storage.errors import (
     Conflict,
     HasSnapshots,
     Invalid,
+    NotOurs,
     PollyError,
     PoolFull,
     StaleEpoch,
@@ -35,7 +36,19 @@ from storage.platforms.base import Platform
 T = TypeVar("T")
 Undo = Callable[[PollyError], None]
 
-REFUSALS = (BornElsewhere, Conflict, HasSnapshots, Invalid, PoolFull, StaleEpoch, UnknownSnapshot, UnknownVolume, Unsupported, VolumeInUse)
+REFUSALS = (
+    BornElsewhere,
+    Conflict,
+    HasSnapshots,
+    Invalid,
+    NotOurs,
+    PoolFull,
+    StaleEpoch,
+    UnknownSnapshot,
+    UnknownVolume,
+    Unsupported,
+    VolumeInUse,
+)
 """With these a platform says that it did nothing. After any other error nobody knows, and the intent stands."""
 
 

@@ -15,6 +15,7 @@ from storage.errors import (
     Conflict,
     Invalid,
     NotOnPlatform,
+    NotOurs,
     PlatformUnavailable,
     PollyError,
     PoolFull,
@@ -133,8 +134,7 @@ class Volumes(Growing):
             if not self._is_doomed(volume):
                 return False
             try:
-                if volume.unborn:
-                    refuse_born(platform, platform.inspect(external_id))
+                _refuse_wrong(platform, volume, external_id)
                 platform.delete(external_id)
             except UnknownVolume:
                 pass
@@ -208,6 +208,16 @@ def refuse_born(platform: Platform, unborn: VolumeReport) -> None:
     """
     if is_born(unborn):
         raise BornElsewhere(platform=platform.name, external_id=unborn.external_id)
+
+
+def _refuse_wrong(platform: Platform, volume: Volume, external_id: ExternalId) -> None:
+    """Raises BornElsewhere, and NotOurs where an id is a name that somebody has given to another volume since."""
+    if volume.unborn:
+        refuse_born(platform, platform.inspect(external_id))
+    elif volume.birth is not None and platform.capabilities.marks:
+        found = platform.inspect(external_id)
+        if found.birth is None and not found.epoch and not (found.token and found.token == volume.token):
+            raise NotOurs(platform=platform.name, external_id=external_id)
 
 
 def _checked_name(name: str) -> str:

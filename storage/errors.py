@@ -267,6 +267,14 @@ class BornElsewhere(PollyError):
     hint = "Was the ledger restored from an older backup? Start the broker once with --restored. Else look at the volume and import it."
 
 
+class NotOurs(PollyError):
+    """Volume {external_id} of platform {platform} bears no mark of Polly's, as the one of that id did before; nothing was deleted."""
+
+    status = 409
+    exit_code = 5
+    hint = "Has somebody put another in its place? If it is to go all the same, delete it with the platform's own tools, then here."
+
+
 class DeviceNotFound(NodeError):
     """No device with serial {serial} came up on this node within {timeout_s} s."""
 

@@ -17,6 +17,7 @@ from storage.errors import (
     AlreadyExists,
     Conflict,
     Invalid,
+    NotOurs,
     PlatformUnavailable,
     PollyError,
     PoolFull,
@@ -28,6 +29,7 @@ from storage.inventory import Ledger
 from storage.lifecycle import VolumeState
 from storage.model import Sizes, SnapshotId, Volume
 from storage.platforms.base import CreateRequest, PoolReport
+from storage.platforms.marks import Mark
 from storage.platforms.testing import ABILITIES
 from tests.ledgers import Clock
 from tests.stage import ShakyLedger, Stage, external_of, stage_config, status
@@ -69,6 +71,18 @@ def test_a_delete_that_the_platform_refuses_gives_the_volume_back(stage: Stage) 
     assert isinstance(failure(future), VolumeInUse)
     assert stage.ledger.volume(volume.name).state is VolumeState.AVAILABLE
     assert not stage.janitor.resume()
+
+
+def test_what_somebody_has_put_in_the_place_of_a_volume_is_not_deleted(stage: Stage) -> None:
+    """As where a platform's ids are names, and somebody's tools have deleted the volume and made another of its name."""
+    volume = born(stage)
+    ((key, was),) = stage.storage.volumes.items()
+    stage.storage.volumes[key] = replace(was, birth=None, mark=Mark(), request=replace(was.request, token=""))
+    future = stage.volumes.delete(volume.volume_id, "jane")
+    stage.work()
+    assert isinstance(failure(future), NotOurs)
+    assert stage.ledger.volume(volume.name).state is VolumeState.AVAILABLE
+    assert key in stage.storage.volumes
 
 
 def test_a_delete_without_an_answer_is_gone_on_with(stage: Stage) -> None:
