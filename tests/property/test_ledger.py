@@ -290,8 +290,10 @@ class LedgerMachine(RuleBasedStateMachine):
     def resize(self, name: str, grown: int) -> None:
         volume = self.model.volumes.get(name)
         size_mib = (volume.size_mib if volume else 1) + grown
-        done = self._try(lambda tx: tx.resize(VolumeId(f"v-{name}"), size_mib), PoolFull, UnknownVolume)
-        assert done is (volume is not None and (not grown or self.model.provisioned() + grown <= self.model.capacity_mib))
+        done = self._try(lambda tx: tx.resize(VolumeId(f"v-{name}"), size_mib), PoolFull, UnknownVolume, VolumeInUse)
+        is_being_made = volume is not None and not volume.outside and bool(self.model.held(name))
+        fits = self.model.provisioned() + grown <= self.model.capacity_mib
+        assert done is (volume is not None and (not grown or (fits and not is_being_made)))
         if done and volume:
             volume.size_mib = size_mib
 
