@@ -130,6 +130,7 @@ def _become(job: bytes, log: int) -> None:
     os.chdir(told["folder"])
     os.environ.clear()
     os.environ.update(told["environment"])
+    sys.path[:0] = [folder for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep) if folder and folder not in sys.path]
     sys.argv = ["polly", *told["arguments"]]
     if told["die_at"]:
         from tests.cluster.dying_broker import Trap, arm

@@ -323,7 +323,7 @@ def test_what_the_array_does_not_name_is_not_asked_for_again_and_again(gateway: 
         (failure(212, "A volume removal operation is currently in progress."), PlatformUnavailable, "212: A volume removal"),
         (failure(168, "You do not have permission", 403), PlatformError, "lacks the right"),
         (failure(1, "Error"), PlatformError, "1: Error"),
-        (failure(0, "Not found", 404), PlatformError, "0: Not found"),
+        (failure(0, "Not found", 404), PlatformUnavailable, "no answer of the array's"),
     ],
 )
 def test_every_refusal_is_named_with_the_arrays_code(
