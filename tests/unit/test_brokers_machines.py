@@ -11,14 +11,13 @@ import pytest
 from offers.tally import Refusal
 from storage.errors import AlreadyExists
 from storage.inventory import Workload, open_ledger
-from storage.model import AccessMode, Birth, ExternalId, NodeId, Volume, VolumeId, WorkloadId
-from storage.platforms.base import CreateRequest
+from storage.model import ExternalId, NodeId, WorkloadId
 from storage.platforms.testing import MemoryPlatform
 from tests.ledgers import Clock
 from tests.stage import SCHEDULER, Stage, app, external_of, from_master, sound, stage_config
 from tests.support import eventually
 from tests.unit.test_ledger_rooms import somebody_waits
-from tests.unit.test_sharing import MACHINE, PAGES, attach, attached, read, running, settle
+from tests.unit.test_sharing import MACHINE, PAGES, attach, attached, imported_pages, read, running, settle
 
 Brokers = tuple[Stage, Stage]
 
@@ -38,21 +37,7 @@ def brokers(request: pytest.FixtureRequest, sqlite_url: str, clock: Clock) -> It
 
 @pytest.fixture
 def pages(brokers: Brokers) -> ExternalId:
-    one, _ = brokers
-    made = one.platform.create(CreateRequest(pool="default", size_mib=16, token="by hand", name="pages"))
-    volume = Volume(
-        volume_id=VolumeId("pages"),
-        name="pages",
-        platform="disks",
-        pool="default",
-        size_mib=16,
-        external_id=made.external_id,
-        access_mode=AccessMode.MULTI_NODE_READER_ONLY,
-        birth=Birth(serial=made.external_id, filesystem="ext4", filesystem_uuid="u"),
-    )
-    with one.ledger.begin("test") as tx:
-        tx.adopt(volume)
-    return made.external_id
+    return imported_pages(brokers[0])
 
 
 @pytest.mark.parametrize("agent", ["a1", "a2"])

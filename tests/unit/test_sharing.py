@@ -21,6 +21,11 @@ MACHINE = "i-1"
 
 @pytest.fixture
 def pages(stage: Stage) -> ExternalId:
+    return imported_pages(stage)
+
+
+def imported_pages(stage: Stage) -> ExternalId:
+    """A volume that any number of tasks may read."""
     made = stage.platform.create(CreateRequest(pool="default", size_mib=16, token="by hand", name="pages"))
     volume = Volume(
         volume_id=VolumeId("pages"),
