@@ -13,6 +13,8 @@ from storage.node import devices, mapping, multipath, scini, scsi
 from storage.node.devices import Roots
 
 LOOP_SET_CAPACITY: Final = 0x4C07
+LOOKED_AT_S: Final = 5.0
+"""How long a map may have somebody who looks at it after it was unmounted."""
 
 
 # --- who else uses it --------------------------------------------------------------------------------------
@@ -114,7 +116,7 @@ def forget(device: str, roots: Roots) -> None:
 def _remove(name: str, roots: Roots) -> None:
     if mapping.is_true(name, roots):  # else what is in its buffers has nowhere to go, or would go to another volume
         devices.flush(str(roots.dev / name))
-    roots.multipathd.remove(multipath.name_of(name, roots.sys))
+    roots.multipathd.remove(multipath.name_of(name, roots.sys), patience_s=LOOKED_AT_S)
 
 
 @contextmanager

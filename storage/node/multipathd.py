@@ -9,13 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from storage.errors import NodeError
 from storage.node import commands
 from storage.node.commands import Output, Run
+from storage.node.pace import Pace
 
 SOCKET: Final = re.compile(r" (?:@/org/kernel/linux/storage/multipathd|/run/multipathd\.socket)$", re.MULTILINE)
 PIDS: Final = ("multipathd.pid", "multipathd/multipathd.pid")
@@ -32,6 +33,7 @@ class Multipathd:
     """The daemon of this node, and udev, by which it learns of disks. All methods but the first four raise NodeError."""
 
     run: Run = commands.run
+    pace: Pace = field(default_factory=Pace)
     sockets: Path = Path("/proc/net/unix")
     state: Path = Path("/run")
     udev: Path = Path("/run/udev")
@@ -79,10 +81,22 @@ class Multipathd:
         if not (self.answers() and self._ask(["multipathd", "disablequeueing", "map", name], ok=(0, 1)).code == 0):
             self._ask(["dmsetup", "message", name, "0", "fail_if_no_path"])
 
-    def remove(self, name: str) -> None:
-        """Removes the map, which nobody may use any more, and has its queue fail before."""
+    def remove(self, name: str, *, patience_s: float = 0.0) -> None:
+        """Removes the map, which nobody may use any more, and has its queue fail before. Somebody may still look at it, as udev does at
+        what was just unmounted, for `patience_s` seconds at the most."""
         self.give_up(name)
-        self._ask(["multipath", "-f", name])
+        refusals: list[NodeError] = []
+
+        def is_removed() -> bool:
+            try:
+                self._ask(["multipath", "-f", name])
+            except NodeError as error:
+                refusals.append(error)
+                return False
+            return True
+
+        if not self.pace.until(is_removed, timeout_s=patience_s, every_s=0.2):
+            raise refusals[-1]
 
     def _ask(self, command: list[str], *, ok: Collection[int] = (0,)) -> Output:
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import pytest
@@ -23,6 +23,9 @@ class Node:
 
     def __init__(self, root: Path) -> None:
         self.root, self.ran, self.answers = root, list[str](), dict[str, str | int]()
+        self.now = 0.0
+        self.then: Callable[[], object] = lambda: None
+        """Happens with each wait for a tool."""
         for folder in ("dev", "run/udev/data"):
             (root / folder).mkdir(parents=True)
         self.sockets = root / "unix"
@@ -32,7 +35,8 @@ class Node:
 
     @property
     def roots(self) -> Roots:
-        daemon = Multipathd(run=self.run, sockets=self.sockets, state=self.root / "run", udev=self.root / "run/udev")
+        pace = Pace(now=lambda: self.now, wait=self._wait)
+        daemon = Multipathd(run=self.run, pace=pace, sockets=self.sockets, state=self.root / "run", udev=self.root / "run/udev")
         return Roots(
             dev=self.root / "dev",
             sys=self.root / "sys",
@@ -40,6 +44,10 @@ class Node:
             inquire=self._inquired,
             multipathd=daemon,
         )
+
+    def _wait(self, seconds: float) -> None:
+        self.now += seconds
+        self.then()
 
     def run(self, command: Sequence[str], *paths: str, ok: Collection[int] = (0,), timeout_s: float = 60.0, writes: bool = False) -> Output:
         self.ran.append(words := " ".join(command))
@@ -210,6 +218,15 @@ def test_a_map_without_a_path_that_works_goes_without_writing(mapped: Roots, nod
     node.says |= {("sda", 0x83): b"", ("sdb", 0x83): b""}
     disks.forget(str(mapped.dev / "dm-0"), mapped)
     assert (flushed, deleted(mapped)) == ([], ["sda", "sdb"])
+
+
+def test_a_map_that_somebody_only_looks_at_goes_when_that_is_over(mapped: Roots, node: Node, flushed: list[str]) -> None:
+    """As udev does with what was just unmounted: the map cannot be removed meanwhile."""
+    node.answers["multipath -f"] = 1
+    node.then = node.answers.clear
+    disks.forget(str(mapped.dev / "dm-0"), mapped)
+    assert node.ran.count("multipath -f mpatha") == 2
+    assert deleted(mapped) == ["sda", "sdb"]
 
 
 def test_paths_whose_map_does_not_go_stay(mapped: Roots, node: Node, flushed: list[str]) -> None:
