@@ -12,7 +12,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -28,6 +27,8 @@ sys.path.insert(0, str(ROOT))
 from tests.cluster.mesos_cluster import MesosCluster  # noqa: E402  # the checkout's root must be on the path first
 
 APP = ROOT / "examples" / "counter.json"
+USUAL_PORT = 7070
+LISTENS = "the HTTP API listens on "
 ROOT_WORDS = "Volumes are ext4 images on loop devices, mounted in each executor's own mount namespace."
 FOLDER_WORDS = (
     "You are not root, so volumes are plain folders: what Polly decides is the same, but nothing is formatted or mounted, sizes are not\n"
@@ -45,9 +46,10 @@ def step(words: str) -> None:
 
 
 class Demo:
-    def __init__(self, folder: Path, *, port: int) -> None:
+    def __init__(self, folder: Path, *, port: int | None) -> None:
         self.folder, self.port = folder, port
-        self.url = f"http://127.0.0.1:{port}"
+        self.url = ""
+        """The broker's HTTP API, once the broker has said where it is."""
         self.broker: subprocess.Popen[str] | None = None
         self.polly = [str(Path(sys.executable).parent / "polly")]
 
@@ -71,15 +73,25 @@ class Demo:
 
     def start_broker(self, master: str, config: Path) -> None:
         command = [*self.polly, "broker", "--master", master, "--database", self.database, "--config", str(config)]
-        command += ["--listen", f"127.0.0.1:{self.port}"]
+        try:
+            self._start([*command, "--listen", f"127.0.0.1:{self.port or USUAL_PORT}"])
+        except Broken:
+            if self.port or not self.broker or self.broker.poll() is None:
+                raise
+            print("Another demo or broker may have that port; this one takes any that is free.")
+            self._start([*command, "--listen", "127.0.0.1:0"])
+
+    def _start(self, command: list[str]) -> None:
         print("$ " + " ".join(command), flush=True)
         self.broker = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
         threading.Thread(target=self._relay, args=(self.broker,), daemon=True).start()
-        self.until("the broker answers", lambda: self.get("/v2/info") is not None)
+        self.until("the broker answers", lambda: self.url and self.get("/v2/info") is not None)
 
     def _relay(self, broker: subprocess.Popen[str]) -> None:
         for line in broker.stderr or ():
             print(f"   | {line}", end="", flush=True)
+            if LISTENS in line:
+                self.url = line.partition(LISTENS)[2].strip()
 
     def get(self, path: str) -> Any:
         with contextlib.suppress(OSError, ValueError), urllib.request.urlopen(self.url + path, timeout=5) as answer:  # noqa: S310  # loopback http
@@ -183,15 +195,6 @@ def loop_devices(folder: Path) -> list[str]:
     return found
 
 
-def usual_or_free(port: int) -> int:
-    for wanted in (port, 0):
-        with contextlib.suppress(OSError), socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(("127.0.0.1", wanted))
-            return int(probe.getsockname()[1])
-    raise Broken("there is no free port on 127.0.0.1")
-
-
 def make_fresh(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     try:
@@ -204,14 +207,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--once", action="store_true", help="end when the story has been told")
     parser.add_argument("--folder", type=Path, default=ROOT / ".demo", help="everything is made in here (and replaced)")
-    parser.add_argument("--port", type=int, help="the broker's HTTP port on 127.0.0.1 (7070, or any free one while that is taken)")
+    parser.add_argument("--port", type=int, help=f"the broker's HTTP port on 127.0.0.1 ({USUAL_PORT}, or any free one while that is taken)")
     options = parser.parse_args()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # Ctrl-C ends it, also where whoever started it ignores that
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     folder = options.folder.resolve()
     try:
         make_fresh(folder)
-        demo = Demo(folder, port=options.port or usual_or_free(7070))
+        demo = Demo(folder, port=options.port)
     except Broken as error:
         print(f"The demo cannot begin: {error}.", file=sys.stderr)
         return 1

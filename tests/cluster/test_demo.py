@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -45,6 +48,17 @@ def test_the_demo_ends_well_and_leaves_nothing(tmp_path: Path, mesos_installed: 
     assert not (tmp_path / "demo").exists()
 
 
+@pytest.fixture
+def taken() -> Iterator[None]:
+    """Somebody listens on the usual port: the other test's demo, or we do."""
+    with socket.socket() as holder:
+        with suppress(OSError):
+            holder.bind(("127.0.0.1", 7070))
+            holder.listen()
+        yield
+
+
+@pytest.mark.usefixtures("taken")
 def test_ctrl_c_ends_the_demo_with_all_that_it_started(tmp_path: Path, mesos_installed: Installed) -> None:
     environment, before = home(tmp_path, mesos_installed), traces(tmp_path, frozenset())
     story = tmp_path / "story"
