@@ -8,6 +8,8 @@ from collections.abc import Callable
 from typing import TypeVar
 
 INTERVAL_S = 0.02
+EMULATED_S = 60.0
+"""How long to wait for programs on a processor that is computed, where there is no KVM, and of which a busy machine leaves little."""
 
 T = TypeVar("T")
 

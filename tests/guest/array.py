@@ -121,7 +121,6 @@ class Mapped(Relayed):
     def __enter__(self) -> Self:
         for module in multipathing.MODULES:
             self.guest.load(module)
-        self._begun: list[Call[None]] = []
         self._begin(*multipathing.UDEVD)
         self.guest.call(multipathing.configure, self.configuration)
         self.start_daemon()
@@ -132,15 +131,12 @@ class Mapped(Relayed):
         self.guest.call(multipathing.await_daemon)
 
     def _begin(self, command: Sequence[str], environment: Mapping[str, str], log: str) -> None:
-        self._begun.append(call := self.guest.begin(inside.program, command, environment, log))
-        call.until("started")
+        self.guest.begin(multipathing.daemon, command, environment, log).until("started")
 
     def __exit__(self, *_: object) -> None:
         super().__exit__()
-        self.guest.call(multipathing.shut_down)
-        for call in self._begun:
-            call.stop()
-        self.guest.call(multipathing.await_end)
+        self.guest.call(multipathing.end_daemons)
+        self.guest.run("multipath", "-F")
 
 
 class Fabric(Array):

@@ -25,7 +25,7 @@ from storage.node.steps import Machine
 from storage.platforms.base import Attachment, Capabilities, CreateRequest, VolumeReport
 from tests.guest import multipathing
 from tests.peers._guest_agent import ask
-from tests.support import eventually
+from tests.support import EMULATED_S, eventually
 
 STATE: Final = Path("/run/polly")
 STAGING: Final = STATE / "staging"
@@ -148,7 +148,7 @@ def disks_of(serial: str) -> list[str]:
 
 def numbers_of(serial: str, count: int) -> list[str]:
     """major:minor of that many devices with this serial, once they are there."""
-    eventually(lambda: len(disks_of(serial)) == count, 20, f"{count} devices with serial {serial}")
+    eventually(lambda: len(disks_of(serial)) == count, EMULATED_S, f"{count} devices with serial {serial}")
     return [mounts.device_number(f"/dev/{name}") for name in disks_of(serial)]
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.guest.target import mounted_config
-from tests.support import eventually
+from tests.support import EMULATED_S, eventually
 
 MODULES: Final = ("target_core_mod", "target_core_iblock", "iscsi_target_mod", "iscsi_tcp")
 TARGET: Final = "iqn.2026-11.org.example:array"
@@ -91,12 +91,12 @@ def await_loss() -> None:
     def is_lost() -> bool:
         return any(state.read_text().strip() == "transport-offline" for state in Path("/sys/block").glob("sd*/device/state"))
 
-    eventually(is_lost, 30, "the loss of a disk")
+    eventually(is_lost, EMULATED_S, "the loss of a disk")
 
 
 def await_session() -> None:
     """The initiator has come back to the portal that it lost."""
-    eventually(lambda: [file.read_text().strip() for file in SESSIONS.glob("*/state")] == ["LOGGED_IN"], 30, "the session")
+    eventually(lambda: [file.read_text().strip() for file in SESSIONS.glob("*/state")] == ["LOGGED_IN"], EMULATED_S, "the session")
 
 
 def _luns() -> dict[str, int]:

@@ -6,7 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -14,7 +14,8 @@ from storage.node import multipath
 from storage.node.devices import Roots
 from storage.node.multipath_findings import multipath_findings
 from storage.node.multipathd import Multipathd
-from tests.support import eventually
+from tests.guest import inside
+from tests.support import EMULATED_S, eventually
 
 MODULES: Final = ("dm-mod", "dm-multipath", "dm-service-time", "scsi_dh_alua")
 TOOLS: Final = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
@@ -24,6 +25,15 @@ CONFIGURATION: Final = Path("/etc/multipath.conf")
 PID: Final = Path("/run/multipathd.pid")
 MEMORY: Final = Path("/etc/multipath")
 """Which names it has seen and given, kept by the daemon from one start to the next."""
+GROUP: Final = Path("/sys/fs/cgroup/daemons")
+"""Both daemons, and all that they have begun."""
+
+
+def daemon(command: Sequence[str], environment: Mapping[str, str], log: str) -> None:
+    """As inside.program, until `end_daemons`."""
+    GROUP.mkdir(exist_ok=True)
+    (GROUP / "cgroup.procs").write_text(str(os.getpid()))
+    inside.program(command, environment, log)
 
 
 def configure(text: str) -> None:
@@ -45,15 +55,13 @@ def take(path: str) -> None:
 
 
 def await_udevd() -> None:
-    eventually(lambda: subprocess.run(["udevadm", "control", "--ping"], check=False, capture_output=True).returncode == 0, 20, "udevd")
-
-
-def end_udevd() -> None:
-    subprocess.run(["udevadm", "control", "--exit"], check=True)
+    eventually(
+        lambda: subprocess.run(["udevadm", "control", "--ping"], check=False, capture_output=True).returncode == 0, EMULATED_S, "udevd"
+    )
 
 
 def await_daemon() -> None:
-    eventually(lambda: said("show", "daemon").endswith(("idle", "running")), 20, "multipathd")
+    eventually(lambda: said("show", "daemon").endswith(("idle", "running")), EMULATED_S, "multipathd")
 
 
 def said(*words: str) -> str:
@@ -62,19 +70,14 @@ def said(*words: str) -> str:
 
 def kill_daemon() -> None:
     os.kill(int(PID.read_text()), signal.SIGKILL)
-    eventually(lambda: not Multipathd().answers(), 10, "the death of multipathd")
+    eventually(lambda: not Multipathd().answers(), EMULATED_S, "the death of multipathd")
 
 
-def shut_down() -> None:
-    """Both daemons are told to end, and their maps are gone."""
-    said("shutdown")
+def end_daemons() -> None:
+    """Both get SIGKILL, for told to end udevd waits for what it has begun, half a minute."""
+    (GROUP / "cgroup.kill").write_text("1")
+    eventually(lambda: "populated 0" in (GROUP / "cgroup.events").read_text(), EMULATED_S, "the end of udevd and multipathd")
     PID.unlink(missing_ok=True)
-    subprocess.run(["multipath", "-F"], check=False, capture_output=True)
-    end_udevd()
-
-
-def await_end() -> None:
-    eventually(lambda: not {"systemd-udevd", "multipathd"} & _running(), 20, "the end of udevd and multipathd")
     shutil.rmtree("/run/udev")  # by what is in it device-mapper's tools would go on waiting for udev
 
 
@@ -98,12 +101,3 @@ def maps() -> dict[str, str]:
 def disks() -> list[str]:
     """All SCSI disks and all maps."""
     return sorted(block.name for block in Path("/sys/block").iterdir() if block.name.startswith(("sd", "dm-")))
-
-
-def _running() -> set[str]:
-    """The names of all programs that run."""
-    found = set()
-    for file in Path("/proc").glob("[0-9]*/comm"):
-        with suppress(OSError):
-            found.add(file.read_text().strip())
-    return found

@@ -10,7 +10,7 @@ import subprocess
 from pathlib import Path
 from typing import Final
 
-from tests.support import eventually
+from tests.support import EMULATED_S, eventually
 
 MODEL: Final = "Amazon Elastic Block Store"
 CONFIG: Final = Path("/sys/kernel/config")
@@ -63,7 +63,7 @@ def mounted_config() -> Path:
 
 def _open_port() -> None:
     mounted_config()
-    eventually(TARGET.is_dir, 10, "the kernel's NVMe target")
+    eventually(TARGET.is_dir, EMULATED_S, "the kernel's NVMe target")
     if not PORT.exists():
         PORT.mkdir()
         for setting, value in {"trtype": "tcp", "adrfam": "ipv4", "traddr": ADDRESS, "trsvcid": NUMBER}.items():

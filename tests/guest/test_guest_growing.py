@@ -17,7 +17,7 @@ from tests.guest.array import ENVIRONMENT
 from tests.guest.cloud import BY_ID, LINK, Cloud, Served
 from tests.nodes import plan
 from tests.peers.guest import Guest
-from tests.support import eventually
+from tests.support import EMULATED_S, eventually
 
 pytestmark = [pytest.mark.peer, pytest.mark.xdist_group("guest")]
 
@@ -38,7 +38,7 @@ def test_a_mounted_filesystem_grows_with_its_disk_while_it_is_used(
     user.until("held")
     cloud.grow(VOLUME, size_mib + 128)
     if kind == "virtio":  # the others must be asked, which the node does
-        eventually(lambda: cloud.guest.call(devices.size_bytes, first.device) == (size_mib + 128) << 20, 10, "the disk has grown")
+        eventually(lambda: cloud.guest.call(devices.size_bytes, first.device) == (size_mib + 128) << 20, EMULATED_S, "the disk has grown")
 
     large = plan(VOLUME, filesystem=filesystem, size_mib=size_mib + 128, birth=first.birth, external_id=first.external_id)
     grown = cloud.stage(large)
@@ -58,13 +58,10 @@ def udevd(guest: Guest) -> Iterator[None]:
     """A real udevd, which looks at each disk that comes, and at what was written to it."""
     if not shutil.which("udevadm", path=ENVIRONMENT["PATH"]):
         leave_out("needs udevadm (Debian: udev)")
-    call = guest.begin(inside.program, *multipathing.UDEVD)
-    call.until("started")
+    guest.begin(multipathing.daemon, *multipathing.UDEVD).until("started")
     guest.call(multipathing.await_udevd)
     yield
-    guest.call(multipathing.end_udevd)
-    call.stop()
-    guest.call(multipathing.await_end)
+    guest.call(multipathing.end_daemons)
 
 
 @pytest.mark.usefixtures("udevd")
@@ -79,7 +76,7 @@ def test_a_disk_is_where_the_link_leads_that_udev_itself_makes(
     cloud = cloud_of(kind, clouds_class)
     cloud.hint = link
     first = cloud.stage(plan(VOLUME))
-    eventually(lambda: cloud.guest.call(os.path.realpath, link) == first.device, 10, "the link")
+    eventually(lambda: cloud.guest.call(os.path.realpath, link) == first.device, EMULATED_S, "the link")
     assert cloud.stage(plan(VOLUME, birth=first.birth, external_id=first.external_id)).device == first.device
     cloud.unstage(plan(VOLUME))
     assert cloud.guest.call(inside.disks_of, VOLUME) == []

@@ -20,12 +20,10 @@ from tests.guest.exports import SERVER, relayed
 from tests.peers.guest import ADDRESS, Call, Guest
 from tests.peers.powerscale_nas import BASE, Nas, nas
 from tests.servers import Missing
-from tests.support import eventually
+from tests.support import EMULATED_S, eventually
 
 pytestmark = [pytest.mark.cluster, pytest.mark.peer, pytest.mark.xdist_group("guest")]
 
-SLOW_S = 60.0
-"""The guest's processor is computed, where there is no KVM."""
 PATIENT = {"agent_ping_timeout": "15secs", "max_agent_ping_timeouts": "5"}
 
 
@@ -63,7 +61,7 @@ def cluster(guest: Guest, tmp_path: Path) -> Iterator[MesosCluster]:
         running.until("started")
         stack.callback(running.stop)
         try:
-            eventually(lambda: cluster.active_agents() == ["agent1"], SLOW_S, "the agent in the guest is registered")
+            eventually(lambda: cluster.active_agents() == ["agent1"], EMULATED_S, "the agent in the guest is registered")
         except TimeoutError as error:
             raise AssertionError(f"{error}\n{guest.call(inside.read, str(agent.log))[-3000:]}") from error
         yield cluster
@@ -75,7 +73,7 @@ def test_an_app_comes_back_with_its_data_on_a_powerscale_volume(guest: Guest, st
     agent.chmod(0o644)
     settings = {
         "executor": {"command": [sys.executable, "-m", "executors.main", "--config", str(agent)]},
-        "claims": {"lease_s": SLOW_S},
+        "claims": {"lease_s": EMULATED_S},
         "platforms.nas": {"kind": "powerscale", **storage.settings()},
         "profiles.fast": {"platforms": ["nas"], "mount_options": ["vers=4.1"], "filesystem": None},
     }
@@ -83,18 +81,18 @@ def test_an_app_comes_back_with_its_data_on_a_powerscale_volume(guest: Guest, st
     try:
         rig.start_broker()
         rig.run(counter())
-        (first,) = rig.running(timeout_s=SLOW_S)
+        (first,) = rig.running(timeout_s=EMULATED_S)
         counted(storage, 1)
         assert guest.call(inside.exports) == [SERVER]
 
         guest.call(os.kill, guest.call(inside.executors)[first["id"]], signal.SIGKILL)
-        (second,) = rig.running(but=[first["id"]], timeout_s=SLOW_S)
+        (second,) = rig.running(but=[first["id"]], timeout_s=EMULATED_S)
         counted(storage, 2)
         assert second["id"] in guest.call(inside.executors)
 
         rig.delete("/counter")
-        rig.gone(timeout_s=SLOW_S)
-        eventually(lambda: not rig.claims() and not rig.volumes(), SLOW_S, "the volume is deleted")
+        rig.gone(timeout_s=EMULATED_S)
+        eventually(lambda: not rig.claims() and not rig.volumes(), EMULATED_S, "the volume is deleted")
         assert volumes(storage) == []
         assert guest.call(inside.exports) == []
     finally:
@@ -113,4 +111,4 @@ def counted(storage: Nas, number: int) -> None:
     def count() -> list[str]:
         return [(ifs.real(f"{BASE}/{name}") / "starts").read_text().strip() for name in volumes(storage)]
 
-    eventually(lambda: count() == [str(number)], 30, f"the app has counted to {number}")
+    eventually(lambda: count() == [str(number)], EMULATED_S, f"the app has counted to {number}")

@@ -14,7 +14,7 @@ from tests.guest import inside, lio, multipathing
 from tests.guest.array import ENVIRONMENT, Array, Mapped, TwoPortals
 from tests.guest.test_guest_iscsi import OTHER, VOLUME, cut_off, next_plan, other_plan
 from tests.nodes import plan
-from tests.support import eventually
+from tests.support import EMULATED_S, eventually
 
 pytestmark = [pytest.mark.peer, pytest.mark.xdist_group("guest")]
 
@@ -112,9 +112,9 @@ def test_a_path_may_fail_and_come_back_while_the_volume_is_written_to(array_with
     first = array.stage(plan(VOLUME))
     array.relay.stop()
     array.guest.call(inside.write, f"{first.path}/file", "by the other", sync=True)
-    eventually(lambda: states(array) == ["active", "failed"], 30, "the daemon sees that a path has failed")
+    eventually(lambda: states(array) == ["active", "failed"], EMULATED_S, "the daemon sees that a path has failed")
     array.relay = array.connected()
-    eventually(lambda: states(array) == ["active", "active"], 30, "the path is back")
+    eventually(lambda: states(array) == ["active", "active"], EMULATED_S, "the path is back")
 
     array.relay.stop()
     array.guest.call(inside.write, f"{first.path}/second", "by one path", sync=True)
@@ -155,7 +155,7 @@ def test_a_volume_gets_no_map_and_no_data_of_another_that_had_its_number_and_is_
     array.guest.call(inside.write, f"{first.path}/file", "kept", sync=True)
     array.guest.call(inside.write, f"{first.path}/file", "never arrives")
     cut_off(array)
-    eventually(lambda: states(array) == ["failed", "failed"], 30, "the daemon sees that the paths have failed")
+    eventually(lambda: states(array) == ["failed", "failed"], EMULATED_S, "the daemon sees that the paths have failed")
     array.put(OTHER)
 
     second = array.stage(other_plan())
