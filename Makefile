@@ -106,8 +106,8 @@ test-compiled: $(COMPILED) ## what matching and the cycle do on the wheel's comp
 	@export PYTHONHASHSEED=0; plain=$$($(PY) -m tests.compiled plain); compiled=$$($(COMPILED_PY) -m tests.compiled compiled); \
 	if [ "$$plain" != "$$compiled" ]; then echo "Plain and compiled modules match differently: $$plain, $$compiled" >&2; exit 1; fi
 
-bench: $(COMPILED) mesos ## measure the wheel as it is built (ONLY=P1: this alone; OUT=FILE: JSON too)
-	@exec $(COMPILED_PY) -m tests.bench $(if $(ONLY),--only $(ONLY)) $(if $(OUT),-o $(OUT))
+bench: $(COMPILED) mesos ## measure the wheel as it is built (ONLY=P1: this alone; OUT=FILE: JSON too; FLUSH_MS=1: on a disk so much slower)
+	@exec $(COMPILED_PY) -m tests.bench $(if $(ONLY),--only $(ONLY)) $(if $(OUT),-o $(OUT)) $(if $(FLUSH_MS),--flush-ms $(FLUSH_MS))
 
 dist: setup ## build wheels and source archives, and try them in an empty environment with a third party's adapter
 	@rm -rf dist && echo "Building the distributions"

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 
+from tests.bench import slow_flush
 from tests.bench.harness import Result
 
 BENCHMARKS = {
@@ -36,7 +37,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("--only", metavar="NAME", choices=BENCHMARKS, help=f"one of {', '.join(BENCHMARKS)}")
     parser.add_argument("-o", type=Path, metavar="FILE", help="write the figures as JSON too")
+    parser.add_argument("--flush-ms", metavar="MS", type=float, default=0.0, help="as if each flush of the disk took so much longer")
     options = parser.parse_args(arguments)
+    if options.flush_ms != slow_flush.added_ms():
+        slow_flush.again_with(options.flush_ms, sys.argv[1:] if arguments is None else arguments)
     results: list[Result] = []
     for name in [options.only] if options.only else BENCHMARKS:
         print(f"{name}: measuring", file=sys.stderr, flush=True)
@@ -51,7 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def show(result: Result) -> Result:
-    print(f"{result.name}: {result.what}")
+    added = f", each flush {slow_flush.added_ms():g} ms longer" if slow_flush.added_ms() else ""
+    print(f"{result.name}: {result.what}{added}")
     for name, figure in result.details.items():
         print(f"    {name} {figure:,.4g}")
     print(result.line, flush=True)
