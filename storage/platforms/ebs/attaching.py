@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from contextlib import suppress
+from dataclasses import replace
 from typing import Final
 
 from storage.errors import Conflict, NoSlot, PlatformUnavailable, PollyError, StaleEpoch, UnknownVolume, VolumeInUse
@@ -37,10 +38,10 @@ class Attaching:
         wanted = Holding(epoch=epoch, read_only=read_only)
         mark = volume.mark.admit(external_id, epoch, read_only=read_only)
         _refuse_others(volume, node, wanted)
-        if node not in volume.held:
+        if is_new := node not in volume.held:
             self._write(volume, {**tags.of_mark(mark), **tags.holder(ids.instance(node), wanted)})
             self._begin(volume, node, wanted)
-        return self._attached(external_id, node, wanted)
+        return self._attached(external_id, node, wanted, is_new=is_new)
 
     def detach(self, external_id: ExternalId, node: str) -> None:
         try:
@@ -149,8 +150,8 @@ class Attaching:
             raise VolumeInUse(volume=volume_id, holder=", ".join(sorted(now.held)), reason=error.fields["reason"]) from error
         raise error
 
-    def _attached(self, external_id: ExternalId, node: str, wanted: Holding) -> Attachment:
-        """Waits until EC2 shows the attachment, and takes it back if a higher epoch came meanwhile."""
+    def _attached(self, external_id: ExternalId, node: str, wanted: Holding, *, is_new: bool) -> Attachment:
+        """Waits until EC2 shows the attachment, and takes it back if a higher epoch came meanwhile. `is_new`: we have asked for it."""
         done, seen = self._looks.volume_until(
             Change.ATTACHED, external_id, lambda seen: _is_attached(seen, node), timeout_s=self._timeout_s
         )
@@ -159,11 +160,18 @@ class Attaching:
             state = held.state if held else "not to be seen"
             reason = f"after {self._timeout_s:g} s the attachment to {node} is {state}"
             raise PlatformUnavailable(platform=self._client.platform, action=f"attach volume {external_id}", reason=reason)
+        if is_new and not tags.holders(seen.tags, node):
+            seen = self._said_again(seen, tags.holder(node, wanted))
         self._refuse_overtaken(seen, node, wanted)
         _refuse_others(seen, node, wanted)
         if old := tags.outdated(seen.tags, seen.held):
             self._forget(external_id, old)
         return Attachment(external_id=external_id, device=held.device, serial=ids.serial(external_id), read_only=wanted.read_only)
+
+    def _said_again(self, seen: Volume, holder: dict[str, str]) -> Volume:
+        """Another reader has tidied up meanwhile, and taken us for one that is gone."""
+        self._write(seen, holder)
+        return replace(seen, tags={**seen.tags, **holder})
 
     def _refuse_overtaken(self, seen: Volume, node: str, wanted: Holding) -> None:
         needed = seen.mark.floor if wanted.read_only else seen.mark.epoch
