@@ -145,9 +145,9 @@ class Attachments:
 
     def _look_back(self, external_id: ExternalId, instance: Place, epoch: int, *, read_only: bool) -> None:
         """Whoever was fenced while it attached lets go again. Raises StaleEpoch, PlatformUnavailable if the disk is not there after all."""
-        disk = self.known(external_id)
+        disk, key = self.known(external_id), tags.hold_key(str(instance))
         labels, hold = dict(disk.labels), tags.hold_value(epoch, read_only=read_only)
-        found = labels.get(tags.hold_key(str(instance)), hold)
+        found = labels.get(key, hold)
         try:
             tags.read_mark(labels, external_id).admit(external_id, epoch, read_only=read_only)
         except StaleEpoch:
@@ -159,6 +159,8 @@ class Attachments:
         if str(instance) not in holders(disk):
             reason = f"Google says that it is done, but {external_id} shows no user {instance}"
             raise PlatformUnavailable(platform=self._name, action=f"attach volume {external_id}", reason=reason)
+        if key not in labels:  # another reader came meanwhile, and took us for one that is gone
+            self._mark(disk, lambda labels, seen: {key: hold, **labels})
 
     def detach(self, external_id: ExternalId, node: str) -> None:
         try:

@@ -194,6 +194,17 @@ def test_a_reader_that_another_of_its_node_has_overtaken_leaves_the_disk_to_it(
     assert platform.inspect(volume).held_by == (NODE,)
 
 
+def test_a_reader_that_another_takes_for_gone_while_it_comes_is_known_for_one(
+    cloud: Cloud, platform: GcePlatform, volume: ExternalId, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who comes drops the holds of nodes that do not have the disk, and cannot see who is just on its way."""
+    other = cloud.platform()
+    during(monkeypatch, platform, "attach", lambda: other.attach(volume, NODE, epoch=1, read_only=True))
+
+    attachment = platform.attach(volume, ELSEWHERE, epoch=2, read_only=True)
+    assert platform.attach(volume, ELSEWHERE, epoch=2, read_only=True) == attachment, "a repeat is refused"
+
+
 @pytest.mark.parametrize("call", ["instance", "detach"])
 def test_a_disk_that_another_detaches_at_the_same_time_is_detached(
     cloud: Cloud, platform: GcePlatform, volume: ExternalId, monkeypatch: pytest.MonkeyPatch, call: str
