@@ -548,6 +548,16 @@ class DeletesCopiesToo(Mutant):
             del self.storage.volumes[key]
 
 
+@breaks("test_volume_from_a_snapshot_is_born_by_itself")
+class RestoresTheBirth(Mutant):
+    def create(self, request: CreateRequest) -> VolumeReport:
+        made = super().create(request)
+        if request.snapshot is None:
+            return made
+        origin = self.storage.volumes[self.storage.snapshots[request.snapshot].volume]
+        return self.change(made.external_id, birth=origin.birth)
+
+
 class CloningMutant(Mutant):
     """Goes wrong with clones alone."""
 

@@ -8,7 +8,7 @@ from storage.errors import HasSnapshots, Invalid, UnknownSnapshot, UnknownVolume
 from storage.model import ExternalId
 from storage.platforms.base import SnapshotReport
 from storage.platforms.contract.arena import Arena, refused
-from storage.platforms.contract.attaching import BIRTH
+from storage.platforms.contract.attaching import BIRTH, OTHER_BIRTH
 from storage.platforms.contract.creating import NOWHERE
 
 NO_SNAPSHOT = ExternalId("no-such-snapshot")
@@ -123,6 +123,20 @@ class RestoreRules:
         arena.here.delete_snapshot(snapshot.external_id)
         arena.here.delete(volume)
         assert arena.holds(arena.attach(copy), b"kept"), "a copy went with its origin"
+
+    def test_volume_from_a_snapshot_is_born_by_itself(self, arena: Arena) -> None:
+        """Who has it first goes by a certificate that is its own already, or keeps one with it: that of its origin is none of it."""
+        arena.needs("snapshots", "restores", "marks")
+        volume = arena.created()
+        arena.attach(volume)
+        arena.here.record_birth(volume, BIRTH, epoch=1)
+        arena.detach(volume)
+        snapshot = arena.here.snapshot(volume, token=arena.token("snap"))
+        made = arena.create("copy", snapshot=snapshot.external_id)
+        arena.attach(made.external_id)
+        own = made.birth if made.birth and made.birth.serial == made.serial else replace(OTHER_BIRTH, serial=made.serial)
+        arena.here.record_birth(made.external_id, own, epoch=1)
+        assert arena.there.inspect(made.external_id).birth == own, "the birth certificate of a volume from a snapshot was not kept"
 
 
 class CloneRules:

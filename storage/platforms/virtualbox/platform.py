@@ -125,7 +125,7 @@ class VirtualBoxPlatform(Platform):
         )
         if request.source is not None:
             return self._cloning(plan, request, request.source), record
-        return (plan, record) if request.snapshot is None else self._restoring(plan, record, request.snapshot)
+        return plan if request.snapshot is None else self._restoring(plan, request.snapshot), record
 
     def _cloning(self, plan: Plan, request: CreateRequest, source: ExternalId) -> Plan:
         """While the copy is made VirtualBox keeps the medium from being written, as it does for a snapshot."""
@@ -134,13 +134,12 @@ class VirtualBoxPlatform(Platform):
         cloning.refuse_attached(self._report(origin), platform=self._name)
         return replace(plan, origin=origin.uuid, origin_mib=origin.medium.size_mib)
 
-    def _restoring(self, plan: Plan, record: Record, snapshot: ExternalId) -> tuple[Plan, Record]:
+    def _restoring(self, plan: Plan, snapshot: ExternalId) -> Plan:
         origin = self._snapshots.known(snapshot)
         if plan.size_mib < origin.medium.size_mib:
             reason = f"snapshot {snapshot} has {origin.medium.size_mib} MiB, and volumes never shrink"
             raise Invalid(field="size_mib", value=plan.size_mib, reason=reason)
-        plan = replace(plan, origin=origin.uuid, origin_mib=origin.medium.size_mib)
-        return plan, replace(record, birth=origin.record.birth)
+        return replace(plan, origin=origin.uuid, origin_mib=origin.medium.size_mib)
 
     @verb("delete a volume")
     def delete(self, external_id: ExternalId) -> None:

@@ -33,7 +33,7 @@ class Snapshots:
         plan = Plan(
             pool=origin.place.pool, stem=stem, suffix=origin.place.suffix, size_mib=size_mib, origin=origin.uuid, origin_mib=size_mib
         )
-        record = Record(name=name, birth=origin.record.birth, made_at=self._clock())
+        record = Record(name=name, made_at=self._clock())
         return _report(self._making.make(plan, record, there=lambda: self._media.at(file)))
 
     def known(self, snapshot: ExternalId) -> Found:
