@@ -225,6 +225,7 @@ class Platform(Protocol):
         """Makes a volume, or finds the one that this token has made before, whatever else is asked the second time.
 
         The size is rounded up as `fit` says. From a snapshot or a volume it is at least as large as that (Invalid if less).
+        A volume from a snapshot has none of the marks that the snapshot's volume had.
         A clone is in its source's pool (Invalid if another is asked for), is attached nowhere and has none of its source's marks; what
         becomes of the one does nothing to the other. Of an attached volume only with Capabilities.clone_attached (otherwise Unsupported).
         Raises PoolFull, UnknownPool, UnknownSnapshot, UnknownVolume, Invalid (also for a parameter that the platform does not have).

@@ -168,14 +168,13 @@ class LocalPlatform(Platform):
             raise PoolFull(pool=name, platform=self._name, free_mib=free, size_mib=size_mib)
 
     def _stage(self, stage: Folder, spot: Spot, request: CreateRequest, size_mib: int) -> None:
-        birth = None
         if request.snapshot is not None:
-            birth = self._snapshots.restore(request.snapshot, stage, spot.stem, size_mib)
+            self._snapshots.restore(request.snapshot, stage, spot.stem, size_mib)
         elif request.source is not None:
             self._snapshots.clone(request.source, stage, spot.stem, size_mib)
         else:
             self._format.make(stage, spot.stem, size_mib)
-        car = Sidecar(token=request.token, name=request.name, size_mib=size_mib, labels=dict(request.labels), birth=birth)
+        car = Sidecar(token=request.token, name=request.name, size_mib=size_mib, labels=dict(request.labels))
         stage.write(car_name(spot.stem), encode_car(car))
 
     def _publish(self, stage: Folder, spot: Spot, pool: str) -> VolumeReport:

@@ -49,8 +49,6 @@ class SnapshotCar(msgspec.Struct, frozen=True, kw_only=True):
     name: str = ""
     size_mib: int
     created_at: float
-    birth: Birth | None = None
-    """The volume's when it was made: the same filesystem is in the snapshot."""
 
 
 T = TypeVar("T", Sidecar, SnapshotCar)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from storage.errors import Invalid, UnknownSnapshot, UnknownVolume, Unsupported
-from storage.model import Birth, ExternalId, Page
+from storage.model import ExternalId, Page
 from storage.platforms.base import SnapshotReport
 from storage.platforms.local import layout
 from storage.platforms.local.failures import filling
@@ -36,10 +36,10 @@ class Snapshots:
         if spot is None:
             raise UnknownVolume(volume=external_id)
         with self.records.known(external_id) as known:
-            pool, size_mib, birth = known.pool, self.records.size_mib(known), known.car.birth
+            pool, size_mib = known.pool, self.records.size_mib(known)
             if made := self._existing(known.root, spot):
                 return made
-        car = SnapshotCar(volume=external_id, token=token, name=name, size_mib=size_mib, created_at=self.clock(), birth=birth)
+        car = SnapshotCar(volume=external_id, token=token, name=name, size_mib=size_mib, created_at=self.clock())
         store = self.records.store
         with store.opened() as root, filling(self.records.platform, pool, size_mib), store.staging(root, pool) as stage:
             self._copy(external_id, stage, spot.stem, verb="snapshot")
@@ -129,11 +129,8 @@ class Snapshots:
                 return
         self.records.clear(spot)
 
-    def restore(self, snapshot: ExternalId, stage: Folder, stem: str, size_mib: int) -> Birth | None:
-        """Puts a copy on the stage as the data of a new volume. Returns the birth certificate of the filesystem on it.
-
-        Raises UnknownSnapshot, and Invalid for a volume smaller than the snapshot.
-        """
+    def restore(self, snapshot: ExternalId, stage: Folder, stem: str, size_mib: int) -> None:
+        """Puts a copy on the stage as the data of a new volume. Raises UnknownSnapshot, and Invalid for a volume smaller than that."""
         store = self.records.store
         with store.opened() as root, store.find(root, layout.snapshot_spot(snapshot)) as found:
             if found is None:
@@ -146,4 +143,3 @@ class Snapshots:
             if not form.instant(found.folder, found.spot.stem, stage, stem):
                 form.copy(found.folder, found.spot.stem, stage, stem)
         form.grow(stage, stem, size_mib)
-        return Birth(serial=stem, filesystem=car.birth.filesystem, filesystem_uuid=car.birth.filesystem_uuid) if car.birth else None
