@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from msgspec import Struct
 
 from framework.service import VolumeOrder
 from framework.verbs import Verbs
-from storage.errors import Conflict, Invalid, Unsupported
+from storage.errors import Conflict, Invalid, UnknownVolume, Unsupported
 from storage.lifecycle import VolumeState
 from storage.model import ExternalId, Pool, Profile, SnapshotId, Volume
 
@@ -34,34 +36,38 @@ class Origins(Verbs):
         if order.snapshot is not None and order.source is not None:
             raise Invalid(field="source", value=order.source, reason=f"give this volume or the snapshot {order.snapshot}, not both")
         if order.snapshot is not None:
-            return self._restored(order.snapshot)
+            return self._restored(order.snapshot, profile)
         return None if order.source is None else self._cloned(order.source, profile)
 
-    def _restored(self, snapshot_id: SnapshotId) -> Origin:
+    def _restored(self, snapshot_id: SnapshotId, profile: Profile) -> Origin:
         snapshot = self._ledger.snapshot(snapshot_id)
         able = self.platform(snapshot.platform).capabilities.restores
         if not able or snapshot.external_id is None or snapshot.state != "READY":
             reason = f"snapshot {snapshot.snapshot_id} is {snapshot.state}" if able else "it makes no volumes from snapshots"
             raise Unsupported(platform=snapshot.platform, action="make a volume from a snapshot", reason=reason)
         what = f"snapshot {snapshot.snapshot_id}"
+        with suppress(UnknownVolume):  # nobody knows any more what was on it
+            self._refuse_other_filesystem(self._ledger.volume(snapshot.volume_id), what, profile)
         return Origin(what=what, platform=snapshot.platform, size_mib=snapshot.size_mib, snapshot=snapshot.external_id)
 
     def _cloned(self, name: str, profile: Profile) -> Origin:
         volume = self._ledger.volume(name)
         self._make_sure_it_clones(volume)
-        able = self.platform(volume.platform).capabilities
-        if able.device == "block" and volume.filesystem != profile.filesystem:
-            reason = (
-                f"it makes {profile.filesystem}, volume {volume.name} has {volume.filesystem}, and its clone will; name a profile of that"
-            )
-            raise Invalid(field="profile", value=profile.name, reason=reason)
+        what = f"volume {volume.name}"
+        self._refuse_other_filesystem(volume, what, profile)
         return Origin(
-            what=f"volume {volume.name}",
+            what=what,
             platform=volume.platform,
             size_mib=volume.size_mib,
             pool=volume.pool,
             source=volume.external_id,
         )
+
+    def _refuse_other_filesystem(self, volume: Volume, what: str, profile: Profile) -> None:
+        """A copy has the filesystem that was copied: by a profile of another it would never be mounted."""
+        if self.platform(volume.platform).capabilities.device == "block" and volume.filesystem != profile.filesystem:
+            reason = f"it makes {profile.filesystem}, {what} has {volume.filesystem}, and a copy of it will; name a profile of that"
+            raise Invalid(field="profile", value=profile.name, reason=reason)
 
     def _make_sure_it_clones(self, volume: Volume) -> None:
         able = self.platform(volume.platform).capabilities

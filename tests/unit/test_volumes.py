@@ -149,7 +149,9 @@ def test_what_cannot_be_a_clone_is_said_with_what_would_be_right(ledger: Ledger,
     profiles = {"fast": {"platforms": ["disks"]}, "xfs": {"filesystem": "xfs"}, "far": {"pools": ["far"]}}
     stage = Stage(ledger, clock, config=stage_config(profiles=profiles))
     stage.subscribed()
-    born(stage)
+    taken = stage.volumes.snapshot(born(stage).volume_id, "monday", "jane")
+    stage.work()
+    snapshot = taken.result(timeout=0).snapshot_id
     stage.volumes.create(VolumeOrder(name="new", profile="fast", size_mib=16), "jane")
     refusals: list[tuple[dict[str, Any], type[PollyError], str]] = [
         ({"source": "none"}, UnknownVolume, "none"),
@@ -158,6 +160,7 @@ def test_what_cannot_be_a_clone_is_said_with_what_would_be_right(ledger: Ledger,
         ({"source": "/db#0/data", "size_mib": 8}, Invalid, "volume /db#0/data has 16 MiB, and a volume from it at least that"),
         ({"source": "/db#0/data", "profile": "xfs"}, Invalid, "it makes xfs, volume /db#0/data has ext4"),
         ({"source": "/db#0/data", "profile": "far"}, Invalid, "is made on disks/default, .* name one of fast, xfs"),
+        ({"snapshot": snapshot, "profile": "xfs"}, Invalid, f"it makes xfs, snapshot {snapshot} has ext4"),
     ]
     for asked, kind, words in refusals:
         with pytest.raises(kind, match=words):
