@@ -11,6 +11,7 @@ from framework.origins import Origin
 from framework.service import ImportOrder, VolumeOrder
 from framework.verbs import fulfilled
 from storage.errors import (
+    BornAsAnother,
     BornElsewhere,
     Conflict,
     Invalid,
@@ -169,12 +170,14 @@ class Volumes(Growing):
     # --- import ---------------------------------------------------------------------------------
 
     def adopt(self, order: ImportOrder, actor: str) -> Future[Volume]:
-        """Takes over a volume that Polly did not make. Its filesystem is looked at, never made."""
+        """Takes over a volume that Polly did not make. Its filesystem is looked at, never made. Raises BornAsAnother."""
         platform, profile = self.platform(order.platform), self._config.profile(order.profile)
         _checked_name(order.name)
 
         def store(report: VolumeReport) -> Volume:
             self._make_sure_it_stays(order.platform, report)
+            if report.birth is not None and not is_born(report):
+                raise BornAsAnother(platform=order.platform, external_id=report.external_id, serial=report.birth.serial)
             pool = next((pool for pool in self._ledger.pools(order.platform) if pool.name == report.pool), None)
             with self._ledger.begin(actor) as tx:
                 volume = tx.adopt(_imported(report, order, profile, VolumeId(self._ids()), pool, self._clock()))

@@ -267,6 +267,14 @@ class BornElsewhere(PollyError):
     hint = "Was the ledger restored from an older backup? Start the broker once with --restored. Else look at the volume and import it."
 
 
+class BornAsAnother(PollyError):
+    """Volume {external_id} of platform {platform} is a copy: it bears the birth certificate of {serial}; nothing was imported."""
+
+    status = 409
+    exit_code = 5
+    hint = "Take Polly's marks off the copy with the platform's own tools, then import it."
+
+
 class NotOurs(PollyError):
     """Volume {external_id} of platform {platform} bears no mark of Polly's, as the one of that id did before; nothing was deleted."""
 

@@ -15,6 +15,7 @@ from framework.mesos.instances import Task
 from framework.service import ImportOrder, VolumeOrder
 from storage.errors import (
     AlreadyExists,
+    BornAsAnother,
     Conflict,
     Invalid,
     NotOurs,
@@ -27,7 +28,7 @@ from storage.errors import (
 )
 from storage.inventory import Ledger
 from storage.lifecycle import VolumeState
-from storage.model import Sizes, SnapshotId, Volume
+from storage.model import Birth, Sizes, SnapshotId, Volume
 from storage.platforms.base import CreateRequest, PoolReport
 from storage.platforms.marks import Mark
 from storage.platforms.testing import ABILITIES
@@ -307,6 +308,23 @@ def test_an_imported_volume_is_claimed_as_it_is(stage: Stage) -> None:
     (task,) = stage.run(volumes=[external_of("mine")])
     (plan,) = stage.plans(task)
     assert (plan.external_id, plan.token, plan.may_format) == (made.external_id, "", False)
+
+
+@pytest.mark.parametrize("its_own", [True, False])
+def test_a_copy_that_bears_its_origins_certificate_is_not_imported(stage: Stage, its_own: bool) -> None:
+    """Some tools copy a volume's tags with its data. No task could mount it, and to be rid of it one would have to delete it."""
+    made = stage.platform.create(CreateRequest(pool="default", size_mib=16, token="theirs"))
+    birth = Birth(serial=made.serial if its_own else "another", filesystem="ext4", filesystem_uuid="u")
+    stage.platform.record_birth(made.external_id, birth, epoch=0)
+    adopted = stage.volumes.adopt(ImportOrder(platform="disks", external_id=made.external_id, name="mine", profile="fast"), "jane")
+    stage.work()
+    if its_own:
+        assert adopted.result(timeout=0).birth == birth
+    else:
+        error = failure(adopted)
+        assert isinstance(error, BornAsAnother)
+        assert (error.fields["serial"], error.status) == ("another", 409)
+        assert not stage.ledger.volumes_named(["mine"])
 
 
 def test_an_import_of_what_is_not_there_says_where_it_is_not(stage: Stage) -> None:
