@@ -66,7 +66,7 @@ class GceOptions:
         ("pd-balanced",), says="the types of disks; each zone has one pool for each, named ZONE.TYPE", check=_types
     )
     capacity_mib: int | None = option(
-        None, says="how much each pool may hold, in MiB; not given: what the region's quota has left", check=_at_least_one
+        None, says="how much each pool may hold, in MiB; not given: what the region's quota has", check=_at_least_one
     )
     credentials_file: str | None = option(
         None,
