@@ -18,7 +18,7 @@ from storage.errors import (
     VolumeInUse,
 )
 from storage.filters import ClaimFilter
-from storage.inventory import Advance, Ledger, Placed, Refused, Release
+from storage.inventory import Advance, Ledger, Placed, PlaceRequest, Refused, Release
 from storage.lifecycle import ClaimState, ProofKind, VolumeState
 from storage.model import Access, AccessMode, ClaimId, ExternalId, NodeId, PlacementId, Proof, VolumeId
 from tests.ledgers import BIRTH, PROOF, Clock, bear, end, fresh, furnish, make, new, old, place, placed, refusal, task
@@ -165,25 +165,37 @@ def test_a_node_has_no_more_claims_than_slots(ledger: Ledger) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "error"),
+    ("wanted", "error", "words"),
     [
-        (task("t", old("c", "a", 7)), Conflict),
-        (task("t", old("c", "a", 1, renew=True)), Conflict),
-        (task("t", old("c", "faulty", 1)), Conflict),
-        (task("t", fresh("c", new("a"))), AlreadyExists),
-        (task("t", fresh("c", new("b", pool="q"))), UnknownPool),
-        (task("t", old("c", "a", 1), old("d", "a", 2)), Invalid),
-        (task("maker of a"), None),
+        (task("t", old("c", "a", 7)), Conflict, "epoch 1"),
+        (task("t", old("c", "a", 1, renew=True)), Conflict, "one with data"),
+        (task("t", old("c", "faulty", 1)), Conflict, "FAULTED: it smells"),
+        (task("t", fresh("c", new("a"))), AlreadyExists, "volume a"),
+        (task("t", fresh("c", new("b", pool="q"))), UnknownPool, "q"),
+        (task("t", old("c", "a", 1), old("d", "a", 2)), Invalid, "one claim on a volume"),
+        (task("t", old("c", "imported", 1), fresh("d", new("b", size_mib=601))), PoolFull, "601 MiB"),
+        (task("t", old("c", "shared", 2, RO), fresh("d", new("b", size_mib=601))), PoolFull, "601 MiB"),
+        (task("t", old("c", "a", 1, platform="elsewhere"), fresh("d", new("b", size_mib=600))), Conflict, "moved meanwhile"),
+        (task("maker of a"), None, ""),
     ],
 )
-def test_refusals_have_names(ledger: Ledger, wanted: object, error: type[PollyError] | None) -> None:
+def test_refusals_have_names(ledger: Ledger, wanted: PlaceRequest, error: type[PollyError] | None, words: str) -> None:
+    """The pool has room for 600 MiB; on `shared` there is a writer."""
     furnish(ledger)
     make(ledger, "a")
     make(ledger, "faulty")
+    make(ledger, "shared", mode=AccessMode.MULTI_NODE_SINGLE_WRITER)
     with ledger.begin("test") as tx:
         tx.fault(VolumeId("v-faulty"), "it smells")
-    (outcome,) = place(ledger, wanted)  # type: ignore[arg-type]  # only what the test needs of it
+        tx.adopt(
+            replace(
+                ledger.volume("a"), volume_id=VolumeId("v-imported"), name="imported", external_id=ExternalId("x"), token="", birth=None
+            )
+        )
+    placed(ledger, task("writer", old("w", "shared", 1), node="node2"))
+    (outcome,) = place(ledger, wanted)
     assert (type(outcome.error) if isinstance(outcome, Refused) else None) is error
+    assert isinstance(outcome, Placed) or words in str(outcome.error)
 
 
 def test_a_placement_is_placed_once(ledger: Ledger) -> None:

@@ -7,11 +7,12 @@ from msgspec.structs import replace
 
 from storage.errors import Conflict, PoolFull, UnknownVolume
 from storage.filters import VolumeFilter
-from storage.inventory import Ledger, Placement, Workload
+from storage.inventory import Ledger, Placement, PoolUse, Workload
+from storage.ledger.sightings import written
 from storage.lifecycle import VolumeState
-from storage.model import Node, NodeId, PlacementId, Profile, ReclaimPolicy, VolumeId, WorkloadId
-from storage.platforms.base import PoolReport
-from tests.ledgers import SCHEDULER, Clock, fresh, furnish, make, new, placed, refusal, task
+from storage.model import AccessMode, ExternalId, Node, NodeId, PlacementId, Profile, ReclaimPolicy, VolumeId, WorkloadId
+from storage.platforms.base import PoolReport, VolumeReport
+from tests.ledgers import SCHEDULER, Clock, bear, end, fresh, furnish, make, new, old, placed, refusal, task
 
 
 def names(ledger: Ledger, **wanted: object) -> list[str]:
@@ -227,3 +228,52 @@ def test_text_of_any_kind_comes_back_as_it_was(ledger: Ledger) -> None:
     volume = ledger.volume(strange)
     assert (volume.token, dict(volume.labels)) == (strange, {strange: strange})
     assert [found.name for found in ledger.volumes(VolumeFilter(labels={strange: strange})).items] == [strange]
+
+
+def test_what_one_platform_lists_says_nothing_of_anothers(ledger: Ledger) -> None:
+    """Platforms that know nothing of each other may give the same ids; a token is in both lists where one was copied."""
+    furnish(ledger)
+    make(ledger, "known")
+    (first,) = placed(ledger, task("t1", fresh("doomed", new("begun"))))
+    end(ledger, [first])
+    placed(ledger, task("t2", old("planned", "begun", 1, renew=True)))
+    tokens = {"ext-maker-known": "maker-known", "e-doomed": "doomed", "e-planned": "planned", "e-stray": "stray", "e-strange": ""}
+    reports = [VolumeReport(external_id=ExternalId(it), pool="p", size_mib=1, serial="", token=token) for it, token in tokens.items()]
+    with ledger.begin("test") as tx:
+        for platform in ("local", "san"):
+            tx.sight(platform, [(report, written(report)) for report in reports])
+    assert [it.token for it in ledger.strays("local")] == ["stray"]
+    assert [it.token for it in ledger.strays("san", 3)] == ["doomed", "maker-known", "planned"]
+    assert [it.external_id for it in ledger.foreign("local").items] == ["e-doomed", "e-planned", "e-strange", "e-stray"]
+    whole = ledger.foreign("san", limit=5)
+    assert ([it.external_id for it in whole.items], whole.after) == (sorted(tokens), None)
+    with ledger.begin("test") as tx:
+        tx.drop_orphan("san", "doomed")
+    assert [it.token for it in ledger.orphans()] == ["doomed"]
+    for _ in range(2):
+        with ledger.begin("test") as tx:
+            tx.drop_orphan("local", "doomed")
+    assert [event.why for event in ledger.events().items if event.what == "orphan.gone"] == ["doomed on local"]
+
+
+def test_slots_that_others_use_are_theirs_alone(ledger: Ledger) -> None:
+    furnish(ledger)
+    make(ledger, "free")
+    placed(ledger, task("t1", fresh("c1", new("a"))))
+    for number, other in enumerate(("kubernetes/a", "mesos/zebra")):
+        with ledger.begin("test") as tx:
+            tx.put_nodes([Node(node_id=NodeId("other"), scheduler=other, hostname="other.test")])
+            tx.name_node(other, NodeId("other"), {"local": f"machine {number}"})
+        placed(ledger, task(f"o{number}", fresh(f"o{number}", new(f"o{number}")), node="other", scheduler=other))
+    used = [(it.node, it.name, it.used) for it in ledger.slots_elsewhere(SCHEDULER)]
+    assert sorted(used) == [("other", "machine 0", 1), ("other", "machine 1", 1)]
+
+
+def test_a_pool_in_use_counts_what_is_claimed_in_it_alone(ledger: Ledger) -> None:
+    furnish(ledger)
+    make(ledger, "free")
+    shared = new("s", size_mib=50, mode=AccessMode.MULTI_NODE_MULTI_WRITER)
+    (first,) = placed(ledger, task("t0", fresh("c0", shared)))
+    bear(ledger, first, size_mib=50)
+    placed(ledger, task("t1", old("c1", "s", 1), fresh("c2", new("a", size_mib=7))))
+    assert ledger.in_use() == [PoolUse(platform="local", pool="p", claims=3, volumes_mib=57)]

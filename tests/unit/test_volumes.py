@@ -216,6 +216,25 @@ def test_an_expanded_volume_is_accounted_as_the_platform_rounds_it(stage: Stage)
     assert [it.size_mib for it in stage.storage.volumes.values()] == [32]
 
 
+@pytest.mark.parametrize(
+    ("able", "is_claimed", "words"),
+    [
+        ({"expand_detached": False}, False, r"keep their size\."),
+        ({"expand_attached": False}, True, "keep their size while they are in use"),
+    ],
+)
+def test_what_keeps_its_size_takes_no_room_to_grow(stage: Stage, able: dict[str, bool], is_claimed: bool, words: str) -> None:
+    volume = born(stage)
+    if is_claimed:
+        stage.apps.scale("/db", 1, "test")
+        stage.tick(60.0)
+        stage.offer("a1")
+    stage.platform._capabilities = replace(ABILITIES, **able)
+    with pytest.raises(Unsupported, match=words):
+        stage.volumes.expand(volume.volume_id, 64, "jane")
+    assert sizes(stage) == (16, 16)
+
+
 def sizes(stage: Stage) -> tuple[int, int]:
     """The only volume's in the ledger, and what its pool has provisioned."""
     (volume,), (pool,) = stage.ledger.volumes().items, stage.ledger.pools()
