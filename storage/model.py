@@ -291,6 +291,8 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     state: str = "READY"
     """PENDING (the intent is stored), READY or DELETING."""
     created_at: float = 0.0
+    volume_name: str = ""
+    """For people, as the volume is called now; empty once it is gone."""
 
 
 class Node(Struct, frozen=True, kw_only=True):

@@ -73,12 +73,12 @@ def _volumes(source: Source, _: click.Context, incomplete: str) -> Iterator[tupl
 def _claims(source: Source, ctx: click.Context, _: str) -> Iterator[tuple[str, str]]:
     only = ClaimFilter(state=ClaimState.STRANDED if ctx.info_name == "release" else None)
     for claim in source.claims(only, limit=PAGE).items:
-        yield claim.claim_id, f"{claim.state}, volume {claim.volume_id}"
+        yield claim.claim_id, f"{claim.state}, volume {claim.volume_name or claim.volume_id}"
 
 
 def _snapshots(source: Source, _: click.Context, __: str) -> Iterator[tuple[str, str]]:
     for snapshot in source.snapshots(limit=PAGE).items:
-        yield snapshot.snapshot_id, snapshot.name
+        yield snapshot.snapshot_id, " of ".join(filter(None, (snapshot.name, snapshot.volume_name)))
 
 
 def _nodes(source: Source, _: click.Context, __: str) -> Iterator[tuple[str, str]]:

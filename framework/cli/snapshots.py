@@ -33,7 +33,7 @@ def list_snapshots(volume: str | None, after: str | None, limit: int | None, sou
     columns: list[Column[Snapshot]] = [
         Column("SNAPSHOT", lambda snapshot: snapshot.snapshot_id),
         Column("NAME", lambda snapshot: snapshot.name),
-        Column("VOLUME", lambda snapshot: snapshot.volume_id),
+        Column("VOLUME", lambda snapshot: snapshot.volume_name or snapshot.volume_id),
         Column("PLATFORM", lambda snapshot: snapshot.platform, rank=2),
         Column("SIZE", lambda snapshot: size(snapshot.size_mib), right=True),
         Column("STATE", lambda snapshot: snapshot.state),

@@ -264,7 +264,8 @@ def delete(name: str, yes: bool, broker: BrokerClient, out: Output) -> None:
 def snapshot(name: str, label: str, broker: BrokerClient, out: Output) -> None:
     """Make a snapshot of a volume."""
     made = broker.snapshot_volume(name, label)
-    out.record(made, lambda: [("snapshot", made.snapshot_id), ("of", made.volume_id), ("state", made.state), ("size", size(made.size_mib))])
+    of = made.volume_name or made.volume_id
+    out.record(made, lambda: [("snapshot", made.snapshot_id), ("of", of), ("state", made.state), ("size", size(made.size_mib))])
 
 
 @volume.command("expand")

@@ -160,11 +160,11 @@ class Reads:
     ) -> Page[Snapshot]:
         """Snapshots in the order of their ids, `limit` at a time."""
         table = schema.snapshots
-        statement = select(table).order_by(table.c.snapshot_id).limit(limit + 1)
+        statement = _named_snapshots().order_by(table.c.snapshot_id).limit(limit + 1)
         statement = _with(statement, table, volume_id=volume_id, external_id=external_id)
         if after is not None:
             statement = statement.where(table.c.snapshot_id > after)
-        return _page(self._all(statement), limit, rows.snapshot, lambda row: row.snapshot_id)
+        return _page(self._all(statement), limit, rows.named_snapshot, lambda row: row.snapshot_id)
 
     def unfinished_snapshots(self) -> list[Snapshot]:
         """Those that the platform is still to make or to delete, by their ids."""
@@ -173,10 +173,10 @@ class Reads:
 
     def snapshot(self, snapshot_id: SnapshotId) -> Snapshot:
         """Raises UnknownSnapshot."""
-        found = self._all(select(schema.snapshots).where(schema.snapshots.c.snapshot_id == snapshot_id))
+        found = self._all(_named_snapshots().where(schema.snapshots.c.snapshot_id == snapshot_id))
         if not found:
             raise UnknownSnapshot(snapshot=snapshot_id)
-        return rows.snapshot(found[0])
+        return rows.named_snapshot(found[0])
 
     def events(
         self,
@@ -212,6 +212,10 @@ class Reads:
         """What is to be deleted on the platforms, the oldest first."""
         table = schema.orphans
         return [rows.orphan(row) for row in self._all(select(table).order_by(table.c.since, table.c.platform, table.c.token))]
+
+
+def _named_snapshots() -> Select[Any]:
+    return _with_name(select(schema.snapshots, schema.volumes.c.name.label("volume_name")), schema.snapshots)
 
 
 def _with_name(statement: Select[Any], table: Any) -> Select[Any]:

@@ -236,6 +236,11 @@ def snapshot(row: Any) -> Snapshot:
     )
 
 
+def named_snapshot(row: Any) -> Snapshot:
+    """With `volume_name`, which is None once the volume is gone."""
+    return replace(snapshot(row), volume_name=row.volume_name or "")
+
+
 def named_claim(row: Row) -> Claim:
     """Of CLAIM's columns and the volume's name."""
     return replace(claim(row), volume_name=row[11] or "")

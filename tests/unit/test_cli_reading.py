@@ -141,6 +141,9 @@ def test_a_copy_is_told_by_the_names_of_what_it_is_one_of(tmp_path: Path) -> Non
             tx.snapshot_made(made.snapshot_id, ExternalId("x1.snap"), 64, NOW)
             tx.plan(replace(hand_made("4", {}), source=ExternalId("x1")), token="t4")
             tx.plan(replace(hand_made("5", {}), snapshot=ExternalId("x1.snap")), token="t5")
+    listed = json.loads(CliRunner().invoke(root, ["snapshot", "list", "--database", url, "-o", "json"]).stdout)
+    assert [(snapshot["volume_id"], snapshot["volume_name"]) for snapshot in listed] == [("v1", "/counter#0/data")]
+    assert "\tbefore\t/counter#0/data\tlocal\t" in CliRunner().invoke(root, ["snapshot", "list", "--database", url]).stdout
     shown = [CliRunner().invoke(root, ["volume", "show", f"v{at}", "--database", url]).stdout for at in (4, 5)]
     copies = [line.split("  ")[-1] for text in shown for line in text.splitlines() if line.startswith("copy of")]
     assert copies == ["volume /counter#0/data", "snapshot s1 (before)"]

@@ -72,7 +72,7 @@ def offered(url: str, request: pytest.FixtureRequest) -> Iterator[Offered]:
         ("volume import --platform local ", ["vol-9\told"]),
         ("node list --zone ", ["z1\t"]),
         ("claim list --node ", ["agent1\tUP", "S1\tagent1, UP"]),
-        ("claim show ", ["c1\tRESERVED, volume v1"]),
+        ("claim show ", ["c1\tRESERVED, volume /counter#0/data"]),
         ("claim release ", []),
         ("snapshot delete ", []),
     ],
@@ -87,7 +87,9 @@ def test_a_stranded_claim_is_offered_to_who_would_release_it(sqlite_url: str) ->
     with ledger.begin("broker") as tx:
         tx.advance(ClaimId("c1"), epoch=1, to=ClaimState.STRANDED, reason="away")
     ledger.close()
-    assert complete(f"claim release --because x --database {sqlite_url} ", POLLY_DATABASE=sqlite_url) == ["c1\tSTRANDED, volume v1"]
+    assert complete(f"claim release --because x --database {sqlite_url} ", POLLY_DATABASE=sqlite_url) == [
+        "c1\tSTRANDED, volume /counter#0/data"
+    ]
 
 
 def test_a_ledger_that_is_named_on_the_line_is_read(url: str) -> None:

@@ -333,7 +333,7 @@ def test_a_snapshot_from_intent_to_end(ledger: Ledger) -> None:
     for _ in range(2):
         with ledger.begin("op") as tx:
             tx.snapshot_made(SnapshotId("s1"), ExternalId("snap-x"), 90, 7.0)
-    made = replace(snapshot("s1"), state="READY", external_id=ExternalId("snap-x"), size_mib=90, created_at=7.0)
+    made = replace(snapshot("s1"), state="READY", external_id=ExternalId("snap-x"), size_mib=90, created_at=7.0, volume_name="a")
     assert ledger.snapshot(SnapshotId("s1")) == made
     assert ledger.snapshots(A).items == [made]
     with pytest.raises(Conflict, match="wanted PENDING, found READY"), ledger.begin("op") as tx:
