@@ -85,6 +85,11 @@ def from_answer(status: int, body: object) -> PollyError:
     )
 
 
+def lines(error: PollyError) -> list[str]:
+    """What the command line says of it on standard error."""
+    return [f"polly: {error}", *filter(None, [error.advice])]
+
+
 def exit_code(error: PollyError) -> int:
     """The exit status of the command line."""
     if not isinstance(error, Reported):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import IO
 
 import click
@@ -16,10 +16,13 @@ from framework.cli.output import Facts, Output
 from framework.cli.tables import Column
 from framework.cli.words import age, count, size
 from framework.client import BrokerClient
+from framework.failures import exit_code, lines
 from framework.marathon.ids import volume_name
 from framework.marathon.model import App
 from framework.marathon.reading import parse_json, read_app
+from framework.service import Explanation
 from framework.views import AppStatus, AppView, Source, TaskView, pages
+from storage.errors import PollyError, UnknownApp
 from storage.filters import VolumeFilter
 from storage.model import ReclaimPolicy
 
@@ -164,23 +167,52 @@ def _task_columns(view: AppView) -> list[Column[TaskView]]:
 
 @click.command(short_help="Say why instances wait.")
 @click.argument("app_ids", metavar="[ID]...", nargs=-1, shell_complete=APPS)
+@click.pass_context
 @asks
-def explain(app_ids: tuple[str, ...], broker: BrokerClient, out: Output) -> None:
+def explain(ctx: click.Context, app_ids: tuple[str, ...], broker: BrokerClient, out: Output) -> None:
     """Say why the waiting instances of these apps wait; without an ID, those of all apps.
 
     A reason that many instances share is told once for each app. -o json has each instance: of one ID its app's explanation, else a list.
+    An ID that is not known is named on standard error, with exit status 4, after the others were explained.
     """
-    whys = [broker.explain(app_id) for app_id in app_ids] or broker.explain_all()
+    if len(app_ids) == 1:
+        _explain([broker.explain(app_ids[0])], broker, out, only=True)
+        return
+    whys, unknown = _each(app_ids, broker) if app_ids else (broker.explain_all(), [])
+    if whys or not unknown or not out.for_people:
+        _explain(whys, broker, out, only=False)
+    for error in unknown:
+        for line in lines(error):
+            out.hint(line)
+    if unknown:
+        ctx.exit(UnknownApp.exit_code)
+
+
+def _each(app_ids: Sequence[str], broker: BrokerClient) -> tuple[list[Explanation], list[PollyError]]:
+    """Of those that there are, and what is to be said of the others."""
+    found, unknown = list[Explanation](), list[PollyError]()
+    for app_id in app_ids:
+        try:
+            found.append(broker.explain(app_id))
+        except PollyError as error:
+            if exit_code(error) != UnknownApp.exit_code:
+                raise
+            unknown.append(error)
+    return found, unknown
+
+
+def _explain(whys: Sequence[Explanation], broker: BrokerClient, out: Output, *, only: bool) -> None:
+    """`only`: of one app that was asked for alone."""
     if not out.for_people:
-        out.record(whys[0] if len(app_ids) == 1 else whys, lambda: ())
+        out.record(whys[0] if only else whys, lambda: ())
         return
     now = time.time()
     if any(why.waiting for why in whys) and not broker.info().connected:
         out.hint("The broker is not registered with a Mesos master, so no offer comes. Its log says why; polly doctor looks further.")
-    if len(app_ids) != 1:
+    if not only:
         out.say(summary(whys))
     for at, why in enumerate(whys):
-        if at or len(app_ids) != 1:
+        if at or not only:
             out.say("")
         for line in explanation_lines(why, now):
             out.say(line)

@@ -12,7 +12,7 @@ from typing import Any, Final, NoReturn
 
 import click
 
-from framework.failures import exit_code
+from framework.failures import exit_code, lines
 from storage.errors import PollyError
 from storage.near import near
 
@@ -94,9 +94,8 @@ def _tell(error: Exception) -> int:
         _tell_usage(error)
         return 2
     if isinstance(error, PollyError):
-        click.echo(f"polly: {error}", err=True)
-        if error.advice:
-            click.echo(error.advice, err=True)
+        for line in lines(error):
+            click.echo(line, err=True)
         return exit_code(error)
     logging.getLogger(__name__).debug("internal error", exc_info=error)
     if os.environ.get("POLLY_DEBUG"):

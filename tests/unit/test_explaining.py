@@ -146,7 +146,23 @@ def test_several_apps_are_explained_one_below_the_other(polly: Polly, broker: Fa
     assert text.splitlines()[0] == "2 instances of 2 apps waiting."
     assert text.count("/counter: 1 of 2 instances running") == 2
     assert len(json.loads(polly("explain", "counter", "/counter", "-o", "json").stdout)) == 2
-    assert polly("explain", "counter", "none").exit_code == 4
+
+
+def test_of_several_apps_those_that_there_are_are_explained_and_the_others_named(polly: Polly, broker: FakeBroker) -> None:
+    broker.waiting = (WAITING,)
+    result = polly("explain", "countr", "counter", "none")
+    assert result.exit_code == 4
+    assert result.stdout.splitlines()[2] == "/counter: 1 of 2 instances running, 0 starting, 1 waiting."
+    assert result.stderr.splitlines() == [
+        "polly: There is no app /countr.",
+        "Did you mean /counter? List what there is with: polly app list",
+        "polly: There is no app /none.",
+        "List what there is with: polly app list",
+    ]
+    as_json = polly("explain", "countr", "counter", "-o", "json")
+    assert ([why["app_id"] for why in json.loads(as_json.stdout)], as_json.exit_code) == (["/counter"], 4)
+    assert (polly("explain", "no", "none").stdout, polly("explain", "no", "none", "-o", "json").stdout) == ("", "[]\n")
+    assert (polly("explain", "none", "-o", "json").stdout, polly("explain", "none").exit_code) == ("", 4)
 
 
 def test_that_no_mesos_is_there_is_said_first(polly: Polly, broker: FakeBroker) -> None:
