@@ -19,12 +19,17 @@ from framework import remedies
 from framework.engine import Engine
 from framework.mesos.asking import instance_key
 from framework.mesos.instances import AppState, Phase, Task, Waiting
-from framework.service import Explanation, RefusalCount, WaitingInstance
+from framework.service import Explanation, Hold, RefusalCount, WaitingInstance
 from offers.tally import Tally
 from storage.errors import UnknownApp
+from storage.lifecycle import ClaimState, VolumeState
 from storage.model import WorkloadId
 
 ENDING = (Phase.SETTLING, Phase.UNREACHABLE)
+PASSING = (Phase.LAUNCHED, Phase.STARTING, Phase.KILLING)
+"""Phases of some seconds."""
+LATEST = 10
+"""Events of a volume among which the one that began its delete is, or it is not worth a search."""
 SLICE = 200
 """So many apps, or instances, the broker's thread tells of in one go: some milliseconds."""
 T = TypeVar("T")
@@ -59,9 +64,9 @@ class Reasons:
         raise UnknownApp(app=app_id)
 
     def of_all(self) -> Sequence[Explanation]:
-        """Of the apps with instances that wait."""
+        """Of the apps with instances that wait, or take long to start or to end."""
         app_ids = self._engine.look(lambda: sorted(self._engine.context.picture.apps))
-        return [why for why in self._of(app_ids) if why.waiting]
+        return [why for why in self._of(app_ids) if why.waiting or why.slow]
 
     def _of(self, app_ids: Sequence[WorkloadId]) -> list[Explanation]:
         drafts = [draft for some in sliced(app_ids) for draft in self._engine.look(partial(self._drafts, some))]
@@ -74,7 +79,15 @@ class Reasons:
     def _counted(self, told: _Told) -> WaitingInstance:
         with self._counting:
             tally = told.tallies.get(instance_key(told.app_id, told.instance.slot))
-        return replace(told.instance, offers_refused=tally.offers, refusals=_refusals(tally)) if tally else told.instance
+        instance = replace(told.instance, holds=tuple(map(self._dated, told.instance.holds)))
+        return replace(instance, offers_refused=tally.offers, refusals=_refusals(tally)) if tally else instance
+
+    def _dated(self, hold: Hold) -> Hold:
+        """Since when a volume is deleted says only the event log."""
+        if hold.state != VolumeState.DELETING:
+            return hold
+        events = self._engine.ledger.events(volume_id=hold.volume_id, limit=LATEST, newest_first=True).items
+        return replace(hold, since=max((event.at for event in events if event.what == "volume.deleting"), default=0.0))
 
     # --- in the broker's thread
 
@@ -85,8 +98,11 @@ class Reasons:
     def _draft(self, state: AppState) -> _Draft:
         ending = [task for task in state.tasks.values() if task.phase in ENDING]
         replaced = {*state.waiting, *(task.slot for task in state.tasks.values() if task.phase not in ENDING)}
-        context = self._engine.context
-        settling = [_settling(state, task, remedies.of_task(context, task)) for task in ending if task.slot not in replaced]
+        context, now = self._engine.context, self._engine.parts.clock()
+        settling = [_settling(state, task, remedies.of_task(context, task, now)) for task in ending if task.slot not in replaced]
+        slow = [
+            _slow(task, since, remedies.of_task(context, task, now)) for task in state.tasks.values() if (since := slow_since(task, now))
+        ]
         running = sum(task.phase is Phase.RUNNING for task in state.tasks.values())
         app = Explanation(
             app_id=state.app.app_id,
@@ -94,6 +110,7 @@ class Reasons:
             running=running,
             staging=len(state.tasks) - running - len(ending),
             waiting=tuple(settling),
+            slow=tuple(sorted(slow, key=lambda it: it.slot)),
             deleting=state.deleting,
         )
         return _Draft(app, tuple(state.waiting))
@@ -103,7 +120,7 @@ class Reasons:
         now, apps = self._engine.parts.clock(), context.picture.apps
         found = [(apps[app_id], it) for app_id, slot in instances if app_id in apps and (it := apps[app_id].waiting.get(slot))]
         self._engine.scheduler.cycle.wishes_of([(state, it) for state, it in found if it.not_before <= now])
-        return [_told(state, it, remedies.of_slot(context, state, it.slot)) for state, it in found]
+        return [_told(state, it, remedies.of_slot(context, state, it.slot, now)) for state, it in found]
 
 
 def sliced(items: Iterable[T]) -> Iterator[list[T]]:
@@ -117,21 +134,48 @@ def _joined(app: Explanation, waiting: Sequence[WaitingInstance]) -> Explanation
     return replace(app, waiting=tuple(sorted((*app.waiting, *waiting), key=lambda it: it.slot)))
 
 
-def _settling(state: AppState, task: Task, ways_out: tuple[str, ...]) -> WaitingInstance:
-    reasons = [f"volume {task.volumes[claim.volume_id].name} is {claim.state}: {claim.reason}" for claim in task.claims.values()]
-    words = "; ".join(reasons) or f"task {task.task_id} is {task.phase} on {task.record.hostname}"
+def slow_since(task: Task, now: float) -> float:
+    """Since when the task starts or ends, if that is long; else 0."""
+    if task.phase not in PASSING:
+        return 0.0
+    claims = [claim.since for claim in task.claims.values() if claim.state is not ClaimState.MOUNTED]
+    since = min(claims, default=0.0) if task.phase is Phase.KILLING else task.record.launched_at
+    return since if since and now - since >= remedies.LONG_S else 0.0
+
+
+def _slow(task: Task, since: float, stuck: remedies.Stuck) -> WaitingInstance:
+    return WaitingInstance(
+        slot=task.slot,
+        since=since,
+        phase=task.phase,
+        blocked=_reasons(task),
+        holds=stuck.holds,
+        remedies=stuck.ways,
+        last_message=task.record.message,
+    )
+
+
+def _reasons(task: Task) -> str:
+    claims = [(task.volumes[claim.volume_id].name, claim) for claim in task.claims.values()]
+    return "; ".join(f"volume {name} is {claim.state}" + (f": {claim.reason}" if claim.reason else "") for name, claim in claims)
+
+
+def _settling(state: AppState, task: Task, stuck: remedies.Stuck) -> WaitingInstance:
+    reasons = _reasons(task)
+    words = reasons or f"task {task.task_id} is {task.phase} on {task.record.hostname}"
     if reasons and task.phase is Phase.UNREACHABLE and state.app.unreachable is None:
         words += '. Its unreachableStrategy is "disabled", so Polly looks for no proof by itself before Mesos says more'
     return WaitingInstance(
         slot=task.slot,
         since=task.record.unreachable_at or task.record.launched_at,
         blocked=words,
-        remedies=ways_out,
+        holds=stuck.holds,
+        remedies=stuck.ways,
         last_message=task.record.message,
     )
 
 
-def _told(state: AppState, it: Waiting, ways_out: tuple[str, ...]) -> _Told:
+def _told(state: AppState, it: Waiting, stuck: remedies.Stuck) -> _Told:
     instance = WaitingInstance(
         slot=it.slot,
         since=it.since,
@@ -139,7 +183,8 @@ def _told(state: AppState, it: Waiting, ways_out: tuple[str, ...]) -> _Told:
         next_try_at=it.not_before,
         failures=state.failures.get(it.slot, 0),
         blocked=it.blocked,
-        remedies=ways_out,
+        holds=stuck.holds,
+        remedies=stuck.ways,
         last_message=it.last_message,
     )
     return _Told(WorkloadId(state.app.app_id), instance, it.tallies)

@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from framework.marathon.model import App
 from storage.drift import Drift
-from storage.model import ClaimId, Snapshot, SnapshotId, Volume
+from storage.model import ClaimId, Snapshot, SnapshotId, Volume, VolumeId
 from storage.platforms.base import Finding
 
 
@@ -119,6 +119,23 @@ class RefusalCount(Struct, frozen=True, kw_only=True):
     """One such offer, in a sentence."""
 
 
+class Hold(Struct, frozen=True, kw_only=True):
+    """What keeps a volume from the instance that wants it, or from being let go of."""
+
+    volume: str
+    """Its name."""
+    volume_id: VolumeId
+    state: str
+    """The claim's state, or DELETING, which is the volume's own."""
+    since: float = 0.0
+    """When it came into that state; 0 where nobody knows any more."""
+    claim_id: str = ""
+    node: str = ""
+    hostname: str = ""
+    reason: str = ""
+    """What was heard last, such as the platform's last error in its own words."""
+
+
 class WaitingInstance(Struct, frozen=True, kw_only=True):
     slot: int
     since: float
@@ -133,10 +150,14 @@ class WaitingInstance(Struct, frozen=True, kw_only=True):
     """The end of its back-off; in the past if it only waits for an offer."""
     blocked: str = ""
     """What stands in the way whatever is offered; empty if only offers are wanting."""
+    phase: str = ""
+    """Of its task, where that only takes long to start or to end; empty if it has none."""
+    holds: tuple[Hold, ...] = ()
+    """Of the volumes that stand in the way."""
     remedies: tuple[str, ...] = ()
-    """What a person can do where a volume is held by a task of which nobody knows whether it is gone."""
+    """What a person can do where that does not end by itself."""
     last_message: str = ""
-    """How its last task ended."""
+    """How its last task ended; of one that starts or ends, what was heard of it last."""
 
 
 class Explanation(Struct, frozen=True, kw_only=True):
@@ -147,6 +168,8 @@ class Explanation(Struct, frozen=True, kw_only=True):
     running: int
     staging: int
     waiting: tuple[WaitingInstance, ...] = ()
+    slow: tuple[WaitingInstance, ...] = ()
+    """Those whose task takes long to start or to end."""
     deleting: bool = False
 
 
@@ -199,7 +222,7 @@ class Broker(Protocol):
         """Raises UnknownApp."""
 
     def explain_all(self) -> Sequence[Explanation]:
-        """Of all apps with instances that wait, by their ids."""
+        """Of all apps with instances that wait, or take long to start or to end, by their ids."""
 
     def delayed(self) -> Mapping[str, int]:
         """By app id, how many instances are held back after failures; only apps that have such."""

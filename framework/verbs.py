@@ -83,7 +83,13 @@ class Verbs:
         return volume_or_snapshot in self._under_way
 
     def _run_once(
-        self, subject: str, on: Volume | Snapshot, job: Callable[[], Any], store: Callable[[Any], T], undo: Undo | None = None
+        self,
+        subject: str,
+        on: Volume | Snapshot,
+        job: Callable[[], Any],
+        store: Callable[[Any], T],
+        undo: Undo | None = None,
+        note: Undo | None = None,
     ) -> Future[T]:
         """One call at a time for one stored intent: who asks again meanwhile waits for the same answer.
 
@@ -92,7 +98,9 @@ class Verbs:
         """
         if under_way := self._under_way.get(subject):
             return under_way
-        future = self._under_way[subject] = self._run(on.platform, f"volume {on.volume_id}", job, store, undo, alone_at=_words(on))
+        future = self._under_way[subject] = self._run(
+            on.platform, f"volume {on.volume_id}", job, store, undo, note=note, alone_at=_words(on)
+        )
         future.add_done_callback(lambda _: self._under_way.pop(subject, None))
         return future
 
@@ -104,11 +112,13 @@ class Verbs:
         store: Callable[[Any], T],
         undo: Undo | None = None,
         *,
+        note: Undo | None = None,
         alone_at: str = "",
     ) -> Future[T]:
         """Calls the platform in a worker, then stores the result; after a refusal undoes the intent and hands on the error.
 
-        `alone_at` is what no other broker may be at work on meanwhile, in words.
+        `note` is told of an error of the platform's that leaves the intent standing. `alone_at` is what no other broker may be at work
+        on meanwhile, in words.
         """
         future: Future[T] = Future()
         turns: list[Turn] = []
@@ -123,6 +133,8 @@ class Verbs:
             try:
                 if undo is not None and isinstance(outcome.error, REFUSALS):
                     undo(outcome.error)
+                elif note is not None and outcome.error is not None and not isinstance(outcome.error, WorkedOnElsewhere):
+                    note(outcome.error)
                 return store(outcome.get())
             finally:
                 for turn in turns:

@@ -147,13 +147,20 @@ class Volumes(Growing):
                     tx.deleted(volume.volume_id)
             self._changed([volume])
 
-        def undo(error: PollyError) -> None:
-            if not (insist and isinstance(error, VolumeInUse)):
-                with self._ledger.begin(actor) as tx:
-                    tx.mend(volume.volume_id, VolumeState.DELETING)
-                self._changed([volume])
+        def note(error: PollyError) -> None:
+            with self._ledger.begin(actor) as tx:
+                tx.still_there(volume.volume_id, str(error))
+            self._changed([volume])
 
-        return self._run_once(volume.volume_id, volume, job, store, undo)
+        def undo(error: PollyError) -> None:
+            if insist and isinstance(error, VolumeInUse):
+                note(error)
+                return
+            with self._ledger.begin(actor) as tx:
+                tx.mend(volume.volume_id, VolumeState.DELETING)
+            self._changed([volume])
+
+        return self._run_once(volume.volume_id, volume, job, store, undo, note)
 
     def _is_doomed(self, volume: Volume) -> bool:
         """False: it is deleted already. Raises Conflict for one that was given back, and may be a task's by now."""

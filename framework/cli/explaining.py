@@ -23,16 +23,17 @@ Group = Sequence[WaitingInstance]
 
 def summary(whys: Sequence[Explanation]) -> str:
     """What stands above the explanations of several apps."""
-    waiting = sum(len(why.waiting) for why in whys)
+    waiting, slow = sum(len(why.waiting) for why in whys), sum(len(why.slow) for why in whys)
+    more = f" {count(slow, 'task')} of {count(sum(bool(why.slow) for why in whys), 'app')} long in starting or ending." if slow else ""
     if not waiting:
-        return "No instance waits."
-    return f"{count(waiting, 'instance')} of {count(sum(bool(why.waiting) for why in whys), 'app')} waiting."
+        return f"No instance waits.{more}"
+    return f"{count(waiting, 'instance')} of {count(sum(bool(why.waiting) for why in whys), 'app')} waiting.{more}"
 
 
 def explanation_lines(why: Explanation, now: float) -> list[str]:
     state = "being deleted" if why.deleting else f"{why.running} of {count(why.instances, 'instance')} running, {why.staging} starting"
     lines = [f"{why.app_id}: {state}, {len(why.waiting)} waiting."]
-    groups = alike(why.waiting, now)
+    groups = alike(why.waiting, now) + alike(why.slow, now)
     for group in groups[:MOST_GROUPS]:
         lines += ["", *_group_lines(why.app_id, group, now)]
     if left := groups[MOST_GROUPS:]:
@@ -52,20 +53,18 @@ def alike(waiting: Sequence[WaitingInstance], now: float) -> list[Group]:
 def _reason(instance: WaitingInstance, now: float) -> Hashable:
     words = (instance.last_message, instance.blocked, *instance.remedies)
     refused = tuple((refusal.reason, refusal.count) for refusal in instance.refusals)
-    return tuple(_OWN.sub("#", text) for text in words), refused, instance.next_try_at > now, instance.failures > 0
+    holds = tuple((hold.state, hold.hostname) for hold in instance.holds)
+    return tuple(_OWN.sub("#", text) for text in words), holds, refused, instance.phase, instance.next_try_at > now, instance.failures > 0
 
 
 def _group_lines(app_id: str, group: Group, now: float) -> Iterator[str]:
     first, many = group[0], len(group) > 1
-    waited = _span(group, lambda instance: now - instance.since)
-    seen = _range(group, lambda instance: instance.offers_seen)
-    if many:
-        yield f"{len(group)} instances ({slots(group)}) have waited for {waited} and seen {seen} offers."
-    else:
-        yield f"{app_id}#{first.slot} has waited for {waited} and seen {count(first.offers_seen, 'offer')}."
+    yield (
+        f"{len(group)} instances ({slots(group)}) have {_done(group, now)}." if many else f"{app_id}#{first.slot} has {_done(group, now)}."
+    )
     which = f" (here of #{first.slot})" if many and _differ(group) else ""
     if first.last_message:
-        yield f"  Its last task: {first.last_message}{which}"
+        yield f"  Its {'' if first.phase else 'last '}task: {first.last_message}{which}"
     if first.failures:
         times = _range(group, lambda instance: instance.failures)
         yield f"  {'Each' if many else 'It'} has failed {'once' if times == '1' else f'{times} times in a row'}."
@@ -75,18 +74,37 @@ def _group_lines(app_id: str, group: Group, now: float) -> Iterator[str]:
         yield f"  Held back after failures; next try in {until}, at {moment(earliest)}."
     if first.blocked:
         yield f"  {first.blocked}{which}"
+    yield from dict.fromkeys(_hold_lines(group, now))
     yield from _remedy_lines(first, which)
     yield from _refusal_lines(first)
-    if not (first.refusals or first.blocked or first.next_try_at > now):
+    if not (first.refusals or first.blocked or first.phase or first.next_try_at > now):
         yield "  No offer has come yet; polly offers shows what Mesos has offered, polly doctor whether Mesos is reached."
+
+
+def _done(group: Group, now: float) -> str:
+    spent = _span(group, lambda instance: now - instance.since)
+    if group[0].phase:
+        return f"been {group[0].phase} for {spent}"
+    seen = _range(group, lambda instance: instance.offers_seen)
+    return f"waited for {spent} and seen {seen} {'offer' if seen == '1' else 'offers'}"
+
+
+def _hold_lines(group: Group, now: float) -> Iterator[str]:
+    """Since when, and where, the volumes of these instances are as they are."""
+    for at, hold in enumerate(group[0].holds):
+        since = [instance.holds[at].since for instance in group]
+        where = f" on agent {hold.hostname} ({hold.node})" if hold.hostname else ""
+        if all(since):
+            spent = _least_to_most(*(span(now - one) for one in (max(since), min(since))))
+            yield f"  {hold.state}{where} for {spent}, since {moment(min(since))}."
 
 
 def _remedy_lines(first: WaitingInstance, which: str) -> Iterator[str]:
     if first.remedies:
         yield f"  What you can do{which}:"
         yield from (f"    {way_out}" for way_out in first.remedies)
-    if first.remedies and which:
-        yield "  The others' claims are in: polly claim list --state stranded"
+        for state in sorted({hold.state.lower() for hold in first.holds if hold.claim_id}) if which else ():
+            yield f"  The others' claims are in: polly claim list --state {state}"
 
 
 def _refusal_lines(first: WaitingInstance) -> Iterator[str]:
@@ -119,10 +137,12 @@ def _differ(group: Group) -> bool:
 
 
 def _range(group: Group, of: Callable[[WaitingInstance], int]) -> str:
-    least, most = min(map(of, group)), max(map(of, group))
-    return str(least) if least == most else f"{least} to {most}"
+    return _least_to_most(str(min(map(of, group))), str(max(map(of, group))))
 
 
 def _span(group: Group, of: Callable[[WaitingInstance], float]) -> str:
-    least, most = span(min(map(of, group))), span(max(map(of, group)))
+    return _least_to_most(span(min(map(of, group))), span(max(map(of, group))))
+
+
+def _least_to_most(least: str, most: str) -> str:
     return least if least == most else f"{least} to {most}"

@@ -76,7 +76,7 @@ def obstacle(need: Need, volume: Volume | None, holders: Iterable[tuple[str, Cla
     if volume.state is VolumeState.FAULTED:
         return f"volume {volume.name} is FAULTED: {volume.reason}"
     if volume.state is VolumeState.DELETING:
-        return f"volume {volume.name} is being deleted"
+        return f"volume {volume.name} is being deleted" + (f": {volume.reason}" if volume.reason else "")
     if need.external and need.profile.platforms and volume.platform not in need.profile.platforms:
         return f"volume {volume.name} is on platform {volume.platform}, the app names {need.external.driver}"
     if volume.unborn and not volume.is_copy and need.access is Access.RO:

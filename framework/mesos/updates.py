@@ -35,6 +35,8 @@ class Effect:
     task: Task
     phase: Phase
     record: TaskRecord
+    at: float = 0.0
+    """When it was heard."""
     writes: list[Write] = field(default_factory=list)
     claims: dict[ClaimId, Claim] = field(default_factory=dict)
     """Claims with their new state."""
@@ -80,7 +82,7 @@ class Effect:
         if claim.state == to or not may_follow(claim.state, to):
             return
         self.writes.append(lambda tx: tx.advance(claim.claim_id, claim.epoch, to, reason=reason))
-        self.claims[claim.claim_id] = msgspec.structs.replace(claim, state=to, reason=reason)
+        self.claims[claim.claim_id] = msgspec.structs.replace(claim, state=to, reason=reason, since=self.at)
 
     def free(self, claim: Claim, proof: Proof, *, quiet_at: float = 0.0) -> None:
         """Ends the claim. An app's volume that was never born goes with it; one that was planned by hand stays planned.
@@ -102,7 +104,7 @@ def effect_of(task: Task, status: Status, progress: Progress | None, verdict: Ve
     """
     if task.phase is Phase.SETTLING and verdict.standing is not Standing.ENDED:
         return _too_late(task, verdict)
-    effect = Effect(task=task, phase=_phase(task, status.state, verdict), record=task.record, node=_node(task, verdict))
+    effect = Effect(task=task, phase=_phase(task, status.state, verdict), record=task.record, at=now, node=_node(task, verdict))
     released: set[ClaimId] = set()
     for volume in progress.volumes if progress else ():
         _learn(effect, volume, released)

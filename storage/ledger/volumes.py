@@ -185,6 +185,14 @@ class Volumes(Placing, Heirs):
         self.note("volume.deleting", volume_id=volume_id, why=volume.name)
         return replace(volume, state=VolumeState.DELETING, reason="")
 
+    def still_there(self, volume_id: VolumeId, reason: str) -> None:
+        """Its platform did not delete it, for this reason, and will be asked again. The event log has the first; not DELETING: a no-op."""
+        volume = self._volume(volume_id)
+        if volume.state is VolumeState.DELETING and volume.reason != reason:
+            self._set(volume_id, reason=reason)
+            if not volume.reason:
+                self.note("volume.not_deleted", volume_id=volume_id, why=reason)
+
     def deleted(self, volume_id: VolumeId) -> None:
         """The platform has deleted it: the row goes, the capacity comes back. Raises Conflict unless it is DELETING.
 

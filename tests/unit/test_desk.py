@@ -9,14 +9,25 @@ from typing import Any
 
 import pytest
 
-from framework import reasons
+from executors.wire import VolumeProgress
+from framework import reasons, remedies
 from framework.desk import Desk
 from framework.engine import Engine
 from framework.mesos.events import Offers
 from framework.reasons import Reasons
 from framework.service import ImportOrder, VolumeOrder
 from offers.tally import Tallies
-from storage.errors import Conflict, Invalid, PlatformUnavailable, UnknownApp, UnknownClaim, UnknownVolume, VolumeInUse
+from storage.errors import (
+    Conflict,
+    Invalid,
+    PlatformError,
+    PlatformUnavailable,
+    PollyError,
+    UnknownApp,
+    UnknownClaim,
+    UnknownVolume,
+    VolumeInUse,
+)
 from storage.lifecycle import ClaimState
 from storage.model import ClaimId, ExternalId, WorkloadId
 from storage.platforms.base import CreateRequest, Finding
@@ -206,6 +217,85 @@ def test_who_asks_why_an_instance_waits_for_a_stranded_volume_is_told_the_ways_o
     desk.scale("/db", 1, "jane")
     (waiting,) = desk.explain("/db").waiting
     assert list(waiting.remedies) == told
+
+
+def test_who_asks_about_a_claim_that_has_been_ending_for_long_is_told_what_keeps_it_and_the_ways_out(
+    desk: Desk, engine: Engine, driver: Started, platform: MemoryPlatform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk.run_app(app(), "jane")
+    offer(engine, "a1")
+    task = start(engine, driver, platform)
+    (volume,) = platform.volumes().items
+    refused = PlatformError(platform="disks", action="detach", reason="IncorrectState: vol-1 is busy")
+    monkeypatch.setattr(remedies, "LONG_S", 1e10)  # the ledger's clock is not the broker's here
+    monkeypatch.setattr(platform, "detach", lambda *_: raising(refused))
+    tell(engine, status(task, "TASK_FAILED", source="SOURCE_AGENT"))
+    eventually(lambda: "IncorrectState" in desk.explain("/db").waiting[0].blocked, 10, "the platform has refused")
+    (claim,) = engine.ledger.claims().items
+    (waiting,) = desk.explain("/db").waiting
+    (hold,) = waiting.holds
+    assert (hold.volume, hold.state, hold.since, hold.claim_id) == ("/db#0/data", "RELEASING", claim.since, claim.claim_id)
+    assert (hold.node, hold.hostname, hold.reason) == ("a1", "a1.example", str(refused))
+    assert waiting.remedies == (), "it may well end by itself"
+    monkeypatch.setattr(remedies, "LONG_S", 0.0)
+    assert list(desk.explain("/db").waiting[0].remedies) == [
+        "end what still uses it on agent a1.example; what is mounted there is shown, on it and as root, by: polly drift --broker URL",
+        f"once nothing there has it mounted, detach {volume.external_id} from a1.example on platform disks: Polly looks by itself",
+        "if the machine is dead, stop or delete a1.example on platform disks: Polly looks by itself",
+        f'if you know that nothing on a1.example writes to it any more: polly claim release {claim.claim_id} --because "how you know"',
+    ]
+
+
+def test_a_task_that_has_been_starting_for_long_is_told_with_what_to_look_at(
+    desk: Desk, engine: Engine, driver: Started, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk.run_app(app(), "jane")
+    offer(engine, "a1")
+    (task,) = tasks_of(engine)
+    (claim,) = task.claims.values()
+    tell(engine, status(task, "TASK_STARTING", VolumeProgress(claim_id=claim.claim_id, epoch=claim.epoch, step="ATTACHING")))
+    assert (desk.explain("/db").slow, desk.explain_all()) == ((), [])
+    monkeypatch.setattr(remedies, "LONG_S", 0.0)
+    (why,) = desk.explain_all()
+    (slow,) = why.slow
+    assert (why.staging, why.waiting, slow.phase, slow.since) == (1, (), "STARTING", task.record.launched_at)
+    assert (slow.blocked, [hold.state for hold in slow.holds]) == ("volume /db#0/data is ATTACHING", ["ATTACHING"])
+    assert slow.holds[0].since >= task.record.launched_at, "not since it was reserved"
+    assert list(slow.remedies) == [
+        f"read what its executor says: stderr in the sandbox of task {task.task_id} on agent a1.example, which Mesos' web page shows",
+        "see what was done so far: polly events --volume '/db#0/data' --newest-first",
+        "see whether the agent has what it needs, on a1.example and as root: polly doctor --config polly.toml",
+    ]
+
+
+def test_an_instance_whose_volume_is_deleted_is_told_since_when_and_what_the_platform_says(
+    desk: Desk, engine: Engine, driver: Started, platform: MemoryPlatform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk.run_app(app(), "jane")
+    offer(engine, "a1")
+    start(engine, driver, platform)
+    desk.delete_app("/db", "jane")
+    tell(engine, status(tasks_of(engine)[0], "TASK_KILLED", source="SOURCE_AGENT"))
+    eventually(lambda: not engine.ledger.workloads(), 10, "the app is gone")
+    refused = PlatformUnavailable(platform="disks", action="delete", reason="RequestLimitExceeded")
+    monkeypatch.setattr(platform, "delete", lambda *_: raising(refused))
+    with pytest.raises(PlatformUnavailable):
+        desk.delete_volume("/db#0/data", "jane")
+    desk.run_app(app(), "jane")
+    offer(engine, "a1")
+    (waiting,) = desk.explain("/db").waiting
+    assert waiting.blocked == f"volume /db#0/data is being deleted: {refused}"
+    events = {event.what: event for event in engine.ledger.events(limit=100).items}
+    assert (waiting.holds[0].state, waiting.holds[0].since) == ("DELETING", events["volume.deleting"].at)
+    assert (events["volume.not_deleted"].why, engine.ledger.volume("/db#0/data").reason) == (str(refused), str(refused))
+    assert list(waiting.remedies) == [
+        "mend what platform disks says: Polly deletes it again by itself, at the latest after a minute",
+        "see what was done so far: polly events --volume '/db#0/data' --newest-first",
+    ]
+
+
+def raising(error: PollyError) -> None:
+    raise error
 
 
 def test_of_an_instance_that_only_offers_are_wanting_for_no_way_out_is_told(desk: Desk) -> None:

@@ -8,7 +8,9 @@ import pytest
 from msgspec.structs import replace
 
 from framework.cli.explaining import MOST_GROUPS, alike, explanation_lines, slots, summary
-from framework.service import Explanation, RefusalCount, WaitingInstance
+from framework.cli.words import moment
+from framework.service import Explanation, Hold, RefusalCount, WaitingInstance
+from storage.model import VolumeId
 from tests.unit.front import NOW, WAITING, FakeBroker
 from tests.unit.test_cli_doing import Polly, broker, polly
 
@@ -19,6 +21,11 @@ def waiting(*slots: int, **more: object) -> tuple[WaitingInstance, ...]:
     return tuple(replace(WAITING, slot=slot, **more) for slot in slots)
 
 
+def hold(slot: int, host: str, *, state: str = "STRANDED", since: float = NOW) -> Hold:
+    volume_id, node = VolumeId(f"v{slot}"), f"S-{host}"
+    return Hold(volume=f"/db#{slot}/data", volume_id=volume_id, state=state, since=since, claim_id=f"c{slot}", node=node, hostname=host)
+
+
 def stranded(slot: int, *, host: str = "agent1") -> WaitingInstance:
     """What a dead machine leaves of one instance: words that name its own volume, task and claim."""
     own = f"0198c2f0-7d3a-7c21-9f04-5b6e7a8c9{slot:03x}"
@@ -26,6 +33,7 @@ def stranded(slot: int, *, host: str = "agent1") -> WaitingInstance:
         slot=slot,
         since=NOW,
         blocked=f"volume /db#{slot}/data is claimed by db.instance-{own}._app.1 (STRANDED: TASK_UNREACHABLE)",
+        holds=(hold(slot, host),),
         remedies=(f"bring agent {host} back", f"polly claim release {own} --because x"),
     )
 
@@ -91,12 +99,32 @@ def test_instances_that_differ_in_the_names_of_their_own_things_only_are_told_on
     assert lines[2:] == [
         "3 instances (#3 to #5) have waited for 0 s and seen 0 offers.",
         f"  {stranded(3).blocked} (here of #3)",
+        f"  STRANDED on agent agent1 (S-agent1) for 0 s, since {moment(NOW)}.",
         "  What you can do (here of #3):",
         "    bring agent agent1 back",
         f"    {stranded(3).remedies[1]}",
         "  The others' claims are in: polly claim list --state stranded",
     ]
     assert len(alike((stranded(0), stranded(1, host="agent2")), NOW)) == 2
+
+
+def test_what_takes_long_is_told_with_since_when_and_where_and_is_no_instance_that_waits() -> None:
+    held = [hold(slot, "a1", state="ATTACHING", since=NOW - 60 * slot) for slot in (1, 2)]
+    slow = [
+        WaitingInstance(slot=slot, since=NOW - 200, phase="STARTING", blocked="b", holds=(it,))
+        for slot, it in zip((1, 2), held, strict=True)
+    ]
+    lines = explanation_lines(Explanation(app_id="/db", instances=2, running=0, staging=2, slow=tuple(slow)), NOW + 60)
+    assert lines == [
+        "/db: 0 of 2 instances running, 2 starting, 0 waiting.",
+        "",
+        "2 instances (#1 to #2) have been STARTING for 4 min.",
+        "  b",
+        f"  ATTACHING on agent a1 (S-a1) for 2 min to 3 min, since {moment(NOW - 120)}.",
+    ]
+    one = Explanation(app_id="/db", instances=1, running=0, staging=1, slow=tuple(slow[:1]))
+    assert summary([one]) == "No instance waits. 1 task of 1 app long in starting or ending."
+    assert len(alike((slow[0], replace(slow[0], holds=(hold(1, "a2"),))), NOW)) == 2
 
 
 def test_the_ids_of_a_volume_and_of_who_holds_it_make_no_other_reason() -> None:
