@@ -55,6 +55,7 @@ class Desk:
             framework_id=driver.framework_id or "",
             master=driver.master or "",
             connected=driver.connected,
+            away=driver.away,
             roles=config.roles,
             hostname=config.hostname,
         )
@@ -176,8 +177,10 @@ class Desk:
             Finding(
                 ok=info.connected,
                 subject="mesos",
-                message=f"registered with {info.master} as {info.framework_id}" if info.connected else "not registered with a Mesos master",
-                mend="" if info.connected else "Check --master, and the broker's log for what the master says.",
+                message=f"registered with {info.master} as {info.framework_id}"
+                if info.connected
+                else f"not registered with a master: {info.away}",
+                mend="" if info.connected else "Mend that, or the broker's --master; polly doctor --master looks from where it runs.",
             ),
             *soundness(self._engine.ledger.counters()),
             *silences(self._engine.ledger.hearings()),

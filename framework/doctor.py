@@ -36,7 +36,9 @@ PROGRAMS: Final = {"mkfs.ext4": "e2fsprogs", "fsck.ext4": "e2fsprogs", "mkfs.xfs
 NFS_PROGRAMS: Final = {"mount.nfs": "nfs-common"}
 
 
-def examine(*, config: Path | None, database: str | None, broker: BrokerClient | None) -> Iterator[Finding]:
+def examine(
+    *, config: Path | None = None, database: str | None = None, master: str | None = None, broker: BrokerClient | None = None
+) -> Iterator[Finding]:
     """One finding after the other. What is None is not looked at."""
     yield _python()
     yield from _node()
@@ -44,6 +46,8 @@ def examine(*, config: Path | None, database: str | None, broker: BrokerClient |
         yield from _config(config)
     if database is not None:
         yield from _ledger(database)
+    if master is not None:
+        yield from _master(master)
     if broker is not None:
         yield from _broker(broker)
 
@@ -202,6 +206,12 @@ def _ledger(database: str) -> Iterator[Finding]:
             yield from silences(ledger.hearings())
     except PollyError as error:
         yield _failed("ledger", error)
+
+
+def _master(master: str) -> Iterator[Finding]:
+    from framework.masters import of_master
+
+    return of_master(master)
 
 
 def soundness(counters: Mapping[str, int]) -> Iterator[Finding]:

@@ -45,6 +45,8 @@ class BrokerInfo(Struct, frozen=True, kw_only=True):
     """Empty before it was ever registered."""
     master: str = ""
     connected: bool = False
+    away: str = ""
+    """Why it is not registered with a master; empty while it is."""
     roles: tuple[str, ...] = ()
     hostname: str = ""
 

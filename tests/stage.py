@@ -97,6 +97,7 @@ class Told:
 
     framework_id: str | None = FRAMEWORK
     connected: bool = True
+    away: str = ""
     master: str | None = "127.0.0.1:5050"
     accepts: list[Acceptance] = field(default_factory=list)
     outcomes: list[CallFailed | None] = field(default_factory=list)

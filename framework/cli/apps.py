@@ -207,8 +207,8 @@ def _explain(whys: Sequence[Explanation], broker: BrokerClient, out: Output, *, 
         out.record(whys[0] if only else whys, lambda: ())
         return
     now = time.time()
-    if any(why.waiting for why in whys) and not broker.info().connected:
-        out.hint("The broker is not registered with a Mesos master, so no offer comes. Its log says why; polly doctor looks further.")
+    if any(why.waiting for why in whys) and not (info := broker.info()).connected:
+        out.hint(f"The broker is not registered with a Mesos master, so no offer comes ({info.away}). polly doctor looks further.")
     if not only:
         out.say(summary(whys))
     for at, why in enumerate(whys):

@@ -104,6 +104,9 @@ def broker(
 @click.option("--config", type=FILE, envvar="POLLY_CONFIG", show_envvar=True, help="Check this polly.toml and its platforms.")
 @click.option("--database", envvar="POLLY_DATABASE", metavar="URL", show_envvar=True, help="Check this ledger.")
 @click.option(
+    "--master", envvar="POLLY_MASTER", metavar="HOST:PORT|zk://...", show_envvar=True, help="Check that this Mesos master is reached."
+)
+@click.option(
     "--broker",
     envvar="POLLY_BROKER",
     metavar="URL",
@@ -113,20 +116,28 @@ def broker(
 @click.option("--token-file", type=FILE, envvar="POLLY_TOKEN_FILE", show_envvar=True, help="Holds the token that the broker wants.")
 @click.option("-o", "--output", type=click.Choice(FORMS), default="table", show_default=True, help="How to print the answer.")
 @click.pass_context
-def doctor(ctx: click.Context, config: Path | None, database: str | None, broker: str | None, token_file: Path | None, output: str) -> None:
+def doctor(
+    ctx: click.Context,
+    config: Path | None,
+    database: str | None,
+    master: str | None,
+    broker: str | None,
+    token_file: Path | None,
+    output: str,
+) -> None:
     """Check the set-up and say what to mend. Exit status 1 if something is."""
     from framework.doctor import examine
 
-    url = broker or (None if config or database else DEFAULT_BROKER)
+    url = broker or (None if config or database or master else DEFAULT_BROKER)
     client = open_broker(url, token_file) if url else None
     logging.getLogger().addHandler(logging.NullHandler())  # what SDKs log about a failure is in the findings, in a sentence
     try:
-        found = list(examine(config=config, database=database, broker=client))
+        found = list(examine(config=config, database=database, master=master, broker=client))
     finally:
         if client:
             client.close()
     columns: list[Column[Finding]] = [
-        Column("", lambda finding: "ok" if finding.ok else "MEND"),
+        Column("STATE", lambda finding: "ok" if finding.ok else "MEND"),
         Column("SUBJECT", lambda finding: finding.subject),
         Column("FOUND", lambda finding: finding.message, prose=True),
         Column("WHAT TO DO", lambda finding: "" if finding.ok else finding.mend, prose=True),

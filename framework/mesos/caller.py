@@ -33,6 +33,11 @@ class Caller:
         """Whether there is a subscription over which calls can be made."""
         return self._channel is not None
 
+    @property
+    def away(self) -> str:
+        """Why no call can be made; empty while one can."""
+        return "" if self.connected else self._away
+
     def accept(self, offer_ids: Sequence[str], operations: Sequence[Mapping[str, Any]], *, refuse_s: float) -> None:
         """Operations on offers of one agent; what they leave of the offers is not offered again for `refuse_s` seconds."""
         acceptance = Acceptance(offer_ids=offer_ids, operations=operations)

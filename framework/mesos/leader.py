@@ -71,17 +71,22 @@ def parse_master(text: str) -> Address | ZooKeeperUri:
     return parse_address(rest, tls=scheme == "https")
 
 
-def parse_address(text: str, *, tls: bool = False) -> Address:
-    """`host`, `host:port`, `[ipv6]:port` or a bare IPv6 address, with or without a path behind. Raises Invalid."""
+def parse_address(text: str, *, tls: bool = False, port: int = MASTER_PORT) -> Address:
+    """`host`, `host:port`, `[ipv6]:port` or a bare IPv6 address, with or without a path behind. Raises Invalid.
+
+    `port` is for one that names none.
+    """
+    if "@" in text:  # what stands before it may be a secret
+        raise Invalid(field="master", value=text.rpartition("@")[2], reason="wanted is host:port; a principal is an option of its own")
     bare_ipv6 = text.count(":") > 1 and not text.startswith("[")
     try:
         parts = urlsplit(f"//[{text}]" if bare_ipv6 else f"//{text}")
-        host, port = parts.hostname, parts.port
+        host, named = parts.hostname, parts.port
     except ValueError as error:
         raise Invalid(field="master", value=text, reason=str(error)) from error
-    if not host or parts.username is not None:
-        raise Invalid(field="master", value=text.rpartition("@")[2], reason="wanted is host:port; a principal is an option of its own")
-    return Address(host=host, port=port or MASTER_PORT, tls=tls)
+    if not host:
+        raise Invalid(field="master", value=text, reason="wanted is host:port")
+    return Address(host=host, port=named or port, tls=tls)
 
 
 def _zookeeper(rest: str) -> ZooKeeperUri:

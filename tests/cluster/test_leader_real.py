@@ -11,11 +11,13 @@ import pytest
 from kazoo.client import KazooClient
 from kazoo.security import make_digest_acl
 
+from framework.masters import of_master
 from framework.mesos.driver import Driver
 from framework.mesos.events import Disconnected, Offers, Subscribed
 from framework.mesos.leader import Address, LeaderWatch, ZooKeeperUri, parse_master
 from tests.cluster.mesos_cluster import MesosCluster
 from tests.fake_master import FakeMaster
+from tests.ports import free_port
 from tests.servers import ZooKeeper
 from tests.support import eventually
 from tests.unit.driving import driving
@@ -154,3 +156,15 @@ def test_a_real_master_is_found_through_zookeeper(zookeeper: ZooKeeper, client: 
         driver.suppress()
         assert driver.master == cluster.master.address
         assert isinstance(driver, Driver)
+
+
+def test_the_doctor_asks_zookeeper_who_leads(zookeeper: ZooKeeper, client: KazooClient) -> None:
+    uri = f"zk://{zookeeper.address}/asked"
+    (none,) = of_master(uri)
+    assert (none.ok, none.message) == (False, f"no master leads in {uri}")
+    assert none.mend.startswith(f"Start a master with --zk={uri}, or ")
+    nowhere = f"127.0.0.1:{free_port()}"
+    elect(client, "/asked", nowhere)
+    leads, unreached = of_master(uri)
+    assert (leads.ok, leads.message) == (True, f"{uri} says that {nowhere} leads")
+    assert (unreached.ok, unreached.message) == (False, f"the master at {nowhere} cannot be reached: Connection refused")

@@ -167,6 +167,7 @@ class FakeBroker:
             framework_id="F1",
             master="127.0.0.1:5050",
             connected=self.connected,
+            away="" if self.connected else "127.0.0.1:5050: Connection refused",
             roles=("*",),
             hostname="here",
         )

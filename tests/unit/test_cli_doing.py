@@ -318,7 +318,7 @@ def test_the_doctor_tells_of_two_blocks_that_are_one(tmp_path: Path) -> None:
     block = f'kind = "local"\nroot = "{tmp_path}"\nformat = "folder"\n'
     config = tmp_path / "polly.toml"
     config.write_text(f"[platforms.a]\n{block}[platforms.b]\n{block}")
-    told = [finding for finding in examine(config=config, database=None, broker=None) if "are one" in finding.message]
+    told = [finding for finding in examine(config=config) if "are one" in finding.message]
     assert [(finding.ok, finding.subject) for finding in told] == [(False, "config")]
     assert "pool default" in told[0].message
 
@@ -328,7 +328,7 @@ def test_the_doctor_tells_of_a_profile_that_no_pool_qualifies_for(tmp_path: Path
     config = tmp_path / "polly.toml"
     platform = f'[platforms.disks]\nkind = "local"\nroot = "{tmp_path}"\nformat = "folder"\n'
     config.write_text(f'{platform}[profiles.fast]\npools = ["ssd"]\n[profiles.slow]\npools = ["default"]\n')
-    told = [finding for finding in examine(config=config, database=None, broker=None) if "no pool qualifies" in finding.message]
+    told = [finding for finding in examine(config=config) if "no pool qualifies" in finding.message]
     assert [finding.message for finding in told] == ["no pool qualifies for profile fast, so no volume of it can be made"]
     assert told[0].mend.endswith("the pools there are disks/default.")
 
@@ -339,7 +339,7 @@ def test_the_doctor_says_once_that_a_platform_is_ill_and_still_looks_at_its_prof
         f'[platforms.disks]\nkind = "local"\nroot = "{tmp_path}/none"\nformat = "folder"\n'
         '[profiles.all]\nplatforms = ["disks"]\naccess_mode = "MULTI_NODE_MULTI_WRITER"\n'
     )
-    wrong = [finding for finding in examine(config=file, database=None, broker=None) if not finding.ok and finding.subject != "node"]
+    wrong = [finding for finding in examine(config=file) if not finding.ok and finding.subject != "node"]
     assert [finding.subject for finding in wrong] == ["platform disks", "config"]
     assert f"mkdir --mode 0700 {tmp_path}/none" in wrong[0].mend
 

@@ -434,9 +434,10 @@ def test_the_doctor_looks_at_mesos_the_ledger_and_each_platform(
     def away() -> list[Finding]:
         raise PlatformUnavailable(platform="disks", action="log in", reason="the credentials have expired")
 
-    driver.connected = False
+    driver.connected, driver.away = False, "h1:5050: Connection refused"
     monkeypatch.setattr(platform, "check", away)
     wrong = {finding.subject: finding for finding in desk.doctor() if not finding.ok}
     assert wrong.keys() == {"mesos", "platform disks"}
+    assert wrong["mesos"].message == "not registered with a master: h1:5050: Connection refused"
     assert "--master" in wrong["mesos"].mend
     assert "expired" in wrong["platform disks"].message

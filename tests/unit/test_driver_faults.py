@@ -163,8 +163,11 @@ def test_an_answer_that_is_no_http_is_a_reason() -> None:
 def test_an_answer_of_another_server_is_a_reason() -> None:
     with FakeMaster() as master:
         master.refusals = [(200, {}, b"<html>")]
-        with driving(master.address) as (_, heard):
-            assert "no Mesos master" in heard.wait(Disconnected).reason
+        with driving(master.address) as (driver, heard):
+            assert "no Mesos master" in (reason := heard.wait(Disconnected).reason)
+            assert driver.away in ("", reason)
+            heard.wait(Subscribed)
+            assert driver.away == ""
 
 
 @pytest.mark.parametrize(

@@ -197,7 +197,9 @@ def test_that_no_mesos_is_there_is_said_first(polly: Polly, broker: FakeBroker) 
     broker.waiting = (WAITING,)
     assert polly("explain", "counter").stderr == ""
     broker.connected = False
-    assert polly("explain", "counter").stderr.startswith("The broker is not registered with a Mesos master, so no offer comes.")
+    assert polly("explain", "counter").stderr.startswith(
+        "The broker is not registered with a Mesos master, so no offer comes (127.0.0.1:5050: Connection refused)."
+    )
 
 
 def test_an_offer_that_fits_but_for_its_storage_reads_as_a_sentence() -> None:
