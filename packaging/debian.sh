@@ -31,6 +31,8 @@ test|qemu-system-x86|program qemu-system-x86_64|disks that come and go, and a ke
 test|open-iscsi|program iscsiadm|LUNs of a real iSCSI target in a guest
 test|dmsetup|program dmsetup|maps of the device mapper in a guest
 test|multipath-tools|program multipathd|LUNs under real multipath maps in a guest
+test|zsh|program zsh|completion in zsh
+test|fish|program fish|completion in fish
 test|udev|program udevadm|LUNs under real multipath maps in a guest
 TABLE
 }

@@ -10,6 +10,8 @@ import click
 from framework.cli.root import root
 from framework.failures import EXIT_CODES
 
+VERBATIM = "\b\n"
+"""Before lines that a terminal gets as they are; on the page their indent says it."""
 _HEAD = """# The command line
 
 This page is made from the commands: `python -m framework.cli.reference > docs/cli.md`.
@@ -23,9 +25,9 @@ long stands below its row. In a pipe they are lines with all columns, tabs betwe
 printed to its end, page by page. Errors are one sentence on standard error, with advice below it where there is any. NO_COLOR, or
 TERM=dumb, leaves out what makes letters bold.
 
-`eval "$(polly completion bash)"` makes bash complete commands, options, and the ids and names of what there is: apps,
-volumes, claims, nodes, snapshots, pools, platforms, profiles, zones. They come from the ledger or the broker that the line or the
-environment names; where neither answers at once, none are offered. zsh and fish have the same.
+bash (4.4 or newer), zsh and fish complete commands, options, and the ids and names of what there is: apps, volumes, claims, nodes,
+snapshots, pools, platforms, profiles, zones. How that is switched on is said at [polly completion](#polly-completion). The names come from
+the ledger or the broker that the line or the environment names; where neither answers at once, none are offered.
 
 ## Exit status
 
@@ -48,7 +50,7 @@ def _sections(group: click.Group, ctx: click.Context) -> Iterator[str]:
 
 def _section(command: click.Command, ctx: click.Context) -> Iterator[str]:
     level = "##" if ctx.parent is not None and ctx.parent.parent is None else "###"
-    yield f"\n{level} {ctx.command_path}\n\n{inspect.cleandoc(command.help or '')}\n"
+    yield f"\n{level} {ctx.command_path}\n\n{inspect.cleandoc(command.help or '').replace(VERBATIM, '')}\n"
     if isinstance(command, click.Group):
         yield from _sections(command, ctx)
         return

@@ -168,7 +168,15 @@ def check(file: Path) -> None:
 @click.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
-    """Print what makes SHELL complete polly's commands: eval "$(polly completion bash)"."""
+    """Print what makes SHELL complete polly's commands and the names of what there is.
+
+    A new shell does so once its file has this line:
+
+    \b
+        ~/.bashrc                   eval "$(polly completion bash)"
+        ~/.zshrc                    autoload -Uz compinit && compinit && eval "$(polly completion zsh)"
+        ~/.config/fish/config.fish  polly completion fish | source
+    """
     from click.shell_completion import get_completion_class
 
     from framework.cli.root import root
@@ -176,4 +184,6 @@ def completion(shell: str) -> None:
     kind = get_completion_class(shell)
     if kind is None:
         raise Invalid(field="SHELL", value=shell, reason="it is none that can complete")
-    click.echo(kind(root, {}, "polly", "_POLLY_COMPLETE").source())
+    source = kind(root, {}, "polly", "_POLLY_COMPLETE").source()
+    # click's words for fish end a name, and what is said of it, at the first comma in it
+    click.echo(source.replace('string split "," ', 'string split -m 1 "," ') if shell == "fish" else source)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -32,6 +33,7 @@ from storage.model import ClaimId, ExternalId, Profile, ReclaimPolicy
 from storage.node.commands import Output
 from storage.node.steps import Machine
 from storage.platforms.base import Capabilities, Finding, VolumeReport
+from tests.conftest import leave_out
 from tests.unit.front import COUNTER, NOW, WAITING, FakeBroker, fill
 
 ROOT = Path(__file__).parents[2]
@@ -513,11 +515,44 @@ def test_what_the_ledger_counts_and_whose_finding_it_is() -> None:
     assert (found.subject, found.message, found.mend) == ("platform disks", "/srv/x: it is not there", "mkdir /srv/x")
 
 
-def test_bash_completes_commands_options_and_values(tmp_path: Path) -> None:
+def test_bash_completes_commands_options_and_values() -> None:
     asked = ("vol", "volume list --sta", "volume list --state pl")
     lines = ['eval "$(polly completion bash)"']
     lines += [f"COMPREPLY=(); COMP_WORDS=(polly {words}); COMP_CWORD={len(words.split())}; complete_it" for words in asked]
     lines.insert(1, "complete_it() { _polly_completion polly; echo ${COMPREPLY[@]}; }")
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    done = subprocess.run(["bash", "-c", "\n".join(lines)], env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["volume", "--state", "planned"]
+    assert in_shell("bash", "-c", "\n".join(lines)).split() == ["volume", "--state", "planned"]
+
+
+def test_zsh_completes_commands_options_and_values() -> None:
+    asked = ("vol", "volume list --sta", "volume list --state pl")
+    lines = [
+        "compdef() { print -r -- $* }",
+        'eval "$(polly completion zsh)"',
+        "_describe() { print -rl -- $completions_with_descriptions }",
+        "compadd() { print -rl -- $completions }",
+        *(f"words=(polly {words}); CURRENT=$#words; _polly_completion" for words in asked),
+    ]
+    registered, *completed = in_shell("zsh", "-f", "-c", "\n".join(lines)).splitlines()
+    assert registered == "_polly_completion polly"
+    volume, state, planned = completed
+    assert (volume, state) == ("volume:Look at, create, delete, snapshot, expand...", "--state:Only volumes in this state.")
+    assert planned == "planned"
+
+
+def test_fish_completes_commands_options_and_values(tmp_path: Path) -> None:
+    asked = ("vol", "volume list --sta", "volume list --state pl")
+    lines = ["polly completion fish | source", *(f'complete -C "polly {words}"' for words in asked)]
+    assert in_shell("fish", "-c", "\n".join(lines), HOME=str(tmp_path)).splitlines() == [
+        "volume\tLook at, create, delete, snapshot, expand...",
+        "--state\tOnly volumes in this state.",
+        "planned",
+    ]
+
+
+def in_shell(shell: str, *args: str, **environment: str) -> str:
+    if not shutil.which(shell):
+        leave_out(f"needs {shell}")
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    return subprocess.run(
+        [shell, *args], env={**os.environ, "PATH": path, **environment}, capture_output=True, text=True, check=True
+    ).stdout
