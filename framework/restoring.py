@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 from framework.volumes import is_born
+from storage.errors import LedgerUnavailable, PollyError
 from storage.filters import VolumeFilter
 from storage.inventory import Ledger, Transaction
 from storage.model import Volume, VolumeId
@@ -21,19 +22,56 @@ logger = logging.getLogger(__name__)
 
 ACTOR: Final = "broker"
 PAGE: Final = 1000
+MOST_NAMED: Final = 10
+"""So many of those that are refused are named in the error."""
 OWN: Final = re.compile(r"(/.+)#[0-9]+/.+")
 """The name of an app's own volume: the app, the instance, the containerPath."""
 
 
+class NotRecalled(PollyError):
+    """The broker does not start, for the restored ledger refuses {count} that the platforms have: {which}."""
+
+    hint = (
+        "Mend what each says and start with --restored again; all others are learnt. Started without it, an app that wants one of these"
+        " begins with a new, empty volume in its place."
+    )
+
+
 def catch_up(ledger: Ledger, platforms: Mapping[str, Platform], ids: Callable[[], str]) -> None:
-    """Raises what a platform raises that cannot be listed: then nothing is known of it, and nothing may be placed."""
+    """Raises what a platform raises that cannot be listed: then nothing is known of it, and nothing may be placed.
+
+    One that the ledger refuses keeps none of the others from being learnt. Raises NotRecalled after them, for its app would begin with
+    an empty one in its place.
+    """
+    refused: list[str] = []
     for name, platform in platforms.items():
         known = _Known(ledger, name)
         for report in _listed(platform):
             if report.token or known.has(report):
-                with ledger.begin(ACTOR) as tx:
-                    _learn(tx, known, platform, report, ids)
+                refused += _refusal(ledger, known, platform, report, ids)
         logger.info("restored %s was looked at; what was learnt is in: polly events", name)
+    if refused:
+        more = [f"and {len(refused) - MOST_NAMED} more, which the log names"] if len(refused) > MOST_NAMED else []
+        number = "1 volume" if len(refused) == 1 else f"{len(refused)} volumes"
+        raise NotRecalled(count=number, which="; ".join([*refused[:MOST_NAMED], *more]))
+
+
+def _refusal(ledger: Ledger, known: _Known, platform: Platform, report: VolumeReport, ids: Callable[[], str]) -> Iterator[str]:
+    """Learns from one report; why the ledger refuses that, if it does."""
+    try:
+        with ledger.begin(ACTOR) as tx:
+            learnt = _learn(tx, known, platform, report, ids)
+    except LedgerUnavailable:
+        raise
+    except PollyError as error:
+        named = f" ({report.name})" if report.name else ""
+        words = f"{report.external_id} of {platform.name}{named}: {str(error).removesuffix('.')}"
+        logger.error("restored %s", words)
+        yield words
+    else:
+        if learnt:
+            level, words = learnt
+            logger.log(level, "%s", words)
 
 
 class _Known:
@@ -57,26 +95,24 @@ class _Known:
         return report.token in self._doomed
 
 
-def _learn(tx: Transaction, known: _Known, platform: Platform, report: VolumeReport, ids: Callable[[], str]) -> None:
+def _learn(tx: Transaction, known: _Known, platform: Platform, report: VolumeReport, ids: Callable[[], str]) -> tuple[int, str] | None:
+    """What is to be logged of it once it is stored."""
+    what = f"{report.external_id} of {platform.name}"
     volume = known.has(report)
     may_hold_data = is_born(report) or not platform.capabilities.marks
     if volume is not None and not volume.unborn:
         tx.recall(volume.volume_id, external_id=report.external_id, epoch=report.epoch, birth=None)
-    elif not may_hold_data or known.is_doomed(report):
-        logger.info("restored %s of %s: no task ever used it", report.external_id, platform.name)
-    elif volume is not None or ((volume := known.named(report)) is not None and volume.unborn and volume.external_id is None):
+        return None
+    if not may_hold_data or known.is_doomed(report):
+        return logging.INFO, f"restored {what}: no task ever used it"
+    if volume is not None or ((volume := known.named(report)) is not None and volume.unborn and volume.external_id is None):
         tx.recall(volume.volume_id, external_id=report.external_id, epoch=report.epoch, birth=report.birth)
-        logger.warning(
-            "restored volume %s is %s of %s, and may hold data: it is never formatted", volume.name, report.external_id, platform.name
-        )
-    elif report.name and volume is None:
+        return logging.WARNING, f"restored volume {volume.name} is {what}, and may hold data: it is never formatted"
+    if report.name and volume is None:
         tx.adopt(_missing(platform, report, VolumeId(ids())))
-        logger.warning("restored volume %s was missing: it is %s of %s", report.name, report.external_id, platform.name)
-    else:
-        command = f"polly volume import {report.external_id} --platform {platform.name} --name NAME --profile PROFILE"
-        logger.warning(
-            "restored %s of %s bears a token of Polly's, and nobody knows whose it is: %s", report.external_id, platform.name, command
-        )
+        return logging.WARNING, f"restored volume {report.name} was missing: it is {what}"
+    command = f"polly volume import {report.external_id} --platform {platform.name} --name NAME --profile PROFILE"
+    return logging.WARNING, f"restored {what} bears a token of Polly's, and nobody knows whose it is: {command}"
 
 
 def _missing(platform: Platform, report: VolumeReport, volume_id: VolumeId) -> Volume:

@@ -7,7 +7,7 @@ from itertools import count
 import pytest
 from msgspec.structs import replace
 
-from framework.restoring import catch_up
+from framework.restoring import NotRecalled, catch_up
 from framework.volumes import refuse_born
 from storage.errors import BornElsewhere, PlatformUnavailable
 from storage.inventory import Ledger, NewVolume
@@ -113,6 +113,32 @@ def test_two_of_one_name_are_left_to_a_person(ledger: Ledger, caplog: pytest.Log
     first, second = volume_of(platform, token="t1"), volume_of(platform, name="db")
     assert [volume.external_id for volume in learn(ledger, platform).values()] == [first]
     assert f"polly volume import {second} --platform disks" in caplog.text
+
+
+def test_one_that_the_ledger_refuses_keeps_none_of_the_others_from_being_learnt(ledger: Ledger, caplog: pytest.LogCaptureFixture) -> None:
+    """Its app would begin with an empty one in its place, so nothing is placed before it is known too."""
+    platform = platform_of()
+    prepared(ledger)
+    first = volume_of(platform, token="a", name="/shop#0/data")
+    lost = [volume_of(platform, token=f"lost{number}", name=f"/db#{number}/data") for number in range(12)]
+    for external in lost:
+        made = platform.storage.volumes[external]
+        platform.storage.volumes[external] = replace(made, request=replace(made.request, pool="fast"))
+    last = volume_of(platform, token="z", name="/shop#1/data")
+    named = [f"{it} of disks ({platform.storage.volumes[it].request.name}): There is no pool fast on platform disks" for it in sorted(lost)]
+    with pytest.raises(NotRecalled) as refused:
+        learn(ledger, platform)
+    assert str(refused.value) == (
+        "The broker does not start, for the restored ledger refuses 12 volumes that the platforms have: "
+        + "; ".join([*named[:10], "and 2 more, which the log names."])
+    )
+    assert [record.message for record in caplog.records if "/db#" in record.message] == [f"restored {words}" for words in named]
+    learnt = {volume.name: volume.external_id for volume in ledger.volumes().items}
+    assert learnt == {"db": None, "/shop#0/data": first, "/shop#1/data": last}
+    with ledger.begin("test") as tx:
+        tx.sync_pools("disks", [PoolReport(name=pool, capacity_mib=1024) for pool in ("default", "fast")])
+    catch_up(ledger, {"disks": platform}, ids=map(str, count(100)).__next__)
+    assert ledger.volume("/db#11/data").external_id == lost[11]
 
 
 def test_what_is_not_pollys_is_not_taken(ledger: Ledger) -> None:
