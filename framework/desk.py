@@ -12,6 +12,7 @@ import msgspec
 
 from framework.doctor import of_doubles, of_platform, of_profiles, silences, soundness
 from framework.engine import Engine
+from framework.failures import mend_held
 from framework.marathon.model import App
 from framework.mesos.instances import AppState, Waiting
 from framework.mesos.latest import Seen
@@ -185,6 +186,7 @@ class Desk:
             *soundness(self._engine.ledger.counters()),
             *silences(self._engine.ledger.hearings()),
             *of_doubles(self._engine.config, self._engine.ledger.pools()),
+            *self._engine.ask(self._held),
         ]
         for name, platform in self._engine.platforms.items():
             try:
@@ -193,6 +195,18 @@ class Desk:
             except PollyError as error:
                 found.append(Finding(ok=False, subject=f"platform {name}", message=str(error), mend=error.advice))
         return found
+
+    def _held(self) -> list[Finding]:
+        held = {app_id: state.held for app_id, state in self._engine.context.picture.apps.items() if state.held}
+        return [
+            Finding(
+                ok=False,
+                subject=f"app {app_id}",
+                message=f"held, so nothing of it is launched, replaced or killed: {why}",
+                mend=mend_held(app_id),
+            )
+            for app_id, why in held.items()
+        ]
 
 
 def _make_sure_it_is_in_doubt(claim: Claim) -> None:

@@ -64,9 +64,9 @@ class Reasons:
         raise UnknownApp(app=app_id)
 
     def of_all(self) -> Sequence[Explanation]:
-        """Of the apps with instances that wait, or take long to start or to end."""
+        """Of the apps that are held, or with instances that wait, or take long to start or to end."""
         app_ids = self._engine.look(lambda: sorted(self._engine.context.picture.apps))
-        return [why for why in self._of(app_ids) if why.waiting or why.slow]
+        return [why for why in self._of(app_ids) if why.waiting or why.slow or why.held]
 
     def _of(self, app_ids: Sequence[WorkloadId]) -> list[Explanation]:
         drafts = [draft for some in sliced(app_ids) for draft in self._engine.look(partial(self._drafts, some))]
@@ -112,6 +112,7 @@ class Reasons:
             waiting=tuple(settling),
             slow=tuple(sorted(slow, key=lambda it: it.slot)),
             deleting=state.deleting,
+            held=state.held,
         )
         return _Draft(app, tuple(state.waiting))
 
@@ -163,7 +164,7 @@ def _reasons(task: Task) -> str:
 def _settling(state: AppState, task: Task, stuck: remedies.Stuck) -> WaitingInstance:
     reasons = _reasons(task)
     words = reasons or f"task {task.task_id} is {task.phase} on {task.record.hostname}"
-    if reasons and task.phase is Phase.UNREACHABLE and state.app.unreachable is None:
+    if reasons and task.phase is Phase.UNREACHABLE and state.app.unreachable is None and not state.held:
         words += '. Its unreachableStrategy is "disabled", so Polly looks for no proof by itself before Mesos says more'
     return WaitingInstance(
         slot=task.slot,

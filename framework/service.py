@@ -173,6 +173,8 @@ class Explanation(Struct, frozen=True, kw_only=True):
     slow: tuple[WaitingInstance, ...] = ()
     """Those whose task takes long to start or to end."""
     deleting: bool = False
+    held: str = ""
+    """Why this Polly cannot read its definition: nothing of it is launched, replaced or killed."""
 
 
 class OfferView(Struct, frozen=True, kw_only=True):
@@ -224,7 +226,7 @@ class Broker(Protocol):
         """Raises UnknownApp."""
 
     def explain_all(self) -> Sequence[Explanation]:
-        """Of all apps with instances that wait, or take long to start or to end, by their ids."""
+        """Of all apps that are held, or with instances that wait, or take long to start or to end, by their ids."""
 
     def delayed(self) -> Mapping[str, int]:
         """By app id, how many instances are held back after failures; only apps that have such."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import IO
 
 import click
@@ -16,7 +17,7 @@ from framework.cli.output import Facts, Output
 from framework.cli.tables import Column
 from framework.cli.words import age, count, size
 from framework.client import BrokerClient
-from framework.failures import exit_code, lines
+from framework.failures import exit_code, lines, mend_held
 from framework.marathon.ids import volume_name
 from framework.marathon.model import App
 from framework.marathon.reading import parse_json, read_app
@@ -127,11 +128,17 @@ def _fates(source: Source, app_id: str) -> Iterator[str]:
 
 
 def _facts(view: AppView) -> Facts:
-    app = read_app(view.spec)
-    return [
+    head = [
         ("app", view.app_id),
         ("state", view.state),
         ("instances", f"{view.running} of {view.instances} running, {view.staged} staged"),
+    ]
+    try:
+        app = read_app(view.spec)
+    except PollyError as error:  # an earlier Polly took it
+        return [*head, ("held", str(error)), ("what to do", mend_held(view.app_id)), ("version", view.version)]
+    return [
+        *head,
         ("runs", app.cmd or " ".join(app.args)),
         ("each takes", f"{app.cpus:g} cpus, {size(app.mem_mib)} memory, {size(app.disk_mib)} disk, {count(len(app.ports), 'port')}"),
         *(("volume", line) for line in _volume_lines(app)),
@@ -147,8 +154,9 @@ def _volume_lines(app: App) -> list[str]:
 
 
 def _task_columns(view: AppView) -> list[Column[TaskView]]:
-    now, app = time.time(), read_app(view.spec)
-    named = {volume.container_path: volume.name for volume in app.external_volumes}
+    now, named = time.time(), dict[str, str]()
+    with suppress(PollyError):  # of one that is held
+        named = {volume.container_path: volume.name for volume in read_app(view.spec).external_volumes}
 
     def name(task: TaskView, path: str) -> str:
         return named.get(path) or volume_name(view.app_id, task.slot, path)

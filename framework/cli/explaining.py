@@ -7,6 +7,7 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Final
 
 from framework.cli.words import count, moment, span
+from framework.failures import mend_held
 from framework.service import Explanation, WaitingInstance
 
 POOLS_WANTING: Final = frozenset({"NO_POOL", "POOL_OFFLINE", "POOL_FULL"})
@@ -24,7 +25,9 @@ Group = Sequence[WaitingInstance]
 def summary(whys: Sequence[Explanation]) -> str:
     """What stands above the explanations of several apps."""
     waiting, slow = sum(len(why.waiting) for why in whys), sum(len(why.slow) for why in whys)
+    held = sum(bool(why.held) for why in whys)
     more = f" {count(slow, 'task')} of {count(sum(bool(why.slow) for why in whys), 'app')} long in starting or ending." if slow else ""
+    more += f" {count(held, 'app')} held." if held else ""
     if not waiting:
         return f"No instance waits.{more}"
     return f"{count(waiting, 'instance')} of {count(sum(bool(why.waiting) for why in whys), 'app')} waiting.{more}"
@@ -33,6 +36,8 @@ def summary(whys: Sequence[Explanation]) -> str:
 def explanation_lines(why: Explanation, now: float) -> list[str]:
     state = "being deleted" if why.deleting else f"{why.running} of {count(why.instances, 'instance')} running, {why.staging} starting"
     lines = [f"{why.app_id}: {state}, {len(why.waiting)} waiting."]
+    if why.held:
+        lines += [f"  It is held, so nothing of it is launched, replaced or killed: {why.held}", f"  {mend_held(why.app_id)}"]
     groups = alike(why.waiting, now) + alike(why.slow, now)
     for group in groups[:MOST_GROUPS]:
         lines += ["", *_group_lines(why.app_id, group, now)]

@@ -22,7 +22,7 @@ from framework.mesos.errors import CallFailed
 from framework.mesos.instances import DELETING, RUNNING, AppState, Phase, Task
 from framework.mesos.statuses import placement_of
 from framework.mesos.tasks import decode_record, encode_record
-from storage.errors import AlreadyExists, Invalid, UnknownApp
+from storage.errors import AlreadyExists, Invalid, PollyError, UnknownApp
 from storage.inventory import Advance, Placement, Restored, Workload
 from storage.lifecycle import ClaimState, ProofKind
 from storage.model import Claim, PlacementId, Proof, Volume, WorkloadId
@@ -119,8 +119,9 @@ class Apps:
     def scale(self, app_id: str, instances: int, actor: str) -> AppState:
         """More instances wait for offers; fewer are killed from the highest number down, and keep their volumes."""
         state = self.app(app_id)
-        if state.deleting:
-            raise Invalid(field="instances", value=instances, reason=f"app {state.app.app_id} is being deleted")
+        if state.deleting or state.held:
+            reason = f"held: {state.held}" if state.held else "being deleted"
+            raise Invalid(field="instances", value=instances, reason=f"app {state.app.app_id} is {reason}")
         if not 0 <= instances <= MOST_INSTANCES:
             raise Invalid(field="instances", value=instances, reason=f"an app has 0 to {MOST_INSTANCES}")
         app = replace(state.app, instances=instances)
@@ -134,9 +135,9 @@ class Apps:
     def delete(self, app_id: str, actor: str) -> AppState:
         """Kills its tasks; then its volumes are reclaimed as their profiles say, and the app is gone."""
         state = self.app(app_id)
-        doomed = AppState(state.app, 0, state.version, deleting=True)
+        doomed = AppState(state.app, 0, state.version, deleting=True, unread=state.unread)
         self._store(doomed, actor, "app.deleting")
-        state.deleting, state.instances = True, 0
+        state.deleting, state.held, state.instances = True, "", 0
         self._settle_number(state, self._context.clock())
         return state
 
@@ -155,7 +156,7 @@ class Apps:
         workload = Workload(
             scheduler=self._context.scheduler,
             workload_id=WorkloadId(state.app.app_id),
-            spec=json.dumps(to_json(state.app)),
+            spec=state.unread or json.dumps(to_json(state.app)),
             instances=state.instances,
             version=state.version,
             state=DELETING if state.deleting else RUNNING,
@@ -326,10 +327,13 @@ class Apps:
         for gone in apps.keys() - {workload.workload_id for workload in workloads}:
             self._forget(gone)
         for workload in workloads:
-            app = read_app(json.loads(workload.spec))
+            app, refusal = _read(workload)
             state = apps.setdefault(workload.workload_id, AppState(app, workload.instances, workload.version))
             state.app, state.instances, state.version = app, workload.instances, workload.version
-            state.deleting = workload.state == DELETING
+            state.deleting, state.unread = workload.state == DELETING, workload.spec if refusal else ""
+            if (held := "" if state.deleting else refusal) and held != state.held:
+                story.error("held     app %s, of which nothing is launched or killed: %s", workload.workload_id, held)
+            state.held = held
 
     def _take(self, placement: Placement, pairs: Sequence[tuple[Claim, Volume]], now: float) -> Task | None:
         """The task, if it is new or not as it was known."""
@@ -375,6 +379,17 @@ class Apps:
         for claim in task.claims.values():
             volume = task.volumes[claim.volume_id]
             self._context.settler.open(volume, claim, self._context.node_name(task, volume.platform), proof, due_at=now)
+
+
+def _read(workload: Workload) -> tuple[App, str]:
+    """The app, and why its definition cannot be read, if it cannot: a stricter Polly may refuse what an earlier one took.
+
+    What then stands for it asks for nothing and replaces nothing.
+    """
+    try:
+        return read_app(json.loads(workload.spec)), ""
+    except PollyError as error:
+        return App(app_id=workload.workload_id, instances=workload.instances, unreachable=None), str(error)
 
 
 def _is_over(task: Task) -> bool:

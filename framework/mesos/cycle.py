@@ -10,7 +10,6 @@ from functools import partial
 
 from framework.config import PlatformKeys
 from framework.fitting import sizes_in
-from framework.marathon.model import App
 from framework.mesos.asking import Demand, Need, obstacle
 from framework.mesos.calls import Acceptance
 from framework.mesos.context import Context
@@ -106,7 +105,7 @@ class OfferCycle:
             app_id = state.app.app_id
             demand = demands.get(app_id)
             if demand is None:
-                demand = demands[app_id] = self._demand(state.app)
+                demand = demands[app_id] = self._demand(state)
             if isinstance(demand, str):
                 waiting.block(demand)
             else:
@@ -123,11 +122,13 @@ class OfferCycle:
                 wishes.append(Wish(state, waiting, {need.container_path: need for need in needs}, ask))
         return wishes
 
-    def _demand(self, app: App) -> Demand | str:
-        """Why none, in words, where polly.toml has no longer what the app needs."""
+    def _demand(self, state: AppState) -> Demand | str:
+        """Why none, in words, where the app is held or polly.toml has no longer what it needs."""
+        if state.held:
+            return f"the app is held: {state.held}"
         roles = self.context.config.framework.roles
         try:
-            demand = Demand(self.context.config, app)
+            demand = Demand(self.context.config, state.app)
         except PollyError as error:
             return str(error)
         if demand.role not in roles:

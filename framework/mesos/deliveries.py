@@ -111,7 +111,8 @@ class Deliveries:
         needs = Demand(self._context.config, state.app).needs(task.slot) if state else []
         need = next((need for need in needs if need.container_path == path), None)
         if need is None:
-            raise Conflict(what=f"app {task.app_id}", expected=f"a volume at {path}", found="none: the app was changed")
+            found = state.held if state and state.held else "none: the app was changed"
+            raise Conflict(what=f"app {task.app_id}", expected=f"a volume at {path}", found=found)
         return plan_of(claim, volume, need)
 
     def _is_live(self, task: Task, claim: Claim) -> bool:

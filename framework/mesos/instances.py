@@ -135,6 +135,11 @@ class AppState:
     instances: int
     version: str
     deleting: bool = False
+    held: str = ""
+    """Why this Polly cannot read the definition, which an earlier one took: nothing of the app is launched, replaced or killed. Empty once
+    it is deleted, for which nobody must read it."""
+    unread: str = ""
+    """Such a definition, as the ledger has it; `app` only stands for it."""
     tasks: dict[PlacementId, Task] = field(default_factory=dict)
     waiting: dict[int, Waiting] = field(default_factory=dict)
     failures: dict[int, int] = field(default_factory=dict)
@@ -156,6 +161,8 @@ class AppState:
 
     def surplus(self) -> list[Task]:
         """Tasks without a place: scaling down or deleting the app takes it, and so does who has it while an agent is away."""
+        if self.held:
+            return []
         keep = 0 if self.deleting else self.instances
         beyond = [task for task in self.tasks.values() if task.slot >= keep]
         return beyond + [task for task in self._doubles() if task.slot < keep]

@@ -18,7 +18,7 @@ from framework.rest.app import create_app
 from framework.rest.server import serve
 from storage.inventory import open_ledger
 from storage.model import ExternalId, Snapshot, SnapshotId, VolumeId
-from tests.unit.front import NOW, TASK, FakeBroker, fill, hand_made
+from tests.unit.front import COUNTER, NOW, TASK, FakeBroker, fill, hand_made, workload
 
 Polly = Callable[..., Result]
 
@@ -68,6 +68,18 @@ def test_one_app(polly: Polly) -> None:
     assert "data: 64 MiB of profile fast, its own" in text
     assert "data=/counter#0/data" in text
     assert read(polly("app", "show", "/counter", "-o", "json"))["app_id"] == "/counter"
+
+
+def test_an_app_that_this_polly_cannot_read_is_shown_with_its_tasks(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/ledger.db"
+    with closing(open_ledger(url, clock=lambda: NOW)) as ledger:
+        fill(ledger)
+        with ledger.begin("test") as tx:
+            tx.put_workload(replace(workload(COUNTER), spec=json.dumps({**COUNTER, "mems": 1})))
+    text = CliRunner().invoke(root, ["app", "show", "counter", "--database", url]).stdout
+    assert "held        The app definition is not valid. mems: is no field here" in text
+    assert "polly app kill /counter (its profiles say what becomes of its volumes)" in text
+    assert "data=/counter#0/data" in text
 
 
 def test_inventory(polly: Polly) -> None:
