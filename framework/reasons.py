@@ -168,7 +168,7 @@ def _settling(state: AppState, task: Task, stuck: remedies.Stuck) -> WaitingInst
         words += '. Its unreachableStrategy is "disabled", so Polly looks for no proof by itself before Mesos says more'
     return WaitingInstance(
         slot=task.slot,
-        since=task.record.unreachable_at or task.record.launched_at,
+        since=task.record.unreachable_at or min((claim.since for claim in task.claims.values()), default=task.record.launched_at),
         blocked=words,
         holds=stuck.holds,
         remedies=stuck.ways,

@@ -98,8 +98,11 @@ def _dead_machine(context: Context, task: Task, claim: Claim) -> Iterator[str]:
 def _still_held(context: Context, task: Task, claim: Claim) -> Iterator[str]:
     """The task is over, and the platform sees its volume in use."""
     host, volume = task.record.hostname, task.volumes[claim.volume_id]
-    yield f"end what still uses it on agent {host}; what is mounted there is shown, on it and as root, by: polly drift --broker URL"
-    if volume.external_id and (node := context.node_name(task, volume.platform)):
+    finding = f"as root there: lsof, and grep -l {task.task_id} /proc/[0-9]*/mountinfo"
+    yield f"end what still uses it on agent {host}, a process with a file of it open or its mount in a namespace of its own ({finding})"
+    platform = context.platforms.get(volume.platform)
+    is_attached = volume.external_id and not (platform and platform.capabilities.held_by_process)
+    if is_attached and (node := context.node_name(task, volume.platform)):
         on = f"on platform {volume.platform}: Polly looks by itself"
         yield f"once nothing there has it mounted, detach {volume.external_id} from {node} {on}"
     yield from _dead_machine(context, task, claim)

@@ -114,7 +114,7 @@ def _remedy_lines(first: WaitingInstance, which: str) -> Iterator[str]:
 
 def _refusal_lines(first: WaitingInstance) -> Iterator[str]:
     if first.refusals:
-        yield f"  Of the latest {count(first.offers_refused, 'offer')}:"
+        yield f"  Of the latest {'offer' if first.offers_refused == 1 else f'{first.offers_refused} offers'}:"
     for refusal in first.refusals:
         example = f"; for example, {refusal.example}" if refusal.example else ""
         fits = "would fit, " if refusal.words.startswith("but ") else ""

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from executors.wire import VolumeProgress
 from framework import reasons, remedies
@@ -236,14 +237,18 @@ def test_who_asks_about_a_claim_that_has_been_ending_for_long_is_told_what_keeps
     (hold,) = waiting.holds
     assert (hold.volume, hold.state, hold.since, hold.claim_id) == ("/db#0/data", "RELEASING", claim.since, claim.claim_id)
     assert (hold.node, hold.hostname, hold.reason) == ("a1", "a1.example", str(refused))
-    assert waiting.remedies == (), "it may well end by itself"
+    assert (waiting.remedies, waiting.since) == ((), claim.since), "it may well end by itself"
     monkeypatch.setattr(remedies, "LONG_S", 0.0)
     assert list(desk.explain("/db").waiting[0].remedies) == [
-        "end what still uses it on agent a1.example; what is mounted there is shown, on it and as root, by: polly drift --broker URL",
+        "end what still uses it on agent a1.example, a process with a file of it open or its mount in a namespace of its own "
+        f"(as root there: lsof, and grep -l {task.task_id} /proc/[0-9]*/mountinfo)",
         f"once nothing there has it mounted, detach {volume.external_id} from a1.example on platform disks: Polly looks by itself",
         "if the machine is dead, stop or delete a1.example on platform disks: Polly looks by itself",
         f'if you know that nothing on a1.example writes to it any more: polly claim release {claim.claim_id} --because "how you know"',
     ]
+    by_process = replace(platform.capabilities, held_by_process=True)
+    monkeypatch.setattr(platform, "_capabilities", by_process)
+    assert not [way for way in desk.explain("/db").waiting[0].remedies if "detach" in way], "nobody can, but by ending the process"
 
 
 def test_a_task_that_has_been_starting_for_long_is_told_with_what_to_look_at(
