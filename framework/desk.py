@@ -12,8 +12,8 @@ import msgspec
 
 from framework.doctor import of_doubles, of_platform, of_profiles, silences, soundness
 from framework.engine import Engine
-from framework.failures import mend_held
 from framework.marathon.model import App
+from framework.marathon.problems import HeldApp
 from framework.mesos.instances import AppState, Waiting
 from framework.mesos.latest import Seen
 from framework.reasons import Reasons, sliced
@@ -197,16 +197,9 @@ class Desk:
         return found
 
     def _held(self) -> list[Finding]:
-        held = {app_id: state.held for app_id, state in self._engine.context.picture.apps.items() if state.held}
-        return [
-            Finding(
-                ok=False,
-                subject=f"app {app_id}",
-                message=f"held, so nothing of it is launched, replaced or killed: {why}",
-                mend=mend_held(app_id),
-            )
-            for app_id, why in held.items()
-        ]
+        apps = self._engine.context.picture.apps.items()
+        held = {app_id: HeldApp(app=app_id, reason=state.held) for app_id, state in apps if state.held}
+        return [Finding(ok=False, subject=f"app {app_id}", message=str(it), mend=it.advice) for app_id, it in held.items()]
 
 
 def _make_sure_it_is_in_doubt(claim: Claim) -> None:

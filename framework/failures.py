@@ -74,12 +74,6 @@ def to_answer(error: PollyError) -> tuple[int, dict[str, Any]]:
     return error.status, body
 
 
-def mend_held(app_id: str) -> str:
-    """What to do about an app whose stored definition this Polly refuses."""
-    kill = f"polly app kill {app_id} (its profiles say what becomes of its volumes)"
-    return f"Run the Polly that took it, or end it and run it again with a definition that is valid: {kill}."
-
-
 def from_answer(status: int, body: object) -> PollyError:
     """The error that such an answer stands for."""
     fields = body if isinstance(body, Mapping) else {}

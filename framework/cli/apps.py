@@ -17,9 +17,10 @@ from framework.cli.output import Facts, Output
 from framework.cli.tables import Column
 from framework.cli.words import age, count, size
 from framework.client import BrokerClient
-from framework.failures import exit_code, lines, mend_held
+from framework.failures import exit_code, lines
 from framework.marathon.ids import volume_name
 from framework.marathon.model import App
+from framework.marathon.problems import HeldApp
 from framework.marathon.reading import parse_json, read_app
 from framework.service import Explanation
 from framework.views import AppStatus, AppView, Source, TaskView, pages
@@ -136,7 +137,8 @@ def _facts(view: AppView) -> Facts:
     try:
         app = read_app(view.spec)
     except PollyError as error:  # an earlier Polly took it
-        return [*head, ("held", str(error)), ("what to do", mend_held(view.app_id)), ("version", view.version)]
+        held = HeldApp(app=view.app_id, reason=error)
+        return [*head, ("held", str(held)), ("what to do", held.advice), ("version", view.version)]
     return [
         *head,
         ("runs", app.cmd or " ".join(app.args)),

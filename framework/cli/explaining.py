@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Final
 
 from framework.cli.words import count, moment, span
-from framework.failures import mend_held
+from framework.marathon.problems import HeldApp
 from framework.service import Explanation, WaitingInstance
 
 POOLS_WANTING: Final = frozenset({"NO_POOL", "POOL_OFFLINE", "POOL_FULL"})
@@ -37,7 +37,8 @@ def explanation_lines(why: Explanation, now: float) -> list[str]:
     state = "being deleted" if why.deleting else f"{why.running} of {count(why.instances, 'instance')} running, {why.staging} starting"
     lines = [f"{why.app_id}: {state}, {len(why.waiting)} waiting."]
     if why.held:
-        lines += [f"  It is held, so nothing of it is launched, replaced or killed: {why.held}", f"  {mend_held(why.app_id)}"]
+        held = HeldApp(app=why.app_id, reason=why.held)
+        lines += [f"  {held}", f"  {held.advice}"]
     groups = alike(why.waiting, now) + alike(why.slow, now)
     for group in groups[:MOST_GROUPS]:
         lines += ["", *_group_lines(why.app_id, group, now)]

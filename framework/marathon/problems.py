@@ -51,6 +51,17 @@ class InvalidApp(PollyError):
         return found
 
 
+class HeldApp(PollyError):
+    """App {app} is held, so nothing of it is launched, replaced or killed: {reason}"""
+
+    status = 409
+    exit_code = 5
+    hint = (
+        "Run the Polly that took it, or end it and run it again with a definition that is valid: polly app kill {app}"
+        " (its profiles say what becomes of its volumes)."
+    )
+
+
 class Report:
     """Collects problems while a definition is read; one that is found twice is kept once."""
 

@@ -13,6 +13,7 @@ from framework.config import check_mount_options
 from framework.fitting import check_size, misfits
 from framework.marathon.ids import timestamp
 from framework.marathon.model import App, UnreachableStrategy
+from framework.marathon.problems import HeldApp
 from framework.marathon.reading import read_app
 from framework.marathon.rules import check_against, check_instances
 from framework.marathon.writing import to_json
@@ -119,9 +120,10 @@ class Apps:
     def scale(self, app_id: str, instances: int, actor: str) -> AppState:
         """More instances wait for offers; fewer are killed from the highest number down, and keep their volumes."""
         state = self.app(app_id)
-        if state.deleting or state.held:
-            reason = f"held: {state.held}" if state.held else "being deleted"
-            raise Invalid(field="instances", value=instances, reason=f"app {state.app.app_id} is {reason}")
+        if state.deleting:
+            raise Invalid(field="instances", value=instances, reason=f"app {state.app.app_id} is being deleted")
+        if state.held:
+            raise HeldApp(app=state.app.app_id, reason=state.held)
         if not 0 <= instances <= MOST_INSTANCES:
             raise Invalid(field="instances", value=instances, reason=f"an app has 0 to {MOST_INSTANCES}")
         app = replace(state.app, instances=instances)

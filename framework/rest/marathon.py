@@ -10,11 +10,12 @@ from fastapi import APIRouter, Header, Query, Response
 from msgspec.structs import replace
 
 from framework.marathon.ids import timestamp
+from framework.marathon.problems import HeldApp
 from framework.marathon.reading import parse_json, read_app
 from framework.mesos.instances import Phase
 from framework.rest.context import Actor, Body, Context, Polly, answer
 from framework.views import AppView, TaskView
-from storage.errors import Invalid, NotYet, UnknownApp
+from storage.errors import Invalid, NotYet, PollyError, UnknownApp
 
 router = APIRouter()
 
@@ -129,7 +130,10 @@ def _create(polly: Context, actor: str, definition: Mapping[str, Any]) -> Respon
 
 def _only_instances(app: AppView, change: Mapping[str, Any]) -> int:
     """How many instances the changed app has. Raises NotYet for any other change, and what reading it raises."""
-    before = read_app(app.spec)
+    try:
+        before = read_app(app.spec)
+    except PollyError as error:
+        raise HeldApp(app=app.app_id, reason=error) from error
     after = read_app({**app.spec, **change})
     if replace(after, instances=before.instances, version=before.version) != before:
         raise NotYet(field=app.app_id, what="a change of more than its instances")

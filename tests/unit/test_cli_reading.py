@@ -77,7 +77,10 @@ def test_an_app_that_this_polly_cannot_read_is_shown_with_its_tasks(tmp_path: Pa
         with ledger.begin("test") as tx:
             tx.put_workload(replace(workload(COUNTER), spec=json.dumps({**COUNTER, "mems": 1})))
     text = CliRunner().invoke(root, ["app", "show", "counter", "--database", url]).stdout
-    assert "held        The app definition is not valid. mems: is no field here" in text
+    assert (
+        "held        App /counter is held, so nothing of it is launched, replaced or killed: The app definition is not valid. mems: is"
+        in text
+    )
     assert "polly app kill /counter (its profiles say what becomes of its volumes)" in text
     assert "data=/counter#0/data" in text
 

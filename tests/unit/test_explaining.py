@@ -206,7 +206,7 @@ def test_an_app_that_is_held_is_told_with_why_and_what_to_do() -> None:
     held = Explanation(app_id="/db", instances=1, running=1, staging=0, held="mems: is no field here.")
     assert explanation_lines(held, NOW) == [
         "/db: 1 of 1 instance running, 0 starting, 0 waiting.",
-        "  It is held, so nothing of it is launched, replaced or killed: mems: is no field here.",
+        "  App /db is held, so nothing of it is launched, replaced or killed: mems: is no field here.",
         "  Run the Polly that took it, or end it and run it again with a definition that is valid: "
         "polly app kill /db (its profiles say what becomes of its volumes).",
     ]

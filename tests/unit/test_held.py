@@ -10,9 +10,10 @@ from msgspec.structs import replace
 
 from framework.desk import Desk
 from framework.engine import Engine
+from framework.marathon.problems import HeldApp
 from framework.mesos.apps import KILL_AGAIN_S, RECLAIM_AGAIN_S
 from framework.mesos.instances import Phase
-from storage.errors import Invalid, UnknownApp
+from storage.errors import UnknownApp
 from storage.lifecycle import ClaimState
 from tests.stage import ShakyLedger, Stage, app, from_master, status
 from tests.unit.engines import Started, parts
@@ -45,7 +46,7 @@ def test_its_tasks_and_their_claims_are_kept_and_none_is_launched_or_killed(stag
     later.tick(KILL_AGAIN_S)
     assert (later.driver.kills, later.driver.accepts, claims(later)) == ([], [], before)
     assert [task.task_id for task in later.tasks()] == [first.task_id, second.task_id]
-    with pytest.raises(Invalid, match="app /db is held: The app definition"):
+    with pytest.raises(HeldApp, match="App /db is held, so nothing of it is launched, replaced or killed: The app definition"):
         later.apps.scale("/db", 2, "test")
 
 
@@ -123,6 +124,7 @@ def test_explain_and_doctor_say_so(stage: Stage, shaky_ledger: ShakyLedger) -> N
         (why,) = desk.explain_all()
         assert why.held.startswith(WHY)
         (finding,) = [finding for finding in desk.doctor() if finding.subject == "app /db"]
-        assert (finding.ok, finding.message.startswith("held, so nothing of it is launched, replaced or killed: ")) == (False, True)
+        assert finding.message.startswith(f"App /db is held, so nothing of it is launched, replaced or killed: {WHY}")
+        assert not finding.ok
     finally:
         engine.stop()

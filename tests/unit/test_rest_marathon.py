@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
+from msgspec.structs import replace
 
 from framework.rest.app import create_app
 from storage.inventory import open_ledger
-from tests.unit.front import COUNTER, NOW, TASK, FakeBroker, fill
+from tests.unit.front import COUNTER, NOW, TASK, FakeBroker, fill, workload
 
 
 @pytest.fixture
@@ -92,6 +94,13 @@ def test_scale(http: TestClient, broker: FakeBroker, verb: str) -> None:
     assert answer.json().keys() == {"version", "deploymentId"}
     assert broker.calls == [("scale", "/counter", 3, "operator:jane")]
     assert http.get("/v2/apps/counter").json()["app"]["instances"] == 3
+
+
+def test_an_app_that_this_polly_cannot_read_is_not_scaled(http: TestClient, broker: FakeBroker) -> None:
+    with broker.ledger.begin("test") as tx:
+        tx.put_workload(replace(workload(COUNTER), spec=json.dumps({**COUNTER, "mems": 1})))
+    answer = http.put("/v2/apps/counter", json={"instances": 3})
+    assert (answer.status_code, answer.json()["code"], broker.calls) == (409, "HeldApp", [])
 
 
 def test_scale_with_the_whole_definition_as_it_was_answered(http: TestClient, broker: FakeBroker) -> None:
