@@ -273,6 +273,23 @@ def test_deleted_in_two_steps(ledger: Ledger) -> None:
     assert ledger.events(volume_id=A, newest_first=True).items[0].what == "volume.deleted"
 
 
+def test_why_a_volume_is_still_there_is_kept_until_it_is_given_back_and_told_once_in_the_log(ledger: Ledger) -> None:
+    furnish(ledger)
+    make(ledger, "a")
+    with ledger.begin("op") as tx:
+        tx.still_there(A, "it is not to be deleted")
+        tx.deleting(A)
+    assert ledger.volume(A).reason == ""
+    for reason in ("busy", "busy", "throttled"):
+        with ledger.begin("op") as tx:
+            tx.still_there(A, reason)
+    assert ledger.volume(A).reason == "throttled"
+    assert [event.why for event in ledger.events(volume_id=A).items if event.what == "volume.not_deleted"] == ["busy"]
+    with ledger.begin("op") as tx:
+        tx.mend(A, VolumeState.DELETING)
+    assert ledger.volume(A).reason == ""
+
+
 def test_what_is_nowhere_is_not_deleted_but_unplanned(ledger: Ledger) -> None:
     furnish(ledger)
     with ledger.begin("op") as tx:
