@@ -182,6 +182,7 @@ def _task_columns(view: AppView) -> list[Column[TaskView]]:
 def explain(ctx: click.Context, app_ids: tuple[str, ...], broker: BrokerClient, out: Output) -> None:
     """Say why the waiting instances of these apps wait; without an ID, those of all apps.
 
+    What has been starting or ending for a minute is told too, with what there is to do about it, and why an app is held.
     A reason that many instances share is told once for each app. -o json has each instance: of one ID its app's explanation, else a list.
     An ID that is not known is named on standard error, with exit status 4, after the others were explained.
     """
