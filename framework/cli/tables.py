@@ -50,7 +50,8 @@ def fitted(columns: Sequence[Column[T]], natural: Sequence[int], room: int) -> L
     while _taken(row) > room and len(row) > 1:
         longest = max(list(row)[1:], key=lambda at: (row[at], at))
         below.add(longest)
-        del row[longest]
+        # What made room for it may have room again.
+        row = _dropped(columns, {at: width for at, width in enumerate(natural) if at not in below}, room)
     return Layout(row, tuple(sorted(below)))
 
 

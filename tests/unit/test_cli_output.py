@@ -96,7 +96,8 @@ def test_a_table_that_is_too_wide_loses_what_matters_least_first_and_then_has_th
     assert laid_out(102, 10, 30, 20, 36, ranks=ranks) == ({0: 10, 1: 30, 2: 20, 3: 36}, ())
     assert laid_out(101, 10, 30, 20, 36, ranks=ranks) == ({0: 10, 1: 30, 2: 20}, ())
     assert laid_out(42, 10, 30, 20, 36, ranks=ranks) == ({0: 10, 1: 30}, ())
-    assert laid_out(41, 10, 30, 20, 36, ranks=ranks) == ({0: 10}, (1,))
+    assert laid_out(41, 10, 30, 20, 36, ranks=ranks) == ({0: 10, 2: 20}, (1,)), "what made room for it has room again"
+    assert laid_out(31, 10, 30, 20, 36, ranks=ranks) == ({0: 10}, (1,))
     assert laid_out(40, 10, 30, 20, 36) == ({0: 10, 2: 20}, (1, 3))
     assert laid_out(1, 10) == ({0: 10}, ())
 
