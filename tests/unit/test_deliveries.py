@@ -234,6 +234,16 @@ def test_a_birth_is_confirmed_once_the_platform_has_it_too(stage: Stage) -> None
     assert [volume.birth for volume in stage.storage.volumes.values()] == [said.birth]
 
 
+def test_a_birth_on_a_platform_that_keeps_none_is_confirmed_at_once(shaky_ledger: ShakyLedger, clock: Clock) -> None:
+    able = msgspec.structs.replace(ABLE, marks=False, fences=False)
+    stage = Stage(shaky_ledger, clock, platform=MemoryPlatform("disks", capabilities=able), config=BY_BROKER)
+    stage.subscribed()
+    (task,) = stage.run()
+    said = born(stage, task)
+    stage.hear(update(task, "TASK_STARTING", said))
+    assert (stage.driver.receipts, stage.hands.jobs) == ([said.claim_id], [])
+
+
 def test_a_birth_that_the_platform_cannot_take_now_is_asked_for_again(stage: Stage) -> None:
     (task,) = stage.run()
     said = born(stage, task)
