@@ -8,13 +8,14 @@ for its reason. A batch without a conflict costs one pass.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from storage import schema
 from storage.errors import Conflict, Invalid, LostRace
 from storage.ledger import rows
 from storage.ledger.bulk import Batch, Lookup, insert
+from storage.ledger.machines import Place, free_beside_others
 from storage.ledger.records import ClaimRequest, NewVolume, Placed, PlaceRequest, Refused
 from storage.ledger.refusals import reason_of
 from storage.ledger.rooms import POOLS, rooms_of
@@ -157,13 +158,15 @@ class Placing(Writer):
     def _try(self, parts: Iterable[Sequence[PlaceRequest]], begun: list[PlaceRequest]) -> Exception | None:
         """Places them all, or none: then it returns why. `begun` is filled with those of the parts that came."""
         made: list[NewVolume] = []
+        places: set[Place] = set()
         try:
             with self.session.savepoint():
                 with self.session.ahead():
                     for part in parts:
                         begun += part
                         made += self._place_all(part)
-                    self._take_room(made)
+                        places.update(_places(part))
+                    self._take_shared(made, places)
                 if not self.session.is_as_expected:
                     raise Unfit
         except (Unfit, Conflict, Invalid, LostRace) as error:
@@ -175,7 +178,7 @@ class Placing(Writer):
         claims = [claim for request in requests for claim in request.claims]
         volumes = sorted({claim.volume_id for claim in claims if claim.new is None})
         nodes = sorted({f"{request.placement.scheduler} {request.placement.node}" for request in requests})
-        platforms = sorted({claim.new.platform for claim in claims if claim.new is not None})
+        platforms = sorted({claim.platform for claim in claims})
         for tries_left in range(TRIES - 1, -1, -1):
             try:
                 with self.session.savepoint():
@@ -219,29 +222,31 @@ class Placing(Writer):
         self._log(requests)
         return [new for new, _, _ in made]
 
-    def _take_room(self, volumes: Iterable[NewVolume]) -> None:
-        """Takes the volumes' capacity from their pools, as the last act, for which see Writer.close. Raises Unfit."""
+    def _take_shared(self, volumes: Iterable[NewVolume], places: Collection[Place]) -> None:
+        """Takes the volumes' capacity from their pools, as the last act, for which see Writer.close, and looks whether the slots that were
+        taken are there beside those that others use. Raises Unfit.
+        """
+        if not places:
+            return
         sizes: Counter[tuple[str, str]] = Counter()
         for new in volumes:
             sizes[new.platform, new.pool] += new.size_mib
-        if not self._fits_rooms(sizes):
+        if not self._fits_rooms(sizes, {platform for _, _, platform in places}):
             raise Unfit
         self.session.expect(TAKE_ROOM, _taken(sizes))
+        if any(free < 0 for free in free_beside_others(self.session, places).values()):
+            raise Unfit
 
     def take(self, sizes: Mapping[tuple[str, str], int]) -> bool:
         """Takes so many MiB from each pool, by platform and name. Where there is too little, all of it is to be undone."""
         return self._fits_rooms(sizes) and self.session.run(TAKE_ROOM, _taken(sizes)) == len(sizes)
 
-    def _fits_rooms(self, sizes: Mapping[tuple[str, str], int]) -> bool:
-        if not sizes:
-            return True
-        return all(size_mib <= free_mib for free_mib, size_mib in rooms_of(self.session, sizes).values())
+    def _fits_rooms(self, sizes: Mapping[tuple[str, str], int], platforms: Collection[str] = ()) -> bool:
+        """Locks the pools of these platforms too."""
+        return all(size_mib <= free_mib for free_mib, size_mib in rooms_of(self.session, sizes, platforms).values())
 
     def _take_slots(self, requests: Iterable[PlaceRequest]) -> None:
-        needed = Counter(
-            (request.placement.scheduler, request.placement.node, claim.platform) for request in requests for claim in request.claims
-        )
-        self.session.expect(TAKE_SLOTS, sorted((*key, used) for key, used in needed.items()))
+        self.session.expect(TAKE_SLOTS, sorted((*place, used) for place, used in Counter(_places(requests)).items()))
 
     def _raise_epochs(self, claims: Iterable[ClaimRequest], quiet_at: float) -> None:
         """From `quiet_at` on nobody makes anything for the claims that were before."""
@@ -312,6 +317,11 @@ class Placing(Writer):
             for claim in request.claims
         ]
         self.session.expect(EVENTS, lines)
+
+
+def _places(requests: Iterable[PlaceRequest]) -> list[Place]:
+    """Once for each claim."""
+    return [(request.placement.scheduler, request.placement.node, claim.platform) for request in requests for claim in request.claims]
 
 
 def _taken(sizes: Mapping[tuple[str, str], int]) -> list[tuple[str, str, int]]:

@@ -21,6 +21,7 @@ from storage.errors import (
 )
 from storage.ledger import rows
 from storage.ledger.engine import Session
+from storage.ledger.machines import free_beside_others
 from storage.ledger.records import ClaimRequest, NewVolume, PlaceRequest
 from storage.ledger.rooms import rooms_of
 from storage.ledger.writer import LIVE, VOLUMES
@@ -118,9 +119,12 @@ def no_room(session: Session, volumes: Iterable[NewVolume]) -> Iterator[PollyErr
 
 
 def _no_slot(session: Session, request: PlaceRequest, volumes: dict[VolumeId, Volume]) -> Iterator[PollyError]:
-    node, table = request.placement.node, schema.node_slots.c
+    scheduler, node, table = request.placement.scheduler, request.placement.node, schema.node_slots.c
     wanted = Counter(claim.new.platform if claim.new else volumes[claim.volume_id].platform for claim in request.claims)
-    mine = select(schema.node_slots).where(table.scheduler == request.placement.scheduler, table.node_id == node)
+    beside = free_beside_others(session, {(scheduler, node, platform) for platform in wanted})
+    mine = select(schema.node_slots).where(table.scheduler == scheduler, table.node_id == node)
     for row in session.all(mine):
-        if row.slots is not None and row.used + wanted[row.platform] > row.slots and wanted[row.platform]:
-            yield NoSlot(node=node, platform=row.platform, slots=row.slots)
+        if row.slots is not None and wanted[row.platform]:
+            free = beside.get((scheduler, node, row.platform), row.slots - row.used)
+            if wanted[row.platform] > free:
+                yield NoSlot(node=node, platform=row.platform, slots=row.slots)

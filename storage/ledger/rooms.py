@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final
 
 from storage.ledger.bulk import Lookup
@@ -16,15 +16,17 @@ POOLS: Final = Lookup(
 who has one of them already and wants another, if both come by this one look."""
 
 
-def rooms_of(session: Session, sizes: Mapping[tuple[str, str], int]) -> dict[tuple[str, str], tuple[int, int]]:
+def rooms_of(
+    session: Session, sizes: Mapping[tuple[str, str], int], besides: Collection[str] = ()
+) -> dict[tuple[str, str], tuple[int, int]]:
     """What is free in each room of these pools, and what `sizes` want of it, in MiB; by platform and the room's name.
 
-    `sizes` are by platform and pool. All pools of these platforms are locked. Less than nothing is free where others have taken what was
-    promised here.
+    `sizes` are by platform and pool. All pools of these platforms, and of those `besides`, are locked. Less than nothing is free where
+    others have taken what was promised here.
     """
     free: dict[tuple[str, str], int] = {}
     wanted: Counter[tuple[str, str]] = Counter()
-    for platform, name, room, provisioned_mib, limit_mib in session.find(POOLS, sorted({platform for platform, _ in sizes})):
+    for platform, name, room, provisioned_mib, limit_mib in session.find(POOLS, sorted({*besides, *(platform for platform, _ in sizes)})):
         if not room:
             continue
         key = (platform, room)

@@ -11,6 +11,7 @@ import pytest
 from offers.tally import Refusal
 from storage.errors import AlreadyExists
 from storage.inventory import Workload, open_ledger
+from storage.ledger.records import SlotsUsed
 from storage.model import ExternalId, NodeId, WorkloadId
 from storage.platforms.testing import MemoryPlatform
 from tests.ledgers import Clock
@@ -130,3 +131,29 @@ def test_an_app_id_is_one_frameworks_also_for_two_that_ask_at_once(postgresql_ur
             with pytest.raises(AlreadyExists, match=r"App /db of mesos/stage exists already\."):
                 late.result(timeout=60)
         assert [workload.scheduler for workload in mine.workloads()] == [SCHEDULER]
+
+
+@pytest.mark.parametrize("brokers", [{"slots_per_node": 1}], indirect=True)
+def test_who_loses_the_last_attach_slot_of_a_machine_to_a_round_of_the_same_moment_gets_another_or_waits_for_slots(
+    brokers: Brokers,
+) -> None:
+    one, other = brokers
+    one.offer("a1")
+    one.apps.run(app("/mine", instances=2), "jane")
+    looked = one.ledger.slots_elsewhere
+
+    def meanwhile(scheduler: str) -> list[SlotsUsed]:
+        seen = looked(scheduler)
+        one.ledger.slots_elsewhere = looked  # type: ignore[method-assign]  # for this look only
+        assert len(other.run("/others", agents=["a1"])) == 1
+        return seen
+
+    one.ledger.slots_elsewhere = meanwhile  # type: ignore[method-assign]  # what comes between this look and the claim
+    one.offer("a1")
+    assert one.tasks("/mine") == []
+    waiting = one.state("/mine").waiting
+    assert "Node a1 has all 1 attach slots of platform disks in use." in {it.blocked.partition(": ")[2] for it in waiting.values()}
+    one.offer("a1", "a2")
+    assert [task.agent_id for task in one.tasks("/mine")] == ["a2"]
+    (last,) = waiting.values()
+    assert [dict(tally.counts) for tally in last.tallies.values()] == [{Refusal.SLOTS: 2}]

@@ -13,10 +13,12 @@ from psycopg import sql
 
 from storage.inventory import Ledger, Placed, PlaceRequest, Refused, open_ledger
 from storage.ledger.placing import HELD
-from storage.model import AccessMode, ExternalId, VolumeId
+from storage.model import AccessMode, ExternalId, Node, NodeId, VolumeId
 from storage.platforms.base import PoolReport, Room
-from tests.ledgers import assert_sound, fresh, make, new, old, placed, task
+from tests.ledgers import assert_sound, fresh, make, new, old, place, placed, task
 from tests.servers import Postgres
+from tests.support import eventually
+from tests.unit.test_ledger_rooms import somebody_waits
 
 QUOTA = Room(name="quota", capacity_mib=10_000)
 Parts = Sequence[Sequence[PlaceRequest]]
@@ -100,3 +102,39 @@ def test_a_transaction_holds_no_pool_before_its_end(brokers: tuple[Ledger, Ledge
         tx.created(VolumeId("v-one"), token=claim.claim_id, external_id=ExternalId("ext-1"), size_mib=104)
         placed(other, task("t2", fresh("c2", new("two"))))
     assert {pool.name: pool.provisioned_mib for pool in one.pools("local")} == {"p": 204, "q": 0}
+
+
+@pytest.mark.parametrize("named", [False, True], ids=["one-mesos", "two"])
+@pytest.mark.parametrize("is_new", [True, False], ids=["new", "old"])
+def test_of_two_that_take_the_last_slots_of_a_machine_at_once_one_is_refused(
+    brokers: tuple[Ledger, Ledger], postgresql_url: str, *, named: bool, is_new: bool
+) -> None:
+    """Where the machine is an agent of two masters, what the platform calls it tells that it is one."""
+    nodes = {"mesos/one": "node1", "mesos/other": "node2" if named else "node1"}
+    one, other = brokers
+    for scheduler, node in nodes.items():
+        with one.begin("test") as tx:
+            tx.put_nodes([Node(node_id=NodeId(node), scheduler=scheduler, hostname="m", slots={"local": 2})])
+            tx.name_node(scheduler, NodeId(node), {"local": "i-1"} if named else {})
+
+    def two(scheduler: str) -> list[PlaceRequest]:
+        names = [f"{scheduler} {number}" for number in range(2)]
+        for name in () if is_new else names:
+            make(one, name, mode=AccessMode.SINGLE_NODE_WRITER)
+        claims = [fresh(f"c {name}", new(name)) if is_new else old(f"c {name}", name, 1) for name in names]
+        return [task(name, claim, scheduler=scheduler, node=nodes[scheduler]) for name, claim in zip(names, claims, strict=True)]
+
+    first, late = two("mesos/one"), two("mesos/other")
+    with ThreadPoolExecutor(1) as threads:
+        with one.begin("broker") as tx:
+            assert all(isinstance(it, Placed) for it in tx.place(first[:1]))
+            asked = threads.submit(place, other, *late)
+            eventually(lambda: asked.done() or somebody_waits(postgresql_url), what="the other waits, or has not to")
+        outcomes = asked.result(timeout=60)
+    assert [isinstance(it, Placed) for it in outcomes] == [True, False]
+    assert [str(it.error) for it in outcomes if isinstance(it, Refused)] == [
+        f"Node {nodes['mesos/other']} has all 2 attach slots of platform local in use."
+    ]
+    assert [str(it.error) for it in place(one, *first[1:]) if isinstance(it, Refused)] == [
+        "Node node1 has all 2 attach slots of platform local in use."
+    ]
