@@ -32,19 +32,20 @@ class StillHeld:
 
 
 def prove(
-    platform: Platform, volume: Volume, claim: Claim, node: str | None, ended: Proof | None, *, shared: bool = False
+    platform: Platform, volume: Volume, claim: Claim, node: str | None, ended: Proof | None, *, shared: Late = lambda: False
 ) -> Proof | StillHeld:
     """Asks the platform. `ended` is the proof that the holder is gone, None while nobody knows. Safe to repeat.
 
-    `node` is what the platform calls the holder's node, None if that was never learnt. `shared`: another claim's task goes on
-    using the volume on the same node, so it stays attached there. Raises what the platform raises.
+    `node` is what the platform calls the holder's node, None if that was never learnt. `shared` is asked just before the volume would be
+    detached: whether another claim's task goes on using it on the same node, so that it stays attached there. Raises what the
+    platform raises, and what `shared` does.
     """
     if volume.unborn or volume.external_id is None:
         return Proof(kind=ProofKind.NEVER_BORN, evidence="no birth certificate was stored, so no task ever used it")
     gone = ended or _node_stopped(platform, node)
     if gone is None:
         return _fenced(platform, volume.external_id, claim, node)
-    if shared:
+    if shared():
         return Proof(kind=gone.kind, evidence=f"{gone.evidence}; another task on its node goes on using the volume")
     if gone.kind is ProofKind.RELEASED and node is not None:
         platform.detach(volume.external_id, node)  # nothing is left to be proven: the holder itself has let go
@@ -60,7 +61,9 @@ def _node_stopped(platform: Platform, node: str | None) -> Proof | None:
     return Proof(kind=ProofKind.NODE_STOPPED, evidence=seen) if seen else None
 
 
-def overridden(platform: Platform | None, volume: Volume, claim: Claim, node: str | None, word: Proof, *, shared: bool = False) -> Proof:
+def overridden(
+    platform: Platform | None, volume: Volume, claim: Claim, node: str | None, word: Proof, *, shared: Late = lambda: False
+) -> Proof:
     """A person's word ends the claim, whatever the platform answers. It is asked to take the volume from the holder's node first, as after
     any proof: while it is attached there, nobody else could have it."""
     if platform is None or volume.unborn:
@@ -174,10 +177,11 @@ class Settler:
     def override(
         self, volume: Volume, claim: Claim, node: str | None, word: Proof, done: Callable[[Outcome[Proof]], None], *, shared: Late
     ) -> None:
-        """Has the volume taken from a holder that is gone by a person's word; `done` hears of the proof that came of it."""
+        """Has the volume taken from a holder that is gone by a person's word; `done` hears of the proof that came of it. For `shared` see
+        `run`."""
 
         def job() -> Proof:
-            return overridden(self._platforms.get(volume.platform), volume, claim, node, word, shared=shared())
+            return overridden(self._platforms.get(volume.platform), volume, claim, node, word, shared=shared)
 
         def finished(outcome: Outcome[Proof]) -> None:
             self._asked.remove(case)
@@ -197,7 +201,7 @@ class Settler:
         only once: their words may differ each time.
 
         `shared` says whether another task goes on using a claim's volume on the same node, which its platform calls so: what it returns is
-        asked by a worker, just before the platform.
+        asked by a worker, just before the platform is asked to detach it.
         """
         due = [case for case in self._cases.values() if not case.running and case.due_at <= now]
         for case in due:
@@ -211,7 +215,7 @@ class Settler:
             platform = self._platforms.get(volume.platform)
             if platform is None:
                 return StillHeld(reason=f"platform {volume.platform} is not in polly.toml")
-            return prove(platform, volume, claim, node, ended, shared=shared())
+            return prove(platform, volume, claim, node, ended, shared=shared)
 
         def finished(outcome: Outcome[Proof | StillHeld]) -> None:
             self._asked.remove(case)

@@ -30,13 +30,14 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
     text,
 )
 
 from storage.lifecycle import ClaimState, VolumeState
 from storage.model import Access, AccessMode
 
-REVISION: Final = "0008"
+REVISION: Final = "0009"
 """The newest migration; a ledger at this revision needs no Alembic to be opened."""
 VERSION_TABLE: Final = "ledger_version"
 
@@ -228,6 +229,7 @@ claims = Table(
     _at("lease_until"),
     _text("reason"),
     _at("since"),
+    Column("leaving", Boolean, nullable=False, server_default=false()),
     UniqueConstraint("claim_id"),
     CheckConstraint(f"seat = {SEAT}", name="seat"),
     CheckConstraint("epoch > 0", name="epoch"),
@@ -238,9 +240,10 @@ claims = Table(
     _one_of("mode", AccessMode),
     _one_of("access", Access),
     _one_of("state", ClaimState),
+    _some("ix_claims_leaving", "platform", where="leaving"),
     sqlite_with_rowid=False,
 )
-"""Live claims only. `platform` and `mode` are the volume's, which never change."""
+"""Live claims only. `platform` and `mode` are the volume's, which never change. For `leaving` see storage.ledger.leaving."""
 
 orphans = Table(
     "orphans",

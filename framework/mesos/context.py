@@ -164,11 +164,13 @@ class Context:
         adapter = self.platforms.get(platform)
         return task.record.hostname if adapter is None or adapter.capabilities.identity == HOSTNAME else None
 
-    def shares_node(self, claim: Claim, node: str | None) -> Callable[[], bool]:
+    def shares_node(self, claim: Claim, node: str | None, *, has_ended: bool = False) -> Callable[[], bool]:
         """Whether another task goes on using the claim's volume on its node, which the volume's platform calls `node`.
 
         A machine may have been another agent before. A task that is over uses nothing any more: what it leaves its own end detaches.
-        What other brokers on the ledger have is looked up when the answer is asked for, in whichever thread.
+        What other brokers on the ledger have is looked up when the answer is asked for, in whichever thread; if that is nothing, the ledger
+        keeps from then on that the claim's volume leaves the node, and gives it to nobody there before the claim has ended; of a claim that
+        `has_ended` already it keeps nothing.
         """
         holders = self.picture.holders(claim.volume_id)
         if any(
@@ -180,11 +182,17 @@ class Context:
         modes = {task.volumes[claim.volume_id].access_mode for task, _ in holders}
         if modes and modes.isdisjoint(SHARED):
             return lambda: False
-        return lambda: self._shares_with_others(claim, node)
+        return lambda: self._shares_with_others(claim, node, leaves=node is not None and not has_ended)
 
-    def _shares_with_others(self, claim: Claim, node: str | None) -> bool:
-        others = [it for it in self.ledger.neighbours_on(claim.volume_id, self.scheduler) if it.state != Phase.SETTLING]
-        return any(it.node == claim.holder.node or (node is not None and node in (it.name, it.hostname)) for it in others)
+    def _shares_with_others(self, claim: Claim, node: str | None, *, leaves: bool) -> bool:
+        """Raises UnknownClaim where the claim has ended meanwhile, LedgerUnavailable, and AlreadyLed where another broker leads now."""
+        with self.ledger.begin("broker") as tx:
+            others = [it for it in tx.neighbours(claim.volume_id, self.scheduler) if it.state != Phase.SETTLING]
+            if any(it.node == claim.holder.node or (node is not None and node in (it.name, it.hostname)) for it in others):
+                return True
+            if leaves:
+                tx.leave(claim.claim_id, claim.epoch)
+        return False
 
     def used_elsewhere(self) -> Iterator[tuple[tuple[str, str], int]]:
         """What other brokers on the ledger use of the attach slots of this one's machines, by the node's id here and the platform.

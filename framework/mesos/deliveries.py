@@ -80,8 +80,8 @@ class Deliveries:
                 logger.info("volume %s is not attached to %s: its task ended before", volume.name, node)
             elif self._is_live(task, claim):
                 self._deliver(status, task, claim, node, attached)
-            elif not self._context.shares_node(claim, node)():
-                self._take_back(platform, volume, attached.external_id, node)
+            else:
+                self._take_back(platform, volume, claim, attached.external_id, node)
 
         self._attaching.add(claim.claim_id)
         self._context.workers.submit(volume.platform, f"volume {volume.volume_id}", job, done, urgent=True)
@@ -144,15 +144,21 @@ class Deliveries:
             ),
         )
 
-    def _take_back(self, platform: Platform, volume: Volume, external_id: ExternalId, node: str) -> None:
+    def _take_back(self, platform: Platform, volume: Volume, claim: Claim, external_id: ExternalId, node: str) -> None:
         """A person has ended the claim while the platform attached its volume. A later claim on the same node would lose it by this, so
         it is left to that one's end."""
+
+        shared = self._context.shares_node(claim, node, has_ended=True)
+
+        def job() -> None:
+            if not shared():
+                platform.detach(external_id, node)
 
         def done(outcome: Outcome[None]) -> None:
             if outcome.error is not None:
                 story.warning("held     volume %s stays attached to %s: %s", volume.name, node, outcome.error)
 
-        self._context.workers.submit(volume.platform, f"volume {volume.volume_id}", lambda: platform.detach(external_id, node), done)
+        self._context.workers.submit(volume.platform, f"volume {volume.volume_id}", job, done)
 
     def _refuse(self, status: Status, claim: Claim, error: PollyError) -> None:
         self._answer(status, Delivery(claim_id=claim.claim_id, epoch=claim.epoch, error=failure(error)))

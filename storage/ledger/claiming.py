@@ -19,7 +19,8 @@ from storage.model import Claim, ClaimId, Proof
 
 CLAIMS: Final = lookup((*rows.CLAIM, schema.claims.c.platform), "FROM claims WHERE claims.claim_id {among} ORDER BY claims.claim_id {lock}")
 MOVE: Final = Batch(
-    "UPDATE claims SET state = :state, reason = :reason, since = :since {from} "
+    "UPDATE claims SET state = :state, reason = :reason, since = :since, "
+    "leaving = claims.leaving AND :state <> 'ATTACHING' AND :state <> 'MOUNTED' {from} "
     "WHERE claims.claim_id = :claim_id AND claims.epoch = :epoch AND claims.state = :expected",
     ("claim_id", "epoch", "expected", "state", "reason", "since"),
 )

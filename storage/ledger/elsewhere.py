@@ -1,38 +1,20 @@
-"""What other schedulers on the ledger have on the machines that a scheduler uses too: attachments and attach slots are the machine's."""
+"""What other schedulers on the ledger use of the machines that a scheduler uses too: attach slots are the machine's."""
 
 from __future__ import annotations
-
-from typing import Any
 
 from sqlalchemy import and_, or_, select
 
 from storage import schema
-from storage.ledger import rows
 from storage.ledger.engine import Database
-from storage.ledger.records import Neighbour, SlotsUsed
-from storage.model import NodeId, VolumeId
+from storage.ledger.machines import called
+from storage.ledger.records import SlotsUsed
+from storage.model import NodeId
 
 
 class ElsewhereReads:
-    """The part of the ledger that reads them."""
+    """The part of the ledger that reads it."""
 
     _database: Database
-
-    def neighbours_on(self, volume_id: VolumeId, scheduler: str) -> list[Neighbour]:
-        """The live claims of other schedulers on the volume."""
-        claims, placements, nodes = schema.claims, schema.placements, schema.nodes
-        of_node = and_(nodes.c.scheduler == claims.c.scheduler, nodes.c.node_id == claims.c.node_id)
-        joined = claims.join(placements, placements.c.placement_id == claims.c.placement_id).outerjoin(nodes, of_node)
-        statement = (
-            select(claims.c.node_id, claims.c.platform, placements.c.state, nodes.c.hostname, nodes.c.identities)
-            .select_from(joined)
-            .where(claims.c.volume_id == volume_id, claims.c.scheduler != scheduler)
-        )
-        with self._database.reading() as session:
-            return [
-                Neighbour(node=NodeId(row.node_id), hostname=row.hostname or "", name=_name(row), state=row.state)
-                for row in session.all(statement)
-            ]
 
     def slots_elsewhere(self, scheduler: str) -> list[SlotsUsed]:
         """How many attach slots other schedulers use of each node and platform."""
@@ -46,9 +28,6 @@ class ElsewhereReads:
         )
         with self._database.reading() as session:
             return [
-                SlotsUsed(node=NodeId(row.node_id), platform=row.platform, name=_name(row), used=row.used) for row in session.all(statement)
+                SlotsUsed(node=NodeId(row.node_id), platform=row.platform, name=called(row.platform, row.identities), used=row.used)
+                for row in session.all(statement)
             ]
-
-
-def _name(row: Any) -> str:
-    return rows.unpacked(row.identities).get(row.platform, "") if row.identities else ""

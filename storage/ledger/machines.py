@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection
-from typing import Any, Final
+from typing import Final
 
 from storage.ledger import rows
 from storage.ledger.bulk import Lookup
@@ -32,7 +32,7 @@ def free_beside_others(session: Session, places: Collection[Place]) -> dict[Plac
     Less than nothing where more were taken just now. A machine has the same id as an agent of the same Mesos; otherwise the platform's
     name for it tells. The pools of these platforms must be locked.
     """
-    found = [(*row[:5], _name(row)) for row in session.find(OF_SEVERAL, sorted({platform for _, _, platform in places}))]
+    found = [(*row[:5], called(row[2], row[5])) for row in session.find(OF_SEVERAL, sorted({platform for _, _, platform in places}))]
     by_id: dict[tuple[str, str], dict[Place, int]] = defaultdict(dict)
     by_name: dict[tuple[str, str], dict[Place, int]] = defaultdict(dict)
     for scheduler, node, platform, used, _, name in found:
@@ -49,6 +49,6 @@ def free_beside_others(session: Session, places: Collection[Place]) -> dict[Plac
     return free
 
 
-def _name(row: Any) -> str:
-    """What the platform calls the node; empty where nobody has said so."""
-    return rows.unpacked(row[5]).get(row[2], "") if row[5] else ""
+def called(platform: str, identities: str | None) -> str:
+    """What the platform calls a node of these identities, as they are stored; empty where nobody has said so."""
+    return rows.unpacked(identities).get(platform, "") if identities else ""

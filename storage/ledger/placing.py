@@ -15,6 +15,7 @@ from storage import schema
 from storage.errors import Conflict, Invalid, LostRace
 from storage.ledger import rows
 from storage.ledger.bulk import Batch, Lookup, insert
+from storage.ledger.leaving import leaving_before
 from storage.ledger.machines import Place, free_beside_others
 from storage.ledger.records import ClaimRequest, NewVolume, Placed, PlaceRequest, Refused
 from storage.ledger.refusals import reason_of
@@ -166,8 +167,8 @@ class Placing(Writer):
                         begun += part
                         made += self._place_all(part)
                         places.update(_places(part))
-                    self._take_shared(made, places)
-                if not self.session.is_as_expected:
+                    self._take_room(made, {platform for _, _, platform in places})
+                if not self.session.is_as_expected or self._is_in_the_way(places, begun):
                     raise Unfit
         except (Unfit, Conflict, Invalid, LostRace) as error:
             return error
@@ -222,20 +223,23 @@ class Placing(Writer):
         self._log(requests)
         return [new for new, _, _ in made]
 
-    def _take_shared(self, volumes: Iterable[NewVolume], places: Collection[Place]) -> None:
-        """Takes the volumes' capacity from their pools, as the last act, for which see Writer.close, and looks whether the slots that were
-        taken are there beside those that others use. Raises Unfit.
+    def _take_room(self, volumes: Iterable[NewVolume], platforms: Collection[str]) -> None:
+        """Takes the volumes' capacity from their pools, as the last act, for which see Writer.close. All pools of these platforms are
+        locked, for what else is shared on them too. Raises Unfit.
         """
-        if not places:
-            return
         sizes: Counter[tuple[str, str]] = Counter()
         for new in volumes:
             sizes[new.platform, new.pool] += new.size_mib
-        if not self._fits_rooms(sizes, {platform for _, _, platform in places}):
+        if not self._fits_rooms(sizes, platforms):
             raise Unfit
         self.session.expect(TAKE_ROOM, _taken(sizes))
-        if any(free < 0 for free in free_beside_others(self.session, places).values()):
-            raise Unfit
+
+    def _is_in_the_way(self, places: Collection[Place], requests: Sequence[PlaceRequest]) -> bool:
+        """Whether other brokers' claims, or what is just being detached, leaves no place for what was placed; asked under all locks."""
+        if not places:
+            return False
+        is_crowded = any(free < 0 for free in free_beside_others(self.session, places).values())
+        return is_crowded or bool(leaving_before(self.session, requests))
 
     def take(self, sizes: Mapping[tuple[str, str], int]) -> bool:
         """Takes so many MiB from each pool, by platform and name. Where there is too little, all of it is to be undone."""
@@ -243,6 +247,8 @@ class Placing(Writer):
 
     def _fits_rooms(self, sizes: Mapping[tuple[str, str], int], platforms: Collection[str] = ()) -> bool:
         """Locks the pools of these platforms too."""
+        if not sizes and not platforms:
+            return True
         return all(size_mib <= free_mib for free_mib, size_mib in rooms_of(self.session, sizes, platforms).values())
 
     def _take_slots(self, requests: Iterable[PlaceRequest]) -> None:

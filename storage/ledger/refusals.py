@@ -21,6 +21,7 @@ from storage.errors import (
 )
 from storage.ledger import rows
 from storage.ledger.engine import Session
+from storage.ledger.leaving import leaving_before
 from storage.ledger.machines import free_beside_others
 from storage.ledger.records import ClaimRequest, NewVolume, PlaceRequest
 from storage.ledger.rooms import rooms_of
@@ -52,6 +53,8 @@ def _reasons(session: Session, request: PlaceRequest) -> Iterator[PollyError]:
     for claim in old:
         if reason := _unclaimable(session, claim, volumes.get(claim.volume_id)):
             yield reason
+    for volume_id, claim_id in leaving_before(session, [request]):
+        yield VolumeInUse(volume=volumes[volume_id].name, holder=f"claim {claim_id}, which has ended and is just being detached from there")
     for claim in request.claims:
         mode = claim.new.access_mode if claim.new else volumes[claim.volume_id].access_mode
         if claim.access is Access.RW and mode in READERS:

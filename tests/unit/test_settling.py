@@ -206,7 +206,7 @@ def test_two_holders_of_a_volume_for_one_are_left_for_a_person() -> None:
 def test_a_volume_that_another_task_uses_on_the_same_node_stays_attached() -> None:
     shop = Shop()
     shop.attach("i-1")
-    answer = shop.prove("i-1", mode=AccessMode.MULTI_NODE_MULTI_WRITER, shared=True)
+    answer = shop.prove("i-1", mode=AccessMode.MULTI_NODE_MULTI_WRITER, shared=lambda: True)
     assert isinstance(answer, Proof)
     assert "goes on using" in answer.evidence
     assert shop.held_by() == ("i-1",)
