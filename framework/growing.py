@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from concurrent.futures import Future
 
 from framework.snapshots import Snapshots
+from framework.turning import InTurn
 from framework.verbs import REFUSALS, fulfilled
 from storage.errors import Conflict, Invalid, PollyError, Unsupported
 from storage.model import ExternalId, Volume
@@ -43,25 +44,26 @@ class Growing(Snapshots):
         """The platform's part of an expansion whose intent is stored. After a refusal the volume has the size that the platform says."""
         platform = self.platform(volume.platform)
 
-        def job() -> tuple[int, PollyError | None]:
+        def job(turn: InTurn) -> tuple[int, PollyError | None]:
             if (done_mib := self._grown_elsewhere(volume)) is not None:
                 return done_mib, None
+            turn.check()
             try:
                 return platform.expand(external_id, volume.size_mib).size_mib, None
             except REFUSALS as refused:
                 return platform.inspect(external_id).size_mib, refused
 
-        def store(answer: tuple[int, PollyError | None]) -> Volume:
+        def store(answer: tuple[int, PollyError | None], turn: InTurn) -> Volume:
             size_mib, refused = answer
-            with self._ledger.begin(actor) as tx:
+            with turn.begin(actor) as tx:
                 sized = tx.grown(volume.volume_id, size_mib, asked_mib=volume.size_mib)
             self._changed([sized])
             if refused is not None:
                 raise refused
             return sized
 
-        def give_up(_: PollyError) -> None:
-            with self._ledger.begin(actor) as tx:
+        def give_up(_: PollyError, turn: InTurn) -> None:
+            with turn.begin(actor) as tx:
                 tx.grown(volume.volume_id, volume.size_mib, asked_mib=volume.size_mib)
 
         key = growth_of(volume)

@@ -13,6 +13,7 @@ from typing import Any, Final, TypeVar
 from framework.config import Config
 from framework.growing import growth_of
 from framework.pools import FullPools
+from framework.turning import InTurn
 from framework.volumes import Volumes, refuse_born
 from framework.workers import Outcome, Workers
 from storage.errors import BornElsewhere, LedgerUnavailable, PollyError, VolumeInUse, WorkedOnElsewhere
@@ -150,12 +151,13 @@ class Janitor:
         self._busy.add(orphan.token)
 
         def job() -> None:
-            if (turn := ledger.take_turn(f"orphan {orphan.platform} {orphan.token}")) is None:
-                raise WorkedOnElsewhere(what=f"orphan {orphan.token}")
+            turn = InTurn(ledger, f"orphan {orphan.platform} {orphan.token}", f"orphan {orphan.token}")
+            turn.take()
             try:
                 found = platform.find(orphan.token)
                 if found and ledger.volume_at(orphan.platform, found.external_id) is None:
                     refuse_born(platform, found)
+                    turn.check()
                     _delete(platform, found)
             finally:
                 turn.end()

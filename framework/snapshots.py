@@ -5,6 +5,7 @@ from __future__ import annotations
 from concurrent.futures import Future
 
 from framework.origins import Origins
+from framework.turning import InTurn
 from storage.errors import Conflict, PollyError, UnknownSnapshot, UnknownVolume, Unsupported
 from storage.lifecycle import VolumeState
 from storage.model import Snapshot, SnapshotId
@@ -44,21 +45,22 @@ class Snapshots(Origins):
         volume = self._ledger.volume(planned.volume_id)
         external = volume.external_id
 
-        def job() -> SnapshotReport | None:
+        def job(turn: InTurn) -> SnapshotReport | None:
             if external is None:
                 raise UnknownVolume(volume=volume.name)
             if self._ledger.snapshot(planned.snapshot_id).state != "PENDING":
                 return None
+            turn.check()
             return platform.snapshot(external, token=planned.token, name=planned.name)
 
-        def store(made: SnapshotReport | None) -> Snapshot:
+        def store(made: SnapshotReport | None, turn: InTurn) -> Snapshot:
             if made is not None:
-                with self._ledger.begin(actor) as tx:
+                with turn.begin(actor) as tx:
                     tx.snapshot_made(planned.snapshot_id, made.external_id, made.size_mib, made.created_at)
             return self._ledger.snapshot(planned.snapshot_id)
 
-        def undo(_: PollyError) -> None:
-            with self._ledger.begin(actor) as tx:
+        def undo(_: PollyError, turn: InTurn) -> None:
+            with turn.begin(actor) as tx:
                 tx.snapshot_deleted(planned.snapshot_id)
 
         return self._run_once(planned.snapshot_id, volume, job, store, undo)
@@ -77,18 +79,19 @@ class Snapshots(Origins):
         """The platform's part of a snapshot's delete whose intent is stored; a failure leaves the intent."""
         platform, external = self.platform(snapshot.platform), snapshot.external_id
 
-        def job() -> bool:
+        def job(turn: InTurn) -> bool:
             try:
                 self._ledger.snapshot(snapshot.snapshot_id)
             except UnknownSnapshot:
                 return False
             if external is not None:
+                turn.check()
                 platform.delete_snapshot(external)
             return True
 
-        def store(is_there: bool) -> None:
+        def store(is_there: bool, turn: InTurn) -> None:
             if is_there:
-                with self._ledger.begin(actor) as tx:
+                with turn.begin(actor) as tx:
                     tx.snapshot_deleted(snapshot.snapshot_id)
 
         return self._run_once(snapshot.snapshot_id, snapshot, job, store)

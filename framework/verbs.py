@@ -11,6 +11,7 @@ from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from framework.config import Config
+from framework.turning import InTurn
 from framework.workers import Outcome, Workers
 from storage.errors import (
     BornElsewhere,
@@ -21,6 +22,7 @@ from storage.errors import (
     PollyError,
     PoolFull,
     StaleEpoch,
+    TurnLost,
     UnknownPlatform,
     UnknownSnapshot,
     UnknownVolume,
@@ -28,13 +30,15 @@ from storage.errors import (
     VolumeInUse,
     WorkedOnElsewhere,
 )
-from storage.inventory import Ledger, Turn
+from storage.inventory import Ledger
 from storage.model import Snapshot, Volume
 from storage.near import near
 from storage.platforms.base import Platform
 
 T = TypeVar("T")
-Undo = Callable[[PollyError], None]
+Job = Callable[[InTurn], Any]
+Store = Callable[[Any, InTurn], T]
+Undo = Callable[[PollyError, InTurn], None]
 
 REFUSALS = (
     BornElsewhere,
@@ -50,6 +54,8 @@ REFUSALS = (
     VolumeInUse,
 )
 """With these a platform says that it did nothing. After any other error nobody knows, and the intent stands."""
+NOT_ASKED = (TurnLost, WorkedOnElsewhere)
+"""With these it is another broker's work: the platform has said nothing to this one."""
 
 
 class Verbs:
@@ -83,13 +89,7 @@ class Verbs:
         return volume_or_snapshot in self._under_way
 
     def _run_once(
-        self,
-        subject: str,
-        on: Volume | Snapshot,
-        job: Callable[[], Any],
-        store: Callable[[Any], T],
-        undo: Undo | None = None,
-        note: Undo | None = None,
+        self, subject: str, on: Volume | Snapshot, job: Job, store: Store[T], undo: Undo | None = None, note: Undo | None = None
     ) -> Future[T]:
         """One call at a time for one stored intent: who asks again meanwhile waits for the same answer.
 
@@ -108,8 +108,8 @@ class Verbs:
         self,
         platform: str,
         key: str,
-        job: Callable[[], Any],
-        store: Callable[[Any], T],
+        job: Job,
+        store: Store[T],
         undo: Undo | None = None,
         *,
         note: Undo | None = None,
@@ -121,24 +121,21 @@ class Verbs:
         on meanwhile, in words.
         """
         future: Future[T] = Future()
-        turns: list[Turn] = []
+        turn = InTurn(self._ledger, key, alone_at)
 
         def in_our_turn() -> Any:
-            if (turn := self._ledger.take_turn(key)) is None:
-                raise WorkedOnElsewhere(what=alone_at)
-            turns.append(turn)
-            return job()
+            turn.take()
+            return job(turn)
 
         def stored(outcome: Outcome[Any]) -> T:
             try:
                 if undo is not None and isinstance(outcome.error, REFUSALS):
-                    undo(outcome.error)
-                elif note is not None and outcome.error is not None and not isinstance(outcome.error, WorkedOnElsewhere):
-                    note(outcome.error)
-                return store(outcome.get())
+                    undo(outcome.error, turn)
+                elif note is not None and outcome.error is not None and not isinstance(outcome.error, NOT_ASKED):
+                    note(outcome.error, turn)
+                return store(outcome.get(), turn)
             finally:
-                for turn in turns:
-                    turn.end()
+                turn.end()
 
         def done(outcome: Outcome[Any]) -> None:
             try:
@@ -148,7 +145,7 @@ class Verbs:
             else:
                 future.set_result(value)
 
-        self._workers.submit(platform, key, in_our_turn if alone_at else job, done)
+        self._workers.submit(platform, key, in_our_turn, done)
         return future
 
 

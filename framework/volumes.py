@@ -9,6 +9,7 @@ from framework.fitting import made_mib
 from framework.growing import MOST_MIB, Growing
 from framework.origins import Origin
 from framework.service import ImportOrder, VolumeOrder
+from framework.turning import InTurn
 from framework.verbs import fulfilled
 from storage.errors import (
     BornAsAnother,
@@ -131,32 +132,33 @@ class Volumes(Growing):
         """
         platform = self.platform(volume.platform)
 
-        def job() -> bool:
+        def job(turn: InTurn) -> bool:
             if not self._is_doomed(volume):
                 return False
             try:
                 _refuse_wrong(platform, volume, external_id)
+                turn.check()
                 platform.delete(external_id)
             except UnknownVolume:
                 pass
             return True
 
-        def store(is_there: bool) -> None:
+        def store(is_there: bool, turn: InTurn) -> None:
             if is_there:
-                with self._ledger.begin(actor) as tx:
+                with turn.begin(actor) as tx:
                     tx.deleted(volume.volume_id)
             self._changed([volume])
 
-        def note(error: PollyError) -> None:
-            with self._ledger.begin(actor) as tx:
+        def note(error: PollyError, turn: InTurn) -> None:
+            with turn.begin(actor) as tx:
                 tx.still_there(volume.volume_id, str(error))
             self._changed([volume])
 
-        def undo(error: PollyError) -> None:
+        def undo(error: PollyError, turn: InTurn) -> None:
             if insist and isinstance(error, VolumeInUse):
-                note(error)
+                note(error, turn)
                 return
-            with self._ledger.begin(actor) as tx:
+            with turn.begin(actor) as tx:
                 tx.mend(volume.volume_id, VolumeState.DELETING)
             self._changed([volume])
 
@@ -181,17 +183,17 @@ class Volumes(Growing):
         platform, profile = self.platform(order.platform), self._config.profile(order.profile)
         _checked_name(order.name)
 
-        def store(report: VolumeReport) -> Volume:
+        def store(report: VolumeReport, turn: InTurn) -> Volume:
             self._make_sure_it_stays(order.platform, report)
             if report.birth is not None and not is_born(report):
                 raise BornAsAnother(platform=order.platform, external_id=report.external_id, serial=report.birth.serial)
             pool = next((pool for pool in self._ledger.pools(order.platform) if pool.name == report.pool), None)
-            with self._ledger.begin(actor) as tx:
+            with turn.begin(actor) as tx:
                 volume = tx.adopt(_imported(report, order, profile, VolumeId(self._ids()), pool, self._clock()))
             self._changed([volume])
             return volume
 
-        def job() -> VolumeReport:
+        def job(_: InTurn) -> VolumeReport:
             try:
                 return platform.inspect(ExternalId(order.external_id))
             except UnknownVolume as error:

@@ -152,6 +152,10 @@ class WorkedOnElsewhere(PollyError):
     hint = "What was asked for is stored, and is done once that has ended; see: polly events"
 
 
+class TurnLost(WorkedOnElsewhere):
+    """The right to work on {what} ended with the ledger's session, as by a restart of PostgreSQL."""
+
+
 class VolumeInUse(PollyError):
     """Volume {volume} is in use by {holder}."""
 

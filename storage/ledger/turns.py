@@ -2,7 +2,7 @@
 
 Each broker on a ledger goes on with every stored intent, for the one that stored it may be dead. A turn is no lease: it is a lock that
 dies with its process, on bytes of a file beside a SQLite ledger, and of a session on PostgreSQL. A session may end while its process
-lives (the server restarts); what is under way then goes on without its turn, and only the idempotency of the call keeps it single.
+lives (the server restarts): so its holder asks whether it has its turn still before each thing that it does.
 """
 
 from __future__ import annotations
@@ -35,6 +35,10 @@ class _Locks(Protocol):
         """False if somebody else has it."""
 
     def unlock(self, number: int) -> None: ...
+
+    def check(self) -> None:
+        """Raises LedgerUnavailable where all of them are gone."""
+
     def close(self) -> None: ...
 
 
@@ -43,6 +47,8 @@ class Turn:
     """What was taken; to be ended once the result is stored."""
 
     end: Callable[[], None]
+    is_held: Callable[[], bool]
+    """Whether it has not ended by itself."""
 
 
 class Turns:
@@ -68,12 +74,23 @@ class Turns:
         except PollyError:
             self._drop(held)
             raise
-        return Turn(lambda: self._end(held, subject)) if taken else None
+        return Turn(end=lambda: self._end(held, subject), is_held=lambda: self._is_held(held)) if taken else None
+
+    def _is_held(self, held: _Held) -> bool:
+        with self._guard:
+            if held is not self._held:
+                return False  # the session has ended, and its locks with it
+            try:
+                held.locks.check()
+            except PollyError:
+                self._drop(held)
+                return False
+            return True
 
     def _end(self, held: _Held, subject: str) -> None:
         with self._guard:
             if held is not self._held:
-                return  # the session has ended, and its locks with it
+                return
             try:
                 held.give_back(subject)
             except PollyError:
@@ -138,6 +155,9 @@ class _FileLocks:
     def unlock(self, number: int) -> None:
         self._set(fcntl.F_UNLCK, number)
 
+    def check(self) -> None:
+        """Nothing ends them but this process."""
+
     def _set(self, kind: int, number: int) -> None:
         """struct flock: type, whence, start, length, process."""
         fcntl.fcntl(self._descriptor, fcntl.F_OFD_SETLK, struct.pack("hhqqi", kind, os.SEEK_SET, number, 1, 0))
@@ -157,6 +177,11 @@ class _SessionLocks:
 
     def unlock(self, number: int) -> None:
         self._ask("SELECT pg_advisory_unlock(:number)", number)
+
+    def check(self) -> None:
+        """They live as long as the session answers."""
+        with self._database.translated():
+            self._connection.exec_driver_sql("SELECT 1")
 
     def _ask(self, question: str, number: int) -> bool:
         with self._database.translated():

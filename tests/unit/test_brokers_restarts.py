@@ -1,0 +1,147 @@
+"""PostgreSQL restarts while a broker is at work on a platform: its turn ends with its session, and another broker takes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import closing
+
+import pytest
+from sqlalchemy import NullPool, create_engine, text
+
+from storage.errors import PollyError, WorkedOnElsewhere
+from storage.inventory import open_ledger
+from storage.lifecycle import VolumeState
+from storage.model import ExternalId, Volume
+from storage.platforms.base import SnapshotReport
+from tests.ledgers import Clock
+from tests.stage import Stage, sound
+from tests.support import eventually
+from tests.unit.test_brokers import WORK, Brokers, delete, expand, snapshot
+
+
+class Restarted(Brokers):
+    def __init__(self, url: str, one: object, other: object, clock: Clock) -> None:
+        super().__init__(one, other, clock)  # type: ignore[arg-type]  # ledgers
+        self._engine = create_engine(url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+
+    def restart(self) -> None:
+        """What brokers see of it: every session is ended, and new ones begin."""
+        with self._engine.connect() as connection:
+            others = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            connection.execute(text(f"SELECT pg_terminate_backend(pid) {others}"))  # words of our own
+            eventually(lambda: not connection.execute(text(f"SELECT count(*) {others}")).scalar(), what="the sessions end")
+
+    def restart_and_go_on(self) -> None:
+        self.restart()
+        self.go_on()
+
+    def block(self) -> None:
+        """The platform refuses to delete the volume: somebody has made a snapshot of it."""
+        self.one.storage.snapshots["by hand"] = SnapshotReport(
+            external_id=ExternalId("by hand"), volume=ExternalId(self.volume.external_id or ""), size_mib=16, token=""
+        )
+
+    def unblock(self) -> None:
+        del self.one.storage.snapshots["by hand"]
+
+
+@pytest.fixture
+def brokers(postgresql_url: str, clock: Clock) -> Iterator[Restarted]:
+    with closing(open_ledger(postgresql_url, clock=clock)) as one, closing(open_ledger(postgresql_url, clock=clock)) as other:
+        made = Restarted(postgresql_url, one, other, clock)
+        yield made
+        made.one.clock.now += 600.0
+        for stage in (made.one, made.other):
+            stage.janitor.resume()
+            stage.work()
+        assert not made.one.janitor.resume()
+        sound(other)
+
+
+@pytest.mark.parametrize(("begin", "verb"), WORK, ids=[verb for _, verb in WORK])
+def test_what_another_has_done_meanwhile_is_stored_once(brokers: Restarted, begin: Callable[[Stage, Volume], None], verb: str) -> None:
+    begin(brokers.one, brokers.volume)
+    brokers.asked.clear()
+    brokers.platform.during, brokers.platform.meanwhile = verb, brokers.restart_and_go_on
+    brokers.one.work()
+    assert brokers.asked.count(verb) == 2
+    before = len(brokers.one.ledger.events(limit=1000).items)
+    brokers.one.work()
+    assert len(brokers.one.ledger.events(limit=1000).items) == before
+    assert len(brokers.one.storage.snapshots) == len(brokers.one.ledger.snapshots().items)
+    assert [volume.size_mib for volume in brokers.one.storage.volumes.values()] == [
+        it.size_mib for it in brokers.one.ledger.volumes().items
+    ]
+
+
+def test_a_volume_that_was_given_back_meanwhile_is_not_deleted(brokers: Restarted) -> None:
+    """Between its look and its call a broker loses its turn; another's call is refused, and the volume goes to a task."""
+    one, volume = brokers.one, brokers.volume
+    delete(one, volume)
+
+    def meanwhile() -> None:
+        brokers.block()
+        brokers.restart_and_go_on()
+        brokers.unblock()
+        assert one.ledger.volume(volume.name).state is VolumeState.AVAILABLE
+
+    brokers.platform.during, brokers.platform.meanwhile = "inspect", meanwhile
+    one.work()
+    assert volume.external_id in one.storage.volumes
+    one.apps.scale("/db", 1, "jane")
+    one.tick()
+    one.offer("a1")
+    assert len(one.tasks()) == 1
+
+
+def test_a_refusal_of_before_gives_back_no_volume_that_another_is_deleting(brokers: Restarted) -> None:
+    one, volume = brokers.one, brokers.volume
+    future = one.volumes.delete(volume.volume_id, "jane")
+    brokers.block()
+    answers = one.hands.work()
+    brokers.unblock()
+    brokers.restart()
+    brokers.other.clock.now += 60.0
+    brokers.other.janitor.resume()
+    theirs: list[PollyError | None] = []
+
+    def meanwhile() -> None:
+        one.hand_on(answers)
+        theirs.append(future.exception(timeout=0))  # type: ignore[arg-type]  # of this program
+        assert one.ledger.volume(volume.name).state is VolumeState.DELETING
+
+    brokers.other.platform.during, brokers.other.platform.meanwhile = "delete", meanwhile  # type: ignore[attr-defined]  # Watched
+    brokers.other.work()
+    assert isinstance(theirs[0], WorkedOnElsewhere)
+    assert one.storage.volumes == {}
+    assert one.ledger.volumes().items == []
+
+
+def test_a_refusal_of_before_takes_back_no_growth_that_another_has_made(brokers: Restarted) -> None:
+    one, volume = brokers.one, brokers.volume
+    expand(one, volume)
+    one.storage.capacity_mib = 32
+    answers = one.hands.work()
+    one.storage.capacity_mib = 8192
+    brokers.restart()
+    brokers.other.clock.now += 60.0
+    brokers.other.janitor.resume()
+    theirs = brokers.other.hands.work()
+    one.hand_on(answers)
+    brokers.other.hand_on(theirs)
+    assert one.ledger.volume(volume.name).size_mib == 64
+
+
+def test_a_refusal_of_before_forgets_no_snapshot_that_another_has_made(brokers: Restarted) -> None:
+    one, volume = brokers.one, brokers.volume
+    snapshot(one, volume)
+    made = one.storage.volumes.pop(volume.external_id or "")
+    answers = one.hands.work()
+    one.storage.volumes[made.external_id] = made
+    brokers.restart()
+    brokers.other.clock.now += 60.0
+    brokers.other.janitor.resume()
+    theirs = brokers.other.hands.work()
+    one.hand_on(answers)
+    brokers.other.hand_on(theirs)
+    assert [it.external_id for it in one.ledger.snapshots().items] == list(one.storage.snapshots)
