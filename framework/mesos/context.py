@@ -181,8 +181,20 @@ class Context:
             return lambda: True
         modes = {task.volumes[claim.volume_id].access_mode for task, _ in holders}
         if modes and modes.isdisjoint(SHARED):
-            return lambda: False
+            return self._is_alone
         return lambda: self._shares_with_others(claim, node, leaves=node is not None and not has_ended)
+
+    def check_lead(self) -> None:
+        """For a worker, just before a platform is asked to attach or detach: a standby may have done so since the work was begun.
+
+        Raises AlreadyLed where another broker leads now, and LedgerUnavailable.
+        """
+        with self.ledger.begin("broker"):
+            """It looks for itself."""
+
+    def _is_alone(self) -> bool:
+        self.check_lead()
+        return False
 
     def _shares_with_others(self, claim: Claim, node: str | None, *, leaves: bool) -> bool:
         """Raises UnknownClaim where the claim has ended meanwhile, LedgerUnavailable, and AlreadyLed where another broker leads now."""

@@ -20,7 +20,7 @@ from framework.mesos.instances import Task
 from framework.mesos.tasks import plan_of
 from framework.mesos.updates import made
 from framework.workers import Outcome
-from storage.errors import Conflict, NodeError, PollyError, StaleEpoch, UnknownPlatform, UnknownVolume
+from storage.errors import AlreadyLed, Conflict, LedgerUnavailable, NodeError, PollyError, StaleEpoch, UnknownPlatform, UnknownVolume
 from storage.lifecycle import ClaimState
 from storage.model import Access, Birth, Claim, ClaimId, ExternalId, Volume, VolumePlan
 from storage.node.attacher import obtain
@@ -69,11 +69,16 @@ class Deliveries:
         plan = self._plan(task, claim, volume)
 
         def job() -> Attached | None:
-            return _attach(platform, plan, node) if self._is_waited_for(claim) else None
+            if not self._is_waited_for(claim):
+                return None
+            self._context.check_lead()
+            return _attach(platform, plan, node)
 
         def done(outcome: Outcome[Attached | None]) -> None:
             self._attaching.discard(claim.claim_id)
-            if outcome.error is not None:
+            if isinstance(outcome.error, (AlreadyLed, LedgerUnavailable)):
+                logger.info("volume %s is not attached to %s: %s; the executor will ask again", volume.name, node, outcome.error)
+            elif outcome.error is not None:
                 story.warning("refused  volume %s is not attached to %s: %s", volume.name, node, outcome.error)
                 self._refuse(status, claim, outcome.error)
             elif (attached := outcome.get()) is None:

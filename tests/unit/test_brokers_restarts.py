@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing, suppress
 
 import pytest
 from sqlalchemy import NullPool, create_engine, text
 
-from storage.errors import PollyError, WorkedOnElsewhere
+from storage.errors import AlreadyLed, LedgerUnavailable, PollyError, WorkedOnElsewhere
 from storage.inventory import open_ledger
 from storage.lifecycle import VolumeState
 from storage.model import ExternalId, Volume
 from storage.platforms.base import SnapshotReport
+from storage.platforms.testing import MemoryPlatform
 from tests.ledgers import Clock
-from tests.stage import Stage, sound
+from tests.stage import SCHEDULER, Stage, from_master, sound
 from tests.support import eventually
 from tests.unit.test_brokers import WORK, Brokers, delete, expand, snapshot
+from tests.unit.test_deliveries import BY_BROKER, wish
 
 
 class Restarted(Brokers):
@@ -145,3 +147,44 @@ def test_a_refusal_of_before_forgets_no_snapshot_that_another_has_made(brokers: 
     one.hand_on(answers)
     brokers.other.hand_on(theirs)
     assert [it.external_id for it in one.ledger.snapshots().items] == list(one.storage.snapshots)
+
+
+def test_who_leads_no_more_takes_no_volume_from_a_task_of_who_does(brokers: Restarted) -> None:
+    """It waited for a worker to detach the volume of a task that is gone; a standby has done so since, and the next task is there."""
+    one, (gone,) = brokers.one, brokers.one.run("/gone")
+    one.start(gone)
+    with ExitStack() as stack:
+        stack.enter_context(suppress(LedgerUnavailable))  # what is led ends with its session
+        stack.enter_context(one.ledger.lead(SCHEDULER, "one"))
+        one.hear(from_master(gone, "TASK_GONE"))
+        one.tick()
+        brokers.restart()
+        standby = Stage(brokers.other.ledger, one.clock, platform=brokers.other.platform, ids=one.numbers)
+        stack.enter_context(standby.ledger.lead(SCHEDULER, "standby"))
+        standby.subscribed()
+        standby.tick()
+        standby.work()
+        standby.offer("a1")
+        (now,) = standby.tasks("/gone")
+        standby.start(now)
+        answers = one.hands.work()
+        (volume,) = now.volumes.values()
+        assert list(one.storage.volumes[volume.external_id or ""].attached) == ["a1.example"]
+        with pytest.raises(AlreadyLed):
+            one.hand_on(answers)
+
+
+def test_who_leads_no_more_attaches_nothing_and_tells_no_executor_so(brokers: Restarted) -> None:
+    ledger, clock = brokers.one.ledger, brokers.one.clock
+    one = Stage(ledger, clock, platform=MemoryPlatform("disks", storage=brokers.one.storage), config=BY_BROKER, ids=brokers.one.numbers)
+    one.subscribed()
+    (task,) = one.run("/late")
+    with ExitStack() as stack:
+        stack.enter_context(suppress(LedgerUnavailable))  # what is led ends with its session
+        stack.enter_context(ledger.lead(SCHEDULER, "one"))
+        wish(one, task)
+        brokers.restart()
+        stack.enter_context(brokers.other.ledger.lead(SCHEDULER, "standby"))
+        one.work()
+    assert [volume.attached for volume in one.storage.volumes.values()] == [{}]
+    assert one.driver.deliveries == []

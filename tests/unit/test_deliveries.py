@@ -158,8 +158,9 @@ def test_a_broker_that_died_on_the_way_does_it_when_it_is_asked_again(stage: Sta
 def test_an_attachment_that_could_not_be_stored_is_not_told_of(stage: Stage, shaky_ledger: ShakyLedger) -> None:
     (task,) = stage.run()
     wish(stage, task)
+    answers = stage.hands.work()
     shaky_ledger.fails_before = 1
-    stage.work()
+    stage.hand_on(answers)
     assert stage.driver.deliveries == []
     stage.tick(1.0)
     assert delivered(stage, stage.tasks()[0]).external_id == stage.ledger.volumes().items[0].external_id
