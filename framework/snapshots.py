@@ -7,7 +7,6 @@ from concurrent.futures import Future
 from framework.origins import Origins
 from framework.turning import InTurn
 from storage.errors import Conflict, PollyError, UnknownSnapshot, UnknownVolume, Unsupported
-from storage.lifecycle import VolumeState
 from storage.model import Snapshot, SnapshotId
 from storage.platforms.base import SnapshotReport
 
@@ -21,8 +20,6 @@ class Snapshots(Origins):
         if not platform.capabilities.snapshots or volume.external_id is None or volume.unborn:
             reason = "the volume was never used, so there is nothing on it" if platform.capabilities.snapshots else "it has no snapshots"
             raise Unsupported(platform=volume.platform, action=f"make a snapshot of {volume.name}", reason=reason)
-        if volume.state is not VolumeState.AVAILABLE:
-            raise Conflict(what=f"volume {volume.name}", expected=VolumeState.AVAILABLE, found=volume.state)
         token = self._ids()
         planned = Snapshot(
             snapshot_id=SnapshotId(token),

@@ -10,6 +10,7 @@ from storage import schema
 from storage.errors import AlreadyExists, Conflict, UnknownSnapshot
 from storage.ledger import rows
 from storage.ledger.heirs import Heirs
+from storage.lifecycle import VolumeState
 from storage.model import ExternalId, Snapshot, SnapshotId
 
 TABLE = schema.snapshots
@@ -19,8 +20,10 @@ class Snapshots(Heirs):
     """The part of a transaction that changes snapshots. Every verb on one that is there raises UnknownSnapshot."""
 
     def plan_snapshot(self, snapshot: Snapshot) -> None:
-        """Stores the intent to make it. Raises UnknownVolume, AlreadyExists."""
-        self._volume(snapshot.volume_id)
+        """Stores the intent to make it. Raises UnknownVolume, AlreadyExists, Conflict unless the volume is AVAILABLE."""
+        volume = self._volume(snapshot.volume_id)
+        if volume.state is not VolumeState.AVAILABLE:
+            self._fail(Conflict(what=f"volume {volume.name}", expected=VolumeState.AVAILABLE, found=volume.state))
         if self.session.first(select(TABLE.c.state).where(TABLE.c.snapshot_id == snapshot.snapshot_id)):
             self._fail(AlreadyExists(kind="snapshot", name=snapshot.snapshot_id))
         values = {column.name: getattr(snapshot, column.name) for column in TABLE.c}

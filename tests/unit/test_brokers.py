@@ -186,6 +186,23 @@ def test_what_a_person_asked_of_one_broker_and_another_was_refused_is_said(neigh
     assert "wanted 64 MiB, found 16 MiB: the platform refused more" in str(error)
 
 
+def test_a_snapshot_of_a_volume_that_another_broker_is_deleting_is_refused(neighbours: Brokers) -> None:
+    """Stored, it could be neither made nor given up once the volume is gone."""
+    one, other, volume = neighbours.one, neighbours.other, neighbours.volume
+    new_id = one.new_id
+
+    def meanwhile() -> str:
+        delete(other, volume)
+        return new_id()
+
+    one.volumes._ids = meanwhile  # between the look at the volume and the intent
+    with pytest.raises(Conflict, match=r"volume /db#0/data is not as expected: wanted AVAILABLE, found DELETING\."):
+        one.volumes.snapshot(volume.volume_id, "monday", "jane")
+    other.work()
+    assert one.ledger.snapshots().items == []
+    assert not one.janitor.resume()
+
+
 def test_a_turn_ends_with_its_process(ledger_url: str) -> None:
     program = (
         "import sys; from storage.inventory import open_ledger; "
