@@ -26,6 +26,9 @@ from storage.ledger.bulk import Batch, Lookup
 
 BUSY_S: Final = 10
 """How long a writer waits for another process that writes."""
+STOPPED_S: Final = 30
+"""How long PostgreSQL waits for a writer that has stopped in a transaction, such as one whose machine is suspended, before it ends that
+session: others wait for its locks, and the kernel there may answer for it without end."""
 CACHE_KIB: Final = 64 * 1024
 CHECKPOINT_PAGES: Final = 16_384
 """How many pages (64 MiB) the write-ahead log may gather before they go to the database file: fewer, larger write-backs."""
@@ -57,7 +60,8 @@ class Database:
             self.writer = _sqlite_engine(self.path, mode, writes=True)
             self.reader = _sqlite_engine(self.path, mode, writes=False)
         else:
-            self.writer = _postgresql_engine(self.url, "READ COMMITTED", f"lock_timeout = '{BUSY_S}s'")
+            waits = (f"lock_timeout = '{BUSY_S}s'", f"idle_in_transaction_session_timeout = {round(STOPPED_S * 1000)}")
+            self.writer = _postgresql_engine(self.url, "READ COMMITTED", *waits)
             reader = _postgresql_engine(self.url, "REPEATABLE READ", "plan_cache_mode = force_custom_plan")
             self.reader = reader.execution_options(postgresql_readonly=True)
         self._driver: Any = self.writer.dialect.loaded_dbapi
@@ -358,8 +362,8 @@ def _begin_with(engine: Engine, statement: str) -> None:
         connection.exec_driver_sql(statement)
 
 
-def _postgresql_engine(url: URL, isolation: Any, setting: str) -> Engine:
-    """`setting` is each connection's. Readers plan every query anew: a page's plan must know its limit and where it begins."""
+def _postgresql_engine(url: URL, isolation: Any, *settings: str) -> Engine:
+    """`settings` are each connection's. Readers plan every query anew: a page's plan must know its limit and where it begins."""
     waits = {} if "connect_timeout" in url.query else {"connect_timeout": BUSY_S}
     try:
         engine = create_engine(url, isolation_level=isolation, pool_pre_ping=True, hide_parameters=True, connect_args=waits)
@@ -370,7 +374,8 @@ def _postgresql_engine(url: URL, isolation: Any, setting: str) -> Engine:
     @event.listens_for(engine, "connect")
     def connected(connection: Any, _: object) -> None:
         with connection.cursor() as cursor:
-            cursor.execute(f"SET {setting}")
+            for setting in settings:
+                cursor.execute(f"SET {setting}")
         connection.commit()
 
     return engine

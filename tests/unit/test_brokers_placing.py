@@ -11,11 +11,12 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from storage.errors import LedgerUnavailable
 from storage.inventory import Ledger, Placed, PlaceRequest, Refused, open_ledger
 from storage.ledger.placing import HELD
 from storage.model import AccessMode, ExternalId, Node, NodeId, VolumeId
 from storage.platforms.base import PoolReport, Room
-from tests.ledgers import assert_sound, fresh, make, new, old, place, placed, task
+from tests.ledgers import assert_sound, fresh, furnish, make, new, old, place, placed, task
 from tests.servers import Postgres
 from tests.support import eventually
 from tests.unit.test_ledger_rooms import somebody_waits
@@ -138,3 +139,23 @@ def test_of_two_that_take_the_last_slots_of_a_machine_at_once_one_is_refused(
     assert [str(it.error) for it in place(one, *first[1:]) if isinstance(it, Refused)] == [
         "Node node1 has all 2 attach slots of platform local in use."
     ]
+
+
+def test_a_broker_that_stops_in_a_transaction_does_not_stop_the_others(postgresql_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one whose machine is suspended: its server still hears from the kernel there, and would keep its locks."""
+    with closing(open_ledger(postgresql_url)) as other:
+        furnish(other)
+        monkeypatch.setattr("storage.ledger.engine.STOPPED_S", 0.1)
+        with closing(open_ledger(postgresql_url)) as one:
+
+            def stop() -> None:
+                with one.begin("broker") as tx:
+                    try:
+                        tx.place([task("t1", fresh("c1", new("one")))])
+                    finally:  # where this machine is busy it may be ended before
+                        placed(other, task("t2", fresh("c2", new("two"))))
+
+            with pytest.raises(LedgerUnavailable):
+                stop()
+        assert [it.placement_id for it in other.placements()] == ["t2"]
+        assert_sound(other)
