@@ -7,7 +7,7 @@ places looks for it. Both lock the volume: whichever is first, the other sees it
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable
 from typing import Final
 
 from storage.errors import UnknownClaim
@@ -52,17 +52,14 @@ class Leaving(Writer):
             self._fail(UnknownClaim(claim=claim_id))
 
 
-def leaving_before(session: Session, requests: Sequence[PlaceRequest]) -> Collection[tuple[VolumeId, ClaimId]]:
-    """What these placements want on a machine that it is just being taken from, each with the claim for whose end that is done.
-
-    Their volumes must be locked.
+def leaving_before(session: Session, platforms: Collection[str], requests: Iterable[PlaceRequest]) -> Collection[tuple[VolumeId, ClaimId]]:
+    """What these placements want of these platforms on a machine that it is just being taken from, each with the claim for whose end that
+    is done. Their volumes must be locked.
     """
-    wanted = [(claim, request.placement) for request in requests for claim in request.claims if claim.new is None]
-    leaving = session.find(LEAVING, sorted({claim.platform for claim, _ in wanted})) if wanted else []
-    if not leaving:
+    if not (leaving := session.find(LEAVING, sorted(platforms))):
         return ()
     volumes = {row[0] for row in leaving}
-    coming = [(claim, placement) for claim, placement in wanted if claim.volume_id in volumes]
+    coming = [(claim, request.placement) for request in requests for claim in request.claims if claim.volume_id in volumes]
     identities = {(who, node): said for who, node, said in session.find(NAMES, sorted({placement.node for _, placement in coming}))}
     found = []
     for claim, placement in coming:

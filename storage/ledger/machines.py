@@ -7,12 +7,13 @@ takes last: of two brokers that place on one machine in the same moment the seco
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator
 from typing import Final
 
 from storage.ledger import rows
 from storage.ledger.bulk import Lookup
 from storage.ledger.engine import Session
+from storage.ledger.records import PlaceRequest
 
 Place = tuple[str, str, str]
 """A scheduler, its id of a node, and a platform."""
@@ -26,13 +27,20 @@ OF_SEVERAL: Final = Lookup(
 """The slots of platforms that limit them. A scheduler that has the ledger to itself finds nothing, at the cost of a look at two rows."""
 
 
-def free_beside_others(session: Session, places: Collection[Place]) -> dict[Place, int]:
-    """How many slots are left in those of these places that have a limit and whose machine others use too.
+def places_of(requests: Iterable[PlaceRequest]) -> Iterator[Place]:
+    """Where their claims are, once for each."""
+    return ((request.placement.scheduler, request.placement.node, claim.platform) for request in requests for claim in request.claims)
+
+
+def free_beside_others(session: Session, platforms: Collection[str], requests: Iterable[PlaceRequest]) -> dict[Place, int]:
+    """How many slots of these platforms are left where the requests' claims are, if they have a limit and others use the machine too.
 
     Less than nothing where more were taken just now. A machine has the same id as an agent of the same Mesos; otherwise the platform's
     name for it tells. The pools of these platforms must be locked.
     """
-    found = [(*row[:5], called(row[2], row[5])) for row in session.find(OF_SEVERAL, sorted({platform for _, _, platform in places}))]
+    if not (slots_used := session.find(OF_SEVERAL, sorted(platforms))):
+        return {}
+    found, places = [(*row[:5], called(row[2], row[5])) for row in slots_used], set(places_of(requests))
     by_id: dict[tuple[str, str], dict[Place, int]] = defaultdict(dict)
     by_name: dict[tuple[str, str], dict[Place, int]] = defaultdict(dict)
     for scheduler, node, platform, used, _, name in found:

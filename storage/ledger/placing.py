@@ -16,7 +16,7 @@ from storage.errors import Conflict, Invalid, LostRace
 from storage.ledger import rows
 from storage.ledger.bulk import Batch, Lookup, insert
 from storage.ledger.leaving import leaving_before
-from storage.ledger.machines import Place, free_beside_others
+from storage.ledger.machines import free_beside_others, places_of
 from storage.ledger.records import ClaimRequest, NewVolume, Placed, PlaceRequest, Refused
 from storage.ledger.refusals import reason_of
 from storage.ledger.rooms import POOLS, rooms_of
@@ -159,16 +159,15 @@ class Placing(Writer):
     def _try(self, parts: Iterable[Sequence[PlaceRequest]], begun: list[PlaceRequest]) -> Exception | None:
         """Places them all, or none: then it returns why. `begun` is filled with those of the parts that came."""
         made: list[NewVolume] = []
-        places: set[Place] = set()
         try:
             with self.session.savepoint():
                 with self.session.ahead():
                     for part in parts:
                         begun += part
                         made += self._place_all(part)
-                        places.update(_places(part))
-                    self._take_room(made, {platform for _, _, platform in places})
-                if not self.session.is_as_expected or self._is_in_the_way(places, begun):
+                    platforms = {claim.platform for request in begun for claim in request.claims}
+                    self._take_room(made, platforms)
+                if not self.session.is_as_expected or self._is_in_the_way(platforms, begun):
                     raise Unfit
         except (Unfit, Conflict, Invalid, LostRace) as error:
             return error
@@ -234,12 +233,12 @@ class Placing(Writer):
             raise Unfit
         self.session.expect(TAKE_ROOM, _taken(sizes))
 
-    def _is_in_the_way(self, places: Collection[Place], requests: Sequence[PlaceRequest]) -> bool:
+    def _is_in_the_way(self, platforms: Collection[str], requests: Sequence[PlaceRequest]) -> bool:
         """Whether other brokers' claims, or what is just being detached, leaves no place for what was placed; asked under all locks."""
-        if not places:
+        if not platforms:
             return False
-        is_crowded = any(free < 0 for free in free_beside_others(self.session, places).values())
-        return is_crowded or bool(leaving_before(self.session, requests))
+        is_crowded = any(free < 0 for free in free_beside_others(self.session, platforms, requests).values())
+        return is_crowded or bool(leaving_before(self.session, platforms, requests))
 
     def take(self, sizes: Mapping[tuple[str, str], int]) -> bool:
         """Takes so many MiB from each pool, by platform and name. Where there is too little, all of it is to be undone."""
@@ -252,7 +251,7 @@ class Placing(Writer):
         return all(size_mib <= free_mib for free_mib, size_mib in rooms_of(self.session, sizes, platforms).values())
 
     def _take_slots(self, requests: Iterable[PlaceRequest]) -> None:
-        self.session.expect(TAKE_SLOTS, sorted((*place, used) for place, used in Counter(_places(requests)).items()))
+        self.session.expect(TAKE_SLOTS, sorted((*place, used) for place, used in Counter(places_of(requests)).items()))
 
     def _raise_epochs(self, claims: Iterable[ClaimRequest], quiet_at: float) -> None:
         """From `quiet_at` on nobody makes anything for the claims that were before."""
@@ -323,11 +322,6 @@ class Placing(Writer):
             for claim in request.claims
         ]
         self.session.expect(EVENTS, lines)
-
-
-def _places(requests: Iterable[PlaceRequest]) -> list[Place]:
-    """Once for each claim."""
-    return [(request.placement.scheduler, request.placement.node, claim.platform) for request in requests for claim in request.claims]
 
 
 def _taken(sizes: Mapping[tuple[str, str], int]) -> list[tuple[str, str, int]]:

@@ -53,7 +53,7 @@ def _reasons(session: Session, request: PlaceRequest) -> Iterator[PollyError]:
     for claim in old:
         if reason := _unclaimable(session, claim, volumes.get(claim.volume_id)):
             yield reason
-    for volume_id, claim_id in leaving_before(session, [request]):
+    for volume_id, claim_id in leaving_before(session, {claim.platform for claim in old}, [request]):
         yield VolumeInUse(volume=volumes[volume_id].name, holder=f"claim {claim_id}, which has ended and is just being detached from there")
     for claim in request.claims:
         mode = claim.new.access_mode if claim.new else volumes[claim.volume_id].access_mode
@@ -124,7 +124,7 @@ def no_room(session: Session, volumes: Iterable[NewVolume]) -> Iterator[PollyErr
 def _no_slot(session: Session, request: PlaceRequest, volumes: dict[VolumeId, Volume]) -> Iterator[PollyError]:
     scheduler, node, table = request.placement.scheduler, request.placement.node, schema.node_slots.c
     wanted = Counter(claim.new.platform if claim.new else volumes[claim.volume_id].platform for claim in request.claims)
-    beside = free_beside_others(session, {(scheduler, node, platform) for platform in wanted})
+    beside = free_beside_others(session, wanted.keys(), [request])
     mine = select(schema.node_slots).where(table.scheduler == scheduler, table.node_id == node)
     for row in session.all(mine):
         if row.slots is not None and wanted[row.platform]:
