@@ -44,16 +44,19 @@ class Growing(Snapshots):
         """The platform's part of an expansion whose intent is stored. After a refusal the volume has the size that the platform says."""
         platform = self.platform(volume.platform)
 
-        def job(turn: InTurn) -> tuple[int, PollyError | None]:
-            if (done_mib := self._grown_elsewhere(volume)) is not None:
-                return done_mib, None
+        def job(turn: InTurn) -> tuple[int, PollyError | None] | Volume:
+            found = self._ledger.volume(volume.volume_id)
+            if found.size_mib < volume.size_mib or not self._ledger.is_growing(volume.volume_id):
+                return found
             turn.check()
             try:
                 return platform.expand(external_id, volume.size_mib).size_mib, None
             except REFUSALS as refused:
                 return platform.inspect(external_id).size_mib, refused
 
-        def store(answer: tuple[int, PollyError | None], turn: InTurn) -> Volume:
+        def store(answer: tuple[int, PollyError | None] | Volume, turn: InTurn) -> Volume:
+            if isinstance(answer, Volume):
+                return self._grown_elsewhere(volume, answer)
             size_mib, refused = answer
             with turn.begin(actor) as tx:
                 sized = tx.grown(volume.volume_id, size_mib, asked_mib=volume.size_mib)
@@ -73,13 +76,16 @@ class Growing(Snapshots):
         future.add_done_callback(lambda done: self._under_way.pop(key) if self._under_way.get(key) is done else None)
         return future
 
-    def _grown_elsewhere(self, volume: Volume) -> int | None:
-        """The size that another broker's work on the same intent came to; None while it stands. Raises Conflict where that was refused."""
-        size_mib = self._ledger.volume(volume.volume_id).size_mib
-        if size_mib < volume.size_mib:
-            wanted, found = f"{volume.size_mib} MiB", f"{size_mib} MiB: the platform refused more; see polly events"
-            raise Conflict(what=f"volume {volume.name}", expected=wanted, found=found)
-        return None if self._ledger.is_growing(volume.volume_id) else size_mib
+    def _grown_elsewhere(self, volume: Volume, found: Volume) -> Volume:
+        """As it was `found` once another broker had worked on the same intent. Raises Conflict where that was refused.
+
+        What was asked since is that asker's, so nothing is stored.
+        """
+        self._changed([found])
+        if found.size_mib < volume.size_mib:
+            wanted, now = f"{volume.size_mib} MiB", f"{found.size_mib} MiB: the platform refused more; see polly events"
+            raise Conflict(what=f"volume {volume.name}", expected=wanted, found=now)
+        return found
 
     def _make_sure_it_grows(self, volume: Volume, platform: Platform) -> None:
         is_claimed = bool(self._ledger.claims_on([volume.volume_id]))

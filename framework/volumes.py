@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 
 from framework.fitting import made_mib
 from framework.growing import MOST_MIB, Growing
@@ -132,22 +133,23 @@ class Volumes(Growing):
         """
         platform = self.platform(volume.platform)
 
-        def job(turn: InTurn) -> bool:
-            if not self._is_doomed(volume):
-                return False
-            try:
-                _refuse_wrong(platform, volume, external_id)
-                turn.check()
-                platform.delete(external_id)
-            except UnknownVolume:
-                pass
-            return True
+        def job(turn: InTurn) -> VolumeState | None:
+            """What it was when its turn came; None: deleted already."""
+            if (state := self._state(volume)) is VolumeState.DELETING:
+                with suppress(UnknownVolume):
+                    _refuse_wrong(platform, volume, external_id)
+                    turn.check()
+                    platform.delete(external_id)
+            return state
 
-        def store(is_there: bool, turn: InTurn) -> None:
-            if is_there:
+        def store(was: VolumeState | None, turn: InTurn) -> None:
+            if was is VolumeState.DELETING:
                 with turn.begin(actor) as tx:
                     tx.deleted(volume.volume_id)
             self._changed([volume])
+            if was not in (None, VolumeState.DELETING):  # it may be a task's by now, or somebody may have asked again: nothing is undone
+                found = f"{was}: it was given back; see polly events"
+                raise Conflict(what=f"volume {volume.name}", expected=VolumeState.DELETING, found=found)
 
         def note(error: PollyError, turn: InTurn) -> None:
             with turn.begin(actor) as tx:
@@ -164,17 +166,11 @@ class Volumes(Growing):
 
         return self._run_once(volume.volume_id, volume, job, store, undo, note)
 
-    def _is_doomed(self, volume: Volume) -> bool:
-        """False: it is deleted already. Raises Conflict for one that was given back, and may be a task's by now."""
+    def _state(self, volume: Volume) -> VolumeState | None:
         try:
-            state = self._ledger.volume(volume.volume_id).state
+            return self._ledger.volume(volume.volume_id).state
         except UnknownVolume:
-            return False
-        if state is not VolumeState.DELETING:
-            raise Conflict(
-                what=f"volume {volume.name}", expected=VolumeState.DELETING, found=f"{state}: it was given back; see polly events"
-            )
-        return True
+            return None
 
     # --- import ---------------------------------------------------------------------------------
 

@@ -159,6 +159,43 @@ def test_a_volume_that_another_broker_has_given_back_is_not_deleted_by_one_that_
     assert volume.external_id in one.storage.volumes
 
 
+def just_after(one: Stage, monkeypatch: pytest.MonkeyPatch, happens: Callable[[], object]) -> None:
+    """In the moment after this broker's worker has read the volume."""
+    read = one.ledger.volume
+
+    def volume(name: str) -> Volume:
+        found = read(name)
+        monkeypatch.setattr(one.ledger, "volume", read)
+        happens()
+        return found
+
+    monkeypatch.setattr(one.ledger, "volume", volume)
+
+
+def test_what_was_asked_again_just_after_it_was_given_back_is_done(neighbours: Brokers, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, other, volume = neighbours.one, neighbours.other, neighbours.volume
+    assert volume.external_id
+    one.storage.capacity_mib = 32
+    refused = one.volumes.expand(volume.volume_id, 64, "jane")
+    neighbours.go_on()
+    one.storage.capacity_mib = 1024
+    just_after(one, monkeypatch, lambda: expand(other, volume))
+    one.work()
+    other.work()
+    assert isinstance(failure(refused), Conflict)
+    assert (one.ledger.volume(volume.name).size_mib, one.storage.volumes[volume.external_id].size_mib) == (64, 64)
+
+    other.platform.attach(volume.external_id, "elsewhere", epoch=9)
+    delete(other, volume)
+    one.janitor.resume()
+    other.work()
+    other.platform.detach(volume.external_id, "elsewhere")
+    just_after(one, monkeypatch, lambda: delete(other, volume))
+    one.work()
+    other.work()
+    assert one.storage.volumes == {}
+
+
 def test_who_asks_while_another_broker_is_at_it_reads_so(neighbours: Brokers) -> None:
     one, other, volume = neighbours.one, neighbours.other, neighbours.volume
     one.volumes.snapshot(volume.volume_id, "monday", "jane")
