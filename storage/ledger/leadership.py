@@ -101,6 +101,10 @@ def own_session(database: Database) -> Connection:
     waits = {} if "connect_timeout" in database.url.query else {"connect_timeout": BUSY_S}
     engine = create_engine(database.url, poolclass=NullPool, isolation_level="AUTOCOMMIT", hide_parameters=True, connect_args=waits)
     connection = engine.connect()
-    for setting in ("tcp_keepalives_idle = 10", "tcp_keepalives_interval = 5", "tcp_keepalives_count = 3"):
-        connection.exec_driver_sql(f"SET {setting}")
+    try:
+        for setting in ("tcp_keepalives_idle = 10", "tcp_keepalives_interval = 5", "tcp_keepalives_count = 3"):
+            connection.exec_driver_sql(f"SET {setting}")
+    except BaseException:
+        connection.close()
+        raise
     return connection

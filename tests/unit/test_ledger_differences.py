@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 
 import pytest
 from psycopg import errors
-from sqlalchemy import text
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import OperationalError
 
 from storage.errors import Invalid, LedgerUnavailable, LostRace, UnknownVolume
 from storage.inventory import Ledger, Placed, Refused, open_ledger
@@ -80,3 +82,19 @@ def test_two_brokers_that_hear_and_do_not_hear_a_platform_at_once_wait_for_each_
     assert [pool.state for pool in one.pools()] == ["silent"]
     for ledger in (one, two):
         ledger.close()
+
+
+def test_a_session_that_cannot_be_arranged_is_closed(postgresql_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[Connection] = []
+    as_it_is = Connection.exec_driver_sql
+
+    def refuse(connection: Connection, statement: str) -> object:
+        if "tcp_keepalives" not in statement:
+            return as_it_is(connection, statement)
+        opened.append(connection)
+        raise OperationalError(statement, None, errors.AdminShutdown("the server ends"))
+
+    monkeypatch.setattr(Connection, "exec_driver_sql", refuse)
+    with closing(open_ledger(postgresql_url)) as ledger, pytest.raises(LedgerUnavailable, match="the server ends"):
+        ledger.take_turn("volume v")
+    assert [connection.closed for connection in opened] == [True]
