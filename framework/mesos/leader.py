@@ -149,18 +149,27 @@ class LeaderWatch:
         try:
             while self._carry_on():
                 try:
-                    self._settle(self._leader(), f"no master leads in {self._uri}")
-                except Exception as error:
-                    if not isinstance(error, FAULTS):
-                        logger.exception("The watch for the leading master goes on")  # without it no other master would ever be found
-                    self._doubt(f"{self._uri} does not say which master leads: {error or type(error).__name__}")
+                    self._follow()
+                except Exception:
+                    logger.exception("The watch for the leading master goes on")  # without it no other master would ever be found
                     self._look.wait(RETRY_S)
-                else:
-                    self._doubted = ""
-                    self._look.wait()
         finally:
             self._client.stop()
             self._client.close()
+
+    def _follow(self) -> None:
+        """Tells who leads, and waits until that may have changed."""
+        try:
+            leader = self._leader()
+        except Exception as error:
+            if not isinstance(error, FAULTS):
+                logger.exception("The watch for the leading master cannot make sense of %s", self._uri)
+            self._doubt(f"{self._uri} does not say which master leads: {error or type(error).__name__}")
+            self._look.wait(RETRY_S)
+        else:
+            self._settle(leader, f"no master leads in {self._uri}")
+            self._doubted = ""
+            self._look.wait()
 
     def _carry_on(self) -> bool:
         """Looks at `_stopped` last, so that a stop() between the two is seen here or wakes the next wait."""
@@ -192,9 +201,9 @@ class LeaderWatch:
 
     def _settle(self, leader: Address | None, reason: str) -> None:
         if self._told != (leader, reason) and not self._stopped.is_set():
+            self._tell(leader, reason)
             self._told = (leader, reason)
             logger.info("The leading master of %s: %s", self._uri, leader or "none")
-            self._tell(leader, reason)
 
     def _doubt(self, reason: str) -> None:
         if reason != self._doubted:

@@ -242,11 +242,18 @@ def test_a_master_info_as_the_masters_write_it() -> None:
             parse_master_info(written, tls=False)
 
 
-def test_a_fault_while_the_leader_is_looked_for_does_not_end_the_watch(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fault_while_the_leader_is_looked_for_or_told_does_not_end_the_watch(monkeypatch: pytest.MonkeyPatch) -> None:
     uri = parse_master("zk://127.0.0.1:2181/mesos")
     assert isinstance(uri, ZooKeeperUri)
     told: SimpleQueue[Address | None] = SimpleQueue()
-    watch = LeaderWatch(uri, lambda leader, _: told.put(leader))
+    deaf = [None, Address(host="m1")]
+
+    def tell(leader: Address | None, _: str) -> None:
+        told.put(leader)
+        if deaf and leader == deaf.pop(0):
+            raise OSError("who is told cannot be woken")
+
+    watch = LeaderWatch(uri, tell)
     answers: list[Exception | Address] = [AttributeError("a fault of the library's"), Address(host="m1")]
 
     def leader() -> Address:
@@ -260,7 +267,7 @@ def test_a_fault_while_the_leader_is_looked_for_does_not_end_the_watch(monkeypat
     monkeypatch.setattr(watch, "_leader", leader)
     watch.start()
     try:
-        assert [told.get(timeout=10), told.get(timeout=10)] == [None, Address(host="m1")]
+        assert [told.get(timeout=10) for _ in range(3)] == [None, Address(host="m1"), Address(host="m1")]
     finally:
         watch.stop()
         watch._thread.join(10)
