@@ -103,8 +103,8 @@ def _learn(tx: Transaction, known: _Known, platform: Platform, report: VolumeRep
     if volume is not None and not volume.unborn:
         tx.recall(volume.volume_id, external_id=report.external_id, epoch=report.epoch, birth=None)
         return None
-    if not may_hold_data or known.is_doomed(report):
-        return logging.INFO, f"restored {what}: no task ever used it"
+    if not may_hold_data or (known.is_doomed(report) and not is_born(report)):
+        return logging.INFO, f"restored {what}: {_why_not(report)}"
     if volume is not None or ((volume := known.named(report)) is not None and volume.unborn and volume.external_id is None):
         tx.recall(volume.volume_id, external_id=report.external_id, epoch=report.epoch, birth=report.birth)
         return logging.WARNING, f"restored volume {volume.name} is {what}, and may hold data: it is never formatted"
@@ -113,6 +113,12 @@ def _learn(tx: Transaction, known: _Known, platform: Platform, report: VolumeRep
         return logging.WARNING, f"restored volume {report.name} was missing: it is {what}"
     command = f"polly volume import {report.external_id} --platform {platform.name} --name NAME --profile PROFILE"
     return logging.WARNING, f"restored {what} bears a token of Polly's, and nobody knows whose it is: {command}"
+
+
+def _why_not(report: VolumeReport) -> str:
+    if report.birth is not None:
+        return f"it is a copy, and bears no birth certificate but that of {report.birth.serial}; it is left as it is"
+    return "no task ever used it"
 
 
 def _missing(platform: Platform, report: VolumeReport, volume_id: VolumeId) -> Volume:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from itertools import count
 
 import pytest
@@ -80,21 +81,26 @@ def test_where_nothing_is_marked_whatever_is_there_may_hold_data(ledger: Ledger)
     assert (volume.external_id, volume.birth, volume.unborn) == (external, None, False)
 
 
-def test_what_no_task_can_have_used_stays_unborn(ledger: Ledger) -> None:
+def test_what_no_task_can_have_used_stays_unborn(ledger: Ledger, caplog: pytest.LogCaptureFixture) -> None:
     platform = platform_of()
+    caplog.set_level(logging.INFO)
     prepared(ledger)
     volume_of(platform, token="t1", born=False)
     volume_of(platform, name="/other#0/data", born=False)
     volumes = learn(ledger, platform)
     assert (list(volumes), volumes["db"].unborn) == (["db"], True)
+    assert caplog.text.count("no task ever used it") == 4
 
 
-def test_a_copy_that_bears_the_birth_of_its_origin_is_not_born(ledger: Ledger) -> None:
+def test_a_copy_that_bears_the_birth_of_its_origin_is_not_born(ledger: Ledger, caplog: pytest.LogCaptureFixture) -> None:
     platform = platform_of()
+    caplog.set_level(logging.INFO)
     prepared(ledger)
     external = volume_of(platform, token="t1", born=False)
     platform.record_birth(external, Birth(serial="origin", filesystem="ext4", filesystem_uuid="u"), epoch=3)
     assert learn(ledger, platform)["db"].unborn
+    assert "it is a copy, and bears no birth certificate but that of origin" in caplog.text
+    assert "no task ever used it" not in caplog.text
     refuse_born(platform, platform.inspect(external))
 
 
@@ -105,6 +111,15 @@ def test_an_orphan_stays_one(ledger: Ledger) -> None:
         tx.unplan(VolumeId("v1"))
     volume_of(platform, token="t1", name="db")
     assert learn(ledger, platform) == {}
+
+
+def test_an_orphan_that_was_born_after_all_is_taken_over(ledger: Ledger) -> None:
+    platform = platform_of()
+    prepared(ledger)
+    with ledger.begin("test") as tx:
+        tx.unplan(VolumeId("v1"))
+    external = volume_of(platform, token="t1", name="db")
+    assert learn(ledger, platform)["db"].external_id == external
 
 
 def test_two_of_one_name_are_left_to_a_person(ledger: Ledger, caplog: pytest.LogCaptureFixture) -> None:
