@@ -100,8 +100,8 @@ def get_app(polly: Polly, app_id: str) -> Response:
 @router.put("/v2/apps/{app_id:path}")
 @router.patch("/v2/apps/{app_id:path}")
 def update_app(polly: Polly, actor: Actor, app_id: str, body: Body) -> Response:
-    """Scales. An unknown app is created, as Marathon does; any other change is not done yet."""
-    change = {name: value for name, value in _object(body).items() if name not in _READ_ONLY}
+    """Scales. An unknown app is created, as Marathon does; any other change is not done yet, and null is none."""
+    change = {name: value for name, value in _object(body).items() if name not in _READ_ONLY and value is not None}
     change["id"] = "/" + app_id.strip("/")
     try:
         app = polly.source.app(app_id)

@@ -103,6 +103,13 @@ def test_an_app_that_this_polly_cannot_read_is_not_scaled(http: TestClient, brok
     assert (answer.status_code, answer.json()["code"], broker.calls) == (409, "HeldApp", [])
 
 
+def test_what_a_client_leaves_empty_stays_as_it_is(http: TestClient, broker: FakeBroker) -> None:
+    """Some write every field that they know, as null."""
+    http.put("/v2/apps/counter", json={"instances": 3, "cmd": None, "labels": None})
+    http.put("/v2/apps/counter", json={"instances": None})
+    assert broker.calls == [("scale", "/counter", 3, "operator:jane")] * 2
+
+
 def test_scale_with_the_whole_definition_as_it_was_answered(http: TestClient, broker: FakeBroker) -> None:
     app = http.get("/v2/apps/counter").json()["app"]
     assert http.put("/v2/apps/counter", json={**app, "instances": 2}).status_code == 200
