@@ -201,7 +201,7 @@ class TaskRun:
         )
         inbox = self.inbox
         self.process.start(program, inbox.put, descriptors=volumes.descriptors() if volumes else ())
-        inbox.wait(lambda: inbox.started or inbox.refused or inbox.ended)
+        inbox.wait(lambda: inbox.started or inbox.refused or inbox.ended or inbox.stop)  # a start can hang, as where files have a server
         if inbox.refused:
             raise CannotRun(command=inbox.refused.step, target=program.argv[0], reason=inbox.refused.reason)
         if inbox.started:

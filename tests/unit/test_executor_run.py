@@ -247,6 +247,19 @@ def test_a_second_kill_may_shorten_the_grace(executor: Running) -> None:
     assert executor.ends().state == "TASK_KILLED"
 
 
+@pytest.mark.root
+def test_a_task_whose_start_hangs_can_be_killed(executor: Running) -> None:
+    """As where a server of users or of files does not answer."""
+    executor.agent.subscribed()
+    pid = executor.process.pid
+    (init,) = eventually(lambda: Path(f"/proc/{pid}/task/{pid}/children").read_text().split(), what="the task's init")
+    os.kill(int(init), signal.SIGSTOP)
+    executor.launch(launch("true"))
+    executor.reaches("TASK_STARTING")
+    executor.agent.kill("task-1", 0.0)
+    assert executor.ends().state == "TASK_KILLED"
+
+
 def test_a_framework_that_does_not_know_task_killing_is_spared_it(executor: Running) -> None:
     executor.agent.framework["capabilities"] = []
     executor.agent.stop()
