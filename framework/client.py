@@ -13,7 +13,7 @@ from framework.records import plain, revive, revive_page
 from framework.service import BrokerInfo, DriftOrder, DriftReport, Explanation, ImportOrder, OfferView, VolumeOrder
 from framework.views import PAGE, AppView, EventFilter, HeldVolume, PlatformView, PoolView
 from storage.filters import ClaimFilter, VolumeFilter
-from storage.model import Claim, Event, Hearing, Node, Page, Profile, Snapshot, Volume
+from storage.model import Claim, Event, EventPage, Hearing, Node, Page, Profile, Snapshot, Volume
 from storage.platforms.base import Finding, VolumeReport
 
 T = TypeVar("T")
@@ -99,8 +99,11 @@ class BrokerClient:
     ) -> Page[Snapshot]:
         return self._page(Snapshot, "/v1/snapshots", {"volume": volume, "external_id": external_id}, after, limit)
 
-    def events(self, only: EventFilter, *, after: str | None = None, limit: int = PAGE, newest_first: bool = False) -> Page[Event]:
-        return self._page(Event, "/v1/events", {**_asked(only), "newest_first": newest_first}, after, limit)
+    def events(self, only: EventFilter, *, after: str | None = None, limit: int = PAGE, newest_first: bool = False) -> EventPage:
+        path = "/v1/events"
+        answer = self._part_of(path, {**_asked(only), "newest_first": newest_first}, after, limit)
+        found = revive_page(Event, answer, path)
+        return EventPage(items=found.items, after=found.after, kept_since=revive(float, answer.get("kept_since", 0.0), path))
 
     # --- what only a broker does ------------------------------------------------------------------------
 
@@ -146,8 +149,12 @@ class BrokerClient:
         return list(self._page(kind, path, params or {}, None, None).items)
 
     def _page(self, kind: type[T], path: str, params: Mapping[str, Any], after: str | None, limit: int | None) -> Page[T]:
+        return revive_page(kind, self._part_of(path, params, after, limit), path)
+
+    def _part_of(self, path: str, params: Mapping[str, Any], after: str | None, limit: int | None) -> Any:
+        """A page as it was sent."""
         asked = {name: value for name, value in {**params, "after": after, "limit": limit}.items() if value is not None}
-        return revive_page(kind, self._send("GET", path, params=asked), path)
+        return self._send("GET", path, params=asked)
 
     def _send(self, method: str, path: str, *, params: Mapping[str, Any] | None = None, json: object = None) -> Any:
         status, answer = self._fetcher.fetch(method, path, params=params, body=json)

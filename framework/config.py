@@ -28,6 +28,7 @@ from storage.platforms.registry import kinds
 MOST_S: Final = 1e9
 """More than 30 years: a longer time is a slip of the pen."""
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=MOST_S)]
+Days = Annotated[float, msgspec.Meta(ge=1, le=36_500)]
 Amount = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
 
 
@@ -77,6 +78,13 @@ class ClaimsBlock(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         return QUIET_AFTER_LEASES * self.lease_s
 
 
+class LedgerBlock(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[ledger]`: what is kept in it."""
+
+    keep_events_days: Days | None = None
+    """How old events become before they are deleted; not given: they are kept for ever."""
+
+
 class _ProfileBlock(Profile, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[profiles.NAME]`: a storage class, and nothing beside it. Its name stands in the heading."""
 
@@ -110,6 +118,7 @@ class Config:
     framework: FrameworkBlock = field(default_factory=FrameworkBlock)
     executor: ExecutorBlock = field(default_factory=ExecutorBlock)
     claims: ClaimsBlock = field(default_factory=ClaimsBlock)
+    ledger: LedgerBlock = field(default_factory=LedgerBlock)
     platforms: Mapping[str, PlatformConfig] = field(default_factory=dict)
     profiles: Mapping[str, Profile] = field(default_factory=dict)
 
@@ -149,7 +158,7 @@ def load_config(path: Path) -> Config:
 
 def parse_config(document: Mapping[str, Any]) -> Config:
     """The document of a polly.toml, checked. Raises Invalid."""
-    known = ("framework", "executor", "claims", "platforms", "profiles")
+    known = ("framework", "executor", "claims", "ledger", "platforms", "profiles")
     for key in document:
         if key not in known:
             raise Invalid(field=key, value="a block", reason=f"polly.toml has the blocks {', '.join(known)}")
@@ -164,6 +173,7 @@ def parse_config(document: Mapping[str, Any]) -> Config:
         framework=_convert("framework", document.get("framework", {}), FrameworkBlock),
         executor=_convert("executor", document.get("executor", {}), ExecutorBlock),
         claims=_convert("claims", document.get("claims", {}), ClaimsBlock),
+        ledger=_convert("ledger", document.get("ledger", {}), LedgerBlock),
         platforms=platforms,
         profiles=profiles,
     )

@@ -127,7 +127,7 @@ class Desk:
 
     def _release(self, claim_id: ClaimId, reason: str, actor: str) -> Future[None]:
         if not reason.strip():
-            raise Invalid(field="because", value=reason, reason="say how you know that the holder is gone; it is kept for ever")
+            raise Invalid(field="because", value=reason, reason="say how you know that the holder is gone; it is kept in the event log")
         context = self._engine.context
         task = context.picture.by_claim.get(claim_id)
         if task is None:

@@ -25,6 +25,7 @@ from framework.mesos.context import FRAMEWORK_ID, Calls, Context
 from framework.mesos.scheduler import Item, Scheduler
 from framework.mesos.tasks import scheduler_name
 from framework.restoring import catch_up
+from framework.retention import Retention
 from framework.settling import Settler
 from framework.verbs import fulfilled
 from framework.volumes import Volumes
@@ -257,6 +258,7 @@ class Engine:
             store_pools=self.janitor.store_pools,
             changed=self.context.forget,
         )
+        self.retention = Retention(self.config.ledger.keep_events_days, self.ledger, self.workers, clock=parts.clock)
         self.scheduler = Scheduler(self.context, reclaim=self.janitor.reclaim, gave_up=self._give_up)
         self._resume_at = 0.0
 
@@ -277,6 +279,7 @@ class Engine:
             self._resume_at = now + RESUME_SOON_S
             self.scheduler.guarded(lambda: self._resume(now))
         self.scheduler.guarded(self.janitor.look_at_pools)
+        self.retention.tick(now)
 
     def _resume(self, now: float) -> None:
         if not self.janitor.resume():
@@ -287,7 +290,7 @@ class Engine:
         self._resume_at = 0.0
 
     def _next_at(self, now: float) -> float | None:
-        instants = (self._resume_at, self.janitor.pools_due_at(), self.scheduler.next_at(now))
+        instants = (self._resume_at, self.janitor.pools_due_at(), self.retention.due_at, self.scheduler.next_at(now))
         return min(instant for instant in instants if instant is not None)
 
     # --- calls from other threads -----------------------------------------------------------------

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final
 
 from framework.mesos.instances import DELETING, TaskRecord
 from framework.mesos.tasks import decode_record
@@ -12,9 +13,12 @@ from framework.views import PAGE, AppView, EventFilter, HeldVolume, PoolView, Ta
 from storage.errors import Invalid, UnknownApp, UnknownClaim, UnknownPlatform, UnknownVolume
 from storage.filters import ClaimFilter, VolumeFilter
 from storage.inventory import Ledger, Placement, PoolUse, Workload
-from storage.model import Claim, ClaimId, Event, Hearing, Node, Page, PlacementId, Pool, Profile, Snapshot, Volume, VolumeId
+from storage.model import Claim, ClaimId, EventPage, Hearing, Node, Page, PlacementId, Pool, Profile, Snapshot, Volume, VolumeId
 from storage.near import near
 from storage.platforms.base import VolumeReport
+
+ID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+"""As framework.ids makes them."""
 
 
 class LedgerSource:
@@ -90,11 +94,13 @@ class LedgerSource:
     def nodes(self) -> list[Node]:
         return sorted(self._ledger.nodes(self._scheduler), key=lambda node: (node.hostname, node.node_id))
 
-    def events(self, only: EventFilter, *, after: str | None = None, limit: int = PAGE, newest_first: bool = False) -> Page[Event]:
+    def events(self, only: EventFilter, *, after: str | None = None, limit: int = PAGE, newest_first: bool = False) -> EventPage:
         return self._ledger.events(
             volume_id=self._volume_id_of_events(only.volume),
             claim_id=None if only.claim is None else ClaimId(only.claim),
             placement_id=None if only.task is None else PlacementId(only.task),
+            since=only.since,
+            until=only.until,
             after=_number(after),
             limit=limit,
             newest_first=newest_first,
@@ -104,12 +110,13 @@ class LedgerSource:
         return None if volume is None else self._ledger.volume(volume).volume_id
 
     def _volume_id_of_events(self, volume: str | None) -> VolumeId | None:
-        """The events of a volume outlive it; then only its id leads to them."""
+        """The events of a volume outlive it; then only its id leads to them, and to none once they are deleted too."""
         try:
             return self._volume_id(volume)
         except UnknownVolume:
             past = VolumeId(volume or "")
-            if not self._ledger.events(volume_id=past, limit=1).items:
+            found = self._ledger.events(volume_id=past, limit=1)
+            if not found.items and not (found.kept_since and ID.fullmatch(past)):
                 raise
             return past
 

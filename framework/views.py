@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeVar
 
 from framework.mesos.instances import Phase
 from storage.filters import ClaimFilter, VolumeFilter
-from storage.model import Claim, Event, Hearing, Node, Page, Pool, Profile, Snapshot, Volume
+from storage.model import Claim, EventPage, Hearing, Node, Page, Pool, Profile, Snapshot, Volume
 from storage.platforms.base import VolumeReport
 
 T = TypeVar("T")
@@ -136,6 +136,10 @@ class EventFilter:
     """Its id or name."""
     claim: str | None = None
     task: str | None = None
+    since: float | None = None
+    """This instant, and later."""
+    until: float | None = None
+    """Before this instant."""
 
 
 class Source(Protocol):
@@ -176,7 +180,7 @@ class Source(Protocol):
 
     def nodes(self) -> Sequence[Node]: ...
 
-    def events(self, only: EventFilter, *, after: str | None = None, limit: int = PAGE, newest_first: bool = False) -> Page[Event]:
+    def events(self, only: EventFilter, *, after: str | None = None, limit: int = PAGE, newest_first: bool = False) -> EventPage:
         """Raises UnknownVolume."""
 
     def close(self) -> None: ...

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Final
 
 from storage.errors import PollyError
 from storage.ledger.claiming import Advance, Release
@@ -27,16 +28,22 @@ from storage.ledger.records import (
     Placement,
     PlaceRequest,
     PoolUse,
+    Pruned,
     Refused,
     Restored,
     Workload,
 )
+from storage.ledger.retention import part_of
 from storage.ledger.sightings import SightingReads, written
 from storage.ledger.storing import WORTH_A_THREAD, Storing
 from storage.ledger.transaction import Transaction
 from storage.ledger.turns import Turn, Turns
 
+PART_LINES: Final = 500
+"""How many lines of the event log one part of its pruning looks at: placing waits for such a part at the most."""
+
 __all__ = [
+    "PART_LINES",
     "WORTH_A_THREAD",
     "Advance",
     "ClaimRequest",
@@ -48,6 +55,7 @@ __all__ = [
     "Placed",
     "Placement",
     "PoolUse",
+    "Pruned",
     "Refused",
     "Release",
     "Restored",
@@ -132,6 +140,21 @@ class Ledger(Overview, SightingReads, ElsewhereReads):
                 yield
             finally:
                 self._terms.pop(scheduler, None)
+
+    def prune_events(self, before: float, *, after: int = 0, most: int = PART_LINES) -> Pruned:
+        """Deletes, of the `most` lines of the event log after that number, what is older than `before` and tells of nothing that goes on.
+
+        A part is a short transaction; the whole is done by going on after the last until there is no `after`. Lines are looked at in the
+        order of their writing, so that old ones behind a part without any stay: those that a clock that was ahead has dated keep them.
+        Raises what `begin` raises.
+        """
+        with self._database.reading() as session:
+            part = part_of(session, before=before, after=after, most=most)
+        deleted = 0
+        if part.doomed:
+            with self.begin("broker") as transaction:
+                deleted = transaction.drop_events(before=before, after=after, last=part.last)
+        return Pruned(deleted=deleted, after=part.last if part.old else None)
 
     def take_turn(self, subject: str) -> Turn | None:
         """The right to do what is intended with the subject, until the turn ends or this process dies; see storage.ledger.turns.

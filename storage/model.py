@@ -273,7 +273,7 @@ class Claim(Struct, frozen=True, kw_only=True, eq=False, gc=False):
 
 
 class Proof(Struct, frozen=True, kw_only=True):
-    """Why a claim could end: kept for ever in the event log."""
+    """Why a claim could end: kept in the event log."""
 
     kind: ProofKind
     evidence: str
@@ -317,7 +317,7 @@ class Node(Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """One line of the append-only log: who did what to which volume, when and why."""
+    """One line of the event log: who did what to which volume, when and why. It is never changed, and deleted only for its age."""
 
     seq: int
     at: float
@@ -387,3 +387,10 @@ class Page(Struct, Generic[T_co], frozen=True, kw_only=True):
 
     items: Sequence[T_co]
     after: str | None = None
+
+
+class EventPage(Page[Event], frozen=True, kw_only=True):
+    """Part of the event log."""
+
+    kept_since: float = 0.0
+    """From when on the log is whole: of what is older, lines were deleted. 0: it always was."""

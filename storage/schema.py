@@ -368,4 +368,4 @@ events = Table(
     _some("ix_events_claim", "claim_id", "seq", where="claim_id IS NOT NULL"),
     _some("ix_events_placement", "placement_id", "seq", where="placement_id IS NOT NULL"),
 )
-"""Append-only: nothing in storage/ledger changes or deletes a line."""
+"""Nothing in storage/ledger changes a line, and only storage.ledger.retention deletes any. An index over `at` would cost each placing."""

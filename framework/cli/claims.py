@@ -101,7 +101,7 @@ def _facts(claim: Claim, volume: str, hostname: str) -> Facts:
 
 @claim.command("release", short_help="Say that the holder of a STRANDED claim is gone.")
 @click.argument("claim_id", metavar="CLAIM", shell_complete=CLAIMS)
-@click.option("--because", required=True, metavar="TEXT", help="How you know that the holder is gone; kept for ever in the event log.")
+@click.option("--because", required=True, metavar="TEXT", help="How you know that the holder is gone; kept in the event log.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @asks
 def release(claim_id: str, because: str, yes: bool, broker: BrokerClient, out: Output) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import click
 
 from framework.cli.completing import CLAIMS, VOLUMES
-from framework.cli.options import empty, pages_through, reads
+from framework.cli.options import Instant, empty, pages_through, reads
 from framework.cli.output import Output
 from framework.cli.tables import Column
-from framework.cli.words import instant
+from framework.cli.words import instant, moment
 from framework.views import EventFilter, Source, pages
-from storage.model import Event
+from storage.model import Event, EventPage
 
 NO_EVENTS = "No event is there. The log begins with the first volume, claim or app."
 
@@ -24,6 +24,10 @@ NO_EVENTS = "No event is there. The log begins with the first volume, claim or a
 )
 @click.option("--claim", metavar="CLAIM", help="Only what happened to this claim.", shell_complete=CLAIMS)
 @click.option("--task", metavar="TASK", help="Only what this task had a part in.")
+@click.option(
+    "--since", type=Instant(), help="Only from then on: 2026-11-30, '2026-11-30 22:15', or how long ago, such as 45min, 12h or 30d."
+)
+@click.option("--until", type=Instant(), help="Only before then; written like --since.")
 @click.option("--newest-first", is_flag=True, help="Begin with the latest.")
 @pages_through
 @reads
@@ -31,16 +35,32 @@ def events(
     volume: str | None,
     claim: str | None,
     task: str | None,
+    since: float | None,
+    until: float | None,
     newest_first: bool,
     after: str | None,
     limit: int | None,
     source: Source,
     out: Output,
 ) -> None:
-    """Show the event log, the oldest first."""
-    only = EventFilter(volume=volume, claim=claim, task=task)
-    found = pages(lambda key, many: source.events(only, after=key, limit=many, newest_first=newest_first), after=after, limit=limit)
-    out.pages(event_columns(of_one_volume=volume is not None), found, empty=empty("event", NO_EVENTS))
+    """Show the event log, the oldest first.
+
+    Where old events are deleted ([ledger] keep_events_days), -o json with --since and --until writes them out before.
+    """
+    only = EventFilter(volume=volume, claim=claim, task=task, since=since, until=until)
+    last = EventPage(items=())
+
+    def ask(key: str | None, many: int) -> EventPage:
+        nonlocal last
+        last = source.events(only, after=key, limit=many, newest_first=newest_first)
+        return last
+
+    out.pages(event_columns(of_one_volume=volume is not None), pages(ask, after=after, limit=limit), empty=empty("event", NO_EVENTS))
+    reaches_back = last.after is None if newest_first else after is None
+    if reaches_back and (since or 0.0) < last.kept_since:
+        out.hint(
+            f"Of what was before {moment(last.kept_since)} only what is not over yet is kept: [ledger] keep_events_days of polly.toml."
+        )
 
 
 def event_columns(*, of_one_volume: bool) -> list[Column[Event]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ import click
 from click.core import ParameterSource
 
 from framework.cli.output import FORMS, Output
-from framework.cli.words import parse_size
+from framework.cli.words import moment, parse_instant, parse_size
 from framework.client import BrokerClient
 from framework.tokens import read_token
 from framework.views import Source
@@ -32,6 +33,18 @@ class Size(click.ParamType[int]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         try:
             return value if isinstance(value, int) else parse_size(value)
+        except PollyError as error:
+            self.fail(str(error), param, ctx)
+
+
+class Instant(click.ParamType[float]):
+    """A time, as framework.cli.words.parse_instant reads it."""
+
+    name = "TIME"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            return value if isinstance(value, float) else parse_instant(value, time.time())
         except PollyError as error:
             self.fail(str(error), param, ctx)
 
@@ -118,6 +131,8 @@ def empty(thing: str, otherwise: str) -> str:
 
 
 def _each(value: Any) -> list[str]:
+    if isinstance(value, float):
+        return [moment(value)]
     values = value if isinstance(value, tuple) else (value,)
     return ["=".join(it) if isinstance(it, tuple) else str(it) for it in values]
 

@@ -10,6 +10,8 @@ from storage.errors import Invalid
 _UNITS = ("MiB", "GiB", "TiB", "PiB")
 _SIZE = re.compile(r"(?P<number>[0-9]{1,15}(?:\.[0-9]{1,6})?)\s*(?P<unit>[A-Za-z]*)", re.ASCII)
 _FACTORS = {"": 1, "m": 1, "mib": 1, "g": 1024, "gib": 1024, "t": 1024**2, "tib": 1024**2, "p": 1024**3, "pib": 1024**3}
+_SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86400}
+_AGO = re.compile(rf"(?P<number>[0-9]{{1,9}})\s*(?P<unit>{'|'.join(_SECONDS)})", re.ASCII)
 _SPANS = ((86400 * 2, 86400, "d"), (3600 * 2, 3600, "h"), (60 * 2, 60, "min"))
 
 
@@ -54,6 +56,18 @@ def moment(at: float) -> str:
 def instant(at: float) -> str:
     """A local date and time, for tables; `-` for one that never was."""
     return datetime.fromtimestamp(at).strftime("%Y-%m-%d %H:%M:%S") if at else "-"
+
+
+def parse_instant(text: str, now: float) -> float:
+    """Seconds since the epoch, from `2026-11-30`, `2026-11-30 22:15`, `2026-11-30T22:15:00+01:00`, local where no offset is said, or from
+    how long before `now` it was: `45min`, `12h`, `30d`. Raises Invalid."""
+    if ago := _AGO.fullmatch(text.strip()):
+        return now - int(ago["number"]) * _SECONDS[ago["unit"]]
+    try:
+        return datetime.fromisoformat(text.strip()).timestamp()
+    except (ValueError, OverflowError) as error:
+        reason = "write it as 2026-11-30, '2026-11-30 22:15' or 2026-11-30T22:15:00+01:00, or how long ago: 45min, 12h or 30d"
+        raise Invalid(field="time", value=text, reason=reason) from error
 
 
 def count(number: int, thing: str) -> str:

@@ -63,8 +63,8 @@ def answer(content: Any, status: int = 200, **headers: str) -> Response:
     return Response(encode(content), status, headers, media_type="application/json")
 
 
-def listed(items: Iterable[object], after: str | None = None) -> Response:
-    return answer({"items": [plain(item) for item in items], "after": after})
+def listed(items: Iterable[object], after: str | None = None, **more: float) -> Response:
+    return answer({"items": [plain(item) for item in items], "after": after, **more})
 
 
 def paged(page: Page[Any]) -> Response:

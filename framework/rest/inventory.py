@@ -131,12 +131,15 @@ def list_events(
     volume: str | None = None,
     claim: str | None = None,
     task: str | None = None,
+    since: float | None = None,
+    until: float | None = None,
     after: str | None = None,
     limit: Limit = 100,
     newest_first: bool = False,
 ) -> Response:
-    only = EventFilter(volume=volume, claim=claim, task=task)
-    return paged(polly.source.events(only, after=after, limit=limit, newest_first=newest_first))
+    only = EventFilter(volume=volume, claim=claim, task=task, since=since, until=until)
+    found = polly.source.events(only, after=after, limit=limit, newest_first=newest_first)
+    return listed(found.items, found.after, kept_since=found.kept_since)
 
 
 @router.get("/apps")

@@ -15,12 +15,13 @@ from storage.ledger import rows
 from storage.ledger.bulk import lookup
 from storage.ledger.engine import Database
 from storage.ledger.records import Orphan, Placement, Workload
+from storage.ledger.retention import kept_since
 from storage.ledger.writer import LIVE
 from storage.lifecycle import VolumeState
 from storage.model import (
     Claim,
     ClaimId,
-    Event,
+    EventPage,
     ExternalId,
     Hearing,
     Node,
@@ -184,18 +185,30 @@ class Reads:
         volume_id: VolumeId | None = None,
         placement_id: PlacementId | None = None,
         claim_id: ClaimId | None = None,
+        since: float | None = None,
+        until: float | None = None,
         after: int | str | None = None,
         limit: int = 100,
         newest_first: bool = False,
-    ) -> Page[Event]:
-        """Lines of the event log, `limit` at a time, from the oldest or from the newest on; also of what is gone."""
+    ) -> EventPage:
+        """Lines of the event log, `limit` at a time, from the oldest or from the newest on; also of what is gone.
+
+        `since` an instant, that one too, and `until` another, without it: every line is looked at for its instant.
+        """
         table = schema.events
         order = table.c.seq.desc() if newest_first else table.c.seq
         statement = _with_name(select(*rows.EVENT, schema.volumes.c.name), table).order_by(order).limit(limit + 1)
         statement = _with(statement, table, volume_id=volume_id, placement_id=placement_id, claim_id=claim_id)
+        if since is not None:
+            statement = statement.where(table.c.at >= since)
+        if until is not None:
+            statement = statement.where(table.c.at < until)
         if after is not None:
             statement = statement.where(table.c.seq < int(after) if newest_first else table.c.seq > int(after))
-        return _page(self._all(statement), limit, rows.event, lambda row: row.seq)
+        with self._database.reading() as session:
+            found, kept = session.all(statement), kept_since(session)
+        page = _page(found, limit, rows.event, lambda row: row.seq)
+        return EventPage(items=page.items, after=page.after, kept_since=kept)
 
     def growing(self) -> list[Volume]:
         """Volumes whose size their platforms have not confirmed yet."""

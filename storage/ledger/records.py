@@ -128,6 +128,14 @@ class PoolUse(Struct, frozen=True, kw_only=True):
     """The sizes of the volumes that are claimed, each counted once."""
 
 
+class Pruned(Struct, frozen=True, kw_only=True):
+    """What one part of pruning the event log came to."""
+
+    deleted: int
+    after: int | None
+    """The number of the line to go on after; None: nothing that is old was found, so nothing that follows is either."""
+
+
 class Neighbour(Struct, frozen=True, kw_only=True):
     """A live claim of another scheduler on a volume: where it is, and how its task stands."""
 

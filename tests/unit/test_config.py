@@ -25,6 +25,9 @@ mem_mib = 48
 [claims]
 lease_s = 30
 
+[ledger]
+keep_events_days = 90
+
 [platforms.disks]
 kind = "local"
 root = "/srv/polly"
@@ -51,6 +54,7 @@ def test_a_whole_file(tmp_path: Path) -> None:
     assert config.framework.roles == ("shop", "*")
     assert config.executor.command[0] == "/usr/bin/python3"
     assert config.claims.lease_s == 30
+    assert config.ledger.keep_events_days == 90
     disks = config.platforms["disks"]
     assert dict(disks.settings) == {"root": "/srv/polly"}
     assert (disks.keys.agent_attribute, disks.keys.overcommit, disks.keys.slots_per_node) == ("rack", 1.5, 16)
@@ -62,6 +66,7 @@ def test_a_whole_file(tmp_path: Path) -> None:
 def test_an_empty_file_is_a_broker_without_storage() -> None:
     config = parse_config({})
     assert (config.framework.name, dict(config.platforms), dict(config.profiles)) == ("polly", {}, {})
+    assert config.ledger.keep_events_days is None
 
 
 @pytest.mark.parametrize(
@@ -100,6 +105,8 @@ def test_an_empty_file_is_a_broker_without_storage() -> None:
         ({"claims": {"lease_s": 0}}, Invalid, "claims.lease_s is 0: it must be more than 0"),
         ({"claims": {"fence_retry_s": math.nan}}, Invalid, "claims.fence_retry_s is nan"),
         ({"framework": {"failover_timeout_s": math.inf}}, Invalid, "failover_timeout_s is inf: it must be at most 1000000000"),
+        ({"ledger": {"keep_events_days": 0.5}}, Invalid, "ledger.keep_events_days is 0.5: it must be at least 1"),
+        ({"ledger": {"keep_events_days": "90d"}}, Invalid, "ledger.keep_events_days is '90d': it must be a number, not text in quotes"),
         ({"framework": {"roles": []}}, Invalid, "framework.roles is []: it must not be empty"),
         ({"executor": {"command": []}}, Invalid, "executor.command is []: it must not be empty"),
         ({"executor": {"cpus": -1}}, Invalid, "executor.cpus is -1: it must be at least 0"),

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from fastapi.routing import APIRoute
 
 from framework.cli.root import root
-from framework.config import ClaimsBlock, ExecutorBlock, FrameworkBlock, PlatformKeys, parse_config
+from framework.config import ClaimsBlock, ExecutorBlock, FrameworkBlock, LedgerBlock, PlatformKeys, parse_config
 from framework.rest.inventory import router as inventory
 from framework.rest.marathon import router as marathon
 from framework.rest.orders import router as orders
@@ -39,6 +39,7 @@ def documented(heading: str) -> set[str]:
         ("`[framework]`", FrameworkBlock.__struct_fields__),
         ("`[executor]`", ExecutorBlock.__struct_fields__),
         ("`[claims]`", ClaimsBlock.__struct_fields__),
+        ("`[ledger]`", LedgerBlock.__struct_fields__),
         ("`[profiles.NAME]`", tuple(field for field in Profile.__struct_fields__ if field != "name")),
         ('`[platforms.NAME]` with `kind = "local"`', LOCAL),
     ],
