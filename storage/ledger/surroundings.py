@@ -123,8 +123,11 @@ class Surroundings(Writer):
             self.session.execute(update(table).where(*mine).values(identities=rows.packed(named)))
 
     def limit_node(self, scheduler: str, node_id: NodeId, slots: Mapping[str, int]) -> None:
-        """How many volumes of these platforms the node can hold; of the others it stays as it was."""
-        self.session.run(PUT_SLOTS, [(scheduler, node_id, platform, number) for platform, number in sorted(slots.items())])
+        """How many volumes of these platforms the node can hold; of the others it stays as it was. A node that is not known stays so."""
+        table = schema.nodes.c
+        known = select(table.node_id).where(table.scheduler == scheduler, table.node_id == node_id).with_for_update()
+        if self.session.first(known):
+            self.session.run(PUT_SLOTS, [(scheduler, node_id, platform, number) for platform, number in sorted(slots.items())])
 
     def node_state(self, scheduler: str, node_id: NodeId, state: str) -> None:
         """UP, UNREACHABLE or GONE. A node that is not known stays so, and one that is GONE too: its id is used no more."""

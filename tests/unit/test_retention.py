@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 from fastapi.testclient import TestClient
+from sqlalchemy import select
 
 from framework.cli.root import root
 from framework.cli.words import instant, moment
@@ -21,11 +22,12 @@ from framework.rest.app import create_app
 from framework.retention import DAY_S, FIRST_S, LOOK_S, PAUSE_S, PAUSES, Retention
 from framework.source import LedgerSource
 from framework.views import EventFilter
+from storage import schema
 from storage.errors import UnknownVolume
 from storage.inventory import PART_LINES, Ledger, Pruned, open_ledger
 from storage.lifecycle import VolumeState
-from storage.model import ExternalId, Snapshot, SnapshotId, VolumeId
-from tests.ledgers import Clock, end, fresh, furnish, make, new, placed, task
+from storage.model import ExternalId, NodeId, Snapshot, SnapshotId, VolumeId
+from tests.ledgers import SCHEDULER, Clock, end, fresh, furnish, make, new, placed, task
 from tests.stage import Hands, ShakyLedger, stage_config
 from tests.unit.engines import Started, parts
 from tests.unit.front import NOW, FakeBroker, fill
@@ -121,6 +123,18 @@ def test_events_of_a_time(ledger: Ledger, clock: Clock) -> None:
     times = [[event.at for event in ledger.events(since=since, until=until).items] for since, until in ((200.0, None), (None, 200.0))]
     assert times == [[200.0, 300.0], [100.0]]
     assert [event.at for event in ledger.events(since=100.0, until=300.0, newest_first=True).items] == [200.0, 100.0]
+
+
+def test_a_node_that_was_forgotten_leaves_nothing_behind(ledger: Ledger) -> None:
+    """Its platform may answer how many volumes it holds when it is gone already."""
+    furnish(ledger, slots=4)
+    with ledger.begin("test") as tx:
+        tx.drop_node(SCHEDULER, NodeId("node1"))
+        for node in ("node1", "node2"):
+            tx.limit_node(SCHEDULER, NodeId(node), {"local": 8})
+    with ledger._database.reading() as session:
+        left = session.all(select(schema.node_slots.c.node_id, schema.node_slots.c.slots))
+    assert left == [("node2", 8)]
 
 
 # --- the broker's part
