@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -32,6 +32,8 @@ PATIENCE: Final = 3
 """So often in a row a platform is asked for its pools in vain before nothing new is made there."""
 HUNG_S = 300.0
 """How long a look at pools may take before each `SYNC_POOLS_S` more of it counts as one in vain."""
+AT_ONCE: Final = 500
+"""So many volumes' intents are stored in one commit."""
 FIRST_RETRY_S, LAST_RETRY_S = 1.0, 60.0
 """How long a failed call to a platform waits before it is made again, at first and at most."""
 
@@ -67,10 +69,19 @@ class Janitor:
 
         Whether all of it is done, or stored as an intent; if not, it is to be called again.
         """
-        done = [self._reclaim(volume) for volume in self._volumes_that(VolumeFilter(owner=owner))]
+        doomed: dict[bool, list[Volume]] = {False: [], True: []}
+        done = [self._reclaim(volume, doomed) for volume in self._volumes_that(VolumeFilter(owner=owner))]
+        for keep_snapshots, volumes in doomed.items():
+            for start in range(0, len(volumes), AT_ONCE):
+                self._delete_all(volumes[start : start + AT_ONCE], keep_snapshots=keep_snapshots)
         return all(done)
 
-    def _reclaim(self, volume: Volume) -> bool:
+    def _delete_all(self, volumes: Sequence[Volume], *, keep_snapshots: bool) -> None:
+        for volume, future in zip(volumes, self._volumes.delete_all(volumes, ACTOR, keep_snapshots=keep_snapshots), strict=True):
+            future.add_done_callback(partial(self._note_failure, volume.volume_id))
+
+    def _reclaim(self, volume: Volume, doomed: Mapping[bool, list[Volume]]) -> bool:
+        """Puts it to the `doomed`, by whether its snapshots are kept, if it is to be deleted and is on its platform."""
         profile = self._config.profiles.get(volume.profile)
         policy = profile.reclaim if profile else ReclaimPolicy.RETAIN
         if volume.state is VolumeState.DELETING or (policy is ReclaimPolicy.RETAIN and not volume.unborn):
@@ -83,7 +94,10 @@ class Janitor:
                 return self._take_last_snapshot(volume)
             if taken[0].state != "READY" or any(snapshot.state == "PENDING" for snapshot in snapshots):
                 return False
-        self._try(volume.volume_id, lambda: self._volumes.delete(volume.volume_id, ACTOR, keep_snapshots=keep, insist=True))
+        if volume.external_id is not None and volume.platform in self._platforms:
+            doomed[keep].append(volume)
+        else:
+            self._try(volume.volume_id, lambda: self._volumes.delete(volume.volume_id, ACTOR, insist=True))
         return True
 
     def _take_last_snapshot(self, volume: Volume) -> bool:

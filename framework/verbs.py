@@ -157,3 +157,9 @@ def fulfilled(value: T) -> Future[T]:
     future: Future[T] = Future()
     future.set_result(value)
     return future
+
+
+def failed(error: PollyError) -> Future[Any]:
+    future: Future[Any] = Future()
+    future.set_exception(error)
+    return future

@@ -11,7 +11,7 @@ from framework.growing import MOST_MIB, Growing
 from framework.origins import Origin
 from framework.service import ImportOrder, VolumeOrder
 from framework.turning import InTurn
-from framework.verbs import fulfilled
+from framework.verbs import failed, fulfilled
 from storage.errors import (
     BornAsAnother,
     BornElsewhere,
@@ -125,6 +125,22 @@ class Volumes(Growing):
         if volume.external_id is None:
             return fulfilled(None)
         return self.go_on_deleting(volume, volume.external_id, actor, insist=insist)
+
+    def delete_all(self, volumes: Sequence[Volume], actor: str, *, keep_snapshots: bool) -> Sequence[Future[None]]:
+        """Deletes volumes that are on platforms of polly.toml, and insists; see go_on_deleting. Their intents are one commit.
+
+        A volume's future is failed at once with what `delete` would raise of it.
+        """
+        with self._ledger.begin(actor) as tx:
+            outcomes = tx.deleting_all([volume.volume_id for volume in volumes], keep_snapshots=keep_snapshots)
+        self._changed([outcome for outcome in outcomes if isinstance(outcome, Volume)])
+        return [self._begin_deleting(outcome, actor) for outcome in outcomes]
+
+    def _begin_deleting(self, outcome: Volume | PollyError, actor: str) -> Future[None]:
+        if isinstance(outcome, PollyError):
+            return failed(outcome)
+        assert outcome.external_id is not None  # noqa: S101 - tells the type checker what DELETING means
+        return self.go_on_deleting(outcome, outcome.external_id, actor, insist=True)
 
     def go_on_deleting(self, volume: Volume, external_id: ExternalId, actor: str, *, insist: bool) -> Future[None]:
         """The platform's part of a delete whose intent is stored. A refusal gives the volume back.

@@ -5,6 +5,7 @@ Both are needed until the heir is born, not only until it is made: an heir that 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 from sqlalchemy import ColumnElement, and_, select
@@ -13,10 +14,11 @@ from storage import schema
 from storage.errors import Conflict
 from storage.ledger.writer import Writer
 from storage.lifecycle import VolumeState
-from storage.model import ExternalId, Snapshot, Volume
+from storage.model import ExternalId, Snapshot, Volume, VolumeId
 
 VOLUMES: Final = schema.volumes.c
 SNAPSHOTS: Final = schema.snapshots.c
+UNBORN: Final = and_(VOLUMES.birth_uuid.is_(None), VOLUMES.token != "")
 
 
 class Heirs(Writer):
@@ -39,21 +41,29 @@ class Heirs(Writer):
 
     def _refuse_clones(self, volume: Volume) -> None:
         """Raises Conflict while a clone is still to be made of the volume: it needs it as it was when the clone was planned."""
-        if heir := self._heir(volume.platform, VOLUMES.source, volume.external_id):
-            found = f"volume {heir}, which was not mounted yet"
-            self._fail(Conflict(what=f"volume {volume.name}", expected="no clone that is still to be made of it", found=found))
+        for heir in self._clones_of([volume]).values():
+            self._fail(needed_by(heir, volume))
+
+    def _clones_of(self, volumes: Sequence[Volume]) -> dict[VolumeId, str]:
+        """The name of a clone that is still to be made of the volume, for each of which there is one."""
+        found: dict[VolumeId, str] = {}
+        for platform in sorted({volume.platform for volume in volumes}):
+            theirs = {volume.external_id: volume.volume_id for volume in volumes if volume.platform == platform and volume.external_id}
+            of_them = (VOLUMES.platform == platform, VOLUMES.source.in_(sorted(theirs)), UNBORN)
+            found |= {theirs[row.source]: row.name for row in self.session.all(select(VOLUMES.source, VOLUMES.name).where(*of_them))}
+        return found
 
     def _refuse_beginnings(self, snapshot: Snapshot) -> None:
         """Raises Conflict while a volume is still to begin with the snapshot."""
-        if heir := self._heir(snapshot.platform, VOLUMES.snapshot, snapshot.external_id):
-            found = f"volume {heir}, which was not mounted yet"
+        if snapshot.external_id is None:
+            return
+        of_it = (VOLUMES.platform == snapshot.platform, VOLUMES.snapshot == snapshot.external_id, UNBORN)
+        if row := self.session.first(select(VOLUMES.name).where(*of_it).limit(1)):
+            found = f"volume {row.name}, which was not mounted yet"
             expected = "no volume that is still to begin with it"
             self._fail(Conflict(what=f"snapshot {snapshot.snapshot_id}", expected=expected, found=found))
 
-    def _heir(self, platform: str, column: ColumnElement[Any], external_id: ExternalId | None) -> str | None:
-        """The name of an unborn volume that begins with what the platform calls so."""
-        if external_id is None:
-            return None
-        unborn = and_(VOLUMES.birth_uuid.is_(None), VOLUMES.token != "")
-        row = self.session.first(select(VOLUMES.name).where(VOLUMES.platform == platform, column == external_id, unborn).limit(1))
-        return row.name if row else None
+
+def needed_by(heir: str, volume: Volume) -> Conflict:
+    found = f"volume {heir}, which was not mounted yet"
+    return Conflict(what=f"volume {volume.name}", expected="no clone that is still to be made of it", found=found)

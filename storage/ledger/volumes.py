@@ -1,4 +1,4 @@
-"""What becomes of volumes apart from claims: planned, made, born, adopted, faulted, grown, deleted."""
+"""What becomes of volumes apart from claims: planned, made, born, adopted, faulted, grown. What deletes them is in deleting.py."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sqlalchemy import and_, delete, exists, select, update
 from sqlalchemy import insert as sql_insert
 
 from storage import schema
-from storage.errors import AlreadyExists, Conflict, HasSnapshots, Invalid, PollyError, VolumeInUse
+from storage.errors import AlreadyExists, Conflict, Invalid, PollyError, VolumeInUse
 from storage.ledger import rows
 from storage.ledger.bulk import Batch, insert
 from storage.ledger.heirs import Heirs
@@ -20,7 +20,7 @@ from storage.ledger.records import NewVolume
 from storage.ledger.refusals import names_taken, no_room
 from storage.ledger.writer import LIVE, VOLUMES
 from storage.lifecycle import VolumeState
-from storage.model import Birth, ExternalId, Volume, VolumeId
+from storage.model import Birth, Claim, ExternalId, Volume, VolumeId
 
 TABLE: Final = schema.volumes
 CREATED: Final = Batch(
@@ -168,42 +168,6 @@ class Volumes(Placing, Heirs):
             self._set(volume_id, state=state.value, reason="")
             self.note("volume.mended", volume_id=volume_id, why=f"was {was}")
 
-    def deleting(self, volume_id: VolumeId, *, keep_snapshots: bool = False) -> Volume:
-        """Stores the intent to delete it; again is a no-op.
-
-        `keep_snapshots` is for a platform whose snapshots outlive their volume, once they are made. Raises VolumeInUse for a live claim,
-        HasSnapshots, Conflict for a volume that is nowhere yet (unplan is for that), or that a clone is still to be made of.
-        """
-        volume = self._unclaimed(volume_id)
-        if volume.state is VolumeState.DELETING:
-            return volume
-        if volume.external_id is None:
-            self._fail(Conflict(what=f"volume {volume_id}", expected="on its platform", found=volume.state))
-        self._refuse_clones(volume)
-        self._refuse_snapshots(volume, kept=keep_snapshots)
-        self._set(volume_id, state="DELETING", reason="")
-        self.note("volume.deleting", volume_id=volume_id, why=volume.name)
-        return replace(volume, state=VolumeState.DELETING, reason="")
-
-    def still_there(self, volume_id: VolumeId, reason: str) -> None:
-        """Its platform did not delete it, for this reason, and will be asked again. The event log has the first; not DELETING: a no-op."""
-        volume = self._volume(volume_id)
-        if volume.state is VolumeState.DELETING and volume.reason != reason:
-            self._set(volume_id, reason=reason)
-            if not volume.reason:
-                self.note("volume.not_deleted", volume_id=volume_id, why=reason)
-
-    def deleted(self, volume_id: VolumeId) -> None:
-        """The platform has deleted it: the row goes, the capacity comes back. Raises Conflict unless it is DELETING.
-
-        That it was listed once is forgotten too, or it would be shown as somebody else's until the next list.
-        """
-        volume = self._unclaimed(volume_id)
-        self._remove(volume, VolumeState.DELETING)
-        seen = schema.sightings.c
-        self.session.execute(delete(schema.sightings).where(seen.platform == volume.platform, seen.external_id == volume.external_id))
-        self.note("volume.deleted", volume_id=volume_id, why=f"{volume.external_id} of {volume.platform}, {volume.name}")
-
     def resize(self, volume_id: VolumeId, size_mib: int) -> Volume:
         """Takes the capacity to grow it to `size_mib`, which is an intent until `grown`; that size already is a no-op.
 
@@ -275,17 +239,8 @@ class Volumes(Placing, Heirs):
         """The volume, locked: only a claim that was there before can be in the way, and that is looked for after the lock."""
         volume = self._volume(volume_id)
         for row in self.session.find(LIVE, [volume_id]):
-            claim = rows.claim(row)
-            self._fail(VolumeInUse(volume=volume.name, holder=f"{claim.holder.placement} on node {claim.holder.node} ({claim.state})"))
+            self._fail(in_use(volume, rows.claim(row)))
         return volume
-
-    def _refuse_snapshots(self, volume: Volume, *, kept: bool) -> None:
-        """Of those that outlive the volume, too, each must be made first."""
-        table = schema.snapshots.c
-        mine = select(table.snapshot_id).where(table.volume_id == volume.volume_id).order_by(table.snapshot_id)
-        found = self.session.all(mine.where(table.state == "PENDING") if kept else mine)
-        if found:
-            self._fail(HasSnapshots(volume=volume.name, snapshots=", ".join(row.snapshot_id for row in found)))
 
     def _set(self, volume_id: VolumeId, **values: Any) -> None:
         changed = self.session.execute(update(TABLE).where(TABLE.c.volume_id == volume_id).values(values))
@@ -296,6 +251,10 @@ class Volumes(Placing, Heirs):
         row = delete(TABLE).where(TABLE.c.volume_id == volume.volume_id, TABLE.c.state == state.value, ~claimed)
         self._expect(self.session.execute(row), 1, what=f"volume {volume.volume_id}", expected=state)
         self._account(volume.platform, volume.pool, -volume.size_mib)
+
+
+def in_use(volume: Volume, claim: Claim) -> VolumeInUse:
+    return VolumeInUse(volume=volume.name, holder=f"{claim.holder.placement} on node {claim.holder.node} ({claim.state})")
 
 
 def _row(volume: Volume) -> dict[str, Any]:

@@ -26,7 +26,12 @@ from storage.inventory import Ledger, Transaction
 from storage.lifecycle import ClaimState
 from tests.cluster.loopshelf import LoopShelf
 
-VERBS = ("advance", "created", "born", "free", "put_workload", "deleting", "deleted")
+VERBS = {
+    "place": "place_parts",
+    **{verb: verb for verb in ("advance", "created", "born", "free", "put_workload", "deleted")},
+    "deleting": "deleting_all",
+}
+"""What a point is called, and the transaction's method."""
 SHELF_VERBS = ("create", "attach", "detach", "record_birth", "delete")
 
 
@@ -55,7 +60,7 @@ def arm(trap: Trap) -> None:
 
         return call
 
-    for verb, method in {"place": "place_parts", **{verb: verb for verb in VERBS}}.items():
+    for verb, method in VERBS.items():
         setattr(Transaction, method, noting(verb, method))
     begin = Ledger.begin
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from unittest.mock import Mock
+
 import pytest
 
 from framework.janitor import LAST_RETRY_S, SYNC_POOLS_S
@@ -271,3 +273,21 @@ def test_a_volume_with_a_persons_snapshot_stays_when_its_app_is_deleted(stage: S
     assert is_gone(stage)
     assert stage.ledger.volume("/db#0/data").state is VolumeState.AVAILABLE
     assert len(stage.storage.volumes) == 1
+
+
+def test_the_volumes_of_an_app_are_given_up_in_one_commit(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    tasks = stage.run(instances=3, volumes=[volume_of(profile="brief")], agents=("a1", "a2", "a3"))
+    for task in tasks:
+        stage.start(task)
+    stage.apps.delete("/db", "test")
+    for task in tasks:
+        stage.end(task, "TASK_KILLED")
+    stage.volumes.snapshot("/db#1/data", "kept", "op")
+    stage.work()
+    commits = Mock(wraps=stage.ledger.begin)
+    monkeypatch.setattr(stage.ledger, "begin", commits)
+    stage.janitor.reclaim("/db")
+    commits.assert_called_once()
+    stage.work()
+    assert [volume.name for volume in stage.ledger.volumes().items] == ["/db#1/data"]
+    assert list(stage.storage.volumes) == [stage.ledger.volume("/db#1/data").external_id]
