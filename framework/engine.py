@@ -219,7 +219,7 @@ class Engine:
             self.janitor.sync_pools_now()
             for double in doubles(self.config.platforms, self.ledger.pools()) if len(self.platforms) > 1 else ():
                 logger.warning("%s, so it is promised twice; make one block of the two", double)
-            self.loop.start(self.scheduler.handle, self._tick, self._next_at)
+            self.loop.start(self._handle, self._tick, self._next_at)
             stack.callback(self.loop.stop)
             self.driver.start()
             self._stack = stack.pop_all()
@@ -272,6 +272,10 @@ class Engine:
     def _give_up(self, reason: str) -> None:
         self.gave_up = reason
         self.loop.ended.set()
+
+    def _handle(self, items: list[Item]) -> None:
+        self.scheduler.handle(items)
+        self.scheduler.guarded(self.volumes.store_deleted)
 
     def _tick(self, now: float) -> None:
         self.scheduler.tick(now)

@@ -11,10 +11,11 @@ from functools import partial
 from typing import Any, Final, TypeVar
 
 from framework.config import Config
+from framework.deleting import refuse_born
 from framework.growing import growth_of
 from framework.pools import FullPools
 from framework.turning import InTurn
-from framework.volumes import Volumes, refuse_born
+from framework.volumes import Volumes
 from framework.workers import Outcome, Workers
 from storage.errors import BornElsewhere, LedgerUnavailable, PollyError, VolumeInUse, WorkedOnElsewhere
 from storage.filters import VolumeFilter

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
-from framework.volumes import is_born
+from framework.deleting import is_born
 from storage.errors import LedgerUnavailable, PollyError
 from storage.filters import VolumeFilter
 from storage.inventory import Ledger, Transaction

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from framework.config import Config
 from framework.turning import InTurn
@@ -37,7 +37,7 @@ from storage.platforms.base import Platform
 
 T = TypeVar("T")
 Job = Callable[[InTurn], Any]
-Store = Callable[[Any, InTurn], T]
+Store = Callable[[Any, InTurn], T | Future[T]]
 Undo = Callable[[PollyError, InTurn], None]
 
 REFUSALS = (
@@ -58,6 +58,15 @@ NOT_ASKED = (TurnLost, WorkedOnElsewhere)
 """With these it is another broker's work: the platform has said nothing to this one."""
 
 
+class Gone(NamedTuple):
+    """What a platform has deleted and the ledger still has."""
+
+    actor: str
+    volume: Volume
+    turn: InTurn
+    stored: Future[None]
+
+
 class Verbs:
     """All methods are the broker thread's; the futures that they return are fulfilled there too."""
 
@@ -76,6 +85,7 @@ class Verbs:
         self._clock, self._ids, self._changed = clock, ids, changed
         self._under_way: dict[str, Future[Any]] = {}
         """What platforms are doing to volumes and snapshots whose intent is stored, by their ids."""
+        self._gone: list[Gone] = []
 
     def platform(self, name: str) -> Platform:
         """Raises UnknownPlatform."""
@@ -117,8 +127,8 @@ class Verbs:
     ) -> Future[T]:
         """Calls the platform in a worker, then stores the result; after a refusal undoes the intent and hands on the error.
 
-        `note` is told of an error of the platform's that leaves the intent standing. `alone_at` is what no other broker may be at work
-        on meanwhile, in words.
+        `store` gives a future where the result is stored later, together with others. `note` is told of an error of the platform's that
+        leaves the intent standing. `alone_at` is what no other broker may be at work on meanwhile, in words.
         """
         future: Future[T] = Future()
         turn = InTurn(self._ledger, key, alone_at)
@@ -127,23 +137,26 @@ class Verbs:
             turn.take()
             return job(turn)
 
-        def stored(outcome: Outcome[Any]) -> T:
+        def stored(outcome: Outcome[Any]) -> Future[T]:
             try:
                 if undo is not None and isinstance(outcome.error, REFUSALS):
                     undo(outcome.error, turn)
                 elif note is not None and outcome.error is not None and not isinstance(outcome.error, NOT_ASKED):
                     note(outcome.error, turn)
-                return store(outcome.get(), turn)
-            finally:
-                turn.end()
-
-        def done(outcome: Outcome[Any]) -> None:
-            try:
-                value = stored(outcome)
+                value = store(outcome.get(), turn)
             except PollyError as error:
+                return failed(error)
+            return value if isinstance(value, Future) else fulfilled(value)
+
+        def end(result: Future[T]) -> None:
+            turn.end()
+            if (error := result.exception()) is not None:
                 future.set_exception(error)
             else:
-                future.set_result(value)
+                future.set_result(result.result())
+
+        def done(outcome: Outcome[Any]) -> None:
+            stored(outcome).add_done_callback(end)
 
         self._workers.submit(platform, key, in_our_turn, done)
         return future

@@ -1,39 +1,36 @@
-"""What people ask to have done to volumes: create, delete, expand, import. Each verb stores its intent before a platform hears of it."""
+"""What people ask to have done to volumes: create, import, delete, expand. Each verb stores its intent before a platform hears of it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import Future
-from contextlib import suppress
 
+from framework.deleting import Deleting, is_born
 from framework.fitting import made_mib
-from framework.growing import MOST_MIB, Growing
+from framework.growing import MOST_MIB
 from framework.origins import Origin
 from framework.service import ImportOrder, VolumeOrder
 from framework.turning import InTurn
-from framework.verbs import failed, fulfilled
+from framework.verbs import fulfilled
 from storage.errors import (
     BornAsAnother,
-    BornElsewhere,
     Conflict,
     Invalid,
     NotOnPlatform,
-    NotOurs,
     PlatformUnavailable,
     PollyError,
     PoolFull,
     UnknownPlatform,
     UnknownPool,
     UnknownVolume,
-    VolumeInUse,
 )
 from storage.inventory import NewVolume
 from storage.lifecycle import VolumeState
 from storage.model import ExternalId, Pool, Profile, Volume, VolumeId
-from storage.platforms.base import Platform, VolumeReport
+from storage.platforms.base import VolumeReport
 
 
-class Volumes(Growing):
+class Volumes(Deleting):
     """The verbs on volumes, and those on their snapshots."""
 
     # --- create ---------------------------------------------------------------------------------
@@ -109,85 +106,6 @@ class Volumes(Growing):
         instead = f"name one of {', '.join(others)}" if others else "see: polly inventory"
         return f"a volume from {origin.what} is made on {where}, and no pool there qualifies for this profile; {instead}"
 
-    # --- delete ---------------------------------------------------------------------------------
-
-    def delete(self, name: str, actor: str, *, keep_snapshots: bool = False, insist: bool = False) -> Future[None]:
-        """Raises VolumeInUse while it is claimed, HasSnapshots unless they are kept, UnknownPlatform; for `insist` see go_on_deleting."""
-        volume = self._ledger.volume(name)
-        if volume.external_id is not None:
-            self.platform(volume.platform)
-        with self._ledger.begin(actor) as tx:
-            if volume.external_id is None:
-                tx.unplan(volume.volume_id, keep_until=self._clock() + self._config.claims.quiet_after_s if volume.epoch else 0.0)
-            else:
-                tx.deleting(volume.volume_id, keep_snapshots=keep_snapshots)
-        self._changed([volume])
-        if volume.external_id is None:
-            return fulfilled(None)
-        return self.go_on_deleting(volume, volume.external_id, actor, insist=insist)
-
-    def delete_all(self, volumes: Sequence[Volume], actor: str, *, keep_snapshots: bool) -> Sequence[Future[None]]:
-        """Deletes volumes that are on platforms of polly.toml, and insists; see go_on_deleting. Their intents are one commit.
-
-        A volume's future is failed at once with what `delete` would raise of it.
-        """
-        with self._ledger.begin(actor) as tx:
-            outcomes = tx.deleting_all([volume.volume_id for volume in volumes], keep_snapshots=keep_snapshots)
-        self._changed([outcome for outcome in outcomes if isinstance(outcome, Volume)])
-        return [self._begin_deleting(outcome, actor) for outcome in outcomes]
-
-    def _begin_deleting(self, outcome: Volume | PollyError, actor: str) -> Future[None]:
-        if isinstance(outcome, PollyError):
-            return failed(outcome)
-        assert outcome.external_id is not None  # noqa: S101 - tells the type checker what DELETING means
-        return self.go_on_deleting(outcome, outcome.external_id, actor, insist=True)
-
-    def go_on_deleting(self, volume: Volume, external_id: ExternalId, actor: str, *, insist: bool) -> Future[None]:
-        """The platform's part of a delete whose intent is stored. A refusal gives the volume back.
-
-        `insist`: that something still holds it is no refusal, for nothing that Polly knows does; it is to be tried again.
-        """
-        platform = self.platform(volume.platform)
-
-        def job(turn: InTurn) -> VolumeState | None:
-            """What it was when its turn came; None: deleted already."""
-            if (state := self._state(volume)) is VolumeState.DELETING:
-                with suppress(UnknownVolume):
-                    _refuse_wrong(platform, volume, external_id)
-                    turn.check()
-                    platform.delete(external_id)
-            return state
-
-        def store(was: VolumeState | None, turn: InTurn) -> None:
-            if was is VolumeState.DELETING:
-                with turn.begin(actor) as tx:
-                    tx.deleted(volume.volume_id)
-            self._changed([volume])
-            if was not in (None, VolumeState.DELETING):  # it may be a task's by now, or somebody may have asked again: nothing is undone
-                found = f"{was}: it was given back; see polly events"
-                raise Conflict(what=f"volume {volume.name}", expected=VolumeState.DELETING, found=found)
-
-        def note(error: PollyError, turn: InTurn) -> None:
-            with turn.begin(actor) as tx:
-                tx.still_there(volume.volume_id, str(error))
-            self._changed([volume])
-
-        def undo(error: PollyError, turn: InTurn) -> None:
-            if insist and isinstance(error, VolumeInUse):
-                note(error, turn)
-                return
-            with turn.begin(actor) as tx:
-                tx.mend(volume.volume_id, VolumeState.DELETING)
-            self._changed([volume])
-
-        return self._run_once(volume.volume_id, volume, job, store, undo, note)
-
-    def _state(self, volume: Volume) -> VolumeState | None:
-        try:
-            return self._ledger.volume(volume.volume_id).state
-        except UnknownVolume:
-            return None
-
     # --- import ---------------------------------------------------------------------------------
 
     def adopt(self, order: ImportOrder, actor: str) -> Future[Volume]:
@@ -218,30 +136,6 @@ class Volumes(Growing):
         doomed = any(orphan.token == report.token for orphan in self._ledger.orphans() if orphan.platform == platform)
         if report.token and doomed:
             raise Conflict(what=f"volume {report.external_id}", expected="nobody's", found="Polly's own, never born and to be deleted")
-
-
-def is_born(report: VolumeReport) -> bool:
-    """Whether the platform has the volume's own birth certificate; a copy may bear that of its origin."""
-    return report.birth is not None and report.birth.serial == report.serial
-
-
-def refuse_born(platform: Platform, unborn: VolumeReport) -> None:
-    """Raises BornElsewhere for a volume of which this ledger knows no birth, while the platform has its certificate.
-
-    That one is stored after the ledger's, so this ledger is older than the volume.
-    """
-    if is_born(unborn):
-        raise BornElsewhere(platform=platform.name, external_id=unborn.external_id)
-
-
-def _refuse_wrong(platform: Platform, volume: Volume, external_id: ExternalId) -> None:
-    """Raises BornElsewhere, and NotOurs where an id is a name that somebody has given to another volume since."""
-    if volume.unborn:
-        refuse_born(platform, platform.inspect(external_id))
-    elif volume.birth is not None and platform.capabilities.marks:
-        found = platform.inspect(external_id)
-        if found.birth is None and not found.epoch and not (found.token and found.token == volume.token):
-            raise NotOurs(platform=platform.name, external_id=external_id)
 
 
 def _checked_name(name: str) -> str:

@@ -269,6 +269,7 @@ class Stage:
     def hand_on(self, answers: Sequence[tuple[Callable[[Outcome[Any]], None], Outcome[Any]]]) -> None:
         for done, outcome in answers:
             self.scheduler.handle([_answer(done, outcome)])
+        self.scheduler.guarded(self.volumes.store_deleted)
 
     def next_life(self, config: Config | None = None) -> Stage:
         """A new broker after the death of this one."""

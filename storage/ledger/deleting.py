@@ -22,6 +22,12 @@ from storage.model import Volume, VolumeId
 
 DOOM: Final = Batch("UPDATE volumes SET state = 'DELETING', reason = '' {from} WHERE volumes.volume_id = :volume_id", ("volume_id",))
 
+REMOVE: Final = Batch(
+    "DELETE FROM volumes {using} WHERE volumes.volume_id = :volume_id AND volumes.state = 'DELETING' "
+    "AND NOT EXISTS (SELECT 1 FROM claims WHERE claims.volume_id = :volume_id)",
+    ("volume_id",),
+)
+
 
 class Deletes(Volumes):
     """The part of a transaction that deletes volumes."""
@@ -89,11 +95,26 @@ class Deletes(Volumes):
                 self.note("volume.not_deleted", volume_id=volume_id, why=reason)
 
     def deleted(self, volume_id: VolumeId) -> None:
-        """The platform has deleted it: the row goes, the capacity comes back. Raises Conflict unless it is DELETING.
+        """As deleted_all says, for one."""
+        self.deleted_all([volume_id])
 
-        That it was listed once is forgotten too, or it would be shown as somebody else's until the next list.
+    def deleted_all(self, volume_ids: Collection[VolumeId]) -> None:
+        """The platform has deleted them: the rows go, the capacity comes back. Raises UnknownVolume, VolumeInUse, Conflict unless DELETING.
+
+        That they were listed once is forgotten too, or they would be shown as somebody else's until the next list.
         """
-        volume = self._unclaimed(volume_id)
-        self._remove(volume, VolumeState.DELETING)
-        self.session.run(DROP, [(volume.platform, volume.external_id)])
-        self.note("volume.deleted", volume_id=volume_id, why=f"{volume.external_id} of {volume.platform}, {volume.name}")
+        found = {volume.volume_id: volume for volume in map(rows.volume, self.session.find(VOLUMES, sorted(set(volume_ids))))}
+        for claim in map(rows.claim, self.session.find(LIVE, sorted(found))):
+            self._fail(in_use(found[claim.volume_id], claim))
+        for volume_id in volume_ids:
+            state = found[volume_id].state if volume_id in found else None
+            if state is None:
+                self._fail(UnknownVolume(volume=volume_id))
+            if state is not VolumeState.DELETING:
+                self._fail(Conflict(what=f"volume {volume_id}", expected=VolumeState.DELETING, found=state))
+        gone = [found[volume_id] for volume_id in volume_ids]
+        self._expect(self.session.run(REMOVE, [(volume.volume_id,) for volume in gone]), len(gone), what="volumes", expected="DELETING")
+        self.session.run(DROP, [(volume.platform, volume.external_id) for volume in gone])
+        for volume in gone:
+            self._account(volume.platform, volume.pool, -volume.size_mib)
+            self.note("volume.deleted", volume_id=volume.volume_id, why=f"{volume.external_id} of {volume.platform}, {volume.name}")

@@ -28,8 +28,9 @@ from tests.cluster.loopshelf import LoopShelf
 
 VERBS = {
     "place": "place_parts",
-    **{verb: verb for verb in ("advance", "created", "born", "free", "put_workload", "deleted")},
+    **{verb: verb for verb in ("advance", "created", "born", "free", "put_workload")},
     "deleting": "deleting_all",
+    "deleted": "deleted_all",
 }
 """What a point is called, and the transaction's method."""
 SHELF_VERBS = ("create", "attach", "detach", "record_birth", "delete")

@@ -6,7 +6,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from framework.janitor import LAST_RETRY_S, SYNC_POOLS_S
+from framework.janitor import FIRST_RETRY_S, LAST_RETRY_S, SYNC_POOLS_S
 from storage.errors import LedgerUnavailable, UnknownApp
 from storage.lifecycle import VolumeState
 from storage.model import ExternalId, Volume, VolumeId
@@ -275,13 +275,18 @@ def test_a_volume_with_a_persons_snapshot_stays_when_its_app_is_deleted(stage: S
     assert len(stage.storage.volumes) == 1
 
 
-def test_the_volumes_of_an_app_are_given_up_in_one_commit(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+def doomed(stage: Stage) -> None:
+    """An app with three volumes is deleted; its tasks have ended."""
     tasks = stage.run(instances=3, volumes=[volume_of(profile="brief")], agents=("a1", "a2", "a3"))
     for task in tasks:
         stage.start(task)
     stage.apps.delete("/db", "test")
     for task in tasks:
         stage.end(task, "TASK_KILLED")
+
+
+def test_the_volumes_of_an_app_go_in_two_commits(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    doomed(stage)
     stage.volumes.snapshot("/db#1/data", "kept", "op")
     stage.work()
     commits = Mock(wraps=stage.ledger.begin)
@@ -289,5 +294,32 @@ def test_the_volumes_of_an_app_are_given_up_in_one_commit(stage: Stage, monkeypa
     stage.janitor.reclaim("/db")
     commits.assert_called_once()
     stage.work()
+    assert commits.call_count == 2
     assert [volume.name for volume in stage.ledger.volumes().items] == ["/db#1/data"]
     assert list(stage.storage.volumes) == [stage.ledger.volume("/db#1/data").external_id]
+
+
+@pytest.mark.parametrize("how", ["fails_before", "fails_after"])
+def test_where_the_ledger_is_away_when_volumes_are_gone_they_are_forgotten_later(stage: Stage, shaky_ledger: ShakyLedger, how: str) -> None:
+    doomed(stage)
+    stage.janitor.reclaim("/db")
+    answers = stage.hands.work()
+    setattr(shaky_ledger, how, 1)
+    stage.hand_on(answers)
+    assert stage.storage.volumes == {}
+    assert len(stage.ledger.volumes().items) == (3 if how == "fails_before" else 0)
+    stage.clock.now += FIRST_RETRY_S
+    stage.janitor.resume()
+    stage.work()
+    assert stage.ledger.volumes().items == []
+
+
+def test_a_volume_that_was_given_back_meanwhile_keeps_no_other(stage: Stage) -> None:
+    doomed(stage)
+    stage.janitor.reclaim("/db")
+    answers = stage.hands.work()
+    one = stage.ledger.volume("/db#1/data").volume_id
+    with stage.ledger.begin("op") as tx:
+        tx.mend(one, VolumeState.DELETING)
+    stage.hand_on(answers)
+    assert [volume.volume_id for volume in stage.ledger.volumes().items] == [one]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+
+from storage.errors import Conflict, UnknownVolume, VolumeInUse
 from storage.inventory import Ledger
 from storage.lifecycle import VolumeState
 from storage.model import ExternalId, Snapshot, SnapshotId, VolumeId
@@ -77,3 +80,19 @@ def test_snapshots_that_are_kept_are_in_nobodys_way_once_they_are_made(ledger: L
         copied, kept = tx.deleting_all([volume_id("copied"), volume_id("kept")], keep_snapshots=True)
     assert getattr(copied, "code", "") == "HasSnapshots"
     assert getattr(kept, "state", "") is VolumeState.DELETING
+
+
+def test_what_the_platform_has_deleted_goes_all_or_not_at_all(ledger: Ledger) -> None:
+    fill(ledger)
+    with ledger.begin("op") as tx:
+        tx.deleting(volume_id("free"))
+    before = ledger.pools()[0].provisioned_mib
+    for other, error in (("held", VolumeInUse), ("kept", Conflict), ("none", UnknownVolume)):
+        with pytest.raises(error), ledger.begin("op") as tx:
+            tx.deleted_all([volume_id("going"), volume_id(other), volume_id("free")])
+    assert ledger.pools()[0].provisioned_mib == before
+    with ledger.begin("op") as tx:
+        tx.deleted_all([volume_id("going"), volume_id("free")])
+    assert ledger.pools()[0].provisioned_mib == before - 200
+    assert set(ledger.volumes_named(NAMES)) == {"held", "source", "copied", "kept"}
+    assert [event.volume_id for event in ledger.events(limit=1000).items if event.what == "volume.deleted"] == ["v-going", "v-free"]

@@ -8,8 +8,8 @@ from itertools import count
 import pytest
 from msgspec.structs import replace
 
+from framework.deleting import refuse_born
 from framework.restoring import NotRecalled, catch_up
-from framework.volumes import refuse_born
 from storage.errors import BornElsewhere, PlatformUnavailable
 from storage.inventory import Ledger, NewVolume
 from storage.lifecycle import ProofKind, VolumeState
