@@ -61,10 +61,11 @@ def instant(at: float) -> str:
 def parse_instant(text: str, now: float) -> float:
     """Seconds since the epoch, from `2026-11-30`, `2026-11-30 22:15`, `2026-11-30T22:15:00+01:00`, local where no offset is said, or from
     how long before `now` it was: `45min`, `12h`, `30d`. Raises Invalid."""
-    if ago := _AGO.fullmatch(text.strip()):
-        return now - int(ago["number"]) * _SECONDS[ago["unit"]]
+    ago = _AGO.fullmatch(text.strip())
     try:
-        return datetime.fromisoformat(text.strip()).timestamp()
+        at = now - int(ago["number"]) * _SECONDS[ago["unit"]] if ago else datetime.fromisoformat(text.strip()).timestamp()
+        moment(at)  # what cannot be shown is no time
+        return at
     except (ValueError, OverflowError) as error:
         reason = "write it as 2026-11-30, '2026-11-30 22:15' or 2026-11-30T22:15:00+01:00, or how long ago: 45min, 12h or 30d"
         raise Invalid(field="time", value=text, reason=reason) from error

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from fastapi.testclient import TestClient
 from sqlalchemy import select
 
 from framework.cli.root import root
-from framework.cli.words import instant, moment
+from framework.cli.words import instant, moment, parse_instant
 from framework.engine import Engine
 from framework.ids import new_id
 from framework.rest.app import create_app
@@ -251,9 +252,9 @@ def test_a_broker_does_as_polly_toml_says(shaky_ledger: ShakyLedger, monkeypatch
 
 
 @pytest.fixture
-def pruned(ledger_url: str) -> Iterator[Ledger]:
+def pruned(sqlite_url: str) -> Iterator[Ledger]:
     """A log whose lines of an hour ago are deleted, but for those of a task that runs."""
-    with closing(open_ledger(ledger_url, clock=lambda: NOW)) as ledger:
+    with closing(open_ledger(sqlite_url, clock=lambda: NOW)) as ledger:
         fill(ledger)
         ledger.prune_events(NOW + 1)
         with ledger.begin("test", now=NOW + 2) as tx:
@@ -261,8 +262,8 @@ def pruned(ledger_url: str) -> Iterator[Ledger]:
         yield ledger
 
 
-def polly(ledger_url: str, *args: str) -> Result:
-    return CliRunner().invoke(root, ["events", *args], env={"POLLY_DATABASE": ledger_url, "TZ": "UTC"}, prog_name="polly")
+def polly(sqlite_url: str, *args: str) -> Result:
+    return CliRunner().invoke(root, ["events", *args], env={"POLLY_DATABASE": sqlite_url}, prog_name="polly")
 
 
 @pytest.mark.parametrize(
@@ -279,16 +280,36 @@ def polly(ledger_url: str, *args: str) -> Result:
         (("--after", "1"), False),
     ],
 )
-def test_who_asks_for_what_is_deleted_is_told(pruned: Ledger, ledger_url: str, args: tuple[str, ...], is_said: bool) -> None:
-    result = polly(ledger_url, *args, "-o", "json")
+def test_who_asks_for_what_is_deleted_is_told(pruned: Ledger, sqlite_url: str, args: tuple[str, ...], is_said: bool) -> None:
+    result = polly(sqlite_url, *args, "-o", "json")
     assert result.exit_code == 0, result.output
     assert (f"Of what was before {moment(NOW + 1)} only what is not over yet is kept" in result.stderr) is is_said
     assert isinstance(json.loads(result.stdout), list)
 
 
-def test_an_empty_list_says_what_it_was_narrowed_by(pruned: Ledger, ledger_url: str) -> None:
-    assert f"No event passes --until {moment(NOW - 5)}." in polly(ledger_url, "--until", instant(NOW - 5)).stderr
-    assert "time is 'yesterday': write it as 2026-11-30" in polly(ledger_url, "--since", "yesterday").stderr
+def test_an_empty_list_says_what_it_was_narrowed_by(pruned: Ledger, sqlite_url: str) -> None:
+    assert f"No event passes --until {moment(NOW - 5)}." in polly(sqlite_url, "--until", instant(NOW - 5)).stderr
+
+
+@pytest.mark.parametrize("text", ["yesterday", "30", "2026-13-01", "999999999d", "0001-01-01T00:00:00+14:00"])
+def test_a_time_that_is_none_is_refused_with_one_that_is(text: str) -> None:
+    assert f"time is '{text}': write it as 2026-11-30" in polly("sqlite:///none", "--since", text).stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "at"),
+    [
+        ("1970-01-03", datetime(1970, 1, 3).timestamp()),
+        ("1970-01-03 18:30", datetime(1970, 1, 3, 18, 30).timestamp()),
+        ("1970-01-01T12:00:00+02:00", 10 * 3600.0),
+        ("2d", 3 * DAY_S),
+        ("12 h", 4.5 * DAY_S),
+        ("90min", 5 * DAY_S - 5400),
+        ("30s", 5 * DAY_S - 30),
+    ],
+)
+def test_times_are_read_as_people_write_them(text: str, at: float) -> None:
+    assert parse_instant(text, 5 * DAY_S) == at
 
 
 def test_a_name_that_no_volume_ever_had_is_an_error_all_the_same(pruned: Ledger) -> None:
