@@ -102,6 +102,19 @@ def test_what_tells_of_something_that_goes_on_stays_however_old(ledger: Ledger, 
     assert [what for what, volume in all_of(ledger) if volume != "v-held"] == ["volume.mended", "volume.deleted", "snapshot.made"]
 
 
+def test_of_brokers_that_keep_events_for_longer_and_shorter_the_shorter_counts(ledger: Ledger, clock: Clock) -> None:
+    furnish(ledger)
+    claims = placed(ledger, task("t", fresh("c", new("held"))))
+    clock.now += 10
+    shorter = clock.now
+    prune(ledger, shorter, most=100)
+    end(ledger, claims)
+    with ledger.begin("test") as tx:
+        tx.unplan(VolumeId("v-held"))
+    assert sum(prune(ledger, shorter - 5, most=100)) > 0
+    assert ledger.events().kept_since == shorter
+
+
 def snapshot(name: str) -> Snapshot:
     return Snapshot(
         snapshot_id=SnapshotId(f"s-{name}"),
