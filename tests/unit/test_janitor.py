@@ -323,3 +323,35 @@ def test_a_volume_that_was_given_back_meanwhile_keeps_no_other(stage: Stage) -> 
         tx.mend(one, VolumeState.DELETING)
     stage.hand_on(answers)
     assert [volume.volume_id for volume in stage.ledger.volumes().items] == [one]
+
+
+def test_each_is_deleted_in_the_name_of_who_asked(stage: Stage) -> None:
+    tasks = stage.run(instances=2, agents=("a1", "a2"))
+    for task in tasks:
+        stage.start(task)
+        stage.end(task)
+    asked = [stage.volumes.delete(f"/db#{slot}/data", who) for slot, who in enumerate(("jane", "joe"))]
+    stage.work()
+    assert [future.result(timeout=0) for future in asked] == [None, None]
+    assert [event.actor for event in stage.ledger.events(limit=1000).items if event.what == "volume.deleted"] == ["jane", "joe"]
+
+
+def test_a_volume_whose_platform_fails_is_not_asked_for_again_at_once(stage: Stage) -> None:
+    doomed(stage)
+    stage.storage.expired = True
+    stage.janitor.reclaim("/db")
+    stage.work()
+    stage.janitor.resume()
+    assert stage.hands.jobs == []
+    stage.storage.expired = False
+    stage.clock.now += FIRST_RETRY_S
+    stage.janitor.resume()
+    stage.work()
+    assert stage.ledger.volumes().items == []
+
+
+def test_volumes_of_a_platform_that_polly_toml_has_no_more_are_left_alone(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    doomed(stage)
+    monkeypatch.delitem(stage.janitor._platforms, "disks")
+    assert stage.janitor.reclaim("/db")
+    assert {volume.state for volume in stage.ledger.volumes().items} == {VolumeState.AVAILABLE}

@@ -88,7 +88,7 @@ def test_what_the_platform_has_deleted_goes_all_or_not_at_all(ledger: Ledger) ->
         tx.deleting(volume_id("free"))
     before = ledger.pools()[0].provisioned_mib
     for other, error in (("held", VolumeInUse), ("kept", Conflict), ("none", UnknownVolume)):
-        with pytest.raises(error), ledger.begin("op") as tx:
+        with pytest.raises(error, match=other), ledger.begin("op") as tx:
             tx.deleted_all([volume_id("going"), volume_id(other), volume_id("free")])
     assert ledger.pools()[0].provisioned_mib == before
     with ledger.begin("op") as tx:
