@@ -114,7 +114,6 @@ class Volumes(Deleting):
         _checked_name(order.name)
 
         def store(report: VolumeReport, turn: InTurn) -> Volume:
-            self._make_sure_it_stays(order.platform, report)
             if report.birth is not None and not is_born(report):
                 raise BornAsAnother(platform=order.platform, external_id=report.external_id, serial=report.birth.serial)
             pool = next((pool for pool in self._ledger.pools(order.platform) if pool.name == report.pool), None)
@@ -130,12 +129,6 @@ class Volumes(Deleting):
                 raise NotOnPlatform(platform=order.platform, volume=order.external_id) from error
 
         return self._run(order.platform, f"import {order.platform} {order.external_id}", job, store)
-
-    def _make_sure_it_stays(self, platform: str, report: VolumeReport) -> None:
-        """What an unborn claim left behind is about to be deleted."""
-        doomed = any(orphan.token == report.token for orphan in self._ledger.orphans() if orphan.platform == platform)
-        if report.token and doomed:
-            raise Conflict(what=f"volume {report.external_id}", expected="nobody's", found="Polly's own, never born and to be deleted")
 
 
 def _checked_name(name: str) -> str:

@@ -23,6 +23,7 @@ from storage.lifecycle import VolumeState
 from storage.model import Birth, Claim, ExternalId, Volume, VolumeId
 
 TABLE: Final = schema.volumes
+ORPHANS: Final = schema.orphans.c
 CREATED: Final = Batch(
     "UPDATE volumes SET state = 'AVAILABLE', external_id = :external_id, size_mib = :size_mib {from} "
     "WHERE volumes.volume_id = :volume_id AND volumes.token = :token AND volumes.state = 'PLANNED'",
@@ -118,7 +119,7 @@ class Volumes(Placing, Heirs):
 
         It gets no token: Polly never formats it, and never takes it for one that holds no data. `volume.token` is what it bears on its
         platform. Raises AlreadyExists by id, name, external id, or token: a claim may just be making it, and its external id is not
-        known yet; UnknownPool, Invalid without an external id.
+        known yet; Conflict for what an unborn claim has left, which is about to be deleted; UnknownPool, Invalid without an external id.
         """
         if not volume.external_id:
             self._fail(Invalid(field="external_id", value=volume.external_id, reason="a volume to adopt is on its platform already"))
@@ -128,6 +129,11 @@ class Volumes(Placing, Heirs):
         for same in (table.volume_id == volume.volume_id, table.name == volume.name, made, *making):  # one by one, each has its index
             if row := self.session.first(select(table.name).where(same)):
                 self._fail(AlreadyExists(kind="volume", name=row.name))
+        # after those: one commit makes an orphan of a volume, so it is found as the one or as the other
+        left = select(ORPHANS.since).where(ORPHANS.platform == volume.platform, ORPHANS.token == volume.token)
+        if volume.token and volume.birth is None and self.session.first(left):
+            found = "Polly's own, never born and to be deleted"
+            self._fail(Conflict(what=f"volume {volume.external_id}", expected="nobody's", found=found))
         self._account(volume.platform, volume.pool, volume.size_mib)
         adopted = replace(volume, token="", state=VolumeState.AVAILABLE, created_at=volume.created_at or self.now)
         self.session.execute(sql_insert(TABLE).values(_row(adopted)))

@@ -10,10 +10,11 @@ from contextlib import closing, contextmanager
 import pytest
 from sqlalchemy import NullPool, create_engine, text
 
+from framework.service import ImportOrder
 from storage.errors import Conflict, LedgerUnavailable, WorkedOnElsewhere
 from storage.inventory import Ledger, Turn, open_ledger
 from storage.lifecycle import VolumeState
-from storage.model import Volume
+from storage.model import Pool, Volume
 from storage.platforms.testing import MemoryPlatform, MemoryStorage
 from tests.ledgers import Clock
 from tests.stage import Stage, sound, stage_config
@@ -238,6 +239,26 @@ def test_a_snapshot_of_a_volume_that_another_broker_is_deleting_is_refused(neigh
     other.work()
     assert one.ledger.snapshots().items == []
     assert not one.janitor.resume()
+
+
+def test_what_an_unborn_claim_of_another_broker_has_just_left_is_not_imported(neighbours: Brokers, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is to be deleted, and whoever had it attached by then would lose it."""
+    one, other = neighbours.one, neighbours.other
+    (task,) = other.run("/brief")
+    made = other.make(other.plans(task)[0]).external_id
+    future = one.volumes.adopt(ImportOrder(platform="disks", external_id=made or "", name="mine", profile="fast"), "jane")
+    pools = one.ledger.pools
+
+    def meanwhile(platform: str | None = None) -> list[Pool]:
+        other.apps.delete("/brief", "joe")
+        other.end(task, "TASK_FAILED")
+        return pools(platform)
+
+    monkeypatch.setattr(one.ledger, "pools", meanwhile)  # what is looked at last before the import is stored
+    one.work()
+    error = failure(future)
+    assert isinstance(error, Conflict)
+    assert str(error) == f"volume {made} is not as expected: wanted nobody's, found Polly's own, never born and to be deleted."
 
 
 def test_a_turn_ends_with_its_process(ledger_url: str) -> None:
