@@ -15,7 +15,7 @@ from storage.ledger.bulk import Batch, Lookup
 from storage.ledger.engine import Session
 from storage.ledger.machines import called
 from storage.ledger.records import Neighbour, PlaceRequest
-from storage.ledger.writer import Writer
+from storage.ledger.writer import VOLUMES, Writer
 from storage.model import ClaimId, NodeId, VolumeId
 
 NEIGHBOURS: Final = Lookup(
@@ -38,8 +38,8 @@ class Leaving(Writer):
     """The part of a transaction that takes volumes from machines."""
 
     def neighbours(self, volume_id: VolumeId, scheduler: str) -> list[Neighbour]:
-        """The live claims of other schedulers on the volume. Until the transaction ends no other comes. Raises UnknownVolume."""
-        self._volume(volume_id)
+        """The live claims of other schedulers on the volume, which may be gone. Until the transaction ends no other comes."""
+        self.session.lock(VOLUMES, [volume_id])
         return [
             Neighbour(node=NodeId(node), hostname=hostname or "", name=called(platform, identities), state=state)
             for who, node, platform, state, hostname, identities in self.session.find(NEIGHBOURS, [volume_id])

@@ -380,6 +380,20 @@ def test_a_claim_that_a_person_ended_meanwhile_leaves_nothing_attached(stage: St
     assert (attached(stage), stage.driver.deliveries[1:]) == ([()], [])
 
 
+def test_neither_does_one_whose_volume_was_never_born_and_is_the_ledgers_no_more(stage: Stage) -> None:
+    (task,) = stage.run()
+    wish(stage, task)
+    answers = stage.hands.work()
+    stage.apps.scale("/db", 0, "test")
+    stage.hear(from_master(task, "TASK_UNREACHABLE"))
+    stage.scheduler.statuses.settled(next(iter(task.claims.values())), Proof(kind=ProofKind.OPERATOR_OVERRIDE, evidence="it burnt"))
+    assert stage.ledger.volumes().items == []
+    stage.hand_on(answers)
+    assert attached(stage) == [(NODE,)]
+    stage.work()
+    assert attached(stage) == [()]
+
+
 def test_what_a_later_claim_on_the_same_node_has_is_not_taken_back(stage: Stage) -> None:
     jobs = ended_by_a_person_meanwhile(stage)
     stage.tick(60.0)
