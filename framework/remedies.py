@@ -58,7 +58,7 @@ def _of(holders: Iterable[tuple[Task, Claim]], doomed: Iterable[Volume], context
     for volume in doomed:
         holds.append(Hold(volume=volume.name, volume_id=volume.volume_id, state=volume.state, reason=volume.reason))
         ways += _of_delete(volume)
-    return Stuck(tuple(holds), tuple(ways))
+    return Stuck(tuple(holds), tuple(dict.fromkeys(ways)))
 
 
 def _hold(task: Task, claim: Claim) -> Hold:

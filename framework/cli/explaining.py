@@ -26,7 +26,8 @@ def summary(whys: Sequence[Explanation]) -> str:
     """What stands above the explanations of several apps."""
     waiting, slow = sum(len(why.waiting) for why in whys), sum(len(why.slow) for why in whys)
     held = sum(bool(why.held) for why in whys)
-    more = f" {count(slow, 'task')} of {count(sum(bool(why.slow) for why in whys), 'app')} long in starting or ending." if slow else ""
+    late = sum(bool(why.slow) for why in whys)
+    more = f" {count(slow, 'task')} of {count(late, 'app')} {'takes' if slow == 1 else 'take'} long to start or to end." if slow else ""
     more += f" {count(held, 'app')} held." if held else ""
     if not waiting:
         return f"No instance waits.{more}"

@@ -254,22 +254,24 @@ def test_who_asks_about_a_claim_that_has_been_ending_for_long_is_told_what_keeps
 def test_a_task_that_has_been_starting_for_long_is_told_with_what_to_look_at(
     desk: Desk, engine: Engine, driver: Started, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    desk.run_app(app(), "jane")
+    desk.run_app(app(volumes=[volume_of(), volume_of("log")]), "jane")
     offer(engine, "a1")
     (task,) = tasks_of(engine)
-    (claim,) = task.claims.values()
-    tell(engine, status(task, "TASK_STARTING", VolumeProgress(claim_id=claim.claim_id, epoch=claim.epoch, step="ATTACHING")))
+    said = [VolumeProgress(claim_id=claim.claim_id, epoch=claim.epoch, step="ATTACHING") for claim in task.claims.values()]
+    tell(engine, status(task, "TASK_STARTING", *said))
     assert (desk.explain("/db").slow, desk.explain_all()) == ((), [])
     monkeypatch.setattr(remedies, "LONG_S", 0.0)
     (why,) = desk.explain_all()
     (slow,) = why.slow
     assert (why.staging, why.waiting, slow.phase, slow.since) == (1, (), "STARTING", task.record.launched_at)
-    assert (slow.blocked, [hold.state for hold in slow.holds]) == ("volume /db#0/data is ATTACHING", ["ATTACHING"])
+    assert slow.blocked == "volume /db#0/data is ATTACHING; volume /db#0/log is ATTACHING"
+    assert [(hold.volume, hold.state) for hold in slow.holds] == [("/db#0/data", "ATTACHING"), ("/db#0/log", "ATTACHING")]
     assert slow.holds[0].since >= task.record.launched_at, "not since it was reserved"
     assert list(slow.remedies) == [
         f"read what its executor says: stderr in the sandbox of task {task.task_id} on agent a1.example, which Mesos' web page shows",
         "see what was done so far: polly events --volume '/db#0/data' --newest-first",
         "see whether the agent has what it needs, on a1.example and as root: polly doctor --config polly.toml",
+        "see what was done so far: polly events --volume '/db#0/log' --newest-first",
     ]
 
 

@@ -123,7 +123,7 @@ def test_what_takes_long_is_told_with_since_when_and_where_and_is_no_instance_th
         f"  ATTACHING on agent a1 (S-a1) for 2 min to 3 min, since {moment(NOW - 120)}.",
     ]
     one = Explanation(app_id="/db", instances=1, running=0, staging=1, slow=tuple(slow[:1]))
-    assert summary([one]) == "No instance waits. 1 task of 1 app long in starting or ending."
+    assert summary([one]) == "No instance waits. 1 task of 1 app takes long to start or to end."
     assert len(alike((slow[0], replace(slow[0], holds=(hold(1, "a2"),))), NOW)) == 2
 
 
