@@ -27,8 +27,10 @@ RECEIVE_BYTES: Final = 256 * 1024
 LONGEST_BODY: Final = 2000
 """Characters of a refusal's body that are kept."""
 CLOSED: Final = "the connection was closed"
-UNKNOWING: Final = frozenset({500, 502, 504})
-"""What answers for a master without knowing what became of the request: a gateway, or a fault on the way."""
+NO_ANSWER: Final = (httptools.HttpParserError, httptools.HttpParserUpgrade)
+TAKEN: Final = frozenset({200, 202})
+NOT_DONE: Final = frozenset({501, 503})
+"""What a server answers from 500 on that did nothing. A gateway, or a fault on the way, does not know what became of the request."""
 
 logger = logging.getLogger(__name__)
 
@@ -132,7 +134,7 @@ class CallChannel:
                 answers += self._answers.feed(data)
         except TimeoutError:
             reason = f"no answer within {self._timeout_s} s"
-        except (OSError, httptools.HttpParserError) as error:
+        except (OSError, *NO_ANSWER) as error:
             reason = str(error) or type(error).__name__
         if len(answers) != len(calls) or self._aborted:
             self._close()
@@ -175,12 +177,17 @@ def _has_ended(held: socket.socket) -> bool:
 
 
 def _outcome(call: Call, answer: _Answer) -> CallFailed | None:
-    if answer.status in (200, 202):
+    if answer.status in TAKEN:
         return None
     body = answer.body[:LONGEST_BODY].decode(errors="replace").strip() or "no reason given"
-    if answer.status in UNKNOWING:
+    if not _is_refusal(answer.status):
         return CallInDoubt(call=call.name, reason=f"HTTP {answer.status}: {body}")
     return CallRefused(call=call.name, http_status=answer.status, body=body)
+
+
+def _is_refusal(status: int) -> bool:
+    """Whether the master surely did not do it: another success is some proxy's, and 408 that of one that gave up."""
+    return (300 <= status < 500 and status != 408) or status in NOT_DONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,10 +205,10 @@ class _Answers:
         self._done: deque[_Answer] = deque()
 
     def feed(self, data: bytes) -> list[_Answer]:
-        """The answers that this piece completes. Raises httptools.HttpParserError, if none before it was complete."""
+        """The answers that this piece completes. Raises one of NO_ANSWER, if none before it was complete."""
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserError:
+        except NO_ANSWER:
             if not self._done:
                 raise
         done = list(self._done)
@@ -215,4 +222,5 @@ class _Answers:
         self._body.append(body)
 
     def on_message_complete(self) -> None:
-        self._done.append(_Answer(self._parser.get_status_code(), b"".join(self._body)))
+        if (status := self._parser.get_status_code()) >= 200:  # what is below announces an answer
+            self._done.append(_Answer(status, b"".join(self._body)))

@@ -10,6 +10,7 @@ import time
 import pytest
 
 from framework.mesos.calls import Acceptance
+from framework.mesos.channel import Call, CallChannel, Session
 from framework.mesos.driver import Driver
 from framework.mesos.errors import CallFailed, CallInDoubt, CallRefused, NotConnected
 from framework.mesos.events import Disconnected, Errored, Offers, Rescinded, Subscribed
@@ -351,13 +352,36 @@ def test_a_refused_call_says_what_the_master_said() -> None:
         driver.kill("t")
 
 
-@pytest.mark.parametrize("status", [500, 502, 504])
+@pytest.mark.parametrize("status", [203, 408, 500, 502, 504, 524])
 def test_what_a_gateway_does_not_know_the_end_of_is_in_doubt(status: int) -> None:
     """It may have reached the master all the same: a launch is not ruled out by it."""
     with FakeMaster() as master, driving(master.address) as (driver, heard):
         heard.wait(Subscribed)
         master.answer = lambda _: (status, b"upstream timed out")
         assert kinds(driver.accept_many(acceptances(1), refuse_s=1)) == ["CallInDoubt"]
+
+
+@pytest.mark.parametrize(
+    ("before", "outcome"),
+    [
+        (b"HTTP/1.1 103 Early Hints\r\nLink: <x>\r\n\r\n", "taken"),
+        (b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n", "CallInDoubt"),
+    ],
+)
+def test_what_comes_before_an_answer_is_none(before: bytes, outcome: str) -> None:
+    accepted = b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n"
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        session = Session(address=parse_address(f"127.0.0.1:{server.getsockname()[1]}"), stream_id="s", framework_id="f")
+        channel = CallChannel(session, timeout_s=10.0)
+
+        def answer() -> None:
+            with server.accept()[0] as peer:
+                peer.recv(65536)
+                peer.sendall(before + accepted)
+
+        threading.Thread(target=answer, daemon=True).start()
+        assert kinds(channel.send([Call(name="ACCEPT", body=b"{}")])) == [outcome]
+        channel.abort()
 
 
 def acceptances(number: int) -> list[Acceptance]:
