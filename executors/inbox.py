@@ -85,9 +85,12 @@ class Inbox:
                     self.launch = event
                 else:
                     self._refuse(event)
+            case KillAsked() if self.launch and event.task_id != self.launch.task_id:
+                logger.warning("task %s is to be killed, which was refused", event.task_id)
             case KillAsked():
                 logger.info("the task is to be killed")
-                self.stop = Stop(reason="killed on request", grace_s=event.grace_s)
+                limit_s = self.stop.limit_s if self.stop else inf
+                self.stop = Stop(reason="killed on request", grace_s=event.grace_s, limit_s=limit_s)
             case ShutdownAsked():
                 logger.info("the executor is to end: %s", event.reason)
                 asked = self.stop or Stop(reason=event.reason, grace_s=None)

@@ -164,10 +164,15 @@ def test_only_the_first_launch_is_the_executors(inbox: Inbox) -> None:
             [KillAsked(task_id="t", grace_s=4.0), ShutdownAsked(reason="over")],
             Stop(reason="killed on request", grace_s=4.0, limit_s=2.0),
         ),
+        (
+            [ShutdownAsked(reason="over"), KillAsked(task_id="t", grace_s=4.0)],
+            Stop(reason="killed on request", grace_s=4.0, limit_s=2.0),
+        ),
         ([KillAsked(task_id="t", grace_s=4.0), KillAsked(task_id="t", grace_s=1.0)], Stop(reason="killed on request", grace_s=1.0)),
+        ([launched("t"), launched("u"), KillAsked(task_id="u", grace_s=1.0)], None),
     ],
 )
-def test_what_asks_for_the_end_adds_up(inbox: Inbox, events: list[Event], stop: Stop) -> None:
+def test_what_asks_for_the_end_adds_up(inbox: Inbox, events: list[Event], stop: Stop | None) -> None:
     for event in events:
         inbox.put(event)
     inbox.look()
