@@ -102,16 +102,20 @@ class TaskProcess:
     def end_all(self) -> None:
         """SIGKILL to everything. TaskEnded comes when it is done."""
         if self.namespaced:
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+            self._kill_init()
         self._order(init.END_ALL)
 
     def discard(self) -> None:
-        """Ends init, and with it all that it holds; waits for one that was never told to start anything."""
+        """Ends init, and with it all that it holds; one that was never told to start anything is gone when this returns."""
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
         if not self._told:
+            self._kill_init()
             self._reap()
+
+    def _kill_init(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
     def _order(self, order: bytes) -> None:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):

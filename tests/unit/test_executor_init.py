@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -329,6 +330,20 @@ def test_nothing_survives_a_stopped_init_either(tmp_path: Path) -> None:
         os.kill(init, signal.SIGSTOP)
         harness.kill()
     eventually(lambda: not alive(marker), what="the end of every process of the task")
+
+
+@pytest.mark.parametrize("namespaced", MODES)
+def test_an_init_that_was_told_nothing_is_not_waited_for(namespaced: bool) -> None:
+    """It may hang in whatever its Python is read from."""
+    process = TaskProcess(namespaced=namespaced)
+    os.kill(process.pid, signal.SIGSTOP)
+    ending = threading.Thread(target=process.discard, daemon=True)
+    ending.start()
+    ending.join(10)
+    hung = ending.is_alive()
+    if hung:
+        os.kill(process.pid, signal.SIGKILL)
+    assert not hung
 
 
 @pytest.mark.root
