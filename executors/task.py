@@ -11,6 +11,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Final, Protocol
@@ -259,8 +260,9 @@ class TaskRun:
             return
         slow = threading.Timer(SLOW_RELEASE_S, self._report_releasing, [outcome])
         slow.daemon = True
-        slow.start()
         try:
+            with suppress(RuntimeError):  # no thread more may be had, where the task has taken them all
+                slow.start()
             self.volumes.release()
         except Exception:
             logger.exception("the release failed")

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import pwd
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from queue import SimpleQueue
+from unittest.mock import MagicMock, Mock
 
 import pytest
 
@@ -15,6 +17,7 @@ from executors.agent import KillAsked, LaunchAsked, MessageCame, ShutdownAsked
 from executors.config import NodeConfig, prepare_staging_dir, read_config
 from executors.identity import command_line, find_user
 from executors.inbox import Event, Inbox, Stop
+from executors.task import Outcome, TaskRun
 from executors.volumes import NodeVolume
 from executors.wire import VERSION, Launch, Progress, Receipt, decode_receipt, encode
 from storage.errors import Invalid
@@ -125,6 +128,18 @@ def test_only_root_can_run_a_task_as_another(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_user_without_a_name_is_known_by_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 54321)
     assert (find_user(None).name, find_user(None).uid) == ("54321", 54321)
+
+
+# --- the release
+
+
+def test_volumes_are_released_though_no_thread_can_be_started(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A task in the same pids cgroup may have used them up."""
+    run = TaskRun(launched("t"), Mock(), inbox, Mock(), Mock())
+    run.volumes = volumes = MagicMock()
+    monkeypatch.setattr(threading.Timer, "start", Mock(side_effect=RuntimeError("can't start new thread")))
+    run._release(Outcome(state="TASK_FINISHED", message=""))
+    volumes.release.assert_called_once_with()
 
 
 # --- the inbox
