@@ -7,7 +7,8 @@ from unittest.mock import Mock
 import pytest
 
 from framework.janitor import FIRST_RETRY_S, LAST_RETRY_S, SYNC_POOLS_S
-from storage.errors import LedgerUnavailable, UnknownApp
+from framework.turning import InTurn
+from storage.errors import LedgerUnavailable, TurnLost, UnknownApp
 from storage.lifecycle import VolumeState
 from storage.model import ExternalId, Volume, VolumeId
 from tests.stage import ShakyLedger, Stage, from_master, status, volume_of
@@ -355,3 +356,24 @@ def test_volumes_of_a_platform_that_polly_toml_has_no_more_are_left_alone(stage:
     monkeypatch.delitem(stage.janitor._platforms, "disks")
     assert stage.janitor.reclaim("/db")
     assert {volume.state for volume in stage.ledger.volumes().items} == {VolumeState.AVAILABLE}
+
+
+def test_what_was_deleted_in_a_turn_that_is_over_is_left_to_whoever_has_it_now(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    doomed(stage)
+    stage.janitor.reclaim("/db")
+    answers = stage.hands.work()
+    check = InTurn.check
+
+    def lost(turn: InTurn) -> None:
+        if turn._what == "volume /db#1/data":
+            raise TurnLost(what=turn._what)
+        check(turn)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(InTurn, "check", lost)
+        stage.hand_on(answers)
+    assert [volume.name for volume in stage.ledger.volumes().items] == ["/db#1/data"]
+    stage.clock.now += FIRST_RETRY_S
+    stage.janitor.resume()
+    stage.work()
+    assert stage.ledger.volumes().items == []
