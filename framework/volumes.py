@@ -14,7 +14,6 @@ from framework.turning import InTurn
 from framework.verbs import fulfilled
 from storage.errors import (
     BornAsAnother,
-    Conflict,
     Invalid,
     NotOnPlatform,
     PlatformUnavailable,
