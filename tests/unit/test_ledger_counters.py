@@ -13,7 +13,8 @@ from storage.model import Access, AccessMode
 from tests.ledgers import Clock, bear, end, fresh, furnish, new, old, placed, task
 
 COPY = (
-    "INSERT INTO claims SELECT volume_id, 1, 'copy', platform, mode, scheduler, placement_id, node_id, epoch, access, state, lease_until, "
+    "INSERT INTO claims (volume_id, seat, claim_id, platform, mode, scheduler, placement_id, node_id, epoch, access, state, lease_until, "
+    "reason, since) SELECT volume_id, 1, 'copy', platform, mode, scheduler, placement_id, node_id, epoch, access, state, lease_until, "
     "reason, since FROM claims WHERE volume_id = 'v-a'"
 )
 
