@@ -307,8 +307,8 @@ class Volumes:
     def _hide(self, path: str, mount: Mount | None) -> None:
         try:
             unpublish(self._sandbox, path, mount=mount, machine=self._machine)
-        except (PollyError, OSError) as error:
-            logger.error("%s", error)
+        except Exception as error:
+            logger.error("%s is not taken out of sight: %s", path, error)
 
     def _release(self, volume: NodeVolume) -> None:
         if volume.staged is None:

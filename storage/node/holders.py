@@ -39,5 +39,5 @@ def _places(process: Path) -> Iterator[str]:
 
 def _name_of(process: Path) -> str:
     with suppress(OSError):
-        return (process / "comm").read_text().strip()
+        return (process / "comm").read_text(errors="replace").strip()
     return "?"

@@ -18,8 +18,8 @@ from executors.config import NodeConfig, prepare_staging_dir, read_config
 from executors.identity import command_line, find_user
 from executors.inbox import Event, Inbox, Stop
 from executors.task import Outcome, TaskRun
-from executors.volumes import NodeVolume
-from executors.wire import VERSION, Launch, Progress, Receipt, decode_receipt, encode
+from executors.volumes import NodeVolume, Volumes
+from executors.wire import RELEASED, VERSION, Launch, Progress, Receipt, decode_receipt, encode
 from storage.errors import Invalid
 from storage.model import Birth, ClaimId, ExternalId
 from storage.node.staged import Staged
@@ -140,6 +140,14 @@ def test_volumes_are_released_though_no_thread_can_be_started(inbox: Inbox, monk
     monkeypatch.setattr(threading.Timer, "start", Mock(side_effect=RuntimeError("can't start new thread")))
     run._release(Outcome(state="TASK_FINISHED", message=""))
     volumes.release.assert_called_once_with()
+
+
+def test_whatever_fails_to_be_taken_out_of_sight_the_volumes_are_released(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    volumes = Volumes((plan(),), (), {}, overrides={}, identities={}, node="n1", staging_dir=tmp_path, sandbox=tmp_path)
+    volumes._published["data"] = None
+    monkeypatch.setattr("executors.volumes.unpublish", Mock(side_effect=UnicodeDecodeError("utf-8", b"\xff", 0, 1, "a name")))
+    volumes.release()
+    assert [volume.step for volume in volumes] == [RELEASED]
 
 
 # --- the inbox

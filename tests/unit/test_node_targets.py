@@ -99,15 +99,15 @@ def test_holders_are_named_by_where_they_are_and_what_they_have_open(tmp_path: P
     def process(pid: int, name: str, **links: str) -> None:
         folder = tmp_path / str(pid)
         (folder / "fd").mkdir(parents=True)
-        (folder / "comm").write_text(f"{name}\n")
+        (folder / "comm").write_text(f"{name}\n", encoding="latin-1")  # a process may call itself anything
         for place, target in links.items():
             (folder / place.replace("_", "/")).symlink_to(target)
 
-    process(10, "bash", cwd="/mnt/data/deep")
+    process(10, "b\xe4sh", cwd="/mnt/data/deep")
     process(9, "postgres", cwd="/", fd_3="/mnt/data/base/1")
     process(11, "other", cwd="/mnt/database", fd_4="/mnt/data2", root="/")
     process(12, "mapper", cwd="/")
     (tmp_path / "12" / "maps").write_text("7f00-7f01 r-xp 00000000 07:00 12 /mnt/data/lib.so\n7f02-7f03 rw-p 00000000 00:00 0 [heap]\n")
     (tmp_path / "self").mkdir()
 
-    assert holders("/mnt/data", tmp_path) == ["9 (postgres)", "10 (bash)", "12 (mapper)"]
+    assert holders("/mnt/data", tmp_path) == ["9 (postgres)", "10 (b\ufffdsh)", "12 (mapper)"]
