@@ -179,6 +179,9 @@ class Volumes:
             if held or not isinstance(error, Cancelled):
                 volume.failed(error, held=held)
             raise
+        except Exception as error:
+            volume.failed(NodeError(command="stage", target=plan.name, reason=f"{type(error).__name__}: {error}"), held=True)
+            raise
         volume.held = True
         volume.took_ms |= volume.staged.took_ms
 

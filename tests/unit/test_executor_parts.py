@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pwd
@@ -19,7 +20,7 @@ from executors.identity import command_line, find_user
 from executors.inbox import Event, Inbox, Stop
 from executors.task import Outcome, TaskRun
 from executors.volumes import NodeVolume, Volumes
-from executors.wire import RELEASED, VERSION, Launch, Progress, Receipt, decode_receipt, encode
+from executors.wire import FAILED, RELEASED, VERSION, Launch, Progress, Receipt, decode_receipt, encode
 from storage.errors import Invalid
 from storage.model import Birth, ClaimId, ExternalId
 from storage.node.staged import Staged
@@ -148,6 +149,18 @@ def test_whatever_fails_to_be_taken_out_of_sight_the_volumes_are_released(tmp_pa
     monkeypatch.setattr("executors.volumes.unpublish", Mock(side_effect=UnicodeDecodeError("utf-8", b"\xff", 0, 1, "a name")))
     volumes.release()
     assert [volume.step for volume in volumes] == [RELEASED]
+
+
+def test_a_volume_of_which_nobody_knows_how_far_it_came_may_be_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    volumes = Volumes((plan(),), (), {}, overrides={}, identities={}, node="n1", staging_dir=tmp_path, sandbox=tmp_path)
+    volumes.names[plan().platform] = "n1"
+    monkeypatch.setattr(volumes, "_attacher", Mock())
+    monkeypatch.setattr("executors.volumes.stage", Mock(side_effect=OSError(errno.EROFS, "its lock cannot be removed")))
+    with pytest.raises(OSError, match="its lock"):
+        volumes.bring(find_user(None), deadline=Mock(), check=lambda: None, ask=Mock())
+    volumes.release()
+    (said,) = [volume.progress() for volume in volumes]
+    assert (said.step, said.held, said.error and said.error.code) == (FAILED, True, "NodeError")
 
 
 # --- the inbox
