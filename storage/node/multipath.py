@@ -82,7 +82,7 @@ def _plain(text: str) -> str:
 
 def _text(file: Path) -> str:
     with suppress(OSError):
-        return file.read_text().strip()
+        return file.read_text(errors="replace").strip()
     return ""
 
 

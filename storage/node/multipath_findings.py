@@ -61,5 +61,5 @@ def _disks(disk: tuple[str, str], roots: Roots) -> list[str]:
 
 def _word(block: Path, name: str) -> str:
     with suppress(OSError):
-        return (block / "device" / name).read_text().strip()
+        return (block / "device" / name).read_text(errors="replace").strip()
     return ""
