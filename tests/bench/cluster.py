@@ -48,8 +48,9 @@ def app(app_id: str, cmd: str, instances: int = 0) -> dict[str, Any]:
 class Log:
     """What the broker has committed, read from beside it."""
 
-    def __init__(self, rig: Rig) -> None:
-        self._file = Path(rig.database.removeprefix("sqlite:///"))
+    def __init__(self, database: str) -> None:
+        """`database` as the broker was told it: an SQLite URL."""
+        self._file = Path(database.removeprefix("sqlite:///"))
 
     def _one(self, query: str, *values: object) -> Any:
         with closing(sqlite3.connect(f"file:{self._file}?mode=ro", uri=True)) as connection:
@@ -64,7 +65,7 @@ class Log:
         task = f"{app_id.strip('/')}.instance-%"
         query = (
             "SELECT count(*) FROM events WHERE seq > ? AND what = 'task.ended' AND at >= ? AND at < ? AND placement_id LIKE ? "
-            "AND why LIKE 'TASK_FINISHED%'"
+            "AND why LIKE '%: TASK_FINISHED%'"
         )
         return int(self._one(query, after, since, until, task))
 

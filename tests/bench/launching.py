@@ -48,7 +48,7 @@ def bench() -> Result:
 
 def _launch(made: Rig, app_id: str) -> float:
     made.scale(app_id, 1)
-    spent = Log(made).launch_s(made.running(app_id)[0]["id"])
+    spent = Log(made.database).launch_s(made.running(app_id)[0]["id"])
     idle(made, app_id)
     return spent
 

@@ -33,7 +33,7 @@ def bench() -> Result:
 
 def _rate(made: Rig, app_id: str) -> float:
     """Task ends in a second, once every instance has had its first run."""
-    log = Log(made)
+    log = Log(made.database)
     before = log.newest()
     made.scale(app_id, INSTANCES)
     eventually(lambda: log.ended(app_id, before) >= INSTANCES, 120, f"{INSTANCES} tasks of {app_id} have ended")

@@ -8,8 +8,11 @@ from pathlib import Path
 from storage.inventory import open_ledger
 from tests.bench import placing
 from tests.bench.broker import broker
+from tests.bench.cluster import Log
 from tests.bench.filling import PER_APP, fill, sound
 from tests.bench.matching import offers_event
+from tests.ledgers import Clock
+from tests.stage import Stage
 
 
 def test_a_round_of_the_benchmark_places_all_its_tasks(tmp_path: Path) -> None:
@@ -23,3 +26,19 @@ def test_a_round_of_the_benchmark_places_all_its_tasks(tmp_path: Path) -> None:
         ledger.close()
     assert spent_s > 0
     assert cpu_s > 0
+
+
+def test_the_benchmarks_on_a_real_mesos_count_each_task_that_ended_well(sqlite_url: str, clock: Clock) -> None:
+    ledger = open_ledger(sqlite_url, clock=clock)
+    try:
+        stage = Stage(ledger, clock)
+        stage.subscribed()
+        for app_id, state in (("/with", "TASK_FINISHED"), ("/with-more", "TASK_FINISHED"), ("/failing", "TASK_FAILED")):
+            (task,) = stage.run(app_id)
+            stage.start(task)
+            stage.end(task, state)
+        log = Log(sqlite_url)
+        assert [log.ended(app_id, 0) for app_id in ("/with", "/failing")] == [1, 0]
+        assert log.ended("/with", log.newest()) == 0
+    finally:
+        ledger.close()
