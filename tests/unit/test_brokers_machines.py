@@ -135,7 +135,7 @@ def test_an_app_id_is_one_frameworks_also_for_two_that_ask_at_once(postgresql_ur
 
 @pytest.mark.parametrize("brokers", [{"slots_per_node": 1}], indirect=True)
 def test_who_loses_the_last_attach_slot_of_a_machine_to_a_round_of_the_same_moment_gets_another_or_waits_for_slots(
-    brokers: Brokers,
+    brokers: Brokers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one, other = brokers
     one.offer("a1")
@@ -144,11 +144,11 @@ def test_who_loses_the_last_attach_slot_of_a_machine_to_a_round_of_the_same_mome
 
     def meanwhile(scheduler: str) -> list[SlotsUsed]:
         seen = looked(scheduler)
-        one.ledger.slots_elsewhere = looked  # type: ignore[method-assign]  # for this look only
+        monkeypatch.undo()
         assert len(other.run("/others", agents=["a1"])) == 1
         return seen
 
-    one.ledger.slots_elsewhere = meanwhile  # type: ignore[method-assign]  # what comes between this look and the claim
+    monkeypatch.setattr(one.ledger, "slots_elsewhere", meanwhile)
     one.offer("a1")
     assert one.tasks("/mine") == []
     waiting = one.state("/mine").waiting
