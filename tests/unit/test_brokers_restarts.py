@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, suppress
+from typing import Any
 
 import pytest
 from sqlalchemy import NullPool, create_engine, text
 
+from framework.workers import Outcome
 from storage.errors import AlreadyLed, LedgerUnavailable, PollyError, WorkedOnElsewhere
-from storage.inventory import open_ledger
+from storage.inventory import Ledger, open_ledger
 from storage.lifecycle import VolumeState
 from storage.model import ExternalId, Volume
 from storage.platforms.base import SnapshotReport
@@ -22,8 +24,8 @@ from tests.unit.test_deliveries import BY_BROKER, wish
 
 
 class Restarted(Brokers):
-    def __init__(self, url: str, one: object, other: object, clock: Clock) -> None:
-        super().__init__(one, other, clock)  # type: ignore[arg-type]  # ledgers
+    def __init__(self, url: str, one: Ledger, other: Ledger, clock: Clock) -> None:
+        super().__init__(one, other, clock)
         self._engine = create_engine(url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
 
     def restart(self) -> None:
@@ -32,6 +34,15 @@ class Restarted(Brokers):
             others = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
             connection.execute(text(f"SELECT pg_terminate_backend(pid) {others}"))  # words of our own
             eventually(lambda: not connection.execute(text(f"SELECT count(*) {others}")).scalar(), what="the sessions end")
+
+    def restart_before(self, answers: Sequence[tuple[Callable[[Outcome[Any]], None], Outcome[Any]]]) -> None:
+        """The other asks the platform too before either hears what it has said; these are the first one's answers."""
+        self.restart()
+        self.other.clock.now += 60.0
+        self.other.janitor.resume()
+        theirs = self.other.hands.work()
+        self.one.hand_on(answers)
+        self.other.hand_on(theirs)
 
     def restart_and_go_on(self) -> None:
         self.restart()
@@ -125,12 +136,7 @@ def test_a_refusal_of_before_takes_back_no_growth_that_another_has_made(brokers:
     one.storage.capacity_mib = 32
     answers = one.hands.work()
     one.storage.capacity_mib = 8192
-    brokers.restart()
-    brokers.other.clock.now += 60.0
-    brokers.other.janitor.resume()
-    theirs = brokers.other.hands.work()
-    one.hand_on(answers)
-    brokers.other.hand_on(theirs)
+    brokers.restart_before(answers)
     assert one.ledger.volume(volume.name).size_mib == 64
 
 
@@ -140,12 +146,7 @@ def test_a_refusal_of_before_forgets_no_snapshot_that_another_has_made(brokers: 
     made = one.storage.volumes.pop(volume.external_id or "")
     answers = one.hands.work()
     one.storage.volumes[made.external_id] = made
-    brokers.restart()
-    brokers.other.clock.now += 60.0
-    brokers.other.janitor.resume()
-    theirs = brokers.other.hands.work()
-    one.hand_on(answers)
-    brokers.other.hand_on(theirs)
+    brokers.restart_before(answers)
     assert [it.external_id for it in one.ledger.snapshots().items] == list(one.storage.snapshots)
 
 

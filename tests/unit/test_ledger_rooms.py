@@ -114,10 +114,8 @@ def test_parts_of_one_transaction_share_a_room(shared: Ledger) -> None:
     assert [isinstance(outcome, Placed) for outcome in outcomes] == [True] * 3 + [False]
 
 
-def test_a_pool_that_comes_into_the_room_between_two_parts_gives_no_more_than_the_room_has(shared: Ledger, ledger_url: str) -> None:
-    if not ledger_url.startswith("postgresql"):
-        pytest.skip("on SQLite nobody else writes meanwhile")
-
+@pytest.mark.parametrize("ledger_url", ["postgresql"], indirect=True)  # on SQLite nobody else writes meanwhile
+def test_a_pool_that_comes_into_the_room_between_two_parts_gives_no_more_than_the_room_has(shared: Ledger) -> None:
     def parts() -> Iterator[list[PlaceRequest]]:
         yield [task("t1", fresh("c1", new("one", size_mib=900)))]
         with shared.begin("test") as other:
